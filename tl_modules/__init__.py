@@ -1,0 +1,37 @@
+"""Functional modules of a hooked transformer, and causal tests on them.
+
+Collect activations, discover modules, ablate them beside their controls::
+
+    acts = tlm.collect(model, prompts)
+    modules = tlm.discover(acts, n_modules=10)
+    effects = tlm.module_effects(model, modules, held_out_prompts)
+"""
+
+from tl_modules.activations.collect import Collector, collect
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.causal.effects import module_effects
+from tl_modules.discovery.discover import discover
+from tl_modules.discovery.iterd import IterDResult, iterd
+from tl_modules.discovery.objective import objective
+from tl_modules.errors import ModulesError
+from tl_modules.model import HookedModel
+from tl_modules.modules import Module, ModuleSet, Objective
+from tl_modules.units import Site, Units
+
+__all__ = [
+    "ActivationMatrix",
+    "Collector",
+    "HookedModel",
+    "IterDResult",
+    "Module",
+    "ModuleSet",
+    "ModulesError",
+    "Objective",
+    "Site",
+    "Units",
+    "collect",
+    "discover",
+    "iterd",
+    "module_effects",
+    "objective",
+]

@@ -1,0 +1,231 @@
+"""Collecting an activation matrix: from prompts, or from caches the user makes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import einsum
+from jaxtyping import Bool, Float, Shaped
+from tqdm.auto import tqdm
+
+from tl_modules.activations.matrix import ActivationMatrix, check_finite
+from tl_modules.errors import ModulesError
+from tl_modules.model import HookedModel, model_name, run_hooks_only
+from tl_modules.tokens import batches, prompt_frame, tokenise
+from tl_modules.units import site_units
+
+
+def collect(
+    model: HookedModel,
+    prompts: Sequence[str] | pd.DataFrame,
+    *,
+    units: str = "mlp",
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> ActivationMatrix:
+    """Run prompts through a model and keep, for each, every unit's mean |activation|.
+
+    Prompts are sorted by length, padded on the right and run in batches; the mean runs over a
+    prompt's own tokens (as ``model.to_tokens`` gives them), never over padding, so the matrix does
+    not depend on the batch size or the tokenizer's padding side. Only the hook points needed are
+    read, and the run ends at the last of them: no logits are computed.
+
+    Args:
+        model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
+        prompts: Strings, or a frame with a column ``prompt``; other columns (``category``) stay
+            with the samples.
+        units: The site: ``"mlp"``, the neurons as the down-projection reads them.
+        batch_size: Prompts in a forward pass.
+        max_tokens: Cut prompts after so many tokens; None keeps the model's whole context.
+        progress: Show a progress bar.
+
+    Returns:
+        A matrix of shape ``[samples, units]``, float32, in the order of the prompts.
+
+    Raises:
+        ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units,
+            or an activation is NaN or infinite.
+    """
+    frame = prompt_frame(prompts)
+    collector = Collector(model, units)
+    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
+    order = []
+    with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
+        for batch in batches(token_lists, batch_size):
+            reduced: dict[str, _Reduced] = {}
+            readers = {
+                name: partial(_reduce_into, reduced, name, batch.mask)
+                for name in collector.names_filter
+            }
+            run_hooks_only(model, batch.tokens, batch.mask, readers)
+            collector._append(reduced, batch.mask, frame.iloc[batch.rows])
+            order.append(batch.rows)
+            bar.update(len(batch.rows))
+    acts = collector.matrix()
+    position = np.argsort(np.concatenate(order))
+    return replace(
+        acts,
+        values=acts.values[position],
+        samples=acts.samples.iloc[position].reset_index(drop=True),
+    )
+
+
+class Collector:
+    """Gathers an activation matrix from activation caches that you already make.
+
+    >>> collector = Collector(model, units="mlp")  # doctest: +SKIP
+    >>> _, cache = model.run_with_cache(  # doctest: +SKIP
+    ...     tokens, names_filter=collector.names_filter, attention_mask=mask
+    ... )
+    >>> collector.add(cache, attention_mask=mask)  # doctest: +SKIP
+    >>> acts = collector.matrix()  # doctest: +SKIP
+    """
+
+    def __init__(self, model: HookedModel, units: str = "mlp") -> None:
+        """Prepare for a model.
+
+        Args:
+            model: The model whose caches will be added.
+            units: The site; see ``collect``.
+
+        Raises:
+            ModulesError: If the model has no such units.
+        """
+        self.units = site_units(model, units)
+        self.names_filter = list(self.units.hook_names)
+        self._model_name = model_name(model)
+        self._values: list[Float[np.ndarray, "batch units"]] = []
+        self._samples: list[pd.DataFrame] = []
+        self._totals = np.zeros(len(self.units))
+        self._n_tokens = 0
+
+    def add(
+        self,
+        cache: Mapping[str, torch.Tensor] | Any,
+        attention_mask: Shaped[torch.Tensor, "batch pos"] | None = None,
+        samples: pd.DataFrame | Sequence[str] | None = None,
+    ) -> None:
+        """Add the samples of one cache.
+
+        Args:
+            cache: What ``run_with_cache`` returned, with its batch axis; it needs the hook points
+                in ``names_filter``.
+            attention_mask: 1 or True where a token is real, padding on either side; without it
+                every position counts.
+            samples: One row (or prompt) a sample of the batch.
+
+        Raises:
+            ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, or
+                an activation is NaN or infinite. Nothing of the cache is added then.
+        """
+        reduced: dict[str, _Reduced] = {}
+        if attention_mask is None:
+            shape = _cached(cache, self.names_filter[0]).shape[:2]
+            mask = torch.ones(shape, dtype=torch.bool)
+        else:
+            mask = attention_mask.bool().cpu()
+        frame = self._sample_frame(samples, len(mask))
+        for name in self.names_filter:
+            _reduce_into(reduced, name, mask, _cached(cache, name))
+        self._append(reduced, mask, frame)
+
+    def matrix(self) -> ActivationMatrix:
+        """Everything added so far, in the order added.
+
+        Raises:
+            ModulesError: If nothing was added.
+        """
+        if not self._values:
+            raise ModulesError("Nothing was added to this Collector. Call add(cache) first.")
+        return ActivationMatrix(
+            np.concatenate(self._values),
+            self.units,
+            pd.concat(self._samples, ignore_index=True),
+            (self._totals / self._n_tokens).astype(np.float32),
+            self._model_name,
+        )
+
+    def _append(
+        self, reduced: dict[str, "_Reduced"], mask: torch.Tensor, samples: pd.DataFrame
+    ) -> None:
+        """Add a batch's reduced activations, all of it or nothing."""
+        lengths = mask.sum(1).numpy()
+        values = np.concatenate([reduced[name][0] for name in self.names_filter], axis=1)
+        check_finite(values, self.units, samples.index.tolist())
+        self._totals += np.concatenate([reduced[name][1] for name in self.names_filter])
+        self._n_tokens += int(lengths.sum())
+        self._values.append(values)
+        self._samples.append(samples.assign(n_tokens=lengths))
+
+    def _sample_frame(
+        self, samples: pd.DataFrame | Sequence[str] | None, n_samples: int
+    ) -> pd.DataFrame:
+        """The batch's samples as a frame."""
+        if samples is None:
+            first = sum(map(len, self._values))
+            return pd.DataFrame({"sample": np.arange(first, first + n_samples)})
+        frame = (
+            samples if isinstance(samples, pd.DataFrame) else pd.DataFrame({"prompt": list(samples)})
+        )
+        if len(frame) != n_samples:
+            raise ModulesError(
+                f"samples should have one row a sample of the cache, {n_samples}; it has "
+                f"{len(frame)}. Pass the rows of this batch only."
+            )
+        return frame
+
+
+def _cached(
+    cache: Mapping[str, torch.Tensor] | Any, name: str
+) -> Float[torch.Tensor, "batch pos width"]:
+    """A cache's activation, by the name that was asked for (a bridge's cache has aliases too)."""
+    try:
+        activation = cache[name]
+    except KeyError as error:
+        raise ModulesError(
+            f"The cache should hold {name!r} and does not. Pass "
+            "names_filter=collector.names_filter to run_with_cache."
+        ) from error
+    if activation.ndim != 3:
+        raise ModulesError(
+            f"The cache's {name!r} should have shape batch x pos x units; it has "
+            f"{tuple(activation.shape)}. Keep the batch axis (remove_batch_dim=False)."
+        )
+    return activation
+
+
+_Reduced = tuple[Float[np.ndarray, "batch width"], Float[np.ndarray, " width"]]
+"""A hook point's mean |activation| per sample, and its signed sum over all tokens."""
+
+
+def _reduce_into(
+    reduced: dict[str, _Reduced],
+    name: str,
+    mask: Bool[torch.Tensor, "batch pos"],
+    activation: Float[torch.Tensor, "batch pos width"],
+) -> None:
+    """Reduce one hook point's activation over each sample's own tokens, in float32."""
+    if activation.shape[:2] != mask.shape:
+        raise ModulesError(
+            f"attention_mask should have the shape of the tokens, {tuple(activation.shape[:2])}; "
+            f"it has {tuple(mask.shape)}."
+        )
+    if not bool(mask.any(1).all()):
+        row = int((~mask.any(1)).nonzero()[0, 0])
+        raise ModulesError(
+            f"Every sample should have at least one token; row {row} of the attention mask is "
+            "empty. Drop that sample."
+        )
+    weights = mask.to(activation.device, torch.float32)
+    activation = activation.detach().float()
+    # Padding may hold NaN in some models: multiplying by 0 would keep it.
+    activation = activation.masked_fill(~mask.to(activation.device)[..., None], 0)
+    sums = einsum(weights, activation.abs(), "batch pos, batch pos width -> batch width")
+    means = sums / weights.sum(1, keepdim=True)
+    totals = activation.sum((0, 1), dtype=torch.float64)
+    reduced[name] = (means.cpu().numpy(), totals.cpu().numpy())

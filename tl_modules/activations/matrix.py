@@ -1,0 +1,197 @@
+"""The activation matrix: what discovery works on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from tl_modules import files
+from tl_modules.activations.normalise import ZScore
+from tl_modules.errors import ModulesError
+from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.units import Units
+
+_FILE_KIND = "ActivationMatrix"
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationMatrix:
+    """How strongly each sample drives each unit."""
+
+    values: Float[np.ndarray, "samples units"]
+    """Mean |activation| over the sample's tokens, or its z-score after ``zscore()``."""
+
+    units: Units
+    """What the columns are."""
+
+    samples: pd.DataFrame
+    """What the rows are: ``prompt``, ``n_tokens`` and whatever else was given."""
+
+    unit_means: Float[np.ndarray, " units"] | None = None
+    """Each unit's mean activation (signed) over all tokens collected: mean ablation's values."""
+
+    model_name: str = "unknown"
+    """The model they come from."""
+
+    normaliser: ZScore | None = field(default=None, repr=False)
+    """What ``zscore()`` fitted; None in a raw matrix."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit together, and values that are not finite."""
+        if self.values.shape != (len(self.samples), len(self.units)):
+            raise ModulesError(
+                f"values should have shape samples x units = "
+                f"{(len(self.samples), len(self.units))}; got {self.values.shape}."
+            )
+        if not self.units.are_whole():
+            raise ModulesError(
+                "The columns should be all units of the hook points, in order. Give the matrix "
+                "whole hook points; choose units later, from the modules."
+            )
+        if not len(self.samples) or not len(self.units):
+            raise ModulesError(
+                f"A matrix should hold at least one sample and one unit; got {self.values.shape}."
+            )
+        if self.unit_means is not None and self.unit_means.shape != (len(self.units),):
+            raise ModulesError(
+                f"unit_means should have {len(self.units)} entries; it has shape "
+                f"{self.unit_means.shape}."
+            )
+        check_finite(self.values, self.units)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        values: ArrayLike,
+        units: Units | None = None,
+        samples: pd.DataFrame | Sequence[Any] | None = None,
+        unit_means: Float[np.ndarray, " units"] | None = None,
+    ) -> "ActivationMatrix":
+        """A matrix made elsewhere.
+
+        Args:
+            values: Mean |activation|, shape ``[samples, units]``.
+            units: What the columns are; without it the modules cannot be hooked to a model.
+            samples: What the rows are; numbered without it.
+            unit_means: Mean (signed) activation of each unit, for mean ablation.
+
+        Returns:
+            The matrix, float32 (float64 stays).
+
+        Raises:
+            ModulesError: If the shapes do not fit or a value is NaN or infinite.
+
+        >>> ActivationMatrix.from_arrays(np.ones((2, 3))).values.shape
+        (2, 3)
+        """
+        values = np.asarray(values)
+        if values.ndim != 2:
+            raise ModulesError(f"values should have 2 axes, samples x units; got {values.shape}.")
+        if values.dtype != np.float64:
+            values = values.astype(np.float32)
+        if samples is None:
+            samples = pd.DataFrame({"sample": np.arange(values.shape[0])})
+        elif not isinstance(samples, pd.DataFrame):
+            samples = pd.DataFrame({"sample": list(samples)})
+        return cls(
+            values,
+            Units.anonymous(values.shape[1]) if units is None else units,
+            samples.reset_index(drop=True),
+            unit_means,
+        )
+
+    def zscore(self, like: ZScore | None = None) -> "ActivationMatrix":
+        """Each unit z-scored over the samples.
+
+        Args:
+            like: A fitted ``ZScore`` to use instead, for held-out samples.
+
+        Returns:
+            A new matrix; its ``normaliser`` holds the means and standard deviations used.
+
+        Raises:
+            ModulesError: If there are fewer than two samples to fit on.
+        """
+        fitted = ZScore.fit(self.values) if like is None else like
+        return replace(self, values=fitted.apply(self.values), normaliser=fitted)
+
+    def save(self, path: str | Path) -> None:
+        """Write the matrix to one safetensors file with a JSON header, atomically.
+
+        Raises:
+            ModulesError: If the file cannot be written, or a column of ``samples`` holds values
+                that JSON cannot.
+        """
+        header = {
+            "units": self.units.to_dict(),
+            "samples": frame_to_json(self.samples),
+            "model_name": self.model_name,
+        }
+        arrays = {"values": self.values}
+        if self.unit_means is not None:
+            arrays["unit_means"] = self.unit_means
+        if self.normaliser is not None:
+            arrays |= {"zscore_mean": self.normaliser.mean, "zscore_std": self.normaliser.std}
+        files.write(path, _FILE_KIND, header, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ActivationMatrix":
+        """Read a matrix that ``save`` wrote.
+
+        Raises:
+            ModulesError: If the file is missing, truncated, altered, or no activation matrix.
+        """
+        header, arrays = files.read(path, _FILE_KIND)
+        try:
+            fitted = None
+            if "zscore_mean" in arrays:
+                fitted = ZScore(arrays["zscore_mean"], arrays["zscore_std"])
+            return cls(
+                arrays["values"],
+                Units.from_dict(header["units"]),
+                frame_from_json(header["samples"]),
+                arrays.get("unit_means"),
+                header["model_name"],
+                fitted,
+            )
+        except ModulesError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModulesError(
+                f"{str(path)!r} lacks parts of an activation matrix ({error!r}). Save it again."
+            ) from error
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: its size and its first samples."""
+        n_samples, n_units = self.values.shape
+        title = f"{n_samples:,} samples x {n_units:,} units of {self.model_name}"
+        return html_table(title, self.samples.head(5))
+
+
+def check_finite(
+    values: Float[np.ndarray, "samples units"], units: Units, names: Sequence[Any] | None = None
+) -> None:
+    """Refuse NaN and infinite activations, named by hook point and sample.
+
+    Args:
+        values: The activations.
+        units: What the columns are.
+        names: What to call the rows in the message; their numbers by default.
+
+    Raises:
+        ModulesError: If there is one.
+    """
+    if np.isfinite(values.sum(axis=1, dtype=np.float64)).all():
+        return
+    sample, unit = np.argwhere(~np.isfinite(values))[0]
+    named = sample if names is None else names[sample]
+    raise ModulesError(
+        f"Activations should be finite; at {units.hook_names[units.hook[unit]]!r}, index "
+        f"{units.index[unit]}, sample {named} it is {values[sample, unit]}. Drop that sample, or "
+        "run the model in a wider dtype (float32)."
+    )

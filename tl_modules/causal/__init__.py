@@ -1,0 +1,1 @@
+"""Causal tests on modules, each beside its controls."""

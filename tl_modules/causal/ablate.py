@@ -1,0 +1,71 @@
+"""Losses of prompts while units are ablated."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from tl_modules.errors import ModulesError
+from tl_modules.model import FwdHooks, HookedModel, forward
+from tl_modules.tokens import Batch
+
+
+def next_token_losses(
+    logits: Float[torch.Tensor, "batch pos vocab"],
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+) -> Float[torch.Tensor, " batch"]:
+    """Each prompt's mean next-token loss, in nats per token; padding never counts.
+
+    Args:
+        logits: The model's logits.
+        tokens: The tokens it ran on.
+        mask: True where a token is real.
+
+    Returns:
+        One loss a prompt.
+
+    Raises:
+        ModulesError: If a prompt has fewer than two tokens: nothing is predicted there.
+
+    >>> uniform = torch.zeros(1, 3, 8)
+    >>> ones = torch.ones(1, 3, dtype=torch.long)
+    >>> round(next_token_losses(uniform, ones, ones.bool()).item(), 4)  # ln 8
+    2.0794
+    """
+    scored = (mask[:, 1:] & mask[:, :-1]).to(logits.device)
+    counts = scored.sum(1)
+    if bool((counts == 0).any()):
+        raise ModulesError(
+            "Every prompt should have at least two tokens, so that one is predicted from another. "
+            "Drop the shorter ones, or raise max_tokens."
+        )
+    predicted = logits[:, :-1].float()
+    targets = tokens[:, 1:].to(logits.device)
+    chosen = predicted.gather(2, targets[..., None]).squeeze(2)
+    losses = (predicted.logsumexp(2) - chosen) * scored
+    return losses.sum(1) / counts
+
+
+def prompt_losses(
+    model: HookedModel, batches: Sequence[Batch], fwd_hooks: FwdHooks
+) -> Float[np.ndarray, " prompts"]:
+    """Each prompt's mean next-token loss under hooks, in nats per token.
+
+    Args:
+        model: The model.
+        batches: All prompts, padded.
+        fwd_hooks: What to do to the model meanwhile.
+
+    Returns:
+        One loss a prompt, in the prompts' order.
+
+    Raises:
+        ModulesError: If a prompt has fewer than two tokens.
+    """
+    losses = np.empty(sum(len(batch.rows) for batch in batches))
+    for batch in batches:
+        logits = forward(model, batch.tokens, batch.mask, fwd_hooks)
+        losses[batch.rows] = next_token_losses(logits, batch.tokens, batch.mask).cpu().numpy()
+    return losses

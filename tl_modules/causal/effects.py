@@ -1,0 +1,218 @@
+"""What ablating each module does to each category of prompts, beside matched controls."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+from tqdm.auto import tqdm
+
+from tl_modules.causal.ablate import prompt_losses
+from tl_modules.causal.controls import layer_matched_control
+from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.hooks import HasUnitMeans, ablation_hooks
+from tl_modules.model import HookedModel
+from tl_modules.modules import Module
+from tl_modules.stats import bootstrap_indices, control_p_value, percentile_interval
+from tl_modules.tokens import batches, prompt_frame, tokenise
+
+METRICS = ("loss",)
+"""``loss``: mean next-token loss, nats per token."""
+
+N_RESAMPLES = 2000
+"""Bootstrap resamples of the prompts."""
+
+
+def module_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
+    model: HookedModel,
+    modules: Iterable[Module],
+    prompts: Sequence[str] | pd.DataFrame,
+    *,
+    metric: str = "loss",
+    method: str = "mean",
+    reference: HasUnitMeans | None = None,
+    n_controls: int = 20,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Ablate each module, and sets of random units like it, and compare the loss on each category.
+
+    The effect is the rise of the mean next-token loss (nats per token, each prompt counting the
+    same). A control takes, in each layer, as many random units outside the module as the module
+    has there. Random sets hit the few neurons that every prompt needs, so their raw effect is
+    often larger than a module's on every category alike: a raw effect below its controls' is no
+    failure and above them no success. The claim is selectivity: the effect on the module's own
+    category (the most frequent among its samples) minus its mean effect on the other categories.
+
+    Args:
+        model: The model that the activations were collected from.
+        modules: A ``ModuleSet``, or some ``Module``s.
+        prompts: Strings, or a frame with ``prompt`` and ``category``; better ones that discovery
+            did not see.
+        metric: ``"loss"``.
+        method: ``"mean"`` or ``"zero"``; see ``Module.fwd_hooks``.
+        reference: Where mean ablation takes its values from; by default what the modules were
+            discovered on.
+        n_controls: Controls for each module. The smallest p-value is ``1 / (1 + n_controls)``.
+        batch_size: Prompts in a forward pass.
+        max_tokens: Cut prompts after so many tokens.
+        seed: Seeds controls and bootstrap.
+        progress: Show a progress bar.
+
+    Returns:
+        One row a module and category:
+
+        - ``module``, ``category``, ``own`` (it is the module's own category), ``n`` (prompts);
+        - ``loss`` (unablated), ``effect``, ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
+          ``control_mean``, ``control_std``, ``control_max`` (over controls), ``p_value`` (one-sided, against the
+          same number of the controls), all in nats per token;
+        - ``selectivity`` and the same numbers of it, equal on all rows of a module;
+        - ``n_units``, ``control_units`` (mean size of its controls).
+
+        Without categories there is one, ``"all"``, and selectivity is NaN. No correction for
+        multiple tests is made.
+
+    Raises:
+        ModulesError: If the modules belong to another model, an option is unknown, or a prompt has
+            fewer than two tokens.
+    """
+    check_choice("metric", metric, METRICS)
+    check_at_least("n_controls", n_controls, 0)
+    chosen = [modules] if isinstance(modules, Module) else list(modules)
+    if not chosen:
+        raise ModulesError("modules should hold at least one module; got none.")
+    for module in chosen:
+        module.units.check_model(model)
+    frame = prompt_frame(prompts)
+    categories = _categories(frame)
+    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
+    ready = list(batches(token_lists, batch_size))
+    total = len(frame) * (1 + len(chosen) * (1 + n_controls))
+    tables = []
+    with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:
+
+        def losses(hooks: list) -> Float[np.ndarray, " prompts"]:
+            found = prompt_losses(model, ready, hooks)
+            bar.update(len(found))
+            return found
+
+        clean = losses([])
+        for module in chosen:
+            means = module.means if reference is None else reference
+            generator = np.random.default_rng([seed, module.label])
+            controls = [
+                layer_matched_control(module.units, generator) for _ in range(n_controls)
+            ]
+            rises = np.array(
+                [
+                    losses(ablation_hooks(units, method, means)) - clean
+                    for units in (module.units, *controls)
+                ]
+            )
+            outcome = _Outcome(categories, clean, rises, module.category, seed)
+            sizes = [len(units) for units in controls]
+            tables.append(
+                outcome.table().assign(
+                    n_units=module.n_units,
+                    control_units=float(np.mean(sizes)) if sizes else float("nan"),
+                )
+            )
+            tables[-1].insert(0, "module", module.label)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _categories(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
+    """Each prompt's category, ``"all"`` where there is none."""
+    if "category" not in frame.columns:
+        return np.full(len(frame), "all", dtype=object)
+    if frame["category"].isna().any():
+        row = int(np.flatnonzero(frame["category"].isna())[0])
+        raise ModulesError(
+            f"Every prompt should have a category; prompt {row} has none. Fill it in, drop the "
+            "prompt, or drop the column."
+        )
+    return frame["category"].astype(str).to_numpy(dtype=object)
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """One module's ablation runs, and the numbers made of them."""
+
+    categories: Shaped[np.ndarray, " prompts"]
+    clean: Float[np.ndarray, " prompts"]
+    rises: Float[np.ndarray, "runs prompts"]
+    """Rise of each prompt's loss: the module's first, then each control's."""
+    own: str | None
+    seed: int
+
+    def table(self) -> pd.DataFrame:
+        """One row a category."""
+        names = list(dict.fromkeys(self.categories.tolist()))
+        effects = self._by_category(self.rises, names)
+        draws = bootstrap_indices(self.categories.astype(str), N_RESAMPLES, self.seed)
+        resampled = self._by_category(self.rises[0][draws], names)
+        low, high = percentile_interval(resampled)
+        frame = pd.DataFrame(
+            {
+                "category": names,
+                "own": [name == self.own for name in names],
+                "effect": effects[0],
+                "ci_low": low,
+                "ci_high": high,
+                "control_mean": _mean(effects[1:]),
+                "control_std": _std(effects[1:]),
+                "control_max": _max(effects[1:]),
+                "p_value": [
+                    control_p_value(float(effects[0, c]), effects[1:, c])
+                    for c in range(len(names))
+                ],
+                "n": [int((self.categories == name).sum()) for name in names],
+                "loss": self._by_category(self.clean[None], names)[0],
+            }
+        )
+        selectivity = _selectivity(effects, names, self.own)
+        low, high = percentile_interval(_selectivity(resampled, names, self.own))
+        return frame.assign(
+            selectivity=selectivity[0],
+            selectivity_ci_low=float(low),
+            selectivity_ci_high=float(high),
+            selectivity_control_mean=float(_mean(selectivity[1:])),
+            selectivity_control_std=float(_std(selectivity[1:])),
+            selectivity_control_max=float(_max(selectivity[1:])),
+            selectivity_p_value=control_p_value(float(selectivity[0]), selectivity[1:]),
+        )
+
+    def _by_category(
+        self, values: Float[np.ndarray, "runs prompts"], names: list[str]
+    ) -> Float[np.ndarray, "runs categories"]:
+        """Means over each category's prompts. Resampling is within categories, so columns stay."""
+        return np.stack(
+            [values[:, self.categories == name].mean(axis=1) for name in names], axis=1
+        )
+
+
+def _selectivity(
+    effects: Float[np.ndarray, "runs categories"], names: list[str], own: str | None
+) -> Float[np.ndarray, " runs"]:
+    """Effect on the own category minus the mean effect on the others; NaN if there are none."""
+    if own not in names or len(names) < 2:
+        return np.full(len(effects), np.nan)
+    column = names.index(own)
+    return effects[:, column] - np.delete(effects, column, axis=1).mean(axis=1)
+
+
+def _mean(controls: Float[np.ndarray, "controls *shape"]) -> Float[np.ndarray, "*shape"]:
+    return np.asarray(controls.mean(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan))
+
+
+def _max(controls: Float[np.ndarray, "controls *shape"]) -> Float[np.ndarray, "*shape"]:
+    return np.asarray(controls.max(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan))
+
+
+def _std(controls: Float[np.ndarray, "controls *shape"]) -> Float[np.ndarray, "*shape"]:
+    if len(controls) < 2:
+        return np.full(controls.shape[1:], np.nan)
+    return np.asarray(controls.std(axis=0, ddof=1))

@@ -1,0 +1,1 @@
+"""From an activation matrix to functional modules; never sees a model."""

@@ -1,0 +1,216 @@
+"""IterD: iterative descent over units and samples in turn (arXiv 2603.17823)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from tl_modules.discovery import _kernel
+from tl_modules.discovery.objective import check_labels, objective
+from tl_modules.discovery.start import balanced_sample_labels, strongest_labels
+from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.modules import Objective
+
+MIN_GAIN = 1e-8
+"""A move must raise L by more than this (the paper's tolerance)."""
+
+_Matrix = Float[np.ndarray, "samples units"]
+# Axes named with a leading underscore are not checked against each other by jaxtyping: those
+# arguments come from users and are refused with a message of our own.
+_Labels = Int[np.ndarray, "_items"]
+_Sums = Float[np.ndarray, "items modules"]
+
+
+@dataclass(frozen=True, eq=False)
+class IterDResult:
+    """Where IterD ended."""
+
+    sample_labels: Int[np.ndarray, " samples"]
+    """Each sample's module."""
+
+    unit_labels: Int[np.ndarray, " units"]
+    """Each unit's module."""
+
+    objective: Objective
+    """xi, B and L of the partition, computed afresh."""
+
+    history: tuple[float, ...]
+    """L after each round, as the search sees it (empty blocks left out of B)."""
+
+    converged: bool
+    """Whether the last round moved nothing."""
+
+
+def iterd(
+    matrix: Shaped[np.ndarray, "_samples _units"],
+    n_modules: int,
+    *,
+    sample_labels: Int[np.ndarray, "_samples"] | None = None,
+    unit_labels: Int[np.ndarray, "_units"] | None = None,
+    unit_orders: Int[np.ndarray, "_rounds _units"] | None = None,
+    sample_orders: Int[np.ndarray, "_rounds _samples"] | None = None,
+    max_rounds: int = 5,
+    seed: int = 0,
+) -> IterDResult:
+    """Partition samples and units into paired groups, from a start to a local optimum of L.
+
+    Each round visits the units in a random order and moves each to the label that raises L most,
+    if one raises it by more than 1e-8; then the samples likewise. A candidate move costs O(1), so
+    a round costs O((samples + units) * modules) and one pass over the rows and columns that moved.
+
+    Args:
+        matrix: Normalised activations, shape ``[samples, units]``. Not normalised here.
+        n_modules: K, from 2 to min(samples, units).
+        sample_labels: Start labels of the samples; by default balanced k-means after PCA, or,
+            where the units' are given, the label whose units a sample drives most.
+        unit_labels: Start labels of the units; by default the label whose samples drive a unit
+            most.
+        unit_orders: Visiting orders of the first rounds; further rounds draw theirs.
+        sample_orders: The same for the samples.
+        max_rounds: Stop after so many rounds (the paper's 5), or when nothing moved.
+        seed: Seeds the start and the orders.
+
+    Returns:
+        The labels, the objective and L after each round.
+
+    Raises:
+        ModulesError: If K is out of range, a value is not finite, or labels or orders do not fit.
+    """
+    matrix = checked_matrix(matrix, n_modules)
+    check_at_least("max_rounds", max_rounds, 1)
+    n_samples, n_units = matrix.shape
+    sample_labels = _checked_labels("sample_labels", sample_labels, n_samples, n_modules)
+    unit_labels = _checked_labels("unit_labels", unit_labels, n_units, n_modules)
+    orders = (
+        _checked_orders("unit_orders", unit_orders, n_units),
+        _checked_orders("sample_orders", sample_orders, n_samples),
+    )
+    if sample_labels is None and unit_labels is None:
+        sample_labels = balanced_sample_labels(matrix, n_modules, seed)
+    search = _Search(matrix, n_modules, sample_labels, unit_labels)
+    generator = np.random.default_rng(seed)
+    history: list[float] = []
+    converged = False
+    while len(history) < max_rounds and not converged:
+        drawn = (generator.permutation(n_units), generator.permutation(n_samples))
+        unit_order, sample_order = (
+            given[len(history)] if given is not None and len(history) < len(given) else order
+            for given, order in zip(orders, drawn, strict=True)
+        )
+        _, n_units_moved = search.sweep_units(unit_order)
+        value, n_samples_moved = search.sweep_samples(sample_order)
+        history.append(value)
+        converged = n_units_moved + n_samples_moved == 0
+    return IterDResult(
+        search.sample_labels,
+        search.unit_labels,
+        objective(matrix, search.sample_labels, search.unit_labels, n_modules),
+        tuple(history),
+        converged,
+    )
+
+
+class _Search:
+    """Labels on the move, with the sums that make a candidate move cost O(1).
+
+    The two matrix products are computed once; after a sweep only the rows or columns that moved
+    are read again.
+    """
+
+    def __init__(
+        self,
+        matrix: _Matrix,
+        n_modules: int,
+        sample_labels: _Labels | None,
+        unit_labels: _Labels | None,
+    ) -> None:
+        self._matrix = matrix
+        self._n_modules = n_modules
+        if sample_labels is None:
+            assert unit_labels is not None  # iterd() gives one of them
+            drive = _kernel.sample_sums(matrix, unit_labels, n_modules)
+            sample_labels = strongest_labels(drive, unit_labels)
+        self.sample_labels = sample_labels
+        self._of_units = _kernel.unit_sums(matrix, sample_labels, n_modules)
+        if unit_labels is None:
+            unit_labels = strongest_labels(self._of_units, sample_labels)
+        self.unit_labels = unit_labels
+        self._of_samples = _kernel.sample_sums(matrix, unit_labels, n_modules)
+
+    def sweep_units(self, order: _Labels) -> tuple[float, int]:
+        """Visit every unit; returns L and how many moved."""
+        before = self.unit_labels.copy()
+        value, n_moved = self._sweep(self._of_units, self.unit_labels, order, self.sample_labels)
+        moved = np.flatnonzero(before != self.unit_labels)
+        _kernel.shift_sample_sums(
+            self._of_samples, self._matrix, moved, before, self.unit_labels
+        )
+        return value, n_moved
+
+    def sweep_samples(self, order: _Labels) -> tuple[float, int]:
+        """Visit every sample; returns L and how many moved."""
+        before = self.sample_labels.copy()
+        value, n_moved = self._sweep(self._of_samples, self.sample_labels, order, self.unit_labels)
+        moved = np.flatnonzero(before != self.sample_labels)
+        _kernel.shift_unit_sums(self._of_units, self._matrix, moved, before, self.sample_labels)
+        return value, n_moved
+
+    def _sweep(
+        self, sums: _Sums, labels: _Labels, order: _Labels, others: _Labels
+    ) -> tuple[float, int]:
+        counts = np.bincount(others, minlength=self._n_modules)
+        value, n_moved = _kernel.sweep(sums, labels, order, counts, MIN_GAIN)
+        return float(value), int(n_moved)
+
+
+def checked_matrix(matrix: Shaped[np.ndarray, "..."], n_modules: int) -> _Matrix:
+    """The matrix as contiguous float32 (or float64, if it is), checked for K modules.
+
+    Raises:
+        ModulesError: If it has not two axes, a value is not finite, or K is out of range.
+    """
+    if matrix.ndim != 2:
+        raise ModulesError(f"matrix should have 2 axes, samples x units; got {matrix.shape}.")
+    most = min(matrix.shape)
+    if not 2 <= n_modules <= most:
+        raise ModulesError(
+            f"n_modules should lie between 2 and min(samples, units) = {most}; got {n_modules}. "
+            "Ask for fewer modules, or collect more prompts."
+        )
+    dtype = np.float64 if matrix.dtype == np.float64 else np.float32
+    matrix = np.ascontiguousarray(matrix, dtype=dtype)
+    if not np.isfinite(matrix.sum(axis=1, dtype=np.float64)).all():
+        sample, unit = np.argwhere(~np.isfinite(matrix))[0]
+        raise ModulesError(
+            f"matrix should be finite; sample {sample}, unit {unit} is {matrix[sample, unit]}. "
+            "Drop that sample or that unit."
+        )
+    return matrix
+
+
+def _checked_labels(
+    name: str, labels: Shaped[np.ndarray, "_items"] | None, length: int, n_modules: int
+) -> _Labels | None:
+    """A copy of the start labels as int64."""
+    if labels is None:
+        return None
+    copied = np.array(labels, dtype=np.int64)
+    if copied.shape != (length,):
+        raise ModulesError(f"{name} should have {length} entries; it has shape {copied.shape}.")
+    check_labels(name, copied, n_modules)
+    return copied
+
+
+def _checked_orders(
+    name: str, orders: Shaped[np.ndarray, "_rounds _items"] | None, length: int
+) -> Int[np.ndarray, "rounds items"] | None:
+    """The orders as int64, each a permutation."""
+    if orders is None:
+        return None
+    copied = np.atleast_2d(np.array(orders, dtype=np.int64))
+    if copied.shape[1:] != (length,) or not (np.sort(copied, axis=1) == np.arange(length)).all():
+        raise ModulesError(
+            f"{name} should have one row a round, each a permutation of 0..{length - 1}; it has "
+            f"shape {copied.shape}. Draw them with numpy.random.Generator.permutation."
+        )
+    return copied

@@ -1,0 +1,44 @@
+"""The one exception type of the package."""
+
+
+class ModulesError(ValueError):
+    """A refusal: what rule was broken, by which value, and what to do instead.
+
+    Every refusal of bad input, anywhere in the package, is one of these, so that a caller needs a
+    single ``except``. It is a ``ValueError`` because that is what people catch already.
+    """
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is not one of the choices.
+
+    Args:
+        name: What the value is called in the message.
+        value: What the caller passed.
+        choices: What it may be.
+
+    Raises:
+        ModulesError: If ``value`` is not among ``choices``.
+
+    >>> check_choice("method", "mean", ("zero", "mean"))
+    >>> check_choice("method", "men", ("zero", "mean"))
+    Traceback (most recent call last):
+    tl_modules.errors.ModulesError: method should be one of 'zero', 'mean'; got 'men'.
+    """
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ModulesError(f"{name} should be one of {listed}; got {value!r}.")
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Refuse a whole number that is too small.
+
+    Raises:
+        ModulesError: If ``value`` is below ``least``.
+
+    >>> check_at_least("batch_size", 0, 1)
+    Traceback (most recent call last):
+    tl_modules.errors.ModulesError: batch_size should be at least 1; got 0.
+    """
+    if value < least:
+        raise ModulesError(f"{name} should be at least {least}; got {value}.")

@@ -1,0 +1,127 @@
+"""One file format for everything saved: safetensors with a JSON header and a checksum.
+
+Files are untrusted input: nothing is unpickled, and a file either loads whole or raises
+ModulesError. Writing is atomic: a reader sees the old file or the new one, never half of one.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from tl_modules.errors import ModulesError
+
+FORMAT_VERSION = 1
+_REMEDY = "Save it again, or fetch an intact copy."
+
+
+def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]):
+    """Write arrays and a JSON header to one file, atomically.
+
+    Args:
+        path: Where to; an existing file is replaced only once the new one is whole on disk.
+        kind: What the file holds, such as ``"ModuleSet"``; ``read`` asks for it.
+        header: JSON-ready values.
+        arrays: NumPy arrays by name.
+
+    Raises:
+        ModulesError: If the file cannot be written (no such folder, no permission, disk full).
+    """
+    path = Path(path)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps(header, ensure_ascii=True, sort_keys=True)
+    metadata = {
+        "kind": kind,
+        "format_version": str(FORMAT_VERSION),
+        "header": text,
+        "sha256": _checksum(text, arrays),
+    }
+    write_bytes(path, save(arrays, metadata=metadata))
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file atomically: a temporary one beside it, flushed to disk, then renamed.
+
+    Raises:
+        ModulesError: If the file cannot be written; a file already there stays as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ModulesError(
+            f"Cannot write {str(path)!r}: {error.strerror or error}. Nothing was changed there; "
+            "check that the folder exists, may be written to and has free space."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone already where all went well
+            temporary.unlink(missing_ok=True)
+
+
+def read(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a file that ``write`` made, checking that it is whole, unaltered and of this kind.
+
+    Args:
+        path: The file.
+        kind: What it should hold.
+
+    Returns:
+        The JSON header and the arrays by name.
+
+    Raises:
+        ModulesError: If the file is missing, truncated, altered, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModulesError(f"There is no file {str(path)!r}. Check the path.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise ModulesError(
+            f"{str(path)!r} is no readable safetensors file ({error}). {_REMEDY}"
+        ) from error
+    found = metadata.get("kind")
+    if found != kind:
+        raise ModulesError(
+            f"{str(path)!r} should hold a {kind}; it holds {found!r}. "
+            f"Load it with the class that saved it."
+        )
+    if metadata.get("format_version") != str(FORMAT_VERSION):
+        raise ModulesError(
+            f"{str(path)!r} has format version {metadata.get('format_version')!r}; this version "
+            f"of tl_modules reads {FORMAT_VERSION}. Install the version that wrote it."
+        )
+    text = metadata.get("header", "")
+    if metadata.get("sha256") != _checksum(text, arrays):
+        raise ModulesError(f"{str(path)!r} was altered: its checksum does not match. {_REMEDY}")
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModulesError(f"{str(path)!r} has a broken JSON header. {_REMEDY}") from error
+    if not isinstance(header, dict):
+        raise ModulesError(f"{str(path)!r} has a broken JSON header. {_REMEDY}")
+    return header, arrays
+
+
+def _checksum(text: str, arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the header and every array's name, type, shape and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

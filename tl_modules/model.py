@@ -1,0 +1,148 @@
+"""What the package asks of a model: the hook interface that TransformerLens models share.
+
+Nothing here imports TransformerLens: a ``TransformerBridge``, a ``HookedTransformer`` and any
+object with the same six names will do.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Int
+
+from tl_modules.errors import ModulesError
+
+HookFn = Callable[..., torch.Tensor | None]
+"""A forward hook: ``fn(activation, hook)``; what it returns replaces the activation."""
+
+FwdHooks = list[tuple[str, HookFn]]
+"""Hook point names with their functions, as ``run_with_hooks(fwd_hooks=...)`` takes them."""
+
+
+@runtime_checkable
+class HookedModel(Protocol):
+    """A model with hook points, as TransformerLens defines them."""
+
+    @property
+    def cfg(self) -> Any:
+        """Its configuration: ``n_layers``, ``d_mlp``, ``device``, ``model_name``."""
+        ...
+
+    @property
+    def hook_dict(self) -> Mapping[str, Any]:
+        """Its hook points by name."""
+        ...
+
+    def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and return the output with the activation cache."""
+        ...
+
+    def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
+        """Run with hooks that are gone afterwards."""
+        ...
+
+    def hooks(self, *args: Any, **kwargs: Any) -> Any:
+        """Context manager: hooks that are gone when it ends."""
+        ...
+
+    def to_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        """Tokens of a string, shape ``[1, pos]``."""
+        ...
+
+
+_NEEDED = ("cfg", "hook_dict", "run_with_cache", "run_with_hooks", "hooks", "to_tokens")
+
+
+def check_model(model: Any) -> None:
+    """Refuse an object that is no hooked model.
+
+    Raises:
+        ModulesError: If one of the names that ``HookedModel`` lists is missing.
+    """
+    missing = [name for name in _NEEDED if not hasattr(model, name)]
+    if missing:
+        raise ModulesError(
+            f"model should be a TransformerBridge or HookedTransformer; got "
+            f"{type(model).__name__}, which lacks {', '.join(missing)}. Boot the model with "
+            "TransformerLens first, e.g. TransformerBridge.boot_transformers(name)."
+        )
+
+
+def model_name(model: HookedModel) -> str:
+    """The name in the model's configuration, or ``"unknown"``."""
+    return str(getattr(model.cfg, "model_name", None) or "unknown")
+
+
+def forward(
+    model: HookedModel,
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+    fwd_hooks: FwdHooks,
+    return_type: str | None = "logits",
+) -> Any:
+    """Run a padded batch under hooks, without gradients.
+
+    Args:
+        model: The model.
+        tokens: Token ids, padded.
+        mask: True where a token is real.
+        fwd_hooks: Hooks for this run only.
+        return_type: As the model's own ``forward`` takes it.
+
+    Returns:
+        What the model returns for ``return_type``.
+    """
+    device = getattr(model.cfg, "device", None)
+    # A batch without padding needs no mask, and not every model takes one.
+    padding = {} if bool(mask.all()) else {"attention_mask": mask.long().to(device)}
+    with torch.inference_mode():
+        return model.run_with_hooks(
+            tokens.to(device), return_type=return_type, fwd_hooks=fwd_hooks, **padding
+        )
+
+
+class _Enough(Exception):  # noqa: N818 - not an error: it ends a run that has done its work
+    """Raised in the last hook that a run is for."""
+
+
+def run_hooks_only(
+    model: HookedModel,
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+    readers: Mapping[str, Callable[[torch.Tensor], None]],
+) -> None:
+    """Run a batch only as far as the last of some hook points, reading each activation once.
+
+    The run ends inside the last hook, so that neither the rest of that layer nor the logits (a
+    fifth of a small model's work) are computed. Unlike ``stop_at_layer`` this reaches the last
+    layer's MLP and works alike on every model.
+
+    Args:
+        model: The model.
+        tokens: Token ids, padded.
+        mask: True where a token is real.
+        readers: What to do with the activation of each hook point, by its name.
+
+    Raises:
+        ModulesError: If a hook point never fires in the run.
+    """
+    waiting = set(readers)
+
+    def reading(name: str) -> HookFn:
+        def hook_fn(activation: torch.Tensor, hook: Any = None) -> None:
+            del hook  # its name may be an alias of ours
+            readers[name](activation)
+            waiting.discard(name)
+            if not waiting:
+                raise _Enough
+
+        return hook_fn
+
+    try:
+        forward(model, tokens, mask, [(name, reading(name)) for name in readers], None)
+    except _Enough:
+        return
+    raise ModulesError(
+        f"Hook points {sorted(waiting)} never fired in a forward pass of {model_name(model)!r}: "
+        "nothing can be read there. Choose units at hook points that this model runs."
+    )

@@ -1,0 +1,340 @@
+"""Functional modules: disjoint sets of units across all layers, each with its topic's samples."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from tl_modules import files
+from tl_modules.errors import ModulesError
+from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.hooks import HasUnitMeans, ablation_hooks
+from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.units import Units
+
+_FILE_KIND = "ModuleSet"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The parts of the ULCMOD objective (arXiv 2603.17823); an empty block makes B and L 0."""
+
+    xi: float
+    """Mean activation inside the diagonal blocks (z-score units)."""
+
+    B: float
+    """Harmonic mean of the K block sizes, samples x units."""
+
+    L: float
+    """xi * B, what discovery maximises."""
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """One functional module: its units, and the samples that drive them (its topic)."""
+
+    label: int
+    """Its number in the set, from 0."""
+
+    units: Units
+    """Its units."""
+
+    samples: pd.DataFrame
+    """Its topic: the set's samples with this label, strongest first by ``score``."""
+
+    means: HasUnitMeans | None = field(default=None, repr=False)
+    """Where mean ablation takes its values from by default: the set it belongs to."""
+
+    @property
+    def n_units(self) -> int:
+        """How many units it has."""
+        return len(self.units)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers it has units in."""
+        return [self.units.layers[hook] for hook, _ in self.units.by_hook()]
+
+    @property
+    def category(self) -> str | None:
+        """The most frequent category of its samples (the first by name of equals), if any."""
+        if "category" not in self.samples or not len(self.samples):
+            return None
+        return str(self.samples["category"].value_counts().sort_index().idxmax())
+
+    def fwd_hooks(self, method: str = "mean", reference: HasUnitMeans | None = None) -> FwdHooks:
+        """Hooks that ablate the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
+
+        Args:
+            method: ``"mean"`` sets each unit to its mean over the tokens of a reference,
+                ``"zero"`` to 0; at every position.
+            reference: Where the means come from (an ``ActivationMatrix``); by default the
+                activations that the modules were discovered on.
+
+        Returns:
+            One ``(hook_name, fn)`` pair a layer that the module touches.
+
+        Raises:
+            ModulesError: If the method is unknown, or means are needed and unknown.
+        """
+        return ablation_hooks(self.units, method, self.means if reference is None else reference)
+
+    @contextmanager
+    def ablated(
+        self, model: HookedModel, method: str = "mean", reference: HasUnitMeans | None = None
+    ) -> Iterator[HookedModel]:
+        """Ablate the module in whatever runs inside the ``with``; every hook is gone afterwards.
+
+        Args:
+            model: The model that the activations were collected from.
+            method: As ``fwd_hooks`` takes it.
+            reference: As ``fwd_hooks`` takes it.
+
+        Yields:
+            The model.
+
+        Raises:
+            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
+        """
+        self.units.check_model(model)
+        with model.hooks(fwd_hooks=self.fwd_hooks(method, reference)):
+            yield model
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: what it is, and its strongest samples."""
+        title = f"Module {self.label}: {self.n_units:,} units in {len(self.layers)} layers"
+        return html_table(title, self.samples.head(5))
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleSet:
+    """A partition of a model's units and of the samples into K paired groups."""
+
+    units: Units
+    """All units that were partitioned."""
+
+    samples: pd.DataFrame
+    """What was collected, one row a sample."""
+
+    unit_labels: Int[np.ndarray, " units"]
+    """Each unit's module."""
+
+    sample_labels: Int[np.ndarray, " samples"]
+    """Each sample's module."""
+
+    n_modules: int
+    """K."""
+
+    objective: Objective
+    """The partition's xi, B and L."""
+
+    sample_scores: Float[np.ndarray, " samples"]
+    """Each sample's mean z-score over its own module's units."""
+
+    seed: int | None = None
+    """The seed of the discovery."""
+
+    method: str = "iterd"
+    """The algorithm."""
+
+    history: tuple[float, ...] = ()
+    """L after each round."""
+
+    converged: bool = False
+    """Whether the last round moved nothing."""
+
+    model_name: str = "unknown"
+    """The model that the activations come from."""
+
+    unit_means: Float[np.ndarray, " units"] | None = None
+    """Each unit's mean activation (signed) over the tokens collected: mean ablation's values."""
+
+    unit_center: Float[np.ndarray, " units"] | None = None
+    """Each unit's mean |a| over the samples: the z-score's centre, for held-out prompts."""
+
+    unit_scale: Float[np.ndarray, " units"] | None = None
+    """The z-score's scale."""
+
+    versions: dict[str, str] = field(default_factory=lambda: package_versions())
+    """Versions of the packages that made it."""
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not fit together, and make the arrays read-only."""
+        n_units, n_samples = len(self.units), len(self.samples)
+        if self.n_modules < 2:
+            raise ModulesError(f"n_modules should be at least 2; got {self.n_modules}.")
+        for name, length in (
+            ("unit_labels", n_units),
+            ("unit_means", n_units),
+            ("unit_center", n_units),
+            ("unit_scale", n_units),
+            ("sample_labels", n_samples),
+            ("sample_scores", n_samples),
+        ):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            if array.shape != (length,):
+                raise ModulesError(
+                    f"{name} should have {length} entries; it has shape {array.shape}. "
+                    "Rebuild the module set from one discovery."
+                )
+            if name.endswith("labels") and length and not 0 <= array.min() <= array.max() < (
+                self.n_modules
+            ):
+                raise ModulesError(
+                    f"{name} should lie in 0..{self.n_modules - 1}; it goes from {array.min()} to "
+                    f"{array.max()}. Rebuild the module set from one discovery."
+                )
+            object.__setattr__(self, name, _read_only(array))
+
+    def __len__(self) -> int:
+        """K."""
+        return self.n_modules
+
+    def __getitem__(self, k: int) -> Module:
+        """Module ``k``.
+
+        Raises:
+            ModulesError: If there is no such module.
+        """
+        if not 0 <= k < self.n_modules:
+            # An IndexError too: the sequence protocol ends iteration on one.
+            raise _NoSuchModule(f"Modules are numbered 0..{self.n_modules - 1}; got {k}.")
+        own = self.sample_labels == k
+        samples = self.samples[own].assign(score=self.sample_scores[own])
+        return Module(
+            label=int(k),
+            units=self.units.select(self.unit_labels == k),
+            samples=samples.sort_values("score", ascending=False, kind="stable"),
+            means=self,
+        )
+
+    def __iter__(self) -> Iterator[Module]:
+        """The modules in order."""
+        return (self[k] for k in range(self.n_modules))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a module.
+
+        Returns:
+            Columns ``module``, ``n_units``, ``n_samples``, ``n_layers``, ``mean_activation`` (the
+            block's mean z-score), ``category`` and ``category_share`` (the most frequent
+            category of its samples, and its share of them).
+        """
+        rows = []
+        for module in self:
+            category = module.category
+            share = float("nan")
+            if category is not None:
+                share = float((module.samples["category"].astype(str) == category).mean())
+            rows.append(
+                {
+                    "module": module.label,
+                    "n_units": module.n_units,
+                    "n_samples": len(module.samples),
+                    "n_layers": len(module.layers),
+                    "mean_activation": float(module.samples["score"].mean()),
+                    "category": category,
+                    "category_share": share,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write the set to one safetensors file with a JSON header, atomically.
+
+        Raises:
+            ModulesError: If the file cannot be written, or a column of ``samples`` holds values
+                that JSON cannot.
+        """
+        header = {
+            "units": self.units.to_dict(),
+            "samples": frame_to_json(self.samples),
+            "n_modules": self.n_modules,
+            "objective": asdict(self.objective),
+            "seed": self.seed,
+            "method": self.method,
+            "history": list(self.history),
+            "converged": self.converged,
+            "model_name": self.model_name,
+            "versions": self.versions,
+        }
+        arrays = {
+            name: array for name in _ARRAYS if (array := getattr(self, name)) is not None
+        }
+        files.write(path, _FILE_KIND, header, arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ModuleSet":
+        """Read a set that ``save`` wrote.
+
+        Raises:
+            ModulesError: If the file is missing, truncated, altered, or no module set.
+        """
+        header, arrays = files.read(path, _FILE_KIND)
+        try:
+            known = {name: arrays[name] for name in _ARRAYS if name in arrays}
+            return cls(
+                units=Units.from_dict(header["units"]),
+                samples=frame_from_json(header["samples"]),
+                n_modules=header["n_modules"],
+                objective=Objective(**header["objective"]),
+                seed=header["seed"],
+                method=header["method"],
+                history=tuple(header["history"]),
+                converged=header["converged"],
+                model_name=header["model_name"],
+                versions=header["versions"],
+                **known,
+            )
+        except ModulesError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModulesError(
+                f"{str(path)!r} lacks parts of a module set ({error!r}). Save it again."
+            ) from error
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: the table of modules."""
+        title = (
+            f"{self.n_modules} modules of {self.model_name}: L = {self.objective.L:,.0f}, "
+            f"xi = {self.objective.xi:.3f}, B = {self.objective.B:,.0f}"
+        )
+        return html_table(title, self.to_frame())
+
+
+_ARRAYS = (
+    "unit_labels",
+    "sample_labels",
+    "sample_scores",
+    "unit_means",
+    "unit_center",
+    "unit_scale",
+)
+
+
+class _NoSuchModule(ModulesError, IndexError):
+    """A refused module number."""
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that results depend on, without importing them."""
+    found = {}
+    for package in ("tl-modules", "transformer-lens", "torch", "numpy", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array = array.view()
+    array.setflags(write=False)
+    return array

@@ -1,0 +1,81 @@
+"""One self-contained HTML page: what each module does to each category, and what it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tl_modules import files
+from tl_modules.modules import Module, ModuleSet
+
+N_TOP_PROMPTS = 5
+
+
+def write_page(path: str | Path, modules: ModuleSet, effects: pd.DataFrame) -> None:
+    """Write the page: the module x category table as a heatmap, and a card for each module.
+
+    The page needs no network and no script. Prompts are shown as text, whatever they hold.
+
+    Args:
+        path: The HTML file.
+        modules: The modules.
+        effects: What ``module_effects`` returned for them.
+
+    Raises:
+        ModulesError: If the file cannot be written.
+    """
+    # Autoescape: prompts are untrusted text.
+    environment = Environment(
+        loader=PackageLoader("tl_modules.report"), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("page.html.j2").render(
+        modules=modules,
+        categories=list(dict.fromkeys(effects["category"])),
+        rows=[_row(module, effects) for module in modules],
+        n_prompts=int(effects.groupby("module")["n"].sum().max()),
+    )
+    files.write_bytes(path, page.encode("utf-8", errors="replace"))
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """One layer's bar in a module's histogram; x and heights in the drawing's own units."""
+
+    layer: int
+    x: float
+    height: float
+    count: int
+
+
+def _row(module: Module, effects: pd.DataFrame) -> dict[str, Any]:
+    """What the template shows of one module."""
+    own = effects[effects["module"] == module.label]
+    strongest = max(float(effects["effect"].abs().max()), 1e-12)
+    cells = [
+        {**cell, "shade": min(abs(cell["effect"]) / strongest, 1.0)}
+        for cell in own.to_dict("records")
+    ]
+    return {
+        "module": module,
+        "cells": cells,
+        "first": cells[0],
+        "bars": _histogram(module),
+        "expected": module.n_units / sum(module.units.widths),
+        "top": module.samples.head(N_TOP_PROMPTS).to_dict("records"),
+    }
+
+
+def _histogram(module: Module, width: float = 360.0, height: float = 60.0) -> list[_Bar]:
+    """Bars over the layers; full height is the module's largest layer."""
+    counts = module.units.counts()
+    step = width / len(counts)
+    tallest = max(int(counts.max()), 1)
+    return [
+        _Bar(layer, step * position, height * float(count) / tallest, int(count))
+        for position, (layer, count) in enumerate(
+            zip(module.units.layers, np.asarray(counts), strict=True)
+        )
+    ]

@@ -1,0 +1,120 @@
+"""Prompts to padded batches of tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+
+from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.model import HookedModel, check_model
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of similar length, padded on the right."""
+
+    rows: Int[np.ndarray, " batch"]
+    """Which prompts they are."""
+
+    tokens: Int[torch.Tensor, "batch pos"]
+    """Token ids."""
+
+    mask: Bool[torch.Tensor, "batch pos"]
+    """True where a token is real."""
+
+
+def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
+    """The prompts as a frame with a column ``prompt``, numbered from 0.
+
+    Args:
+        prompts: Strings, or a frame with a column ``prompt`` (others, such as ``category``, stay).
+
+    Returns:
+        A new frame.
+
+    Raises:
+        ModulesError: If there is no prompt, or one is no string.
+    """
+    if isinstance(prompts, str):
+        raise ModulesError("prompts should be a list of strings; got one string. Put it in a list.")
+    if isinstance(prompts, pd.DataFrame):
+        if "prompt" not in prompts.columns:
+            raise ModulesError(
+                f"prompts should have a column 'prompt'; got {list(prompts.columns)}. Rename the "
+                "column that holds the text."
+            )
+        frame = prompts.reset_index(drop=True)
+    else:
+        frame = pd.DataFrame({"prompt": list(prompts)})
+    if not len(frame):
+        raise ModulesError("prompts should hold at least one prompt; got none.")
+    for row, prompt in enumerate(frame["prompt"].tolist()):
+        if not isinstance(prompt, str):
+            raise ModulesError(
+                f"Every prompt should be a string; prompt {row} is {prompt!r}. Drop or convert it."
+            )
+    return frame
+
+
+def tokenise(
+    model: HookedModel, prompts: Sequence[str], max_tokens: int | None = None
+) -> list[Int[torch.Tensor, " pos"]]:
+    """Each prompt's tokens, as the model's own ``to_tokens`` gives them (BOS where it does).
+
+    One prompt at a time, so that no padding enters and the tokenizer's padding side is moot. A
+    prompt longer than the model's context is cut there, as TransformerLens does.
+
+    Args:
+        model: The model.
+        prompts: The prompts.
+        max_tokens: Cut each prompt after so many tokens, BOS counted.
+
+    Returns:
+        One tensor a prompt.
+
+    Raises:
+        ModulesError: If a prompt tokenises to nothing (beyond a BOS token).
+    """
+    check_model(model)
+    if max_tokens is not None:
+        check_at_least("max_tokens", max_tokens, 1)
+    bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    found = []
+    for row, prompt in enumerate(prompts):
+        tokens = model.to_tokens(prompt)[0]
+        if not len(tokens) or (len(tokens) == 1 and int(tokens[0]) == bos):
+            raise ModulesError(
+                f"Every prompt should hold at least one token; prompt {row} ({prompt!r}) "
+                "tokenises to nothing. Drop it."
+            )
+        found.append(tokens[:max_tokens].long().cpu())
+    return found
+
+
+def batches(
+    token_lists: Sequence[Int[torch.Tensor, " pos"]], batch_size: int
+) -> Iterator[Batch]:
+    """Batches of prompts of similar length, longest first.
+
+    Padding goes on the right, where causal attention keeps it from reaching any real token; the
+    longest batch comes first so that memory runs out at once or never.
+
+    Args:
+        token_lists: Each prompt's tokens.
+        batch_size: How many prompts at a time.
+
+    Raises:
+        ModulesError: If ``batch_size`` is below 1.
+    """
+    check_at_least("batch_size", batch_size, 1)
+    lengths = np.array([len(tokens) for tokens in token_lists])
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        chosen = [token_lists[row] for row in rows]
+        tokens = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+        positions = torch.arange(tokens.shape[1])
+        yield Batch(rows, tokens, positions[None, :] < torch.from_numpy(lengths[rows])[:, None])
