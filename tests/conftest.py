@@ -15,15 +15,53 @@ from tests.planted import planted_matrix
 SHARED = Path(__file__).parents[2] / "shared"
 LEGACY = version("transformer-lens").startswith("3.")
 
-WORDS = (
-    "the a one two three plus minus equals cat dog bird sat ran flew on over under mat house "
-    "tree red green blue big small and or not is was why how def return if else print ( ) : ="
-).split()
+WORDS = [
+    "the",
+    "a",
+    "one",
+    "two",
+    "three",
+    "plus",
+    "minus",
+    "equals",
+    "cat",
+    "dog",
+    "bird",
+    "sat",
+    "ran",
+    "flew",
+    "on",
+    "over",
+    "under",
+    "mat",
+    "house",
+    "tree",
+    "red",
+    "green",
+    "blue",
+    "big",
+    "small",
+    "and",
+    "or",
+    "not",
+    "is",
+    "was",
+    "why",
+    "how",
+    "def",
+    "return",
+    "if",
+    "else",
+    "print",
+    "(",
+    ")",
+    ":",
+    "=",
+]
 
 
-@pytest.fixture(scope="session")
-def tokenizer():
-    """A word-level tokenizer made in memory: no download."""
+def word_tokenizer():
+    """A word-level tokenizer made in memory: no download. One a model, which adds a BOS to it."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -35,7 +73,7 @@ def tokenizer():
     )
 
 
-def tiny_model(tokenizer, *, n_layers=3, d_mlp=12, gated=True, seed=0):
+def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0):
     """A small random model: a TransformerBridge on 4.x, a HookedTransformer on 3.9."""
     config = {
         "n_layers": n_layers,
@@ -54,27 +92,32 @@ def tiny_model(tokenizer, *, n_layers=3, d_mlp=12, gated=True, seed=0):
         "model_name": "tiny",
         "initializer_range": 0.3,
     }
+    tokenizer = word_tokenizer()
     if LEGACY:
-        from transformer_lens import HookedTransformer, HookedTransformerConfig
+        # The real one, to test against.
+        from transformer_lens import (
+            HookedTransformer,  # noqa: TID251
+            HookedTransformerConfig,
+        )
 
         model = HookedTransformer(HookedTransformerConfig(**config), tokenizer=tokenizer)
     else:
         from transformer_lens.model_bridge import TransformerBridge
 
-        model = TransformerBridge.boot_native(config, tokenizer=tokenizer)
+        model = TransformerBridge.boot_native(config, tokenizer=tokenizer, model_name="tiny")
     return model.eval()
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer):
+def model():
     """Three layers of twelve gated neurons."""
-    return tiny_model(tokenizer)
+    return tiny_model()
 
 
 @pytest.fixture(scope="session")
-def other_model(tokenizer):
+def other_model():
     """A model of another shape."""
-    return tiny_model(tokenizer, n_layers=2, d_mlp=8, gated=False)
+    return tiny_model(n_layers=2, d_mlp=8, gated=False)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from tl_modules.activations.collect import collect
@@ -117,18 +118,16 @@ def _demo(args: argparse.Namespace) -> None:
 def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
     """The demo's headline numbers."""
     each = effects.drop_duplicates("module")
-    own = effects[effects["own"]]
+    own = effects.loc[effects["own"]]
+    selective = np.asarray(each["selectivity"] > each["selectivity_control_max"])
+    stronger = np.asarray(own["effect"] > own["control_max"])
     return {
         "objective": asdict(modules.objective),
         "rounds": len(modules.history),
         "converged": modules.converged,
         "n_modules": modules.n_modules,
-        "modules_whose_selectivity_exceeds_all_their_controls": int(
-            (each["selectivity"] > each["selectivity_control_max"]).sum()
-        ),
-        "modules_whose_raw_own_effect_exceeds_all_their_controls": int(
-            (own["effect"] > own["control_max"]).sum()
-        ),
+        "modules_whose_selectivity_exceeds_all_their_controls": int(selective.sum()),
+        "modules_whose_raw_own_effect_exceeds_all_their_controls": int(stronger.sum()),
     }
 
 
@@ -138,8 +137,9 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame, summary: dict[str,
     table = effects.pivot(index="module", columns="category", values="effect")
     table = table[list(dict.fromkeys(effects["category"]))]
     shown = table.map("{:.2f}".format)
-    for row in effects[effects["own"]].itertuples():
-        shown.loc[row.module, row.category] += "*"
+    own = effects.loc[effects["own"]]
+    for module, category in zip(own["module"], own["category"], strict=True):
+        shown.loc[module, category] += "*"
     shown["(controls)"] = (
         effects.groupby("module")["control_mean"].agg(["min", "max"]).map("{:.2f}".format)
     ).agg("..".join, axis=1)

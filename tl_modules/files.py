@@ -36,7 +36,7 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
     """
     path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    text = json.dumps(header, ensure_ascii=True, sort_keys=True)
+    text = json.dumps(header, ensure_ascii=True)
     metadata = {
         "kind": kind,
         "format_version": str(FORMAT_VERSION),

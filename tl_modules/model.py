@@ -101,7 +101,7 @@ def forward(
         )
 
 
-class _Enough(Exception):  # noqa: N818 - not an error: it ends a run that has done its work
+class _Enough(Exception):
     """Raised in the last hook that a run is for."""
 
 

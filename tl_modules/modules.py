@@ -121,10 +121,10 @@ class ModuleSet:
     samples: pd.DataFrame
     """What was collected, one row a sample."""
 
-    unit_labels: Int[np.ndarray, " units"]
+    unit_labels: Int[np.ndarray, " _units"]
     """Each unit's module."""
 
-    sample_labels: Int[np.ndarray, " samples"]
+    sample_labels: Int[np.ndarray, " _samples"]
     """Each sample's module."""
 
     n_modules: int
@@ -133,7 +133,7 @@ class ModuleSet:
     objective: Objective
     """The partition's xi, B and L."""
 
-    sample_scores: Float[np.ndarray, " samples"]
+    sample_scores: Float[np.ndarray, " _samples"]
     """Each sample's mean z-score over its own module's units."""
 
     seed: int | None = None
@@ -151,13 +151,13 @@ class ModuleSet:
     model_name: str = "unknown"
     """The model that the activations come from."""
 
-    unit_means: Float[np.ndarray, " units"] | None = None
+    unit_means: Float[np.ndarray, " _units"] | None = None
     """Each unit's mean activation (signed) over the tokens collected: mean ablation's values."""
 
-    unit_center: Float[np.ndarray, " units"] | None = None
+    unit_center: Float[np.ndarray, " _units"] | None = None
     """Each unit's mean |a| over the samples: the z-score's centre, for held-out prompts."""
 
-    unit_scale: Float[np.ndarray, " units"] | None = None
+    unit_scale: Float[np.ndarray, " _units"] | None = None
     """The z-score's scale."""
 
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
@@ -184,8 +184,10 @@ class ModuleSet:
                     f"{name} should have {length} entries; it has shape {array.shape}. "
                     "Rebuild the module set from one discovery."
                 )
-            if name.endswith("labels") and length and not 0 <= array.min() <= array.max() < (
-                self.n_modules
+            if (
+                name.endswith("labels")
+                and length
+                and not 0 <= array.min() <= array.max() < (self.n_modules)
             ):
                 raise ModulesError(
                     f"{name} should lie in 0..{self.n_modules - 1}; it goes from {array.min()} to "
@@ -231,15 +233,18 @@ class ModuleSet:
         for module in self:
             category = module.category
             share = float("nan")
+            scores = module.samples["score"].to_numpy()
             if category is not None:
-                share = float((module.samples["category"].astype(str) == category).mean())
+                share = float(
+                    np.mean(module.samples["category"].astype(str).to_numpy() == category)
+                )
             rows.append(
                 {
                     "module": module.label,
                     "n_units": module.n_units,
                     "n_samples": len(module.samples),
                     "n_layers": len(module.layers),
-                    "mean_activation": float(module.samples["score"].mean()),
+                    "mean_activation": float(np.mean(scores)) if len(scores) else float("nan"),
                     "category": category,
                     "category_share": share,
                 }
@@ -265,9 +270,7 @@ class ModuleSet:
             "model_name": self.model_name,
             "versions": self.versions,
         }
-        arrays = {
-            name: array for name in _ARRAYS if (array := getattr(self, name)) is not None
-        }
+        arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
         files.write(path, _FILE_KIND, header, arrays)
 
     @classmethod

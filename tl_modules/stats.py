@@ -28,8 +28,8 @@ def bootstrap_indices(groups: np.ndarray, n_resamples: int, seed: int) -> np.nda
 
 
 def percentile_interval(
-    resampled: Float[np.ndarray, "resamples *shape"], confidence: float = 0.95
-) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    resampled: Float[np.ndarray, " resamples *shape"], confidence: float = 0.95
+) -> tuple[Float[np.ndarray, " *shape"], Float[np.ndarray, " *shape"]]:
     """The percentile bootstrap interval of a statistic (Efron & Tibshirani 1993, ch. 13).
 
     With few rows (under about 8) such an interval is too narrow; it says how much the prompts at

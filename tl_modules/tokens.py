@@ -61,7 +61,7 @@ def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
 
 def tokenise(
     model: HookedModel, prompts: Sequence[str], max_tokens: int | None = None
-) -> list[Int[torch.Tensor, " pos"]]:
+) -> list[Int[torch.Tensor, " _pos"]]:
     """Each prompt's tokens, as the model's own ``to_tokens`` gives them (BOS where it does).
 
     One prompt at a time, so that no padding enters and the tokenizer's padding side is moot. A
@@ -94,9 +94,7 @@ def tokenise(
     return found
 
 
-def batches(
-    token_lists: Sequence[Int[torch.Tensor, " pos"]], batch_size: int
-) -> Iterator[Batch]:
+def batches(token_lists: Sequence[Int[torch.Tensor, " _pos"]], batch_size: int) -> Iterator[Batch]:
     """Batches of prompts of similar length, longest first.
 
     Padding goes on the right, where causal attention keeps it from reaching any real token; the

@@ -90,7 +90,7 @@ class Units:
     ) -> "Units":
         """Every unit of some hook points, hook point by hook point.
 
-        >>> units = Units.whole(("blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"), (0, 1), (2, 3))
+        >>> units = Units.whole(("blocks.0.hook", "blocks.1.hook"), (0, 1), (2, 3))
         >>> units.hook.tolist(), units.index.tolist()
         ([0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
         """
@@ -124,7 +124,9 @@ class Units:
                 and all(type(number) is int and 0 < number < 2**31 for number in widths)
             )
         except (KeyError, TypeError) as error:
-            raise ModulesError(f"The file's list of hook points is malformed: {error!r}.") from error
+            raise ModulesError(
+                f"The file's list of hook points is malformed: {error!r}."
+            ) from error
         # Bounded before anything is allocated: the description may come from a hostile file.
         if not well_formed or sum(widths) >= 2**28:
             raise ModulesError(

@@ -1,4 +1,4 @@
-"""IterD as published, with nothing clever: every candidate's L is computed from the whole matrix."""
+"""IterD as published, with nothing clever: each candidate's L comes from the whole matrix."""
 
 import numpy as np
 

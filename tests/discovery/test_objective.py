@@ -12,8 +12,8 @@ def test_a_case_worked_by_hand():
     found = tlm.objective(matrix, np.array([0, 1]), np.array([0, 0, 1]), 2)
     # Blocks: 1 + 2 in 1 x 2, and 4 in 1 x 1; harmonic mean of 2 and 1 is 4/3.
     assert found.xi == pytest.approx(7 / 3)
-    assert found.B == pytest.approx(4 / 3)
-    assert found.L == pytest.approx(28 / 9)
+    assert pytest.approx(4 / 3) == found.B
+    assert pytest.approx(28 / 9) == found.L
 
 
 def test_an_empty_block_makes_the_reported_objective_zero_but_not_the_search_value():
@@ -34,8 +34,8 @@ def test_order_of_rows_columns_and_labels_does_not_matter(seed):
     after = tlm.objective(
         matrix[np.ix_(rows, columns)], names[samples[rows]], names[units[columns]], 3
     )
-    assert after.L == pytest.approx(before.L, rel=1e-9, abs=1e-12)
-    assert after.B == pytest.approx(before.B)
+    assert pytest.approx(before.L, rel=1e-9, abs=1e-12) == after.L
+    assert pytest.approx(before.B) == after.B
 
 
 def test_shapes_and_labels_that_do_not_fit_are_refused():

@@ -107,7 +107,7 @@ class Collector:
     def add(
         self,
         cache: Mapping[str, torch.Tensor] | Any,
-        attention_mask: Shaped[torch.Tensor, "batch pos"] | None = None,
+        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
         samples: pd.DataFrame | Sequence[str] | None = None,
     ) -> None:
         """Add the samples of one cache.
@@ -170,7 +170,9 @@ class Collector:
             first = sum(map(len, self._values))
             return pd.DataFrame({"sample": np.arange(first, first + n_samples)})
         frame = (
-            samples if isinstance(samples, pd.DataFrame) else pd.DataFrame({"prompt": list(samples)})
+            samples
+            if isinstance(samples, pd.DataFrame)
+            else pd.DataFrame({"prompt": list(samples)})
         )
         if len(frame) != n_samples:
             raise ModulesError(
@@ -206,7 +208,7 @@ _Reduced = tuple[Float[np.ndarray, "batch width"], Float[np.ndarray, " width"]]
 def _reduce_into(
     reduced: dict[str, _Reduced],
     name: str,
-    mask: Bool[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "_batch _pos"],
     activation: Float[torch.Tensor, "batch pos width"],
 ) -> None:
     """Reduce one hook point's activation over each sample's own tokens, in float32."""

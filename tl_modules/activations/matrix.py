@@ -23,7 +23,7 @@ _FILE_KIND = "ActivationMatrix"
 class ActivationMatrix:
     """How strongly each sample drives each unit."""
 
-    values: Float[np.ndarray, "samples units"]
+    values: Float[np.ndarray, "_samples _units"]
     """Mean |activation| over the sample's tokens, or its z-score after ``zscore()``."""
 
     units: Units
@@ -32,7 +32,7 @@ class ActivationMatrix:
     samples: pd.DataFrame
     """What the rows are: ``prompt``, ``n_tokens`` and whatever else was given."""
 
-    unit_means: Float[np.ndarray, " units"] | None = None
+    unit_means: Float[np.ndarray, " _units"] | None = None
     """Each unit's mean activation (signed) over all tokens collected: mean ablation's values."""
 
     model_name: str = "unknown"
@@ -70,7 +70,7 @@ class ActivationMatrix:
         values: ArrayLike,
         units: Units | None = None,
         samples: pd.DataFrame | Sequence[Any] | None = None,
-        unit_means: Float[np.ndarray, " units"] | None = None,
+        unit_means: Float[np.ndarray, " _units"] | None = None,
     ) -> "ActivationMatrix":
         """A matrix made elsewhere.
 

@@ -26,7 +26,7 @@ N_RESAMPLES = 2000
 
 def module_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
-    modules: Iterable[Module],
+    modules: Module | Iterable[Module],
     prompts: Sequence[str] | pd.DataFrame,
     *,
     metric: str = "loss",
@@ -49,7 +49,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
 
     Args:
         model: The model that the activations were collected from.
-        modules: A ``ModuleSet``, or some ``Module``s.
+        modules: A ``ModuleSet``, some modules of one, or one.
         prompts: Strings, or a frame with ``prompt`` and ``category``; better ones that discovery
             did not see.
         metric: ``"loss"``.
@@ -67,8 +67,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
 
         - ``module``, ``category``, ``own`` (it is the module's own category), ``n`` (prompts);
         - ``loss`` (unablated), ``effect``, ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
-          ``control_mean``, ``control_std``, ``control_max`` (over controls), ``p_value`` (one-sided, against the
-          same number of the controls), all in nats per token;
+          ``control_mean``, ``control_std``, ``control_max`` (over controls), all in nats per
+          token; ``p_value`` (one-sided, against the same number of the controls);
         - ``selectivity`` and the same numbers of it, equal on all rows of a module;
         - ``n_units``, ``control_units`` (mean size of its controls).
 
@@ -103,9 +103,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         for module in chosen:
             means = module.means if reference is None else reference
             generator = np.random.default_rng([seed, module.label])
-            controls = [
-                layer_matched_control(module.units, generator) for _ in range(n_controls)
-            ]
+            controls = [layer_matched_control(module.units, generator) for _ in range(n_controls)]
             rises = np.array(
                 [
                     losses(ablation_hooks(units, method, means)) - clean
@@ -128,11 +126,11 @@ def _categories(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
     """Each prompt's category, ``"all"`` where there is none."""
     if "category" not in frame.columns:
         return np.full(len(frame), "all", dtype=object)
-    if frame["category"].isna().any():
-        row = int(np.flatnonzero(frame["category"].isna())[0])
+    missing = np.flatnonzero(frame["category"].isna().to_numpy())
+    if len(missing):
         raise ModulesError(
-            f"Every prompt should have a category; prompt {row} has none. Fill it in, drop the "
-            "prompt, or drop the column."
+            f"Every prompt should have a category; prompt {missing[0]} has none. Fill it in, drop "
+            "the prompt, or drop the column."
         )
     return frame["category"].astype(str).to_numpy(dtype=object)
 
@@ -166,8 +164,7 @@ class _Outcome:
                 "control_std": _std(effects[1:]),
                 "control_max": _max(effects[1:]),
                 "p_value": [
-                    control_p_value(float(effects[0, c]), effects[1:, c])
-                    for c in range(len(names))
+                    control_p_value(float(effects[0, c]), effects[1:, c]) for c in range(len(names))
                 ],
                 "n": [int((self.categories == name).sum()) for name in names],
                 "loss": self._by_category(self.clean[None], names)[0],
@@ -189,9 +186,7 @@ class _Outcome:
         self, values: Float[np.ndarray, "runs prompts"], names: list[str]
     ) -> Float[np.ndarray, "runs categories"]:
         """Means over each category's prompts. Resampling is within categories, so columns stay."""
-        return np.stack(
-            [values[:, self.categories == name].mean(axis=1) for name in names], axis=1
-        )
+        return np.stack([values[:, self.categories == name].mean(axis=1) for name in names], axis=1)
 
 
 def _selectivity(
@@ -204,15 +199,19 @@ def _selectivity(
     return effects[:, column] - np.delete(effects, column, axis=1).mean(axis=1)
 
 
-def _mean(controls: Float[np.ndarray, "controls *shape"]) -> Float[np.ndarray, "*shape"]:
-    return np.asarray(controls.mean(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan))
+def _mean(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
+    return np.asarray(
+        controls.mean(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan)
+    )
 
 
-def _max(controls: Float[np.ndarray, "controls *shape"]) -> Float[np.ndarray, "*shape"]:
-    return np.asarray(controls.max(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan))
+def _max(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
+    return np.asarray(
+        controls.max(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan)
+    )
 
 
-def _std(controls: Float[np.ndarray, "controls *shape"]) -> Float[np.ndarray, "*shape"]:
+def _std(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
     if len(controls) < 2:
         return np.full(controls.shape[1:], np.nan)
     return np.asarray(controls.std(axis=0, ddof=1))

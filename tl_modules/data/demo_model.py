@@ -77,9 +77,8 @@ def _is_intact(folder: Path) -> bool:
     """Whether the folder holds a conversion of this very file, unaltered since."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
-        return (
-            manifest["gguf_sha256"] == _GGUF_SHA256
-            and manifest["weights_sha256"] == _sha256(folder / _WEIGHTS)
+        return manifest["gguf_sha256"] == _GGUF_SHA256 and manifest["weights_sha256"] == _sha256(
+            folder / _WEIGHTS
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -98,10 +97,10 @@ def _convert(gguf: Path, folder: Path) -> None:
             # The weights are plain float32 now; whatever says otherwise has to go, or saving
             # refuses.
             model.config.architectures = ["LlamaForCausalLM"]
-            model.hf_quantizer = None
             for holder, name in (
                 (model.config, "quantization_config"),
                 (model, "quantization_method"),
+                (model, "hf_quantizer"),
             ):
                 if hasattr(holder, name):
                     delattr(holder, name)

@@ -18,12 +18,45 @@ def _parts(other, own):
     """Sum of the blocks' sizes, of their inverses, and how many blocks are not empty."""
     size, inverse, full = 0, 0.0, 0
     for k in range(len(own)):
-        block = other[k] * own[k]
-        if block > 0:
-            size += block
-            inverse += 1.0 / block
-            full += 1
+        size += other[k] * own[k]
+        inverse, full = _resize(inverse, full, 0, other[k] * own[k])
     return size, inverse, full
+
+
+@no_type_check
+@njit(cache=True)
+def _resize(inverse, full, before, after):
+    """The sum of inverses and the count of full blocks once one block changes its size."""
+    if before > 0:
+        inverse -= 1.0 / before
+        full -= 1
+    if after > 0:
+        inverse += 1.0 / after
+        full += 1
+    return inverse, full
+
+
+@no_type_check
+@njit(cache=True)
+def _value(total, size, inverse, full):
+    """L: the mean over the blocks times the harmonic mean of their sizes."""
+    return total / size * (full / inverse) if full > 0 else 0.0
+
+
+@no_type_check
+@njit(cache=True)
+def _best_label(sums, a, other, own, parts):
+    """The label other than ``a`` that gives an item the highest L, and that L: O(1) a label."""
+    total, size, inverse, full = parts
+    inverse, full = _resize(inverse, full, other[a] * own[a], other[a] * (own[a] - 1))
+    best, best_value = a, -np.inf
+    for b in range(len(own)):
+        if b != a:
+            joined = _resize(inverse, full, other[b] * own[b], other[b] * (own[b] + 1))
+            value = _value(total + (sums[b] - sums[a]), size - other[a] + other[b], *joined)
+            if value > best_value:
+                best, best_value = b, value
+    return best, best_value
 
 
 @no_type_check
@@ -42,54 +75,25 @@ def sweep(sums, labels, order, other, min_gain):
     Returns:
         L after the sweep, and how many items moved.
     """
-    n_modules = len(other)
-    own = np.zeros(n_modules, dtype=np.int64)
+    own = np.zeros(len(other), dtype=np.int64)
     total = 0.0
     for item in range(len(labels)):
         own[labels[item]] += 1
         total += sums[item, labels[item]]
     size, inverse, full = _parts(other, own)
-    current = total / size * (full / inverse) if full > 0 else 0.0
+    current = _value(total, size, inverse, full)
     n_moved = 0
     for item in order:
         a = labels[item]
-        # The blocks once the item has left a.
-        block_a = other[a] * own[a]
-        left_inverse, left_full = inverse, full
-        if block_a > 0:
-            left_inverse -= 1.0 / block_a
-            left_full -= 1
-        if block_a - other[a] > 0:
-            left_inverse += 1.0 / (block_a - other[a])
-            left_full += 1
-        best, best_value = -1, -np.inf
-        for b in range(n_modules):
-            if b == a:
-                continue
-            # The same once it has joined b: only b's block changes.
-            block_b = other[b] * own[b]
-            new_inverse, new_full = left_inverse, left_full
-            if block_b > 0:
-                new_inverse -= 1.0 / block_b
-                new_full -= 1
-            if block_b + other[b] > 0:
-                new_inverse += 1.0 / (block_b + other[b])
-                new_full += 1
-            new_size = size - other[a] + other[b]
-            value = 0.0
-            if new_full > 0:
-                new_total = total + (sums[item, b] - sums[item, a])
-                value = new_total / new_size * (new_full / new_inverse)
-            if value > best_value:
-                best, best_value = b, value
-        if best >= 0 and best_value - current > min_gain:
-            total += sums[item, best] - sums[item, a]
+        b, value = _best_label(sums[item], a, other, own, (total, size, inverse, full))
+        if value - current > min_gain:
+            total += sums[item, b] - sums[item, a]
             own[a] -= 1
-            own[best] += 1
-            labels[item] = best
+            own[b] += 1
+            labels[item] = b
             # Afresh, so that rounding cannot build up over thousands of moves.
             size, inverse, full = _parts(other, own)
-            current = total / size * (full / inverse) if full > 0 else 0.0
+            current = _value(total, size, inverse, full)
             n_moved += 1
     return current, n_moved
 

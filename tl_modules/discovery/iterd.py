@@ -17,7 +17,7 @@ MIN_GAIN = 1e-8
 _Matrix = Float[np.ndarray, "samples units"]
 # Axes named with a leading underscore are not checked against each other by jaxtyping: those
 # arguments come from users and are refused with a message of our own.
-_Labels = Int[np.ndarray, "_items"]
+_Labels = Int[np.ndarray, " _items"]
 _Sums = Float[np.ndarray, "items modules"]
 
 
@@ -45,8 +45,8 @@ def iterd(
     matrix: Shaped[np.ndarray, "_samples _units"],
     n_modules: int,
     *,
-    sample_labels: Int[np.ndarray, "_samples"] | None = None,
-    unit_labels: Int[np.ndarray, "_units"] | None = None,
+    sample_labels: Int[np.ndarray, " _samples"] | None = None,
+    unit_labels: Int[np.ndarray, " _units"] | None = None,
     unit_orders: Int[np.ndarray, "_rounds _units"] | None = None,
     sample_orders: Int[np.ndarray, "_rounds _samples"] | None = None,
     max_rounds: int = 5,
@@ -142,9 +142,7 @@ class _Search:
         before = self.unit_labels.copy()
         value, n_moved = self._sweep(self._of_units, self.unit_labels, order, self.sample_labels)
         moved = np.flatnonzero(before != self.unit_labels)
-        _kernel.shift_sample_sums(
-            self._of_samples, self._matrix, moved, before, self.unit_labels
-        )
+        _kernel.shift_sample_sums(self._of_samples, self._matrix, moved, before, self.unit_labels)
         return value, n_moved
 
     def sweep_samples(self, order: _Labels) -> tuple[float, int]:
@@ -189,7 +187,7 @@ def checked_matrix(matrix: Shaped[np.ndarray, "..."], n_modules: int) -> _Matrix
 
 
 def _checked_labels(
-    name: str, labels: Shaped[np.ndarray, "_items"] | None, length: int, n_modules: int
+    name: str, labels: Shaped[np.ndarray, " _items"] | None, length: int, n_modules: int
 ) -> _Labels | None:
     """A copy of the start labels as int64."""
     if labels is None:

@@ -9,8 +9,8 @@ from tl_modules.modules import Objective
 
 def objective(
     matrix: Shaped[np.ndarray, "_samples _units"],
-    sample_labels: Int[np.ndarray, "_samples"],
-    unit_labels: Int[np.ndarray, "_units"],
+    sample_labels: Int[np.ndarray, " _samples"],
+    unit_labels: Int[np.ndarray, " _units"],
     n_modules: int,
 ) -> Objective:
     """How good a partition is: mean activation inside its blocks times their harmonic mean size.
@@ -40,9 +40,7 @@ def objective(
     return Objective(xi, harmonic, xi * harmonic)
 
 
-def search_value(
-    sums: Float[np.ndarray, " modules"], sizes: Int[np.ndarray, " modules"]
-) -> float:
+def search_value(sums: Float[np.ndarray, " modules"], sizes: Int[np.ndarray, " modules"]) -> float:
     """L as the search sees it: empty blocks are left out of the harmonic mean.
 
     Args:
@@ -57,8 +55,8 @@ def search_value(
 
 def blocks(
     matrix: Shaped[np.ndarray, "_samples _units"],
-    sample_labels: Int[np.ndarray, "_samples"],
-    unit_labels: Int[np.ndarray, "_units"],
+    sample_labels: Int[np.ndarray, " _samples"],
+    unit_labels: Int[np.ndarray, " _units"],
     n_modules: int,
 ) -> tuple[Float[np.ndarray, " modules"], Int[np.ndarray, " modules"]]:
     """Each diagonal block's sum and size.

@@ -35,9 +35,15 @@ def write_page(path: str | Path, modules: ModuleSet, effects: pd.DataFrame) -> N
         modules=modules,
         categories=list(dict.fromkeys(effects["category"])),
         rows=[_row(module, effects) for module in modules],
-        n_prompts=int(effects.groupby("module")["n"].sum().max()),
+        n_prompts=_n_prompts(effects),
     )
     files.write_bytes(path, page.encode("utf-8", errors="replace"))
+
+
+def _n_prompts(effects: pd.DataFrame) -> int:
+    """How many prompts the table was made on: every module saw the same."""
+    first = effects["module"].to_numpy() == effects["module"].to_numpy()[0]
+    return int(effects["n"].to_numpy()[first].sum())
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,11 @@ class _Bar:
 
 def _row(module: Module, effects: pd.DataFrame) -> dict[str, Any]:
     """What the template shows of one module."""
-    own = effects[effects["module"] == module.label]
-    strongest = max(float(effects["effect"].abs().max()), 1e-12)
+    own = effects.loc[effects["module"] == module.label]
+    strongest = max(float(np.abs(effects["effect"].to_numpy()).max()), 1e-12)
     cells = [
         {**cell, "shade": min(abs(cell["effect"]) / strongest, 1.0)}
-        for cell in own.to_dict("records")
+        for cell in own.to_dict(orient="records")
     ]
     return {
         "module": module,
@@ -64,7 +70,7 @@ def _row(module: Module, effects: pd.DataFrame) -> dict[str, Any]:
         "first": cells[0],
         "bars": _histogram(module),
         "expected": module.n_units / sum(module.units.widths),
-        "top": module.samples.head(N_TOP_PROMPTS).to_dict("records"),
+        "top": module.samples.head(N_TOP_PROMPTS).to_dict(orient="records"),
     }
 
 

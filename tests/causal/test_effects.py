@@ -1,0 +1,208 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tl_modules as tlm
+from tl_modules.causal.ablate import next_token_losses
+from tl_modules.causal.controls import layer_matched_control
+from tl_modules.units import Units
+
+
+def loss_by_hand(model, prompt, hooks=()):
+    """One prompt at a time, no padding, log-probabilities summed by hand."""
+    tokens = model.to_tokens(prompt)
+    with torch.inference_mode():
+        logits = model.run_with_hooks(tokens, fwd_hooks=list(hooks))[0]
+    logprobs = torch.log_softmax(logits[:-1].double(), dim=-1)
+    return -logprobs[torch.arange(len(logprobs)), tokens[0, 1:]].mean().item()
+
+
+@pytest.fixture(scope="module")
+def effects(model, modules, prompts):
+    return tlm.module_effects(model, modules, prompts, n_controls=4, progress=False)
+
+
+def test_an_effect_is_the_rise_of_the_categorys_mean_loss(model, modules, prompts, effects):
+    for module in modules:
+        for category, group in prompts.groupby("category"):  # noqa: B007 - in the query
+            rises = [
+                loss_by_hand(model, prompt, module.fwd_hooks()) - loss_by_hand(model, prompt)
+                for prompt in group["prompt"]
+            ]
+            row = effects.query("module == @module.label and category == @category").iloc[0]
+            assert row["effect"] == pytest.approx(np.mean(rises), abs=1e-5)
+            assert row["n"] == len(group)
+            assert row["ci_low"] <= row["effect"] <= row["ci_high"]
+
+
+def test_the_table_has_the_promised_columns_and_rows(effects, modules):
+    promised = [
+        "module",
+        "category",
+        "effect",
+        "control_mean",
+        "control_std",
+        "p_value",
+        "ci_low",
+        "ci_high",
+        "n",
+    ]
+    assert set(promised) <= set(effects.columns)
+    assert len(effects) == len(modules) * 2
+    assert effects["p_value"].between(1 / 5, 1).all()
+    assert effects["selectivity_p_value"].between(1 / 5, 1).all()
+
+
+def test_selectivity_is_own_effect_minus_the_mean_of_the_others(effects, modules):
+    for module in modules:
+        rows = effects[effects["module"] == module.label].set_index("category")
+        assert rows["own"].sum() == 1
+        assert rows.index[rows["own"]][0] == module.category
+        others = rows.loc[rows.index != module.category, "effect"].mean()
+        assert rows["selectivity"].nunique() == 1
+        assert rows["selectivity"].iloc[0] == pytest.approx(
+            rows.loc[module.category, "effect"] - others
+        )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batch_size_and_padding_do_not_matter(model, modules, prompts, effects, batch_size):
+    other = tlm.module_effects(
+        model, modules, prompts, n_controls=4, batch_size=batch_size, progress=False
+    )
+    pd.testing.assert_frame_equal(other, effects, rtol=1e-3, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_table_and_another_seed_other_controls(
+    model, modules, prompts, effects
+):
+    again = tlm.module_effects(model, modules, prompts, n_controls=4, progress=False)
+    pd.testing.assert_frame_equal(again, effects)
+    other = tlm.module_effects(model, modules, prompts, n_controls=4, seed=1, progress=False)
+    assert not np.allclose(other["control_mean"], effects["control_mean"])
+    assert np.allclose(other["effect"], effects["effect"])
+
+
+def test_one_module_alone_gives_the_rows_it_has_among_all(model, modules, prompts, effects):
+    alone = tlm.module_effects(model, modules[1], prompts, n_controls=4, progress=False)
+    expected = effects[effects["module"] == 1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, expected)
+
+
+def test_a_module_that_does_something_beats_controls_that_do_nothing(model, acts, prompts):
+    # Only these units write anything: ablating them must stand out from every control.
+    silent = [
+        (
+            f"blocks.{layer}.mlp.hook_post",
+            lambda a, hook: torch.cat([a[..., :3] * 5, a[..., 3:] * 0], dim=-1),
+        )
+        for layer in range(3)
+    ]
+    labels = np.tile((np.arange(12) >= 3).astype(int), 3)
+    modules = tlm.ModuleSet(
+        units=acts.units,
+        samples=acts.samples,
+        unit_labels=labels,
+        sample_labels=np.arange(len(acts.samples)) % 2,
+        n_modules=2,
+        objective=tlm.Objective(0.0, 0.0, 0.0),
+        sample_scores=np.zeros(len(acts.samples)),
+    )
+    with model.hooks(fwd_hooks=silent):
+        found = tlm.module_effects(
+            model, modules[0], prompts, method="zero", n_controls=9, progress=False
+        )
+    assert (found["effect"].abs() > 1e-3).all()
+    assert (found["control_mean"].abs() < 1e-6).all()
+
+
+def test_without_categories_there_is_one_and_no_selectivity(model, modules, prompts):
+    found = tlm.module_effects(
+        model, modules, prompts["prompt"].tolist(), n_controls=2, progress=False
+    )
+    assert found["category"].unique().tolist() == ["all"]
+    assert found["selectivity"].isna().all()
+    assert found["selectivity_p_value"].isna().all()
+
+
+def test_without_controls_their_columns_are_empty(model, modules, prompts):
+    found = tlm.module_effects(model, modules, prompts, n_controls=0, progress=False)
+    empty = ["control_mean", "control_std", "p_value", "selectivity_p_value", "control_units"]
+    assert found[empty].isna().all(axis=None)
+    assert found["effect"].notna().all()
+
+
+def test_a_control_matches_the_modules_count_in_every_layer_outside_it():
+    whole = Units.whole(("a", "b", "c"), (0, 1, 2), (10, 20, 30))
+    generator = np.random.default_rng(0)
+    module = whole.select(np.array([0, 3, 12, 13, 14, 29]))
+    seen = set()
+    for _ in range(20):
+        control = layer_matched_control(module, generator)
+        assert control.counts().tolist() == [2, 4, 0]
+        assert not set(control.flat()) & set(module.flat())
+        assert len(set(control.flat())) == 6
+        seen.add(tuple(control.flat()))
+    assert len(seen) == 20
+
+
+def test_a_control_of_a_module_with_most_of_a_layer_is_smaller_and_the_table_says_so(
+    model, acts, prompts
+):
+    labels = np.zeros(36, dtype=int)
+    labels[[0, 1, 12, 24]] = 1
+    modules = tlm.ModuleSet(
+        units=acts.units,
+        samples=acts.samples,
+        unit_labels=labels,
+        sample_labels=np.arange(len(acts.samples)) % 2,
+        n_modules=2,
+        objective=tlm.Objective(0.0, 0.0, 0.0),
+        sample_scores=np.zeros(len(acts.samples)),
+        unit_means=acts.unit_means,
+    )
+    found = tlm.module_effects(model, modules, prompts, n_controls=2, progress=False)
+    sizes = found.groupby("module")[["n_units", "control_units"]].first()
+    assert sizes.loc[0].tolist() == [32, 4]
+    assert sizes.loc[1].tolist() == [4, 4]
+
+
+def test_padding_never_counts_in_a_loss():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 5, 7, generator=generator)
+    tokens = torch.randint(7, (1, 5), generator=generator)
+    short = next_token_losses(logits[:, :3], tokens[:, :3], torch.ones(1, 3).bool())
+    mask = torch.tensor([[True, True, True, False, False]])
+    assert next_token_losses(logits, tokens, mask).item() == pytest.approx(short.item())
+
+
+def test_no_hook_stays_behind(model, modules, effects):
+    assert all(not point.fwd_hooks for point in model.hook_dict.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "accuracy"}, "metric should be one of 'loss'; got 'accuracy'"),
+        ({"method": "men"}, "method should be one of 'zero', 'mean'; got 'men'"),
+        ({"n_controls": -1}, "n_controls should be at least 0; got -1"),
+        ({"max_tokens": 1}, "at least two tokens"),
+    ],
+)
+def test_bad_options_are_refused(model, modules, prompts, options, message):
+    with pytest.raises(tlm.ModulesError, match=message):
+        tlm.module_effects(model, modules, prompts, progress=False, **options)
+
+
+def test_no_modules_and_missing_categories_are_refused(model, modules, prompts):
+    with pytest.raises(tlm.ModulesError, match="at least one module; got none"):
+        tlm.module_effects(model, [], prompts, progress=False)
+    holed = prompts.assign(category=prompts["category"].where(prompts.index != 3))
+    with pytest.raises(tlm.ModulesError, match="prompt 3 has none"):
+        tlm.module_effects(model, modules, holed, progress=False)
+
+
+def test_modules_of_another_model_are_refused(other_model, modules, prompts):
+    with pytest.raises(tlm.ModulesError, match="should be those of the model"):
+        tlm.module_effects(other_model, modules, prompts, progress=False)

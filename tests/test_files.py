@@ -1,0 +1,113 @@
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+import tl_modules as tlm
+from tl_modules import files
+
+
+@pytest.fixture
+def saved(modules, tmp_path):
+    path = tmp_path / "modules.safetensors"
+    modules.save(path)
+    return path
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(tlm.ModulesError, match=r"There is no file '.*absent"):
+        tlm.ModuleSet.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("kept", [0, 7, 100, 0.5, 0.99])
+def test_a_truncated_file_is_refused(saved, kept):
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with pytest.raises(tlm.ModulesError):
+        tlm.ModuleSet.load(saved)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(position=st.integers(0), flip=st.integers(1, 255))
+def test_a_file_with_one_altered_byte_is_refused_or_loads_the_same(
+    saved, modules, position, flip, tmp_path
+):
+    data = bytearray(saved.read_bytes())
+    data[position % len(data)] ^= flip
+    altered = tmp_path / "altered.safetensors"
+    altered.write_bytes(data)
+    try:
+        found = tlm.ModuleSet.load(altered)
+    except tlm.ModulesError:
+        return
+    # Only a byte that carries nothing (a space of padding, say) may change unnoticed.
+    np.testing.assert_array_equal(found.unit_labels, modules.unit_labels)
+    assert found.objective == modules.objective
+
+
+def test_no_pickle_is_ever_read(tmp_path):
+    import pickle
+
+    path = tmp_path / "modules.safetensors"
+    path.write_bytes(pickle.dumps({"unit_labels": [0, 1]}))
+    with pytest.raises(tlm.ModulesError, match="no readable safetensors file"):
+        tlm.ModuleSet.load(path)
+
+
+def test_somebody_elses_safetensors_file_is_refused(tmp_path):
+    save_file({"weights": np.ones(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(tlm.ModulesError, match="should hold a ModuleSet; it holds None"):
+        tlm.ModuleSet.load(tmp_path / "other.safetensors")
+
+
+def test_a_whole_file_that_lacks_a_part_is_refused(tmp_path):
+    files.write(tmp_path / "bare", "ModuleSet", {"n_modules": 3}, {})
+    with pytest.raises(tlm.ModulesError, match="lacks parts of a module set"):
+        tlm.ModuleSet.load(tmp_path / "bare")
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        {"names": ["a"], "layers": [0], "widths": [2**40]},
+        {"names": ["a", "a"], "layers": [0, 1], "widths": [2, 2]},
+        {"names": ["a"], "layers": [0, 1], "widths": [2]},
+        {"names": ["a"], "layers": [0], "widths": ["2"]},
+        {"names": ["a"], "layers": [0], "widths": [True]},
+        {"names": [], "layers": [], "widths": []},
+        {"names": 3},
+        {},
+    ],
+)
+def test_a_hostile_list_of_hook_points_is_refused_before_anything_is_allocated(units):
+    with pytest.raises(tlm.ModulesError, match="malformed"):
+        tlm.Units.from_dict(units)
+
+
+def test_a_newer_format_is_refused_with_the_remedy(saved, monkeypatch):
+    monkeypatch.setattr(files, "FORMAT_VERSION", 0)
+    with pytest.raises(tlm.ModulesError, match=r"format version '1'.*Install the version"):
+        tlm.ModuleSet.load(saved)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, modules, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(tlm.ModulesError, match=r"Cannot write .*No space left on device"):
+        modules.save(saved)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_folder_that_is_not_there_is_named(modules, tmp_path):
+    with pytest.raises(tlm.ModulesError, match="check that the folder exists"):
+        modules.save(tmp_path / "nowhere" / "modules.safetensors")

@@ -1,0 +1,110 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+
+
+def test_modules_partition_the_units_and_the_samples(modules, acts):
+    assert len(modules) == 3
+    every = np.concatenate([module.units.flat() for module in modules])
+    assert sorted(every.tolist()) == list(range(len(acts.units)))
+    assert sum(len(module.samples) for module in modules) == len(acts.samples)
+
+
+def test_a_module_is_its_units_and_its_samples_strongest_first(modules):
+    module = modules[1]
+    assert module.n_units == (modules.unit_labels == 1).sum() == len(module.units)
+    assert module.layers == sorted(set(module.units.to_frame()["layer"]))
+    assert module.samples["score"].is_monotonic_decreasing
+    assert set(module.samples.index) == set(np.flatnonzero(modules.sample_labels == 1))
+
+
+def test_the_category_is_the_most_frequent_one_of_its_samples(planted):
+    samples = pd.DataFrame({"category": ["b"] * 3 + ["a"] * 3 + ["c"] * 54})
+    acts = tlm.ActivationMatrix.from_arrays(planted[0], samples=samples)
+    found = tlm.discover(acts, 4)
+    for module in found:
+        counts = module.samples["category"].value_counts()
+        assert counts[module.category] == counts.max()
+    assert tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4)[0].category is None
+
+
+def test_the_frame_has_one_row_a_module(modules):
+    frame = modules.to_frame()
+    assert frame["module"].tolist() == [0, 1, 2]
+    assert frame["n_units"].sum() == 36
+    assert frame["category_share"].between(0.5, 1).all()
+    scores = [module.samples["score"].mean() for module in modules]
+    assert frame["mean_activation"].tolist() == pytest.approx(scores)
+
+
+@pytest.mark.parametrize("k", [-1, 3])
+def test_a_module_that_is_not_there_is_refused(modules, k):
+    with pytest.raises(tlm.ModulesError, match=rf"numbered 0..2; got {k}"):
+        modules[k]
+
+
+def test_nothing_in_a_set_can_be_changed(modules):
+    with pytest.raises(AttributeError):
+        modules.n_modules = 4
+    with pytest.raises(ValueError, match="read-only"):
+        modules.unit_labels[0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        modules.units.index[0] = 1
+
+
+def test_saving_and_loading_keeps_everything(modules, tmp_path):
+    path = tmp_path / "modules.safetensors"
+    modules.save(path)
+    found = tlm.ModuleSet.load(path)
+    for name in ("unit_labels", "sample_labels", "sample_scores", "unit_means", "unit_center"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(modules, name))
+    for name in ("n_modules", "objective", "seed", "history", "converged", "model_name"):
+        assert getattr(found, name) == getattr(modules, name)
+    assert found.versions["torch"] == modules.versions["torch"] != "not installed"
+    assert found.units.hook_names == modules.units.hook_names
+    pd.testing.assert_frame_equal(found.samples, modules.samples)
+    pd.testing.assert_frame_equal(found.to_frame(), modules.to_frame())
+
+
+def test_a_file_is_safetensors_with_a_json_header(modules, tmp_path):
+    import json
+
+    from safetensors import safe_open
+
+    path = tmp_path / "modules.safetensors"
+    modules.save(path)
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads(file.metadata()["header"])
+    assert header["model_name"] == "tiny"
+    assert header["units"]["names"][0] == "blocks.0.mlp.hook_post"
+    assert header["n_modules"] == 3
+    assert header["objective"]["L"] == modules.objective.L
+    assert {"seed", "versions"} <= set(header)
+
+
+def test_samples_that_json_cannot_hold_are_refused_and_nothing_is_written(planted, tmp_path):
+    samples = pd.DataFrame({"thing": [object()] * 60})
+    found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0], samples=samples), 4)
+    with pytest.raises(tlm.ModulesError, match="column 'thing' holds values"):
+        found.save(tmp_path / "modules.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_that_do_not_fit_are_refused(modules):
+    from dataclasses import replace
+
+    with pytest.raises(tlm.ModulesError, match="unit_labels should have 36 entries"):
+        replace(modules, unit_labels=modules.unit_labels[:-1])
+    with pytest.raises(tlm.ModulesError, match=r"sample_labels should lie in 0\.\.2"):
+        replace(modules, sample_labels=modules.sample_labels + 1)
+
+
+def test_the_notebook_tables_show_text_not_markup(modules):
+    assert "3 modules of tiny" in modules._repr_html_()
+    assert "Module 0" in modules[0]._repr_html_()
+    samples = pd.DataFrame({"prompt": ["<img src=x onerror=alert(1)>"] * 4})
+    acts = tlm.ActivationMatrix.from_arrays(np.random.default_rng(0).normal(size=(4, 6)))
+    found = tlm.discover(tlm.ActivationMatrix.from_arrays(acts.values, samples=samples), 2)
+    assert "<img" not in found[0]._repr_html_()

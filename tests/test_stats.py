@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from tl_modules.stats import bootstrap_indices, control_p_value, percentile_interval
+
+
+def test_resamples_keep_each_groups_size():
+    groups = np.array(["a"] * 5 + ["b"] * 3)
+    draws = bootstrap_indices(groups, 50, seed=0)
+    assert (draws[:, :5] < 5).all()
+    assert (draws[:, 5:] >= 5).all()
+    assert len(np.unique(draws[:, 0])) == 5
+
+
+def test_the_interval_agrees_with_scipys_percentile_bootstrap():
+    values = np.random.default_rng(0).normal(3, 2, size=40)
+    draws = bootstrap_indices(np.zeros(40, dtype=int), 20_000, seed=1)
+    low, high = percentile_interval(values[draws].mean(axis=1))
+    expected = scipy_stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=2
+    ).confidence_interval
+    assert low == pytest.approx(expected.low, abs=0.03)
+    assert high == pytest.approx(expected.high, abs=0.03)
+
+
+def test_p_values_count_the_controls_at_least_as_large():
+    controls = np.array([0.0, 1.0, 2.0, 3.0])
+    assert control_p_value(4.0, controls) == 1 / 5
+    assert control_p_value(2.0, controls) == 3 / 5  # a tie counts against the module
+    assert control_p_value(-1.0, controls) == 1.0
+    assert np.isnan(control_p_value(1.0, controls[:0]))
+    assert np.isnan(control_p_value(float("nan"), controls))
+
+
+def test_p_values_are_uniform_when_the_module_is_one_of_its_controls():
+    generator = np.random.default_rng(0)
+    found = [control_p_value(draw[0], draw[1:]) for draw in generator.normal(size=(4000, 20))]
+    share = np.mean(np.array(found) <= 0.25)
+    assert share == pytest.approx(0.25, abs=0.03)
