@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+from tl_modules import cli
+
+
+@pytest.fixture
+def small_demo(model, prompts, monkeypatch):
+    """The demo on the tiny model and its prompts."""
+    monkeypatch.setattr(cli, "load_demo_model", lambda: model)
+    monkeypatch.setattr(cli, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(cli, "HELD_OUT", 2)
+
+
+def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, capsys):
+    out = tmp_path / "new" / "demo"
+    words = ["demo", "--out", str(out), "-k", "3", "--n-controls", "3", "--no-progress"]
+    assert cli.main(words) == 0
+    names = {"modules.safetensors", "effects.csv", "report.html", "summary.json"}
+    assert {path.name for path in out.iterdir()} == names
+
+    modules = tlm.ModuleSet.load(out / "modules.safetensors")
+    effects = pd.read_csv(out / "effects.csv")
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(effects) == 3 * 2
+    assert summary["objective"]["L"] == modules.objective.L
+    above = (effects["selectivity"] > effects["selectivity_control_max"])[::2].sum()
+    assert summary["modules_whose_selectivity_exceeds_all_their_controls"] == above
+
+    printed = capsys.readouterr().out
+    assert "[4/4] Ablating each module and 3 layer-matched random controls on 4 prompts" in printed
+    for value in effects["effect"]:
+        assert f"{value:.2f}" in printed
+
+
+def test_discovery_does_not_see_the_prompts_of_the_causal_test(small_demo, prompts, tmp_path):
+    out = tmp_path / "demo"
+    cli.main(["demo", "--out", str(out), "-k", "2", "--n-controls", "1", "--no-progress"])
+    seen = tlm.ModuleSet.load(out / "modules.safetensors").samples
+    held_out = prompts.groupby("category").tail(2)
+    assert len(seen) == len(prompts) - len(held_out)
+    assert not set(seen.index[seen["prompt"].isin(held_out["prompt"])])
+
+
+def test_the_same_seed_gives_the_same_files(small_demo, tmp_path):
+    for name in ("a", "b"):
+        words = ["demo", "--out", str(tmp_path / name), "-k", "3", "--n-controls", "2"]
+        assert cli.main([*words, "--seed", "3", "--no-progress"]) == 0
+    for name in ("effects.csv", "modules.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_refusal_is_one_line_on_standard_error_and_exit_status_one(small_demo, tmp_path, capsys):
+    words = ["demo", "--out", str(tmp_path), "-k", "1", "--no-progress"]
+    assert cli.main(words) == 1
+    error = capsys.readouterr().err
+    assert "tl-modules: n_modules should lie between 2 and" in error
+    assert "Traceback" not in error
+
+
+def test_an_output_folder_that_cannot_be_made_is_refused_before_the_model_loads(tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    assert cli.main(["demo", "--out", str(blocked / "demo")]) == 1
+    captured = capsys.readouterr()
+    assert "Cannot make the folder" in captured.err
+    assert "Loading" not in captured.out
+
+
+@pytest.mark.slow
+def test_modules_of_the_real_model_hurt_their_own_topic_most(demo_model):
+    """The claim of the whole path, on a small budget and two clear topics."""
+    from tl_modules.data import load_prompts
+
+    prompts = load_prompts()
+    prompts = prompts[prompts["category"].isin(["coding", "translation"])]
+    held_out = prompts.groupby("category").tail(4)
+    acts = tlm.collect(demo_model, prompts.drop(held_out.index), max_tokens=32, progress=False)
+    modules = tlm.discover(acts, 2)
+    assert {module.category for module in modules} == {"coding", "translation"}
+    effects = tlm.module_effects(
+        demo_model, modules, held_out, n_controls=3, max_tokens=32, progress=False
+    )
+    each = effects.drop_duplicates("module")
+    assert (each["selectivity"] > each["selectivity_control_max"]).all()
+    assert np.isfinite(effects["effect"]).all()

@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+# What CI makes smaller: each must be in the notebook word for word.
+REDUCED = {
+    "01_discover_and_ablate": {
+        "N_PROMPTS = 20": "N_PROMPTS = 8",
+        "N_MODULES = 7": "N_MODULES = 3",
+        "N_CONTROLS = 3": "N_CONTROLS = 1",
+        "MAX_TOKENS = 32": "MAX_TOKENS = 24",
+    }
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_notebook_runs_on_the_real_model(path, demo_model):
+    del demo_model  # converted and in the cache by now; the notebook's own process loads it
+    notebook = nbformat.read(path, as_version=4)
+    for old, new in REDUCED[path.stem].items():
+        cells = [cell for cell in notebook.cells if old in cell.source]
+        assert len(cells) == 1, f"{old!r} should be in exactly one cell"
+        cells[0].source = cells[0].source.replace(old, new)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": path.parent}}).execute()
+    outputs = [
+        text
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        for text in [str(output.get("data", {}).get("text/plain", output.get("text", "")))]
+    ]
+    assert outputs[-1] == "True"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_notebook_is_kept_with_small_outputs(path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), "run it before committing"
+    assert any(cell.outputs for cell in code)
+    assert path.stat().st_size < 100_000
+    assert "/home/" not in path.read_text()
+    assert "/root/" not in path.read_text()
+
+
+def test_every_notebook_has_its_reductions():
+    assert {path.stem for path in NOTEBOOKS} == set(REDUCED)
