@@ -76,7 +76,7 @@ def test_a_file_is_safetensors_with_a_json_header(modules, tmp_path):
     path = tmp_path / "modules.safetensors"
     modules.save(path)
     with safe_open(path, framework="numpy") as file:
-        header = json.loads(file.metadata()["header"])
+        header = json.loads(file.metadata()["tl_modules"])["header"]
     assert header["model_name"] == "tiny"
     assert header["units"]["names"][0] == "blocks.0.mlp.hook_post"
     assert header["n_modules"] == 3
@@ -103,7 +103,8 @@ def test_labels_that_do_not_fit_are_refused(modules):
 
 def test_the_notebook_tables_show_text_not_markup(modules):
     assert "3 modules of tiny" in modules._repr_html_()
-    assert "Module 0" in modules[0]._repr_html_()
+    assert "Module(0: " in modules[0]._repr_html_()
+    assert max(len(repr(thing)) for thing in (modules, modules[0], modules.units)) < 200
     samples = pd.DataFrame({"prompt": ["<img src=x onerror=alert(1)>"] * 4})
     acts = tlm.ActivationMatrix.from_arrays(np.random.default_rng(0).normal(size=(4, 6)))
     found = tlm.discover(tlm.ActivationMatrix.from_arrays(acts.values, samples=samples), 2)

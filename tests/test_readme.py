@@ -16,6 +16,6 @@ def test_the_readmes_examples_run(demo_model, monkeypatch, tmp_path, capsys):
     names = {}
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
-    assert "mean_activation" in capsys.readouterr().out
+    assert "category_share" in capsys.readouterr().out
     assert names["acts"].values.shape == (2, 30 * 1536)
     assert len(names["effects"]) == 7 * 7

@@ -21,7 +21,7 @@ from tl_modules.files import write_bytes
 from tl_modules.modules import ModuleSet
 from tl_modules.report.html import write_page
 
-HELD_OUT = 4
+HELD_OUT = 3
 """Prompts of each category that discovery does not see, for the causal test."""
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write to")
     demo.add_argument("-k", "--n-modules", type=int, default=10, help="how many modules (10)")
     demo.add_argument(
-        "--n-controls", type=int, default=10, help="random controls for each module (10)"
+        "--n-controls", type=int, default=19, help="random controls for each module (19)"
     )
     demo.add_argument("--max-tokens", type=int, default=32, help="cut prompts in the test (32)")
     demo.add_argument("--seed", type=int, default=0, help="seeds everything (0)")

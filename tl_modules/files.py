@@ -19,6 +19,7 @@ from safetensors.numpy import save
 from tl_modules.errors import ModulesError
 
 FORMAT_VERSION = 1
+_ENTRY = "tl_modules"
 _REMEDY = "Save it again, or fetch an intact copy."
 
 
@@ -36,14 +37,15 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
     """
     path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    text = json.dumps(header, ensure_ascii=True)
-    metadata = {
+    described = {
         "kind": kind,
-        "format_version": str(FORMAT_VERSION),
-        "header": text,
-        "sha256": _checksum(text, arrays),
+        "format_version": FORMAT_VERSION,
+        "sha256": _checksum(kind, header, arrays),
+        "header": header,
     }
-    write_bytes(path, save(arrays, metadata=metadata))
+    # One entry: safetensors writes several in no fixed order, and equal runs should give equal
+    # files.
+    write_bytes(path, save(arrays, metadata={_ENTRY: json.dumps(described)}))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -88,38 +90,34 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndar
         raise ModulesError(f"There is no file {str(path)!r}. Check the path.")
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+            described = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModulesError(
             f"{str(path)!r} is no readable safetensors file ({error}). {_REMEDY}"
         ) from error
-    found = metadata.get("kind")
-    if found != kind:
+    if not isinstance(described, dict) or described.get("kind") != kind:
+        found = described.get("kind") if isinstance(described, dict) else described
         raise ModulesError(
-            f"{str(path)!r} should hold a {kind}; it holds {found!r}. "
-            f"Load it with the class that saved it."
+            f"{str(path)!r} should hold a {kind}; it holds {found!r}. Load it with the class that "
+            "saved it."
         )
-    if metadata.get("format_version") != str(FORMAT_VERSION):
+    if described.get("format_version") != FORMAT_VERSION:
         raise ModulesError(
-            f"{str(path)!r} has format version {metadata.get('format_version')!r}; this version "
+            f"{str(path)!r} has format version {described.get('format_version')!r}; this version "
             f"of tl_modules reads {FORMAT_VERSION}. Install the version that wrote it."
         )
-    text = metadata.get("header", "")
-    if metadata.get("sha256") != _checksum(text, arrays):
-        raise ModulesError(f"{str(path)!r} was altered: its checksum does not match. {_REMEDY}")
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModulesError(f"{str(path)!r} has a broken JSON header. {_REMEDY}") from error
+    header = described.get("header")
     if not isinstance(header, dict):
         raise ModulesError(f"{str(path)!r} has a broken JSON header. {_REMEDY}")
+    if described.get("sha256") != _checksum(kind, header, arrays):
+        raise ModulesError(f"{str(path)!r} was altered: its checksum does not match. {_REMEDY}")
     return header, arrays
 
 
-def _checksum(text: str, arrays: dict[str, np.ndarray]) -> str:
+def _checksum(kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     """SHA-256 over the header and every array's name, type, shape and bytes."""
-    digest = hashlib.sha256(text.encode())
+    digest = hashlib.sha256(json.dumps([kind, header]).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())

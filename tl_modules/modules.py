@@ -34,7 +34,7 @@ class Objective:
     """xi * B, what discovery maximises."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Module:
     """One functional module: its units, and the samples that drive them (its topic)."""
 
@@ -47,7 +47,7 @@ class Module:
     samples: pd.DataFrame
     """Its topic: the set's samples with this label, strongest first by ``score``."""
 
-    means: HasUnitMeans | None = field(default=None, repr=False)
+    means: HasUnitMeans | None = None
     """Where mean ablation takes its values from by default: the set it belongs to."""
 
     @property
@@ -105,13 +105,19 @@ class Module:
         with model.hooks(fwd_hooks=self.fwd_hooks(method, reference)):
             yield model
 
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        return (
+            f"Module({self.label}: {self.n_units:,} units in {len(self.layers)} layers, "
+            f"{len(self.samples):,} samples, category {self.category})"
+        )
+
     def _repr_html_(self) -> str:
         """For Jupyter: what it is, and its strongest samples."""
-        title = f"Module {self.label}: {self.n_units:,} units in {len(self.layers)} layers"
-        return html_table(title, self.samples.head(5))
+        return html_table(repr(self), self.samples.head(5))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModuleSet:
     """A partition of a model's units and of the samples into K paired groups."""
 
@@ -303,13 +309,17 @@ class ModuleSet:
                 f"{str(path)!r} lacks parts of a module set ({error!r}). Save it again."
             ) from error
 
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        return (
+            f"ModuleSet({self.n_modules} modules of {self.model_name}: {len(self.units):,} units, "
+            f"{len(self.samples):,} samples, L = {self.objective.L:,.0f}, "
+            f"xi = {self.objective.xi:.3f}, B = {self.objective.B:,.0f})"
+        )
+
     def _repr_html_(self) -> str:
         """For Jupyter: the table of modules."""
-        title = (
-            f"{self.n_modules} modules of {self.model_name}: L = {self.objective.L:,.0f}, "
-            f"xi = {self.objective.xi:.3f}, B = {self.objective.B:,.0f}"
-        )
-        return html_table(title, self.to_frame())
+        return html_table(repr(self), self.to_frame())
 
 
 _ARRAYS = (

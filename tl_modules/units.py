@@ -61,7 +61,7 @@ def site_units(model: HookedModel, site: str) -> "Units":
     return SITES[site].units(model)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Units:
     """Units of a model in a fixed order: the columns of an activation matrix, or some of them.
 
@@ -146,6 +146,10 @@ class Units:
     def __len__(self) -> int:
         """How many units."""
         return len(self.index)
+
+    def __repr__(self) -> str:
+        """Its size, not its arrays."""
+        return f"Units({len(self):,} of {_outline(self)})"
 
     def select(self, chosen: Bool[np.ndarray, " units"] | Int[np.ndarray, " chosen"]) -> "Units":
         """Some of the units, by a mask or by their positions."""

@@ -187,11 +187,18 @@ def test_no_hook_stays_behind(model, modules, effects):
         ({"metric": "accuracy"}, "metric should be one of 'loss'; got 'accuracy'"),
         ({"method": "men"}, "method should be one of 'zero', 'mean'; got 'men'"),
         ({"n_controls": -1}, "n_controls should be at least 0; got -1"),
-        ({"max_tokens": 1}, "at least two tokens"),
+        ({"max_tokens": 1}, "at least two tokens.*; prompt 0 has 1"),
+        ({"batch_size": 0}, "batch_size should be at least 1; got 0"),
     ],
 )
-def test_bad_options_are_refused(model, modules, prompts, options, message):
-    with pytest.raises(tlm.ModulesError, match=message):
+def test_bad_options_are_refused_before_the_model_runs(model, modules, prompts, options, message):
+    def forbidden(activation, hook):
+        raise AssertionError("the model ran")
+
+    with (
+        model.hooks(fwd_hooks=[("blocks.0.mlp.hook_post", forbidden)]),
+        pytest.raises(tlm.ModulesError, match=message),
+    ):
         tlm.module_effects(model, modules, prompts, progress=False, **options)
 
 

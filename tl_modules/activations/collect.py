@@ -229,5 +229,5 @@ def _reduce_into(
     activation = activation.masked_fill(~mask.to(activation.device)[..., None], 0)
     sums = einsum(weights, activation.abs(), "batch pos, batch pos width -> batch width")
     means = sums / weights.sum(1, keepdim=True)
-    totals = activation.sum((0, 1), dtype=torch.float64)
+    totals = activation.sum((0, 1))
     reduced[name] = (means.cpu().numpy(), totals.cpu().numpy())

@@ -1,7 +1,7 @@
 """The activation matrix: what discovery works on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tl_modules.units import Units
 _FILE_KIND = "ActivationMatrix"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ActivationMatrix:
     """How strongly each sample drives each unit."""
 
@@ -38,7 +38,7 @@ class ActivationMatrix:
     model_name: str = "unknown"
     """The model they come from."""
 
-    normaliser: ZScore | None = field(default=None, repr=False)
+    normaliser: ZScore | None = None
     """What ``zscore()`` fitted; None in a raw matrix."""
 
     def __post_init__(self) -> None:
@@ -166,11 +166,18 @@ class ActivationMatrix:
                 f"{str(path)!r} lacks parts of an activation matrix ({error!r}). Save it again."
             ) from error
 
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        n_samples, n_units = self.values.shape
+        kind = "mean |activation|" if self.normaliser is None else "z-scores"
+        return (
+            f"ActivationMatrix({kind}: {n_samples:,} samples x {n_units:,} units of "
+            f"{self.model_name})"
+        )
+
     def _repr_html_(self) -> str:
         """For Jupyter: its size and its first samples."""
-        n_samples, n_units = self.values.shape
-        title = f"{n_samples:,} samples x {n_units:,} units of {self.model_name}"
-        return html_table(title, self.samples.head(5))
+        return html_table(repr(self), self.samples.head(5))
 
 
 def check_finite(

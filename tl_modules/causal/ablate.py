@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.errors import ModulesError
 from tl_modules.model import FwdHooks, HookedModel, forward
 from tl_modules.tokens import Batch
 
@@ -24,10 +23,7 @@ def next_token_losses(
         mask: True where a token is real.
 
     Returns:
-        One loss a prompt.
-
-    Raises:
-        ModulesError: If a prompt has fewer than two tokens: nothing is predicted there.
+        One loss a prompt; NaN for a prompt of one token, where nothing is predicted.
 
     >>> uniform = torch.zeros(1, 3, 8)
     >>> ones = torch.ones(1, 3, dtype=torch.long)
@@ -35,17 +31,11 @@ def next_token_losses(
     2.0794
     """
     scored = (mask[:, 1:] & mask[:, :-1]).to(logits.device)
-    counts = scored.sum(1)
-    if bool((counts == 0).any()):
-        raise ModulesError(
-            "Every prompt should have at least two tokens, so that one is predicted from another. "
-            "Drop the shorter ones, or raise max_tokens."
-        )
     predicted = logits[:, :-1].float()
     targets = tokens[:, 1:].to(logits.device)
     chosen = predicted.gather(2, targets[..., None]).squeeze(2)
     losses = (predicted.logsumexp(2) - chosen) * scored
-    return losses.sum(1) / counts
+    return losses.sum(1) / scored.sum(1)
 
 
 def prompt_losses(
@@ -60,9 +50,6 @@ def prompt_losses(
 
     Returns:
         One loss a prompt, in the prompts' order.
-
-    Raises:
-        ModulesError: If a prompt has fewer than two tokens.
     """
     losses = np.empty(sum(len(batch.rows) for batch in batches))
     for batch in batches:

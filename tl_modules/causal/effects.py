@@ -86,9 +86,17 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         raise ModulesError("modules should hold at least one module; got none.")
     for module in chosen:
         module.units.check_model(model)
+        # Built here only to be refused, if it must be, before the model runs.
+        ablation_hooks(module.units, method, module.means if reference is None else reference)
     frame = prompt_frame(prompts)
     categories = _categories(frame)
     token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
+    for row, tokens in enumerate(token_lists):
+        if len(tokens) < 2:
+            raise ModulesError(
+                f"Every prompt should have at least two tokens, so that one is predicted from "
+                f"another; prompt {row} has {len(tokens)}. Drop it, or raise max_tokens."
+            )
     ready = list(batches(token_lists, batch_size))
     total = len(frame) * (1 + len(chosen) * (1 + n_controls))
     tables = []

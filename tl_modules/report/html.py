@@ -61,7 +61,7 @@ def _row(module: Module, effects: pd.DataFrame) -> dict[str, Any]:
     own = effects.loc[effects["module"] == module.label]
     strongest = max(float(np.abs(effects["effect"].to_numpy()).max()), 1e-12)
     cells = [
-        {**cell, "shade": min(abs(cell["effect"]) / strongest, 1.0)}
+        {**cell, "shade": min(abs(cell["effect"]) / strongest, 1.0) ** 0.5}
         for cell in own.to_dict(orient="records")
     ]
     return {
