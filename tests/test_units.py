@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tl_modules as tlm
+from tests.conftest import LEGACY
 from tl_modules.model import check_model
 
 
@@ -29,6 +30,10 @@ def test_a_description_gives_the_same_units_back(acts):
 def test_an_object_that_is_no_hooked_model_is_refused_with_what_it_lacks():
     with pytest.raises(tlm.ModulesError, match="got list, which lacks cfg, hook_dict"):
         check_model([])
+
+
+def test_the_suite_runs_on_the_model_class_of_the_installed_transformer_lens(model):
+    assert type(model).__name__ == ("HookedTransformer" if LEGACY else "TransformerBridge")
 
 
 def test_any_object_with_the_six_names_will_do(model, prompts, acts):

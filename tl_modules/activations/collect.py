@@ -78,12 +78,14 @@ def collect(
 class Collector:
     """Gathers an activation matrix from activation caches that you already make.
 
-    >>> collector = Collector(model, units="mlp")  # doctest: +SKIP
-    >>> _, cache = model.run_with_cache(  # doctest: +SKIP
-    ...     tokens, names_filter=collector.names_filter, attention_mask=mask
-    ... )
-    >>> collector.add(cache, attention_mask=mask)  # doctest: +SKIP
-    >>> acts = collector.matrix()  # doctest: +SKIP
+    Example::
+
+        collector = Collector(model, units="mlp")
+        _, cache = model.run_with_cache(
+            tokens, names_filter=collector.names_filter, attention_mask=mask
+        )
+        collector.add(cache, attention_mask=mask)
+        acts = collector.matrix()
     """
 
     def __init__(self, model: HookedModel, units: str = "mlp") -> None:
