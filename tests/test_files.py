@@ -67,7 +67,7 @@ def test_somebody_elses_safetensors_file_is_refused(tmp_path):
 
 def test_a_whole_file_that_lacks_a_part_is_refused(tmp_path):
     files.write(tmp_path / "bare", "ModuleSet", {"n_modules": 3}, {})
-    with pytest.raises(tlm.ModulesError, match="lacks parts of a module set"):
+    with pytest.raises(tlm.ModulesError, match="lacks parts of a ModuleSet"):
         tlm.ModuleSet.load(tmp_path / "bare")
 
 

@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--n-controls", type=int, default=19, help="random controls for each module (19)"
     )
-    demo.add_argument("--max-tokens", type=int, default=32, help="cut prompts in the test (32)")
+    demo.add_argument("--max-tokens", type=int, default=24, help="cut prompts in the test (24)")
     demo.add_argument("--seed", type=int, default=0, help="seeds everything (0)")
     demo.add_argument("--no-progress", action="store_true", help="no progress bars")
     demo.set_defaults(run=_demo)
@@ -102,6 +102,7 @@ def _demo(args: argparse.Namespace) -> None:
         modules,
         held_out,
         n_controls=args.n_controls,
+        batch_size=len(held_out),  # all at once: short prompts, and one pass wastes least
         max_tokens=args.max_tokens,
         seed=args.seed,
         progress=progress,

@@ -9,8 +9,9 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,7 @@ from tl_modules.errors import ModulesError
 
 FORMAT_VERSION = 1
 _ENTRY = "tl_modules"
+_Built = TypeVar("_Built")
 _REMEDY = "Save it again, or fetch an intact copy."
 
 
@@ -72,18 +74,24 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def read(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read(
+    path: str | Path,
+    kind: str,
+    build: Callable[[dict[str, Any], dict[str, np.ndarray]], _Built],
+) -> _Built:
     """Read a file that ``write`` made, checking that it is whole, unaltered and of this kind.
 
     Args:
         path: The file.
         kind: What it should hold.
+        build: Makes the result of the JSON header and the arrays by name.
 
     Returns:
-        The JSON header and the arrays by name.
+        What ``build`` returned.
 
     Raises:
-        ModulesError: If the file is missing, truncated, altered, or holds something else.
+        ModulesError: If the file is missing, truncated, altered, holds something else, or lacks
+            what ``build`` needs.
     """
     path = Path(path)
     if not path.is_file():
@@ -112,7 +120,14 @@ def read(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, np.ndar
         raise ModulesError(f"{str(path)!r} has a broken JSON header. {_REMEDY}")
     if described.get("sha256") != _checksum(kind, header, arrays):
         raise ModulesError(f"{str(path)!r} was altered: its checksum does not match. {_REMEDY}")
-    return header, arrays
+    try:
+        return build(header, arrays)
+    except ModulesError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModulesError(
+            f"{str(path)!r} lacks parts of a {kind} ({error!r}). {_REMEDY}"
+        ) from error
 
 
 def _checksum(kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:

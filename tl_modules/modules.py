@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -286,9 +287,8 @@ class ModuleSet:
         Raises:
             ModulesError: If the file is missing, truncated, altered, or no module set.
         """
-        header, arrays = files.read(path, _FILE_KIND)
-        try:
-            known = {name: arrays[name] for name in _ARRAYS if name in arrays}
+
+        def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ModuleSet":
             return cls(
                 units=Units.from_dict(header["units"]),
                 samples=frame_from_json(header["samples"]),
@@ -300,14 +300,10 @@ class ModuleSet:
                 converged=header["converged"],
                 model_name=header["model_name"],
                 versions=header["versions"],
-                **known,
+                **{name: arrays[name] for name in _ARRAYS if name in arrays},
             )
-        except ModulesError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModulesError(
-                f"{str(path)!r} lacks parts of a module set ({error!r}). Save it again."
-            ) from error
+
+        return files.read(path, _FILE_KIND, build)
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

@@ -18,6 +18,20 @@ def loss_by_hand(model, prompt, hooks=()):
     return -logprobs[torch.arange(len(logprobs)), tokens[0, 1:]].mean().item()
 
 
+def two_modules(acts, unit_labels):
+    """A set with these unit labels."""
+    return tlm.ModuleSet(
+        units=acts.units,
+        samples=acts.samples,
+        unit_labels=unit_labels,
+        sample_labels=np.arange(len(acts.samples)) % 2,
+        n_modules=2,
+        objective=tlm.Objective(0.0, 0.0, 0.0),
+        sample_scores=np.zeros(len(acts.samples)),
+        unit_means=acts.unit_means,
+    )
+
+
 @pytest.fixture(scope="module")
 def effects(model, modules, prompts):
     return tlm.module_effects(model, modules, prompts, n_controls=4, progress=False)
@@ -100,15 +114,7 @@ def test_a_module_that_does_something_beats_controls_that_do_nothing(model, acts
         for layer in range(3)
     ]
     labels = np.tile((np.arange(12) >= 3).astype(int), 3)
-    modules = tlm.ModuleSet(
-        units=acts.units,
-        samples=acts.samples,
-        unit_labels=labels,
-        sample_labels=np.arange(len(acts.samples)) % 2,
-        n_modules=2,
-        objective=tlm.Objective(0.0, 0.0, 0.0),
-        sample_scores=np.zeros(len(acts.samples)),
-    )
+    modules = two_modules(acts, labels)
     with model.hooks(fwd_hooks=silent):
         found = tlm.module_effects(
             model, modules[0], prompts, method="zero", n_controls=9, progress=False
@@ -152,16 +158,7 @@ def test_a_control_of_a_module_with_most_of_a_layer_is_smaller_and_the_table_say
 ):
     labels = np.zeros(36, dtype=int)
     labels[[0, 1, 12, 24]] = 1
-    modules = tlm.ModuleSet(
-        units=acts.units,
-        samples=acts.samples,
-        unit_labels=labels,
-        sample_labels=np.arange(len(acts.samples)) % 2,
-        n_modules=2,
-        objective=tlm.Objective(0.0, 0.0, 0.0),
-        sample_scores=np.zeros(len(acts.samples)),
-        unit_means=acts.unit_means,
-    )
+    modules = two_modules(acts, labels)
     found = tlm.module_effects(model, modules, prompts, n_controls=2, progress=False)
     sizes = found.groupby("module")[["n_units", "control_units"]].first()
     assert sizes.loc[0].tolist() == [32, 4]

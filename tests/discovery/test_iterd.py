@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 import tl_modules as tlm
-from tests.discovery.oracles import plain_iterd, plain_value
+from tests.discovery.oracles import plain_iterd, plain_value, published_iterd
 from tests.planted import planted_matrix
 
 
@@ -66,6 +66,21 @@ def test_moves_equal_the_plain_loop_where_labels_start_empty():
     )
     assert found.unit_labels.tolist() == expected[1].tolist()
     assert found.sample_labels.tolist() == expected[0].tolist()
+
+
+def test_the_loop_that_benchmarks_compare_with_makes_the_same_moves():
+    matrix = planted_matrix(20, 40, 3, seed=2, strength=0.5)[0]
+    generator = np.random.default_rng(3)
+    start = generator.integers(0, 3, 20), generator.integers(0, 3, 40)
+    orders = (
+        np.array([generator.permutation(40) for _ in range(2)]),
+        np.array([generator.permutation(20) for _ in range(2)]),
+    )
+    plain = plain_iterd(matrix, 3, *start, *orders)
+    published = published_iterd(matrix, 3, *start, *orders)
+    assert published[0].tolist() == plain[0].tolist()
+    assert published[1].tolist() == plain[1].tolist()
+    assert published[2] == pytest.approx(plain[2], rel=1e-9)
 
 
 def test_planted_blocks_are_recovered(planted):

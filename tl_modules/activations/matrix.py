@@ -146,8 +146,8 @@ class ActivationMatrix:
         Raises:
             ModulesError: If the file is missing, truncated, altered, or no activation matrix.
         """
-        header, arrays = files.read(path, _FILE_KIND)
-        try:
+
+        def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ActivationMatrix":
             fitted = None
             if "zscore_mean" in arrays:
                 fitted = ZScore(arrays["zscore_mean"], arrays["zscore_std"])
@@ -159,12 +159,8 @@ class ActivationMatrix:
                 header["model_name"],
                 fitted,
             )
-        except ModulesError:
-            raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModulesError(
-                f"{str(path)!r} lacks parts of an activation matrix ({error!r}). Save it again."
-            ) from error
+
+        return files.read(path, _FILE_KIND, build)
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

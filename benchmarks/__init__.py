@@ -1,0 +1,1 @@
+"""Performance figures: each script prints ratios measured in one run."""
