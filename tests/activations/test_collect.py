@@ -49,6 +49,20 @@ def test_the_tokenizers_padding_side_does_not_matter(model, prompts, acts, side,
     np.testing.assert_allclose(other.values, acts.values, rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_batch_size_and_padding_do_not_matter_on_the_real_model(demo_model):
+    from tl_modules.data import load_prompts
+
+    prompts = load_prompts().groupby("category").head(2)["prompt"].tolist()
+    one, many = (
+        tlm.collect(demo_model, prompts, batch_size=size, max_tokens=48, progress=False)
+        for size in (1, 16)
+    )
+    assert one.values.shape == (14, 30 * 1536)
+    assert one.samples["n_tokens"].nunique() > 3  # so there was padding
+    np.testing.assert_allclose(many.values, one.values, rtol=1e-4)
+
+
 def test_unit_means_are_signed_means_over_all_tokens(model, acts, prompts):
     total, n_tokens = 0, 0
     for prompt in prompts["prompt"]:
