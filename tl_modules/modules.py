@@ -66,7 +66,7 @@ class Module:
         """The most frequent category of its samples (the first by name of equals), if any."""
         if "category" not in self.samples or not len(self.samples):
             return None
-        return str(self.samples["category"].value_counts().sort_index().idxmax())
+        return str(self.samples["category"].astype(str).value_counts().sort_index().idxmax())
 
     def fwd_hooks(self, method: str = "mean", reference: HasUnitMeans | None = None) -> FwdHooks:
         """Hooks that ablate the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.

@@ -14,46 +14,45 @@ _COLUMN_BLOCK = 1024
 
 @no_type_check
 @njit(cache=True)
-def _parts(other, own):
-    """Sum of the blocks' sizes, of their inverses, and how many blocks are not empty."""
-    size, inverse, full = 0, 0.0, 0
-    for k in range(len(own)):
-        size += other[k] * own[k]
-        inverse, full = _resize(inverse, full, 0, other[k] * own[k])
-    return size, inverse, full
-
-
-@no_type_check
-@njit(cache=True)
-def _resize(inverse, full, before, after):
-    """The sum of inverses and the count of full blocks once one block changes its size."""
-    if before > 0:
-        inverse -= 1.0 / before
-        full -= 1
-    if after > 0:
-        inverse += 1.0 / after
-        full += 1
-    return inverse, full
+def _inverse(size):
+    """1 / size, and 0 for an empty block, which the harmonic mean leaves out."""
+    return 1.0 / size if size > 0 else 0.0
 
 
 @no_type_check
 @njit(cache=True)
 def _value(total, size, inverse, full):
-    """L: the mean over the blocks times the harmonic mean of their sizes."""
-    return total / size * (full / inverse) if full > 0 else 0.0
+    """L = (total / size) * (full / inverse), with one division."""
+    return total * full / (size * inverse) if full > 0 else 0.0
 
 
 @no_type_check
 @njit(cache=True)
-def _best_label(sums, a, other, own, parts):
+def _tabulate(table, k, other, own):
+    """Row k: the inverse of block k's size one member fewer, as it is, and one member more."""
+    for change in range(3):
+        table[k, change] = _inverse(other[k] * (own[k] + change - 1))
+
+
+@no_type_check
+@njit(cache=True)
+def _best_label(sums, a, other, table, total, size):
     """The label other than ``a`` that gives an item the highest L, and that L: O(1) a label."""
-    total, size, inverse, full = parts
-    inverse, full = _resize(inverse, full, other[a] * own[a], other[a] * (own[a] - 1))
+    # Summed afresh: subtracting a small block's inverse would cancel what is left.
+    inverse, full = table[a, 0], int(table[a, 0] > 0)
+    for k in range(len(other)):
+        if k != a:
+            inverse += table[k, 1]
+            full += table[k, 1] > 0
     best, best_value = a, -np.inf
-    for b in range(len(own)):
+    for b in range(len(other)):
         if b != a:
-            joined = _resize(inverse, full, other[b] * own[b], other[b] * (own[b] + 1))
-            value = _value(total + (sums[b] - sums[a]), size - other[a] + other[b], *joined)
+            value = _value(
+                total + (sums[b] - sums[a]),
+                size - other[a] + other[b],
+                inverse - table[b, 1] + table[b, 2],
+                full - (table[b, 1] > 0) + (table[b, 2] > 0),
+            )
             if value > best_value:
                 best, best_value = b, value
     return best, best_value
@@ -80,22 +79,34 @@ def sweep(sums, labels, order, other, min_gain):
     for item in range(len(labels)):
         own[labels[item]] += 1
         total += sums[item, labels[item]]
-    size, inverse, full = _parts(other, own)
-    current = _value(total, size, inverse, full)
+    size = (other * own).sum()
+    table = np.empty((len(other), 3))
+    for k in range(len(other)):
+        _tabulate(table, k, other, own)
+    current = _value(total, size, table[:, 1].sum(), (table[:, 1] > 0).sum())
     n_moved = 0
     for item in order:
         a = labels[item]
-        b, value = _best_label(sums[item], a, other, own, (total, size, inverse, full))
+        b, value = _best_label(sums[item], a, other, table, total, size)
         if value - current > min_gain:
             total += sums[item, b] - sums[item, a]
+            size += other[b] - other[a]
             own[a] -= 1
             own[b] += 1
             labels[item] = b
-            # Afresh, so that rounding cannot build up over thousands of moves.
-            size, inverse, full = _parts(other, own)
-            current = _value(total, size, inverse, full)
+            _tabulate(table, a, other, own)
+            _tabulate(table, b, other, own)
+            current = _value(total, size, table[:, 1].sum(), (table[:, 1] > 0).sum())
             n_moved += 1
     return current, n_moved
+
+
+@no_type_check
+@njit(cache=True)
+def _add(total, values, sign):
+    """Add a vector to another. A loop of its own over whole arrays, which compiles to SIMD code."""
+    for j in range(values.shape[0]):
+        total[j] += sign * values[j]
 
 
 @no_type_check
@@ -103,15 +114,14 @@ def sweep(sums, labels, order, other, min_gain):
 def unit_sums(matrix, sample_labels, n_modules):
     """Each unit's activation summed over each label's samples: ``[units, modules]``."""
     n_samples, n_units = matrix.shape
-    sums = np.zeros((n_units, n_modules))
-    n_blocks = (n_units + _COLUMN_BLOCK - 1) // _COLUMN_BLOCK
-    for block in prange(n_blocks):
+    sums = np.empty((n_units, n_modules))
+    for block in prange((n_units + _COLUMN_BLOCK - 1) // _COLUMN_BLOCK):
         start = block * _COLUMN_BLOCK
         stop = min(start + _COLUMN_BLOCK, n_units)
+        partial = np.zeros((n_modules, stop - start))
         for i in range(n_samples):
-            k = sample_labels[i]
-            for j in range(start, stop):
-                sums[j, k] += matrix[i, j]
+            _add(partial[sample_labels[i]], matrix[i, start:stop], 1.0)
+        sums[start:stop] = partial.T
     return sums
 
 
@@ -131,16 +141,16 @@ def sample_sums(matrix, unit_labels, n_modules):
 @njit(parallel=True, cache=True)
 def shift_unit_sums(sums, matrix, moved, before, after):
     """Bring ``unit_sums`` up to date after some samples moved."""
-    n_units = matrix.shape[1]
-    n_blocks = (n_units + _COLUMN_BLOCK - 1) // _COLUMN_BLOCK
-    for block in prange(n_blocks):
+    n_units, n_modules = sums.shape
+    for block in prange((n_units + _COLUMN_BLOCK - 1) // _COLUMN_BLOCK):
         start = block * _COLUMN_BLOCK
         stop = min(start + _COLUMN_BLOCK, n_units)
+        change = np.zeros((n_modules, stop - start))
         for m in range(len(moved)):
             i = moved[m]
-            for j in range(start, stop):
-                sums[j, before[i]] -= matrix[i, j]
-                sums[j, after[i]] += matrix[i, j]
+            _add(change[before[i]], matrix[i, start:stop], -1.0)
+            _add(change[after[i]], matrix[i, start:stop], 1.0)
+        sums[start:stop] += change.T
 
 
 @no_type_check

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.discovery import _kernel
 from tl_modules.discovery.iterd import checked_matrix, iterd
 from tl_modules.errors import check_at_least
 from tl_modules.modules import ModuleSet
@@ -46,11 +47,9 @@ def discover(
     ]
     best = max(results, key=lambda result: result.objective.L)
     # Each sample's mean z over the units of its own module.
-    scores = np.zeros(len(matrix))
-    for k in range(n_modules):
-        units, samples = best.unit_labels == k, best.sample_labels == k
-        if units.any():
-            scores[samples] = matrix[np.ix_(samples, units)].mean(axis=1, dtype=np.float64)
+    drive = _kernel.sample_sums(matrix, best.unit_labels, n_modules)
+    counts = np.bincount(best.unit_labels, minlength=n_modules)[best.sample_labels]
+    scores = drive[np.arange(len(matrix)), best.sample_labels] / np.maximum(counts, 1)
     return ModuleSet(
         units=acts.units,
         samples=acts.samples,

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.discovery import _kernel
-from tl_modules.discovery.objective import check_labels, objective
+from tl_modules.discovery.objective import check_labels, from_blocks
 from tl_modules.discovery.start import balanced_sample_labels, strongest_labels
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.modules import Objective
@@ -86,6 +86,7 @@ def iterd(
         _checked_orders("sample_orders", sample_orders, n_samples),
     )
     if sample_labels is None and unit_labels is None:
+        _check_finite(matrix, matrix.sum(axis=1, dtype=np.float64, keepdims=True))
         sample_labels = balanced_sample_labels(matrix, n_modules, seed)
     search = _Search(matrix, n_modules, sample_labels, unit_labels)
     generator = np.random.default_rng(seed)
@@ -104,7 +105,7 @@ def iterd(
     return IterDResult(
         search.sample_labels,
         search.unit_labels,
-        objective(matrix, search.sample_labels, search.unit_labels, n_modules),
+        search.objective(),
         tuple(history),
         converged,
     )
@@ -132,6 +133,7 @@ class _Search:
             sample_labels = strongest_labels(drive, unit_labels)
         self.sample_labels = sample_labels
         self._of_units = _kernel.unit_sums(matrix, sample_labels, n_modules)
+        _check_finite(matrix, self._of_units)
         if unit_labels is None:
             unit_labels = strongest_labels(self._of_units, sample_labels)
         self.unit_labels = unit_labels
@@ -153,6 +155,17 @@ class _Search:
         _kernel.shift_unit_sums(self._of_units, self._matrix, moved, before, self.sample_labels)
         return value, n_moved
 
+    def objective(self) -> Objective:
+        """The objective of the present labels, from the matrix afresh."""
+        of_units = _kernel.unit_sums(self._matrix, self.sample_labels, self._n_modules)
+        own = of_units[np.arange(len(of_units)), self.unit_labels]
+        counts = [
+            np.bincount(labels, minlength=self._n_modules)
+            for labels in (self.sample_labels, self.unit_labels)
+        ]
+        sums = np.bincount(self.unit_labels, weights=own, minlength=self._n_modules)
+        return from_blocks(sums, counts[0] * counts[1])
+
     def _sweep(
         self, sums: _Sums, labels: _Labels, order: _Labels, others: _Labels
     ) -> tuple[float, int]:
@@ -165,7 +178,7 @@ def checked_matrix(matrix: Shaped[np.ndarray, "..."], n_modules: int) -> _Matrix
     """The matrix as contiguous float32 (or float64, if it is), checked for K modules.
 
     Raises:
-        ModulesError: If it has not two axes, a value is not finite, or K is out of range.
+        ModulesError: If it has not two axes or K is out of range.
     """
     if matrix.ndim != 2:
         raise ModulesError(f"matrix should have 2 axes, samples x units; got {matrix.shape}.")
@@ -176,14 +189,17 @@ def checked_matrix(matrix: Shaped[np.ndarray, "..."], n_modules: int) -> _Matrix
             "Ask for fewer modules, or collect more prompts."
         )
     dtype = np.float64 if matrix.dtype == np.float64 else np.float32
-    matrix = np.ascontiguousarray(matrix, dtype=dtype)
-    if not np.isfinite(matrix.sum(axis=1, dtype=np.float64)).all():
+    return np.ascontiguousarray(matrix, dtype=dtype)
+
+
+def _check_finite(matrix: _Matrix, sums: _Sums) -> None:
+    """Refuse a matrix with a value that is not finite, which shows in any sums over it."""
+    if not np.isfinite(sums).all():
         sample, unit = np.argwhere(~np.isfinite(matrix))[0]
         raise ModulesError(
             f"matrix should be finite; sample {sample}, unit {unit} is {matrix[sample, unit]}. "
             "Drop that sample or that unit."
         )
-    return matrix
 
 
 def _checked_labels(

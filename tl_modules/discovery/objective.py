@@ -34,7 +34,14 @@ def objective(
     >>> objective(eye, np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1, 1, 1]), 2)
     Objective(xi=1.0, B=6.0, L=6.0)
     """
-    sums, sizes = blocks(matrix, sample_labels, unit_labels, n_modules)
+    return from_blocks(*blocks(matrix, sample_labels, unit_labels, n_modules))
+
+
+def from_blocks(
+    sums: Float[np.ndarray, " modules"], sizes: Int[np.ndarray, " modules"]
+) -> Objective:
+    """xi, B and L from each diagonal block's sum and size."""
+    n_modules = len(sizes)
     xi = float(sums.sum() / sizes.sum()) if sizes.sum() else 0.0
     harmonic = float(n_modules / (1.0 / sizes).sum()) if sizes.all() else 0.0
     return Objective(xi, harmonic, xi * harmonic)
