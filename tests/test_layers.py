@@ -18,6 +18,7 @@ LAYERS = [
     "tokens",
     "activations",
     "discovery",
+    "evaluate",
     "causal",
     "report",
     "data",

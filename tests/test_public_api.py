@@ -32,7 +32,9 @@ def test_every_public_name_is_mentioned_in_the_docs(name):
     assert re.search(rf"\b{name}\b", README), f"{name} is not in README.md"
 
 
-@pytest.mark.parametrize("name", ["collect", "discover", "iterd", "objective", "module_effects"])
+@pytest.mark.parametrize(
+    "name", [name for name in tlm.__all__ if inspect.isfunction(getattr(tlm, name))]
+)
 def test_public_functions_document_arguments_results_and_refusals(name):
     text = inspect.getdoc(getattr(tlm, name))
     for section in ("Args:", "Returns:", "Raises:"):

@@ -10,10 +10,13 @@ Collect activations, discover modules, ablate them beside their controls::
 from tl_modules.activations.collect import Collector, collect
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.causal.effects import module_effects
+from tl_modules.discovery.baselines import discover_baseline
 from tl_modules.discovery.discover import discover
 from tl_modules.discovery.iterd import IterDResult, iterd
+from tl_modules.discovery.membership import set_aside_background
 from tl_modules.discovery.objective import objective
 from tl_modules.errors import ModulesError
+from tl_modules.evaluate import Probe, probe, probe_accuracy
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
 from tl_modules.units import Site, Units
@@ -27,11 +30,16 @@ __all__ = [
     "ModuleSet",
     "ModulesError",
     "Objective",
+    "Probe",
     "Site",
     "Units",
     "collect",
     "discover",
+    "discover_baseline",
     "iterd",
     "module_effects",
     "objective",
+    "probe",
+    "probe_accuracy",
+    "set_aside_background",
 ]

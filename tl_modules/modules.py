@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.units import Units
 
 _FILE_KIND = "ModuleSet"
+
+BACKGROUND = -1
+"""The label of units that were set aside: they belong to no module."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class Module:
     samples: pd.DataFrame
     """Its topic: the set's samples with this label, strongest first by ``score``."""
 
+    scores: Float[np.ndarray, " _units"] | None = None
+    """How well each unit fits: its mean z on this topic minus its best mean on another."""
+
     means: HasUnitMeans | None = None
     """Where mean ablation takes its values from by default: the set it belongs to."""
 
@@ -67,6 +73,26 @@ class Module:
         if "category" not in self.samples or not len(self.samples):
             return None
         return str(self.samples["category"].astype(str).value_counts().sort_index().idxmax())
+
+    def core(self, fraction: float) -> "Module":
+        """The part of the module that fits it best.
+
+        Args:
+            fraction: How much of its units to keep, above 0 and at most 1.
+
+        Returns:
+            A module of the strongest units by ``scores``, at least one, with the same topic.
+
+        Raises:
+            ModulesError: If the fraction is out of range or no scores are known.
+        """
+        if not 0 < fraction <= 1:
+            raise ModulesError(f"fraction should lie above 0 and at most at 1; got {fraction}.")
+        if self.scores is None:
+            raise ModulesError("These modules hold no unit scores. Discover them with discover().")
+        n_kept = max(round(fraction * self.n_units), 1)
+        kept = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
+        return replace(self, units=self.units.select(kept), scores=self.scores[kept])
 
     def fwd_hooks(self, method: str = "mean", reference: HasUnitMeans | None = None) -> FwdHooks:
         """Hooks that ablate the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
@@ -158,6 +184,9 @@ class ModuleSet:
     model_name: str = "unknown"
     """The model that the activations come from."""
 
+    unit_scores: Float[np.ndarray, " _units"] | None = None
+    """How well each unit fits its module: its mean z on its own topic minus its best other."""
+
     unit_means: Float[np.ndarray, " _units"] | None = None
     """Each unit's mean activation (signed) over the tokens collected: mean ablation's values."""
 
@@ -178,6 +207,7 @@ class ModuleSet:
         for name, length in (
             ("unit_labels", n_units),
             ("unit_means", n_units),
+            ("unit_scores", n_units),
             ("unit_center", n_units),
             ("unit_scale", n_units),
             ("sample_labels", n_samples),
@@ -191,20 +221,27 @@ class ModuleSet:
                     f"{name} should have {length} entries; it has shape {array.shape}. "
                     "Rebuild the module set from one discovery."
                 )
-            if (
-                name.endswith("labels")
-                and length
-                and not 0 <= array.min() <= array.max() < (self.n_modules)
-            ):
-                raise ModulesError(
-                    f"{name} should lie in 0..{self.n_modules - 1}; it goes from {array.min()} to "
-                    f"{array.max()}. Rebuild the module set from one discovery."
-                )
+            if name.endswith("labels"):
+                self._check_labels(name, array)
             object.__setattr__(self, name, _read_only(array))
+
+    def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
+        """Refuse labels that are no module's; only units may be set aside."""
+        least = BACKGROUND if name == "unit_labels" else 0
+        if len(labels) and not least <= labels.min() <= labels.max() < self.n_modules:
+            raise ModulesError(
+                f"{name} should lie in {least}..{self.n_modules - 1}; they go from {labels.min()} "
+                f"to {labels.max()}. Rebuild the module set from one discovery."
+            )
 
     def __len__(self) -> int:
         """K."""
         return self.n_modules
+
+    @property
+    def background(self) -> Units:
+        """The units that belong to no module; none unless they were set aside."""
+        return self.units.select(self.unit_labels == BACKGROUND)
 
     def __getitem__(self, k: int) -> Module:
         """Module ``k``.
@@ -220,6 +257,7 @@ class ModuleSet:
         return Module(
             label=int(k),
             units=self.units.select(self.unit_labels == k),
+            scores=None if self.unit_scores is None else self.unit_scores[self.unit_labels == k],
             samples=samples.sort_values("score", ascending=False, kind="stable"),
             means=self,
         )
@@ -322,6 +360,7 @@ _ARRAYS = (
     "unit_labels",
     "sample_labels",
     "sample_scores",
+    "unit_scores",
     "unit_means",
     "unit_center",
     "unit_scale",

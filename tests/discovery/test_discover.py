@@ -48,3 +48,12 @@ def test_too_many_modules_are_refused_with_the_most_there_can_be(planted):
     acts = tlm.ActivationMatrix.from_arrays(planted[0])
     with pytest.raises(tlm.ModulesError, match="= 60; got 61"):
         tlm.discover(acts, 61)
+
+
+def test_more_modules_than_groups_leave_one_empty_and_an_objective_of_zero(planted):
+    found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0][:, ::2]), 5)
+    sizes = np.array([module.n_units * len(module.samples) for module in found])
+    assert found.objective.L == 0
+    assert (sizes == 0).sum() == 1
+    assert found.history[-1] > 0  # what the search maximises leaves the empty one out
+    assert len(found.to_frame()) == 5

@@ -23,8 +23,8 @@ def layer_matched_control(units: Units, generator: np.random.Generator) -> Units
     whole = Units.whole(units.hook_names, units.layers, units.widths)
     outside = np.ones(len(whole), dtype=bool)
     outside[units.flat()] = False
-    chosen = []
+    chosen = [np.empty(0, dtype=np.int64)]  # a module may be empty
     for hook, own in units.by_hook():
         free = np.flatnonzero(outside & (whole.hook == hook))
         chosen.append(generator.choice(free, size=min(len(own), len(free)), replace=False))
-    return whole.select(np.sort(np.concatenate(chosen)).astype(np.int64))
+    return whole.select(np.sort(np.concatenate(chosen)))

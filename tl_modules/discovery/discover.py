@@ -1,10 +1,11 @@
 """From an activation matrix to a ModuleSet."""
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery import _kernel
-from tl_modules.discovery.iterd import checked_matrix, iterd
+from tl_modules.discovery.iterd import IterDResult, checked_matrix, iterd
 from tl_modules.errors import check_at_least
 from tl_modules.modules import ModuleSet
 
@@ -22,7 +23,8 @@ def discover(
     Each unit is z-scored over the samples (unless ``acts`` is already), then IterD runs from a
     balanced k-means start until nothing moves; of several starts the one with the highest L is
     kept. Every unit and every sample gets a module: at the border the label is close to a coin
-    flip, and another seed gives another partition.
+    flip, and another seed gives another partition. Where the data hold fewer groups than K, a
+    module may end empty, and L, which counts every module, is then 0: ask for fewer.
 
     Args:
         acts: The activations.
@@ -39,30 +41,93 @@ def discover(
         ModulesError: If K is out of range or there are fewer than two samples.
     """
     check_at_least("n_starts", n_starts, 1)
-    scored = acts if acts.normaliser is not None else acts.zscore()
-    matrix = checked_matrix(scored.values, n_modules)
+    scored, matrix = scored_matrix(acts, n_modules)
     results = [
         iterd(matrix, n_modules, max_rounds=max_rounds, seed=seed + start)
         for start in range(n_starts)
     ]
     best = max(results, key=lambda result: result.objective.L)
+    return as_module_set(scored, matrix, best, n_modules, seed=seed, method="iterd")
+
+
+def scored_matrix(
+    acts: ActivationMatrix, n_modules: int
+) -> tuple[ActivationMatrix, Float[np.ndarray, "samples units"]]:
+    """The activations z-scored (as they are, if they were), and their array ready for the kernels.
+
+    Raises:
+        ModulesError: If K is out of range or there are fewer than two samples.
+    """
+    scored = acts if acts.normaliser is not None else acts.zscore()
+    return scored, checked_matrix(scored.values, n_modules)
+
+
+def as_module_set(
+    scored: ActivationMatrix,
+    matrix: Float[np.ndarray, "samples units"],
+    result: IterDResult,
+    n_modules: int,
+    *,
+    seed: int,
+    method: str,
+) -> ModuleSet:
+    """A partition of z-scored activations with all that a ``ModuleSet`` keeps.
+
+    Args:
+        scored: The activations that were partitioned.
+        matrix: Their array.
+        result: The partition.
+        n_modules: K.
+        seed: What it was seeded with.
+        method: What made it.
+
+    Returns:
+        The set.
+    """
     # Each sample's mean z over the units of its own module.
-    drive = _kernel.sample_sums(matrix, best.unit_labels, n_modules)
-    counts = np.bincount(best.unit_labels, minlength=n_modules)[best.sample_labels]
-    scores = drive[np.arange(len(matrix)), best.sample_labels] / np.maximum(counts, 1)
+    drive = _kernel.sample_sums(matrix, result.unit_labels, n_modules)
+    counts = np.bincount(result.unit_labels, minlength=n_modules)[result.sample_labels]
+    scores = drive[np.arange(len(matrix)), result.sample_labels] / np.maximum(counts, 1)
+    of_units = _kernel.unit_sums(matrix, result.sample_labels, n_modules)
     return ModuleSet(
-        units=acts.units,
-        samples=acts.samples,
-        unit_labels=best.unit_labels,
-        sample_labels=best.sample_labels,
+        units=scored.units,
+        samples=scored.samples,
+        unit_labels=result.unit_labels,
+        sample_labels=result.sample_labels,
         n_modules=n_modules,
-        objective=best.objective,
+        objective=result.objective,
         sample_scores=scores,
+        unit_scores=membership_scores(of_units, result.sample_labels, result.unit_labels),
         seed=seed,
-        history=best.history,
-        converged=best.converged,
-        model_name=acts.model_name,
-        unit_means=acts.unit_means,
+        method=method,
+        history=result.history,
+        converged=result.converged,
+        model_name=scored.model_name,
+        unit_means=scored.unit_means,
         unit_center=None if scored.normaliser is None else scored.normaliser.mean,
         unit_scale=None if scored.normaliser is None else scored.normaliser.std,
     )
+
+
+def membership_scores(
+    sums: Float[np.ndarray, "units modules"],
+    sample_labels: Int[np.ndarray, " samples"],
+    unit_labels: Int[np.ndarray, " units"],
+) -> Float[np.ndarray, " units"]:
+    """Each unit's mean on its own topic minus its best mean on another one.
+
+    Args:
+        sums: Each unit's activation summed over each topic's samples.
+        sample_labels: The samples' topics.
+        unit_labels: The units' modules.
+
+    Returns:
+        One score a unit, in the matrix's units; NaN where its own topic has no sample.
+    """
+    counts = np.bincount(sample_labels, minlength=sums.shape[1])
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    rows = np.arange(len(means))
+    own = means[rows, unit_labels]
+    means[rows, unit_labels] = np.nan
+    others = np.where(np.isnan(means), -np.inf, means).max(axis=1)
+    return own - np.where(np.isneginf(others), 0.0, others)

@@ -1,0 +1,59 @@
+"""How well each unit fits its module, and which units fit none."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Int
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.discovery import _kernel
+from tl_modules.discovery.discover import discover, membership_scores, scored_matrix
+from tl_modules.discovery.objective import objective
+from tl_modules.errors import ModulesError
+from tl_modules.modules import BACKGROUND, ModuleSet
+
+
+def set_aside_background(
+    acts: ActivationMatrix, modules: ModuleSet, *, quantile: float = 0.95, seed: int = 0
+) -> ModuleSet:
+    """Take the units that fit no module better than chance out of the modules.
+
+    A unit's score is its mean z on its own topic minus its best mean on another topic. Chance is
+    the same discovery on a matrix whose columns are permuted independently: its units are driven
+    by no topic, and what scores they reach come from choosing labels to fit noise. Units that do
+    not score above the given quantile of those are set aside.
+
+    Args:
+        acts: The activations that the modules were discovered on.
+        modules: The modules.
+        quantile: Of the permuted units' scores; 0.95 keeps about one unit in twenty by chance.
+        seed: Seeds the permutation and its discovery.
+
+    Returns:
+        The modules without those units, whose label is now ``BACKGROUND`` (-1); xi, B and L are
+        those of the smaller blocks. A module may be left without units.
+
+    Raises:
+        ModulesError: If the activations are not those of the modules, or ``quantile`` is not
+            between 0 and 1.
+    """
+    if not 0 < quantile < 1:
+        raise ModulesError(f"quantile should lie between 0 and 1; got {quantile}.")
+    if not acts.units.same_hooks(modules.units) or len(acts.samples) != len(modules.samples):
+        raise ModulesError(
+            f"acts should be what the modules were discovered on, {len(modules.samples)} samples x "
+            f"{len(modules.units)} units; got {acts.values.shape}."
+        )
+    scored, matrix = scored_matrix(acts, modules.n_modules)
+    null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))
+    chance = discover(null, modules.n_modules, seed=seed)
+    assert chance.unit_scores is not None  # discover() always sets them
+    threshold = float(np.quantile(chance.unit_scores, quantile))
+    sums = _kernel.unit_sums(matrix, np.asarray(modules.sample_labels), modules.n_modules)
+    scores = membership_scores(sums, modules.sample_labels, modules.unit_labels)
+    kept = scores > threshold
+    value = objective(
+        matrix[:, kept], modules.sample_labels, modules.unit_labels[kept], modules.n_modules
+    )
+    labels: Int[np.ndarray, " units"] = np.where(kept, modules.unit_labels, BACKGROUND)
+    return replace(modules, unit_labels=labels, objective=value, unit_scores=scores)
