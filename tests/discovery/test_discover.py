@@ -51,9 +51,27 @@ def test_too_many_modules_are_refused_with_the_most_there_can_be(planted):
 
 
 def test_more_modules_than_groups_leave_one_empty_and_an_objective_of_zero(planted):
-    found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0][:, ::2]), 5)
+    acts = tlm.ActivationMatrix.from_arrays(np.exp(0.3 * planted[0][:, ::2]))
+    found = tlm.discover(acts, 5)
     sizes = np.array([module.n_units * len(module.samples) for module in found])
     assert found.objective.L == 0
     assert (sizes == 0).sum() == 1
     assert found.history[-1] > 0  # what the search maximises leaves the empty one out
     assert len(found.to_frame()) == 5
+
+
+def test_kicks_never_end_lower_and_find_a_higher_objective_on_hard_data():
+    from tests.planted import planted_matrix
+
+    acts = tlm.ActivationMatrix.from_arrays(planted_matrix(80, 200, 6, seed=4, strength=0.3)[0])
+    once, again = (tlm.discover(acts, 6, n_kicks=n).objective.L for n in (0, 0))
+    assert once == again
+    few, many = (tlm.discover(acts, 6, n_kicks=n).objective.L for n in (5, 60))
+    assert once <= few <= many
+    assert many > once
+    assert many == tlm.discover(acts, 6, n_kicks=60).objective.L
+
+
+def test_a_negative_number_of_kicks_is_refused(planted):
+    with pytest.raises(tlm.ModulesError, match="n_kicks should be at least 0; got -1"):
+        tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4, n_kicks=-1)

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery import _kernel
 from tl_modules.discovery.iterd import IterDResult, checked_matrix, iterd
+from tl_modules.discovery.search import improve
 from tl_modules.errors import check_at_least
 from tl_modules.modules import ModuleSet
 
@@ -17,6 +18,8 @@ def discover(
     seed: int = 0,
     max_rounds: int = 100,
     n_starts: int = 1,
+    n_kicks: int = 0,
+    progress: bool = False,
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
 
@@ -32,6 +35,9 @@ def discover(
         seed: Start ``s`` is seeded with ``seed + s``.
         max_rounds: Stop a start after so many rounds.
         n_starts: How many starts.
+        n_kicks: How often to kick the best one and let it converge again; a hundred kicks find a
+            higher L than ten starts do in the same time (see ``benchmarks/search.py``).
+        progress: Show a progress bar over the kicks.
 
     Returns:
         The modules. A partition is worth a causal test before it is believed: see
@@ -41,12 +47,22 @@ def discover(
         ModulesError: If K is out of range or there are fewer than two samples.
     """
     check_at_least("n_starts", n_starts, 1)
+    check_at_least("n_kicks", n_kicks, 0)
     scored, matrix = scored_matrix(acts, n_modules)
     results = [
         iterd(matrix, n_modules, max_rounds=max_rounds, seed=seed + start)
         for start in range(n_starts)
     ]
     best = max(results, key=lambda result: result.objective.L)
+    best = improve(
+        matrix,
+        n_modules,
+        best,
+        n_kicks=n_kicks,
+        max_rounds=max_rounds,
+        seed=seed,
+        progress=progress,
+    )
     return as_module_set(scored, matrix, best, n_modules, seed=seed, method="iterd")
 
 
