@@ -15,6 +15,7 @@ from tl_modules.discovery.discover import discover
 from tl_modules.discovery.iterd import IterDResult, iterd
 from tl_modules.discovery.membership import set_aside_background
 from tl_modules.discovery.objective import objective
+from tl_modules.discovery.stability import choose_n_modules, stability
 from tl_modules.errors import ModulesError
 from tl_modules.evaluate import Probe, probe, probe_accuracy
 from tl_modules.model import HookedModel
@@ -33,6 +34,7 @@ __all__ = [
     "Probe",
     "Site",
     "Units",
+    "choose_n_modules",
     "collect",
     "discover",
     "discover_baseline",
@@ -42,4 +44,5 @@ __all__ = [
     "probe",
     "probe_accuracy",
     "set_aside_background",
+    "stability",
 ]

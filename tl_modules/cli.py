@@ -16,7 +16,7 @@ from tl_modules.causal.effects import module_effects
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.demo_model import load_demo_model
 from tl_modules.discovery.discover import discover
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.files import write_bytes
 from tl_modules.modules import ModuleSet
 from tl_modules.report.html import write_page
@@ -79,6 +79,10 @@ def _demo(args: argparse.Namespace) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is on disk
     started = time.perf_counter()
     progress = not args.no_progress
+    # Refused here rather than after half a minute of work.
+    check_at_least("n_modules", args.n_modules, 2)
+    check_at_least("n_controls", args.n_controls, 0)
+    check_at_least("max_tokens", args.max_tokens, 2)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

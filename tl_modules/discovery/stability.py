@@ -1,0 +1,132 @@
+"""How far a partition can be trusted: over seeds, over halves of the prompts, against chance."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from tqdm.auto import tqdm
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.normalise import ZScore
+from tl_modules.discovery import _kernel
+from tl_modules.discovery.iterd import IterDResult, checked_matrix, iterd
+from tl_modules.discovery.objective import objective
+from tl_modules.discovery.start import strongest_labels
+from tl_modules.errors import ModulesError, check_at_least
+
+_Matrix = Float[np.ndarray, "samples units"]
+_MAX_ROUNDS = 100
+
+
+def stability(
+    acts: ActivationMatrix,
+    n_modules: int,
+    *,
+    n_seeds: int = 5,
+    n_halves: int = 5,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Agreement of the units' labels between discoveries that should agree.
+
+    Args:
+        acts: Raw activations.
+        n_modules: K.
+        n_seeds: Discoveries on all samples with different seeds; every pair is compared.
+        n_halves: Random splits of the samples; the two halves' discoveries are compared, and so are
+            those of a null: the same halves with every column permuted independently.
+        seed: Seeds everything.
+        progress: Show a progress bar.
+
+    Returns:
+        One row a comparison: ``kind`` (``"seeds"``, ``"halves"`` or ``"null"``), ``ari`` and
+        ``nmi`` of the units' labels (adjusted Rand index and normalised mutual information),
+        ``L`` (mean of the two discoveries'), and ``held_out_L``: the objective of the second half
+        with the units' labels of the first, each sample taking the module whose units it drives
+        most (NaN for seeds). Halves are smaller than the whole, so their L is smaller too:
+        compare ``held_out_L`` with the halves' ``L`` and with the null's.
+
+    Raises:
+        ModulesError: If ``acts`` is z-scored already, or K is out of range for half of the samples.
+    """
+    check_at_least("n_seeds", n_seeds, 2)
+    check_at_least("n_halves", n_halves, 1)
+    if acts.normaliser is not None:
+        raise ModulesError(
+            "stability() z-scores each half by itself and so needs raw activations; these are "
+            "z-scored. Pass the matrix as collected."
+        )
+    rows = []
+    with tqdm(total=n_seeds + 4 * n_halves, desc="stability", disable=not progress) as bar:
+
+        def fit(matrix: _Matrix, fit_seed: int) -> IterDResult:
+            bar.update()
+            return iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
+
+        whole = checked_matrix(acts.zscore().values, n_modules)
+        fits = [fit(whole, seed + number) for number in range(n_seeds)]
+        rows += [_agreement("seeds", one, other) for one, other in combinations(fits, 2)]
+        for kind, first, second in _halves(acts.values, n_halves, seed):
+            scaler = ZScore.fit(first)
+            matrices = [
+                checked_matrix(values, n_modules)
+                for values in (scaler.apply(first), ZScore.fit(second).apply(second))
+            ]
+            one, other = (fit(matrix, seed) for matrix in matrices)
+            held_out = _held_out(scaler.apply(second), one.unit_labels, n_modules)
+            rows.append(_agreement(kind, one, other) | {"held_out_L": held_out})
+    return pd.DataFrame(rows)
+
+
+def choose_n_modules(
+    acts: ActivationMatrix, n_modules: Sequence[int] = (5, 10, 15, 20), **options: int | bool
+) -> pd.DataFrame:
+    """``stability`` over a range of K.
+
+    Args:
+        acts: Raw activations.
+        n_modules: The Ks.
+        options: As ``stability`` takes them.
+
+    Returns:
+        One row a K and kind: ``n_modules``, ``kind``, and mean and standard deviation of ``ari``,
+        ``nmi``, ``L`` and ``held_out_L`` as a second level of columns. A good K has high agreement
+        of halves, far above the null's, and a held-out L close to the halves' own.
+
+    Raises:
+        ModulesError: As ``stability`` raises.
+    """
+    tables = [stability(acts, k, **options).assign(n_modules=k) for k in n_modules]  # type: ignore[arg-type]
+    grouped = pd.concat(tables).groupby(["n_modules", "kind"])
+    numbers = ["ari", "nmi", "L", "held_out_L"]
+    return pd.DataFrame(grouped[numbers].agg(["mean", "std"]))
+
+
+def _halves(values: _Matrix, n_halves: int, seed: int) -> Iterator[tuple[str, _Matrix, _Matrix]]:
+    """Random halves of the samples, each followed by the same with its columns permuted."""
+    generator = np.random.default_rng(seed)
+    for _ in range(n_halves):
+        order = generator.permutation(len(values))
+        first, second = values[order[::2]], values[order[1::2]]
+        yield "halves", first, second
+        yield "null", generator.permuted(first, axis=0), generator.permuted(second, axis=0)
+
+
+def _agreement(kind: str, one: IterDResult, other: IterDResult) -> dict[str, object]:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # slow to import
+
+    return {
+        "kind": kind,
+        "ari": float(adjusted_rand_score(one.unit_labels, other.unit_labels)),
+        "nmi": float(normalized_mutual_info_score(one.unit_labels, other.unit_labels)),
+        "L": (one.objective.L + other.objective.L) / 2,
+        "held_out_L": float("nan"),
+    }
+
+
+def _held_out(matrix: _Matrix, unit_labels: Int[np.ndarray, " units"], n_modules: int) -> float:
+    """L of new samples under fixed unit labels."""
+    drive = _kernel.sample_sums(np.ascontiguousarray(matrix), unit_labels, n_modules)
+    return objective(matrix, strongest_labels(drive, unit_labels), unit_labels, n_modules).L
