@@ -109,3 +109,26 @@ def test_the_notebook_tables_show_text_not_markup(modules):
     acts = tlm.ActivationMatrix.from_arrays(np.random.default_rng(0).normal(size=(4, 6)))
     found = tlm.discover(tlm.ActivationMatrix.from_arrays(acts.values, samples=samples), 2)
     assert "<img" not in found[0]._repr_html_()
+
+
+def test_samples_without_any_category_have_none(planted):
+    samples = pd.DataFrame({"category": [None] * 60})
+    found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0], samples=samples), 4)
+    assert found[0].category is None
+    assert "category None" in repr(found[0])
+
+
+def test_a_set_does_not_change_with_the_activations_it_came_from(planted):
+    acts = tlm.ActivationMatrix.from_arrays(planted[0], unit_means=np.zeros(160))
+    found = tlm.discover(acts, 4)
+    acts.unit_means[0] = 99
+    acts.samples["sample"] = -1
+    assert found.unit_means[0] == 0
+    assert found.samples["sample"].tolist() == list(range(60))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_not_every_generator_takes_is_refused(planted, seed):
+    acts = tlm.ActivationMatrix.from_arrays(planted[0])
+    with pytest.raises(tlm.ModulesError, match=rf"between 0 and 2\*\*32 - 1; got {seed}"):
+        tlm.discover(acts, 4, seed=seed)

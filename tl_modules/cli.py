@@ -16,7 +16,7 @@ from tl_modules.causal.effects import module_effects
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.demo_model import load_demo_model
 from tl_modules.discovery.discover import discover
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.files import write_bytes
 from tl_modules.modules import ModuleSet
 from tl_modules.report.html import write_page
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "summary.json and report.html.",
     )
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write to")
-    demo.add_argument("-k", "--n-modules", type=int, default=10, help="how many modules (10)")
+    demo.add_argument("-k", "--n-modules", type=int, default=7, help="how many modules (7)")
     demo.add_argument(
         "--n-controls", type=int, default=19, help="random controls for each module (19)"
     )
@@ -83,20 +83,24 @@ def _demo(args: argparse.Namespace) -> None:
     check_at_least("n_modules", args.n_modules, 2)
     check_at_least("n_controls", args.n_controls, 0)
     check_at_least("max_tokens", args.max_tokens, 2)
+    check_seed(args.seed)
+    prompts = load_prompts()
+    held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
+    seen = prompts.drop(held_out.index)
+    if args.n_modules > len(seen):
+        raise ModulesError(
+            f"n_modules should be at most the number of prompts, {len(seen)}; got {args.n_modules}."
+        )
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModulesError(f"Cannot make the folder {str(args.out)!r}: {error}.") from error
     print("[1/4] Loading the model")
     model = load_demo_model()
-    prompts = load_prompts()
-    held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
-    seen = prompts.drop(held_out.index)
     print(f"[2/4] Collecting activations over {len(seen)} prompts")
     acts = collect(model, seen, progress=progress)
     print(f"[3/4] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
     modules = discover(acts, args.n_modules, seed=args.seed)
-    modules.save(args.out / "modules.safetensors")
     print(
         f"[4/4] Ablating each module and {args.n_controls} layer-matched random controls on "
         f"{len(held_out)} prompts that discovery did not see"
@@ -112,6 +116,8 @@ def _demo(args: argparse.Namespace) -> None:
         progress=progress,
     )
     seconds = time.perf_counter() - started
+    # All at the end: an interrupted run leaves no mixture of its own files and older ones.
+    modules.save(args.out / "modules.safetensors")
     write_bytes(args.out / "effects.csv", effects.to_csv(index=False).encode())
     write_page(args.out / "report.html", modules, effects)
     summary = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}

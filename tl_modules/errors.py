@@ -30,6 +30,20 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ModulesError(f"{name} should be one of {listed}; got {value!r}.")
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    Raises:
+        ModulesError: If it lies outside ``0 .. 2**32 - 1``.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    tl_modules.errors.ModulesError: seed should lie between 0 and 2**32 - 1; got -1.
+    """
+    if not 0 <= seed < 2**32:
+        raise ModulesError(f"seed should lie between 0 and 2**32 - 1; got {seed}.")
+
+
 def check_at_least(name: str, value: int, least: int) -> None:
     """Refuse a whole number that is too small.
 

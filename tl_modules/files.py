@@ -47,7 +47,7 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
     }
     # One entry: safetensors writes several in no fixed order, and equal runs should give equal
     # files.
-    write_bytes(path, save(arrays, metadata={_ENTRY: json.dumps(described)}))
+    write_bytes(path, save(arrays, metadata={_ENTRY: json.dumps(described, default=_plain)}))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -130,9 +130,16 @@ def read(
         ) from error
 
 
+def _plain(value: object) -> object:
+    """NumPy scalars as Python's own numbers, for JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be saved as JSON")
+
+
 def _checksum(kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     """SHA-256 over the header and every array's name, type, shape and bytes."""
-    digest = hashlib.sha256(json.dumps([kind, header]).encode())
+    digest = hashlib.sha256(json.dumps([kind, header], default=_plain).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype}|{array.shape}|".encode())

@@ -93,11 +93,14 @@ def forward(
         What the model returns for ``return_type``.
     """
     device = getattr(model.cfg, "device", None)
-    # A batch without padding needs no mask, and not every model takes one.
-    padding = {} if bool(mask.all()) else {"attention_mask": mask.long().to(device)}
+    # Also without padding: left to itself, a model may take a real token for padding.
+    attention_mask = mask.long().to(device)
     with torch.inference_mode():
         return model.run_with_hooks(
-            tokens.to(device), return_type=return_type, fwd_hooks=fwd_hooks, **padding
+            tokens.to(device),
+            return_type=return_type,
+            fwd_hooks=fwd_hooks,
+            attention_mask=attention_mask,
         )
 
 

@@ -72,7 +72,8 @@ class Module:
         """The most frequent category of its samples (the first by name of equals), if any."""
         if "category" not in self.samples or not len(self.samples):
             return None
-        return str(self.samples["category"].astype(str).value_counts().sort_index().idxmax())
+        counts = self.samples["category"].dropna().astype(str).value_counts().sort_index()
+        return str(counts.idxmax()) if len(counts) else None
 
     def core(self, fraction: float) -> "Module":
         """The part of the module that fits it best.
@@ -383,6 +384,6 @@ def package_versions() -> dict[str, str]:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    array = array.view()
+    array = array.copy()
     array.setflags(write=False)
     return array

@@ -131,12 +131,28 @@ def test_no_hook_stays_behind(model, prompts):
 
 
 def test_a_hook_point_that_never_fires_is_named(model):
+    class Skips:
+        """Runs, but never reaches the hook points."""
+
+        cfg, hook_dict = model.cfg, model.hook_dict
+        run_with_cache = run_with_hooks = hooks = to_tokens = staticmethod(lambda *a, **k: None)
+
     tokens = torch.tensor([[3, 4]])
-    dead = next(name for name in model.hook_dict if name.endswith("attn.hook_result"))
-    mask = torch.ones_like(tokens).bool()
-    readers = {dead: lambda activation: None}
-    with pytest.raises((tlm.ModulesError, AssertionError, ValueError), match=r"hook_result|never"):
-        run_hooks_only(model, tokens, mask, readers)
+    readers = {"blocks.1.mlp.hook_post": lambda activation: None}
+    with pytest.raises(tlm.ModulesError, match=r"\['blocks.1.mlp.hook_post'\] never fired"):
+        run_hooks_only(Skips(), tokens, torch.ones_like(tokens).bool(), readers)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_pad_token_inside_a_prompt_is_a_token_like_any_other(model, batch_size, monkeypatch):
+    monkeypatch.setattr(model.tokenizer, "padding_side", "left")
+    monkeypatch.setattr(model.cfg, "default_prepend_bos", False)
+    prompts = ["<pad> cat dog", "the a one two three"]
+    found = tlm.collect(model, prompts, batch_size=batch_size, progress=False)
+    tokens = model.to_tokens(prompts[0])
+    _, cache = model.run_with_cache(tokens, attention_mask=torch.ones_like(tokens))
+    expected = cache["blocks.2.mlp.hook_post"][0].abs().mean(0).detach().numpy()
+    np.testing.assert_allclose(found.values[0, 24:], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +214,9 @@ def test_caches_that_do_not_fit_are_refused_and_add_nothing(model):
         collector.add(cache, attention_mask=torch.ones(2, 2))
     with pytest.raises(tlm.ModulesError, match="row 1 of the attention mask is empty"):
         collector.add(cache, attention_mask=torch.tensor([[1, 1, 1], [0, 0, 0]]))
+    wide = {name: torch.zeros(2, 3, 20) for name in collector.names_filter}
+    with pytest.raises(tlm.ModulesError, match=r"should hold 12 units; it has shape \(2, 3, 20\)"):
+        collector.add(wide)
     with pytest.raises(tlm.ModulesError, match="one row a sample of the cache, 2; it has 1"):
         collector.add(cache, samples=["one"])
     with pytest.raises(tlm.ModulesError, match="Nothing was added"):

@@ -83,3 +83,14 @@ def test_a_prompt_holding_markup_stays_text_in_the_notebook():
     matrix = tlm.ActivationMatrix.from_arrays(np.ones((1, 2)), samples=samples)
     assert "<script>" not in matrix._repr_html_()
     assert "1 samples x 2 units" in matrix._repr_html_()
+
+
+def test_activations_are_never_zscored_twice(acts):
+    scored = acts.zscore()
+    for like in (None, scored.normaliser):
+        with pytest.raises(tlm.ModulesError, match="z-scored already"):
+            scored.zscore(like=like)
+
+
+def test_huge_but_finite_values_are_no_nan():
+    assert tlm.ActivationMatrix.from_arrays(np.full((2, 3), 1e308)).values.max() == 1e308

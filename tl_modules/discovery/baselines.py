@@ -12,7 +12,7 @@ from tl_modules.discovery.discover import as_module_set, scored_matrix
 from tl_modules.discovery.iterd import IterDResult
 from tl_modules.discovery.objective import objective
 from tl_modules.discovery.start import N_COMPONENTS, strongest_labels
-from tl_modules.errors import check_choice
+from tl_modules.errors import check_choice, check_seed
 from tl_modules.modules import ModuleSet
 
 N_PRECLUSTERS = 10_000
@@ -50,6 +50,7 @@ def discover_baseline(
         ModulesError: If the method is unknown or K is out of range.
     """
     check_choice("method", method, METHODS)
+    check_seed(seed)
     scored, matrix = scored_matrix(acts, n_modules)
     if method == "spectral_coclustering":
         # Of raw values where there are some: z-scores are negative half of the time.

@@ -7,7 +7,7 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery import _kernel
 from tl_modules.discovery.iterd import IterDResult, checked_matrix, iterd
 from tl_modules.discovery.search import improve
-from tl_modules.errors import check_at_least
+from tl_modules.errors import check_at_least, check_seed
 from tl_modules.modules import ModuleSet
 
 
@@ -48,12 +48,14 @@ def discover(
     """
     check_at_least("n_starts", n_starts, 1)
     check_at_least("n_kicks", n_kicks, 0)
+    check_seed(seed)
+    check_seed(seed + n_starts - 1)
     scored, matrix = scored_matrix(acts, n_modules)
     results = [
         iterd(matrix, n_modules, max_rounds=max_rounds, seed=seed + start)
         for start in range(n_starts)
     ]
-    best = max(results, key=lambda result: result.objective.L)
+    best = max(results, key=lambda result: (result.objective.L, result.history[-1]))
     best = improve(
         matrix,
         n_modules,
@@ -100,19 +102,15 @@ def as_module_set(
     Returns:
         The set.
     """
-    # Each sample's mean z over the units of its own module.
-    drive = _kernel.sample_sums(matrix, result.unit_labels, n_modules)
-    counts = np.bincount(result.unit_labels, minlength=n_modules)[result.sample_labels]
-    scores = drive[np.arange(len(matrix)), result.sample_labels] / np.maximum(counts, 1)
     of_units = _kernel.unit_sums(matrix, result.sample_labels, n_modules)
     return ModuleSet(
         units=scored.units,
-        samples=scored.samples,
+        samples=scored.samples.copy(),
         unit_labels=result.unit_labels,
         sample_labels=result.sample_labels,
         n_modules=n_modules,
         objective=result.objective,
-        sample_scores=scores,
+        sample_scores=topic_scores(matrix, result.sample_labels, result.unit_labels, n_modules),
         unit_scores=membership_scores(of_units, result.sample_labels, result.unit_labels),
         seed=seed,
         method=method,
@@ -123,6 +121,18 @@ def as_module_set(
         unit_center=None if scored.normaliser is None else scored.normaliser.mean,
         unit_scale=None if scored.normaliser is None else scored.normaliser.std,
     )
+
+
+def topic_scores(
+    matrix: Float[np.ndarray, "samples units"],
+    sample_labels: Int[np.ndarray, " samples"],
+    unit_labels: Int[np.ndarray, " units"],
+    n_modules: int,
+) -> Float[np.ndarray, " samples"]:
+    """Each sample's mean over the units of its own module; 0 where that has none."""
+    drive = _kernel.sample_sums(matrix, unit_labels, n_modules)
+    counts = np.bincount(unit_labels, minlength=n_modules)[sample_labels]
+    return drive[np.arange(len(matrix)), sample_labels] / np.maximum(counts, 1)
 
 
 def membership_scores(

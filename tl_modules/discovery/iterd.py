@@ -8,7 +8,7 @@ from jaxtyping import Float, Int, Shaped
 from tl_modules.discovery import _kernel
 from tl_modules.discovery.objective import check_labels, from_blocks
 from tl_modules.discovery.start import balanced_sample_labels, strongest_labels
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules import Objective
 
 MIN_GAIN = 1e-8
@@ -78,6 +78,7 @@ def iterd(
     """
     matrix = checked_matrix(matrix, n_modules)
     check_at_least("max_rounds", max_rounds, 1)
+    check_seed(seed)
     n_samples, n_units = matrix.shape
     sample_labels = _checked_labels("sample_labels", sample_labels, n_samples, n_modules)
     unit_labels = _checked_labels("unit_labels", unit_labels, n_units, n_modules)
@@ -86,7 +87,9 @@ def iterd(
         _checked_orders("sample_orders", sample_orders, n_samples),
     )
     if sample_labels is None and unit_labels is None:
-        _check_finite(matrix, matrix.sum(axis=1, dtype=np.float64, keepdims=True))
+        with np.errstate(over="ignore", invalid="ignore"):  # what the sums are looked at for
+            sums = matrix.sum(axis=1, dtype=np.float64, keepdims=True)
+        _check_finite(matrix, sums)
         sample_labels = balanced_sample_labels(matrix, n_modules, seed)
     search = _Search(matrix, n_modules, sample_labels, unit_labels)
     generator = np.random.default_rng(seed)
@@ -194,12 +197,19 @@ def checked_matrix(matrix: Shaped[np.ndarray, "..."], n_modules: int) -> _Matrix
 
 def _check_finite(matrix: _Matrix, sums: _Sums) -> None:
     """Refuse a matrix with a value that is not finite, which shows in any sums over it."""
-    if not np.isfinite(sums).all():
-        sample, unit = np.argwhere(~np.isfinite(matrix))[0]
+    if np.isfinite(sums).all():
+        return
+    bad = np.argwhere(~np.isfinite(matrix))
+    if len(bad):
+        sample, unit = bad[0]
         raise ModulesError(
             f"matrix should be finite; sample {sample}, unit {unit} is {matrix[sample, unit]}. "
             "Drop that sample or that unit."
         )
+    raise ModulesError(
+        f"matrix is too large to sum: its largest value is {np.abs(matrix).max():.3g}. Normalise "
+        "it first, as ActivationMatrix.zscore() does."
+    )
 
 
 def _checked_labels(

@@ -7,7 +7,12 @@ from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery import _kernel
-from tl_modules.discovery.discover import discover, membership_scores, scored_matrix
+from tl_modules.discovery.discover import (
+    discover,
+    membership_scores,
+    scored_matrix,
+    topic_scores,
+)
 from tl_modules.discovery.objective import objective
 from tl_modules.errors import ModulesError
 from tl_modules.modules import BACKGROUND, ModuleSet
@@ -44,6 +49,11 @@ def set_aside_background(
             f"acts should be what the modules were discovered on, {len(modules.samples)} samples x "
             f"{len(modules.units)} units; got {acts.values.shape}."
         )
+    if len(modules.background):
+        raise ModulesError(
+            f"{len(modules.background)} units of these modules were set aside already. Pass the "
+            "modules as discovered."
+        )
     scored, matrix = scored_matrix(acts, modules.n_modules)
     null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))
     chance = discover(null, modules.n_modules, seed=seed)
@@ -52,8 +62,13 @@ def set_aside_background(
     sums = _kernel.unit_sums(matrix, np.asarray(modules.sample_labels), modules.n_modules)
     scores = membership_scores(sums, modules.sample_labels, modules.unit_labels)
     kept = scores > threshold
-    value = objective(
-        matrix[:, kept], modules.sample_labels, modules.unit_labels[kept], modules.n_modules
-    )
+    partition = (modules.sample_labels, modules.unit_labels[kept], modules.n_modules)
+    inside = np.ascontiguousarray(matrix[:, kept])
     labels: Int[np.ndarray, " units"] = np.where(kept, modules.unit_labels, BACKGROUND)
-    return replace(modules, unit_labels=labels, objective=value, unit_scores=scores)
+    return replace(
+        modules,
+        unit_labels=labels,
+        objective=objective(inside, *partition),
+        sample_scores=topic_scores(inside, *partition),
+        unit_scores=scores,
+    )

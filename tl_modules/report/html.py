@@ -59,9 +59,9 @@ class _Bar:
 def _row(module: Module, effects: pd.DataFrame) -> dict[str, Any]:
     """What the template shows of one module."""
     own = effects.loc[effects["module"] == module.label]
-    strongest = max(float(np.abs(effects["effect"].to_numpy()).max()), 1e-12)
+    strongest = max(float(effects["effect"].to_numpy().max()), 1e-12)
     cells = [
-        {**cell, "shade": min(abs(cell["effect"]) / strongest, 1.0) ** 0.5}
+        {**cell, "shade": max(cell["effect"] / strongest, 0.0) ** 0.5}
         for cell in own.to_dict(orient="records")
     ]
     return {
