@@ -16,7 +16,8 @@ from tests.discovery.oracles import published_sweep
 from tests.planted import planted_matrix
 from tl_modules.discovery import _kernel
 from tl_modules.discovery.iterd import iterd
-from tl_modules.discovery.start import balanced_sample_labels, strongest_labels
+from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.start import principal_components, start_labels, strongest_labels
 
 MOVES_BYTES = ("unit_sums", "sample_sums", "shift_unit_sums", "shift_sample_sums")
 
@@ -40,7 +41,8 @@ def main() -> None:
     iterd(matrix[:20, :50], 2)  # compile
 
     started = time.perf_counter()
-    samples = balanced_sample_labels(matrix, args.modules, args.seed)
+    points = principal_components(InMemory(matrix), args.seed)
+    start_labels(points, "kmeans", args.modules, args.seed)
     print(f"start labels (PCA, balanced k-means): {time.perf_counter() - started:.2f} s")
     # A harder start than the planted truth that k-means finds at once.
     samples = np.random.default_rng(args.seed).integers(0, args.modules, args.samples)
@@ -58,7 +60,7 @@ def main() -> None:
         print(f"  {name:18s} {spent:.3f} s")
     print(f"  moving bytes (products and their updates): {moving / total:.0%} of the time")
 
-    units = strongest_labels(_kernel.unit_sums(matrix, samples, args.modules), samples)
+    units = strongest_labels(InMemory(matrix).unit_sums(samples, args.modules), samples)
     generator = np.random.default_rng(args.seed)
     unit_visits = generator.permutation(args.units)[: args.slice]
     sample_visits = generator.permutation(args.samples)[: max(args.slice // 20, 1)]
@@ -77,16 +79,20 @@ def main() -> None:
 def timed_kernels() -> dict[str, float]:
     """Wrap the kernels so that each adds its time to the dictionary returned."""
     seconds: dict[str, float] = defaultdict(float)
-    for name in (*MOVES_BYTES, "sweep"):
-        kernel = getattr(_kernel, name)
 
-        def timed(*args, kernel=kernel, name=name):
+    def timed(kernel, name):
+        def call(*args):
             started = time.perf_counter()
             result = kernel(*args)
             seconds[name] += time.perf_counter() - started
             return result
 
-        setattr(_kernel, name, timed)
+        return call
+
+    _kernel.sweep = timed(_kernel.sweep, "sweep")
+    _kernel.PARALLEL = _kernel.Kernels(
+        **{name: timed(kernel, name) for name, kernel in vars(_kernel.PARALLEL).items()}
+    )
     return seconds
 
 

@@ -52,16 +52,27 @@ def test_importing_the_package_stays_light():
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("words", [[], ["demo"]])
-def test_every_command_has_help(words, capsys):
+COMMANDS = ["demo", "collect", "discover", "evaluate"]
+
+
+def shown_help(words, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([*words, "--help"])
     assert stopped.value.code == 0
-    assert "usage: tl-modules" in capsys.readouterr().out
+    return capsys.readouterr().out
 
 
-def test_the_readme_documents_every_command_and_option(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["demo", "--help"])
-    for option in re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out):
+@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS)])
+def test_every_command_has_help(words, capsys):
+    assert "usage: tl-modules" in shown_help(words, capsys)
+
+
+def test_the_list_of_commands_is_whole(capsys):
+    assert re.findall(r"^    (\w+) ", shown_help([], capsys), flags=re.MULTILINE) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_readme_documents_every_command_and_option(name, capsys):
+    assert f"tl-modules {name}" in README
+    for option in re.findall(r"--[a-z][a-z-]+", shown_help([name], capsys)):
         assert option == "--help" or option in README, option

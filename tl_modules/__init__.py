@@ -9,7 +9,9 @@ Collect activations, discover modules, ablate them beside their controls::
 
 from tl_modules.activations.collect import Collector, collect
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore, StoreWriter
 from tl_modules.causal.effects import module_effects
+from tl_modules.compare import compare_methods, split_by_category
 from tl_modules.discovery.baselines import discover_baseline
 from tl_modules.discovery.discover import discover
 from tl_modules.discovery.iterd import IterDResult, iterd
@@ -24,6 +26,7 @@ from tl_modules.units import Site, Units
 
 __all__ = [
     "ActivationMatrix",
+    "ActivationStore",
     "Collector",
     "HookedModel",
     "IterDResult",
@@ -33,9 +36,11 @@ __all__ = [
     "Objective",
     "Probe",
     "Site",
+    "StoreWriter",
     "Units",
     "choose_n_modules",
     "collect",
+    "compare_methods",
     "discover",
     "discover_baseline",
     "iterd",
@@ -44,5 +49,6 @@ __all__ = [
     "probe",
     "probe_accuracy",
     "set_aside_background",
+    "split_by_category",
     "stability",
 ]

@@ -1,28 +1,10 @@
-"""The command line: ``tl-modules demo``."""
+"""The command line: ``tl-modules COMMAND``."""
 
 import argparse
-import json
-import os
 import sys
-import time
-from dataclasses import asdict
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
-
-from tl_modules.activations.collect import collect
-from tl_modules.causal.effects import module_effects
-from tl_modules.data.corpora import load_prompts
-from tl_modules.data.demo_model import load_demo_model
-from tl_modules.discovery.discover import discover
-from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.files import write_bytes
-from tl_modules.modules import ModuleSet
-from tl_modules.report.html import write_page
-
-HELD_OUT = 3
-"""Prompts of each category that discovery does not see, for the causal test."""
+from tl_modules.commands import collect, demo, discover, evaluate
+from tl_modules.errors import ModulesError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,9 +14,16 @@ def main(argv: list[str] | None = None) -> int:
         argv: The arguments; by default the process's own.
 
     Returns:
-        0, or 1 after a refusal (its message goes to standard error).
+        0, 1 after a refusal (its message goes to standard error), or 130 after an interruption.
     """
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        prog="tl-modules",
+        description="Find functional modules in a hooked transformer and test causally what they "
+        "do.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (demo, collect, discover, evaluate):
+        command.add_parser(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)
@@ -45,128 +34,3 @@ def main(argv: list[str] | None = None) -> int:
         print("tl-modules: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tl-modules",
-        description="Find functional modules in a hooked transformer and test causally what they "
-        "do.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo",
-        help="collect, discover and ablate on SmolLM2-135M-Instruct",
-        description="Collect SmolLM2-135M-Instruct's activations over the project's prompts, "
-        "discover modules, ablate each beside its controls on prompts that discovery did not "
-        "see, print the module x category table, and write modules.safetensors, effects.csv, "
-        "summary.json and report.html.",
-    )
-    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write to")
-    demo.add_argument("-k", "--n-modules", type=int, default=7, help="how many modules (7)")
-    demo.add_argument(
-        "--n-controls", type=int, default=19, help="random controls for each module (19)"
-    )
-    demo.add_argument("--max-tokens", type=int, default=24, help="cut prompts in the test (24)")
-    demo.add_argument("--seed", type=int, default=0, help="seeds everything (0)")
-    demo.add_argument("--no-progress", action="store_true", help="no progress bars")
-    demo.set_defaults(run=_demo)
-    return parser
-
-
-def _demo(args: argparse.Namespace) -> None:
-    """Collect, discover, ablate, write."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is on disk
-    started = time.perf_counter()
-    progress = not args.no_progress
-    # Refused here rather than after half a minute of work.
-    check_at_least("n_modules", args.n_modules, 2)
-    check_at_least("n_controls", args.n_controls, 0)
-    check_at_least("max_tokens", args.max_tokens, 2)
-    check_seed(args.seed)
-    prompts = load_prompts()
-    held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
-    seen = prompts.drop(held_out.index)
-    if args.n_modules > len(seen):
-        raise ModulesError(
-            f"n_modules should be at most the number of prompts, {len(seen)}; got {args.n_modules}."
-        )
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModulesError(f"Cannot make the folder {str(args.out)!r}: {error}.") from error
-    print("[1/4] Loading the model")
-    model = load_demo_model()
-    print(f"[2/4] Collecting activations over {len(seen)} prompts")
-    acts = collect(model, seen, progress=progress)
-    print(f"[3/4] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
-    modules = discover(acts, args.n_modules, seed=args.seed)
-    print(
-        f"[4/4] Ablating each module and {args.n_controls} layer-matched random controls on "
-        f"{len(held_out)} prompts that discovery did not see"
-    )
-    effects = module_effects(
-        model,
-        modules,
-        held_out,
-        n_controls=args.n_controls,
-        batch_size=len(held_out),  # all at once: short prompts, and one pass wastes least
-        max_tokens=args.max_tokens,
-        seed=args.seed,
-        progress=progress,
-    )
-    seconds = time.perf_counter() - started
-    # All at the end: an interrupted run leaves no mixture of its own files and older ones.
-    modules.save(args.out / "modules.safetensors")
-    write_bytes(args.out / "effects.csv", effects.to_csv(index=False).encode())
-    write_page(args.out / "report.html", modules, effects)
-    summary = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
-    write_bytes(args.out / "summary.json", json.dumps(summary, indent=2).encode())
-    _print_results(modules, effects, summary)
-    print(f"\nWritten to {args.out}/: report.html, effects.csv, modules.safetensors, summary.json")
-
-
-def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
-    """The demo's headline numbers."""
-    each = effects.drop_duplicates("module")
-    own = effects.loc[effects["own"]]
-    selective = np.asarray(each["selectivity"] > each["selectivity_control_max"])
-    stronger = np.asarray(own["effect"] > own["control_max"])
-    return {
-        "objective": asdict(modules.objective),
-        "rounds": len(modules.history),
-        "converged": modules.converged,
-        "n_modules": modules.n_modules,
-        "modules_whose_selectivity_exceeds_all_their_controls": int(selective.sum()),
-        "modules_whose_raw_own_effect_exceeds_all_their_controls": int(stronger.sum()),
-    }
-
-
-def _print_results(modules: ModuleSet, effects: pd.DataFrame, summary: dict[str, object]) -> None:
-    """The module x category table, and what it comes to."""
-    each = effects.drop_duplicates("module").set_index("module")
-    table = effects.pivot(index="module", columns="category", values="effect")
-    table = table[list(dict.fromkeys(effects["category"]))]
-    shown = table.map("{:.2f}".format)
-    own = effects.loc[effects["own"]]
-    for module, category in zip(own["module"], own["category"], strict=True):
-        shown.loc[module, category] += "*"
-    shown["(controls)"] = (
-        effects.groupby("module")["control_mean"].agg(["min", "max"]).map("{:.2f}".format)
-    ).agg("..".join, axis=1)
-    shown["selectivity"] = each["selectivity"].map("{:.2f}".format)
-    shown["(controls, mean)"] = each["selectivity_control_mean"].map("{:.2f}".format)
-    shown["p"] = each["selectivity_p_value"].map("{:.3f}".format)
-    found = modules.objective
-    print(f"\nL = {found.L:,.0f}, xi = {found.xi:.4f}, B = {found.B:,.0f}")
-    print(
-        "\nRise of the mean next-token loss (nats per token) when a module is mean-ablated;\n"
-        "* = the module's own category; (controls) = the range over categories of its controls'\n"
-        "mean rise. Selectivity = own category minus mean of the others.\n"
-    )
-    print(shown.to_string())
-    print()
-    for name, value in summary.items():
-        if name.startswith("modules_whose"):
-            print(f"{name.replace('_', ' ')}: {value} of {modules.n_modules}")
-    print(f"seconds: {summary['seconds']}")

@@ -59,7 +59,7 @@ def probe(
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    truth = [_categories(acts, name) for acts, name in ((train, "train"), (test, "test"))]
+    truth = [categories(acts, name) for acts, name in ((train, "train"), (test, "test"))]
     features = [module_means(modules, acts) for acts in (train, test)]
     model = SVC() if classifier == "svc" else OneVsOneClassifier(LogisticRegression(max_iter=1000))
     fitted = make_pipeline(StandardScaler(), model).fit(features[0], truth[0])
@@ -125,8 +125,19 @@ def module_means(
     return (values @ members) / np.maximum(members.sum(axis=0), 1)
 
 
-def _categories(acts: ActivationMatrix, name: str) -> list[str]:
-    """Each sample's category."""
+def categories(acts: ActivationMatrix, name: str) -> list[str]:
+    """Each sample's category.
+
+    Args:
+        acts: The activations.
+        name: What they are called in the message.
+
+    Returns:
+        One name a sample.
+
+    Raises:
+        ModulesError: If a sample has none.
+    """
     if "category" not in acts.samples or bool(pd.isna(acts.samples["category"]).to_numpy().any()):
         raise ModulesError(
             f"{name} should have a category for every sample. Collect it from a frame with a "

@@ -9,9 +9,9 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -56,11 +56,28 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     Raises:
         ModulesError: If the file cannot be written; a file already there stays as it was.
     """
+    with atomic(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to, which appears under its name only once all of it is on disk.
+
+    Args:
+        path: Where to; an existing file is replaced at the end.
+
+    Yields:
+        A binary file.
+
+    Raises:
+        ModulesError: If the file cannot be written; a file already there stays as it was.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -182,6 +182,9 @@ class ModuleSet:
     converged: bool = False
     """Whether the last round moved nothing."""
 
+    starts: pd.DataFrame | None = None
+    """One row a start of the discovery: ``kind``, ``seed``, ``L``, ``n_rounds``, ``converged``."""
+
     model_name: str = "unknown"
     """The model that the activations come from."""
 
@@ -313,6 +316,7 @@ class ModuleSet:
             "method": self.method,
             "history": list(self.history),
             "converged": self.converged,
+            "starts": None if self.starts is None else frame_to_json(self.starts),
             "model_name": self.model_name,
             "versions": self.versions,
         }
@@ -328,6 +332,7 @@ class ModuleSet:
         """
 
         def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ModuleSet":
+            starts = header.get("starts")
             return cls(
                 units=Units.from_dict(header["units"]),
                 samples=frame_from_json(header["samples"]),
@@ -337,6 +342,7 @@ class ModuleSet:
                 method=header["method"],
                 history=tuple(header["history"]),
                 converged=header["converged"],
+                starts=None if starts is None else frame_from_json(starts),
                 model_name=header["model_name"],
                 versions=header["versions"],
                 **{name: arrays[name] for name in _ARRAYS if name in arrays},

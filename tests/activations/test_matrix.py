@@ -94,3 +94,14 @@ def test_activations_are_never_zscored_twice(acts):
 
 def test_huge_but_finite_values_are_no_nan():
     assert tlm.ActivationMatrix.from_arrays(np.full((2, 3), 1e308)).values.max() == 1e308
+
+
+def test_chosen_samples_keep_their_rows():
+    acts = tlm.ActivationMatrix.from_arrays(
+        np.arange(12.0).reshape(6, 2), samples=pd.DataFrame({"category": list("abcdef")})
+    )
+    some = acts.select([4, 1, 1])
+    assert some.values.tolist() == acts.values[[4, 1, 1]].tolist()
+    assert some.samples["category"].tolist() == acts.samples["category"][[4, 1, 1]].tolist()
+    with pytest.raises(tlm.ModulesError, match="rows should be whole numbers from 0 to 5"):
+        acts.select([6])

@@ -4,6 +4,8 @@ from sklearn.metrics import adjusted_rand_score
 
 import tl_modules as tlm
 from tl_modules.discovery import baselines
+from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.start import principal_components
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_methods_that_need_all_pairs_work_on_preclusters(strong, method, monkeyp
     found = tlm.discover_baseline(acts, method, 4)
     assert adjusted_rand_score(units, found.unit_labels) > 0.9
     # Units of one pre-cluster stay together.
-    points = baselines._principal_components(acts.zscore().values.T, 0)
+    points = principal_components(InMemory(acts.zscore().values.T), 0)
     groups, centres = baselines._preclusters(points, 0)
     assert len(centres) <= 40
     for group in np.unique(groups):

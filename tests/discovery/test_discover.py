@@ -3,7 +3,9 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import tl_modules as tlm
-from tl_modules.discovery.start import balanced_sample_labels
+from tl_modules.discovery.iterd import descend
+from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.start import START_KINDS, principal_components, start_labels
 
 
 def test_planted_modules_are_found_whatever_the_units_scales(planted):
@@ -27,14 +29,17 @@ def test_scores_are_the_mean_zscores_over_the_own_module(planted):
 
 def test_more_starts_never_end_lower(planted):
     acts = tlm.ActivationMatrix.from_arrays(planted[0][:, ::3])
-    one, three = (tlm.discover(acts, 5, n_starts=n).objective.L for n in (1, 3))
-    assert three >= one
-    alone = [tlm.discover(acts, 5, seed=seed).objective.L for seed in (0, 1, 2)]
-    assert three == max(alone)
+    one, four = (tlm.discover(acts, 5, n_starts=n) for n in (1, 4))
+    assert four.objective.L >= one.objective.L
+    assert four.starts["kind"].tolist() == ["kmeans", "random", "spectral", "kmeans"]
+    assert four.starts["seed"].tolist() == [0, 1, 2, 3]
+    assert four.starts["L"].max() == four.objective.L
+    assert four.starts["L"][0] == one.objective.L
 
 
 def test_balanced_start_differs_by_one_sample_at_most(planted):
-    labels = balanced_sample_labels(planted[0], 7, seed=0)
+    points = principal_components(InMemory(planted[0]), seed=0)
+    labels = start_labels(points, "kmeans", 7, seed=0)
     assert sorted(np.bincount(labels).tolist()) == [8, 8, 8, 9, 9, 9, 9]
 
 
@@ -75,3 +80,19 @@ def test_kicks_never_end_lower_and_find_a_higher_objective_on_hard_data():
 def test_a_negative_number_of_kicks_is_refused(planted):
     with pytest.raises(tlm.ModulesError, match="n_kicks should be at least 0; got -1"):
         tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4, n_kicks=-1)
+
+
+def test_starts_at_once_give_what_they_give_in_turn(planted):
+    acts = tlm.ActivationMatrix.from_arrays(planted[0][:, ::3])
+    in_turn, at_once = (tlm.discover(acts, 5, n_starts=5, n_jobs=jobs) for jobs in (1, 3))
+    assert in_turn.starts.equals(at_once.starts)
+    assert in_turn.unit_labels.tolist() == at_once.unit_labels.tolist()
+
+
+@pytest.mark.parametrize("kind", START_KINDS)
+def test_every_kind_of_start_leads_to_strong_planted_blocks(planted, kind):
+    products = InMemory(planted[0])
+    labels = start_labels(principal_components(products, 0), kind, 4, seed=0)
+    assert sorted(set(labels)) == [0, 1, 2, 3]
+    found = descend(products, 4, labels, max_rounds=50, seed=0)
+    assert adjusted_rand_score(planted[2], found.unit_labels) > 0.95

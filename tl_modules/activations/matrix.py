@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from tl_modules import files
@@ -125,6 +125,22 @@ class ActivationMatrix:
         fitted = ZScore.fit(self.values) if like is None else like
         return replace(self, values=fitted.apply(self.values), normaliser=fitted)
 
+    def select(self, rows: Int[np.ndarray, " _rows"] | Sequence[int]) -> "ActivationMatrix":
+        """Some samples, in the order given.
+
+        Args:
+            rows: Their numbers. ``unit_means`` stay those of all samples.
+
+        Returns:
+            A new matrix.
+
+        Raises:
+            ModulesError: If there is no such sample.
+        """
+        chosen = checked_rows(rows, len(self.samples))
+        samples = self.samples.iloc[chosen].reset_index(drop=True)
+        return replace(self, values=self.values[chosen], samples=samples)
+
     def save(self, path: str | Path) -> None:
         """Write the matrix to one safetensors file with a JSON header, atomically.
 
@@ -179,6 +195,23 @@ class ActivationMatrix:
     def _repr_html_(self) -> str:
         """For Jupyter: its size and its first samples."""
         return html_table(repr(self), self.samples.head(5))
+
+
+def checked_rows(
+    rows: Int[np.ndarray, " _rows"] | Sequence[int], n_samples: int
+) -> Int[np.ndarray, " rows"]:
+    """Numbers of samples as an array.
+
+    Raises:
+        ModulesError: If there is none, or no such sample.
+    """
+    chosen = np.asarray(rows)
+    whole = chosen.ndim == 1 and len(chosen) and chosen.dtype.kind in "iu"
+    if not whole or chosen.min() < 0 or chosen.max() >= n_samples:
+        raise ModulesError(
+            f"rows should be whole numbers from 0 to {n_samples - 1}, at least one; got {rows!r}."
+        )
+    return chosen.astype(np.int64)
 
 
 def check_finite(

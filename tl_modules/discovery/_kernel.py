@@ -4,7 +4,9 @@ All sums are float64. Every loop that runs in parallel writes its own rows or co
 order, so results do not depend on the number of threads.
 """
 
-from typing import no_type_check
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, no_type_check
 
 import numpy as np
 from numba import njit, prange
@@ -13,21 +15,21 @@ _COLUMN_BLOCK = 1024
 
 
 @no_type_check
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _inverse(size):
     """1 / size, and 0 for an empty block, which the harmonic mean leaves out."""
     return 1.0 / size if size > 0 else 0.0
 
 
 @no_type_check
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _value(total, size, inverse, full):
     """L = (total / size) * (full / inverse), with one division."""
     return total * full / (size * inverse) if full > 0 else 0.0
 
 
 @no_type_check
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _tabulate(table, k, other, own):
     """Row k: the inverse of block k's size one member fewer, as it is, and one member more."""
     for change in range(3):
@@ -35,7 +37,7 @@ def _tabulate(table, k, other, own):
 
 
 @no_type_check
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _best_label(sums, a, other, table, total, size):
     """The label other than ``a`` that gives an item the highest L, and that L: O(1) a label."""
     # Summed afresh: subtracting a small block's inverse would cancel what is left.
@@ -59,7 +61,7 @@ def _best_label(sums, a, other, table, total, size):
 
 
 @no_type_check
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def sweep(sums, labels, order, other, min_gain):
     """Visit items once, moving each to the label that raises L most; changes ``labels``.
 
@@ -102,7 +104,7 @@ def sweep(sums, labels, order, other, min_gain):
 
 
 @no_type_check
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add(total, values, sign):
     """Add a vector to another. A loop of its own over whole arrays, which compiles to SIMD code."""
     for j in range(values.shape[0]):
@@ -110,8 +112,7 @@ def _add(total, values, sign):
 
 
 @no_type_check
-@njit(parallel=True, cache=True)
-def unit_sums(matrix, sample_labels, n_modules):
+def _unit_sums(matrix, sample_labels, n_modules):
     """Each unit's activation summed over each label's samples: ``[units, modules]``."""
     n_samples, n_units = matrix.shape
     sums = np.empty((n_units, n_modules))
@@ -126,8 +127,7 @@ def unit_sums(matrix, sample_labels, n_modules):
 
 
 @no_type_check
-@njit(parallel=True, cache=True)
-def sample_sums(matrix, unit_labels, n_modules):
+def _sample_sums(matrix, unit_labels, n_modules):
     """Each sample's activation summed over each label's units: ``[samples, modules]``."""
     n_samples, n_units = matrix.shape
     sums = np.zeros((n_samples, n_modules))
@@ -138,8 +138,7 @@ def sample_sums(matrix, unit_labels, n_modules):
 
 
 @no_type_check
-@njit(parallel=True, cache=True)
-def shift_unit_sums(sums, matrix, moved, before, after):
+def _shift_unit_sums(sums, matrix, moved, before, after):
     """Bring ``unit_sums`` up to date after some samples moved."""
     n_units, n_modules = sums.shape
     for block in prange((n_units + _COLUMN_BLOCK - 1) // _COLUMN_BLOCK):
@@ -154,11 +153,35 @@ def shift_unit_sums(sums, matrix, moved, before, after):
 
 
 @no_type_check
-@njit(parallel=True, cache=True)
-def shift_sample_sums(sums, matrix, moved, before, after):
+def _shift_sample_sums(sums, matrix, moved, before, after):
     """Bring ``sample_sums`` up to date after some units moved."""
     for i in prange(matrix.shape[0]):
         for m in range(len(moved)):
             j = moved[m]
             sums[i, before[j]] -= matrix[i, j]
             sums[i, after[j]] += matrix[i, j]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The sums, compiled for all cores or for one."""
+
+    unit_sums: Callable[..., Any]
+    sample_sums: Callable[..., Any]
+    shift_unit_sums: Callable[..., Any]
+    shift_sample_sums: Callable[..., Any]
+
+
+def _compiled(parallel: bool) -> Kernels:
+    compile_ = njit(parallel=parallel, cache=True, nogil=True)
+    return Kernels(
+        compile_(_unit_sums),
+        compile_(_sample_sums),
+        compile_(_shift_unit_sums),
+        compile_(_shift_sample_sums),
+    )
+
+
+PARALLEL = _compiled(parallel=True)
+SERIAL = _compiled(parallel=False)
+"""For threads of our own, each with a search of its own: numba's own threads may not be nested."""

@@ -7,11 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.discovery import _kernel
 from tl_modules.discovery.discover import as_module_set, scored_matrix
 from tl_modules.discovery.iterd import IterDResult
 from tl_modules.discovery.objective import objective
-from tl_modules.discovery.start import N_COMPONENTS, strongest_labels
+from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.start import principal_components, spectral_labels, strongest_labels
 from tl_modules.errors import check_choice, check_seed
 from tl_modules.modules import ModuleSet
 
@@ -51,26 +51,22 @@ def discover_baseline(
     """
     check_choice("method", method, METHODS)
     check_seed(seed)
-    scored, matrix = scored_matrix(acts, n_modules)
+    scored, products = scored_matrix(acts, n_modules)
+    matrix = products.matrix
     if method == "spectral_coclustering":
         # Of raw values where there are some: z-scores are negative half of the time.
         positive = acts.values if acts.normaliser is None else matrix - matrix.min(axis=0)
         samples, units = _cocluster(matrix, positive, n_modules, seed)
     else:
-        points = _principal_components(matrix.T, seed)
+        points = principal_components(InMemory(matrix.T), seed)
         cluster = _CLUSTERINGS[method]
         units = cluster(points, n_modules, seed)
-        samples = strongest_labels(_kernel.sample_sums(matrix, units, n_modules), units)
+        samples = strongest_labels(products.sample_sums(units, n_modules), units)
     value = objective(matrix, samples, units, n_modules)
     result = IterDResult(samples, units, value, history=(value.L,), converged=True)
-    return as_module_set(scored, matrix, result, n_modules, seed=seed, method=method)
-
-
-def _principal_components(matrix: Float[np.ndarray, "rows columns"], seed: int) -> _Points:
-    from sklearn.decomposition import PCA  # slow to import
-
-    pca = PCA(n_components=min(N_COMPONENTS, *matrix.shape), random_state=seed)
-    return np.asarray(pca.fit_transform(matrix))
+    return as_module_set(
+        acts, scored.normaliser, products, result, n_modules, seed=seed, method=method
+    )
 
 
 def _kmeans(points: _Points, n_modules: int, seed: int) -> _Labels:
@@ -95,13 +91,8 @@ def _agglomerative(points: _Points, n_modules: int, seed: int) -> _Labels:
 
 
 def _spectral(points: _Points, n_modules: int, seed: int) -> _Labels:
-    from sklearn.cluster import SpectralClustering
-
     groups, centres = _preclusters(points, seed)
-    # The kernel's width follows the data's scale, as in scikit-learn's SVC(gamma="scale").
-    gamma = 1.0 / (centres.shape[1] * float(centres.var()) or 1.0)
-    clustering = SpectralClustering(n_modules, gamma=gamma, random_state=seed)
-    return _int64(clustering.fit(centres).labels_)[groups]
+    return spectral_labels(centres, n_modules, seed)[groups]
 
 
 def _int64(labels: Any) -> _Labels:
@@ -125,8 +116,8 @@ def _cocluster(
     """Labels of samples and units from Dhillon's spectral co-clustering."""
     from sklearn.cluster import SpectralCoclustering
 
-    groups, _ = _preclusters(_principal_components(matrix.T, seed), seed)
-    sums = _kernel.sample_sums(np.ascontiguousarray(positive), groups, int(groups.max()) + 1)
+    groups, _ = _preclusters(principal_components(InMemory(matrix.T), seed), seed)
+    sums = InMemory(positive).sample_sums(groups, int(groups.max()) + 1)
     means = sums / np.bincount(groups)
     found = SpectralCoclustering(n_modules, random_state=seed).fit(means + 1e-12)
     return _int64(found.row_labels_), _int64(found.column_labels_)[groups]

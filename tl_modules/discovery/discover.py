@@ -1,24 +1,34 @@
-"""From an activation matrix to a ModuleSet."""
+"""From activations to a ModuleSet."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
+from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.discovery import _kernel
-from tl_modules.discovery.iterd import IterDResult, checked_matrix, iterd
+from tl_modules.activations.normalise import ZScore
+from tl_modules.activations.store import ActivationStore
+from tl_modules.discovery.iterd import IterDResult, check_n_modules, descend
+from tl_modules.discovery.products import InMemory, Products, Streamed
 from tl_modules.discovery.search import improve
+from tl_modules.discovery.start import START_KINDS, principal_components, start_labels
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.modules import ModuleSet
 
 
 def discover(
-    acts: ActivationMatrix,
+    acts: ActivationMatrix | ActivationStore,
     n_modules: int = 10,
     *,
     seed: int = 0,
     max_rounds: int = 100,
     n_starts: int = 1,
     n_kicks: int = 0,
+    n_jobs: int | None = None,
     progress: bool = False,
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
@@ -30,14 +40,18 @@ def discover(
     module may end empty, and L, which counts every module, is then 0: ask for fewer.
 
     Args:
-        acts: The activations.
+        acts: The activations. An ``ActivationStore`` is streamed: see there.
         n_modules: K, from 2 to min(samples, units).
         seed: Start ``s`` is seeded with ``seed + s``.
         max_rounds: Stop a start after so many rounds.
-        n_starts: How many starts.
+        n_starts: How many starts; they take turns among balanced k-means (the first), random
+            labels and spectral clustering of the samples. ``ModuleSet.starts`` tells how far they
+            spread.
         n_kicks: How often to kick the best one and let it converge again; a hundred kicks find a
             higher L than ten starts do in the same time (see ``benchmarks/search.py``).
-        progress: Show a progress bar over the kicks.
+        n_jobs: Starts that run at once, each on a core of its own; by default as many as there are
+            cores. The result does not depend on it. A store's starts run one after the other.
+        progress: Show a progress bar over the starts and the kicks.
 
     Returns:
         The modules. A partition is worth a causal test before it is believed: see
@@ -50,14 +64,20 @@ def discover(
     check_at_least("n_kicks", n_kicks, 0)
     check_seed(seed)
     check_seed(seed + n_starts - 1)
-    scored, matrix = scored_matrix(acts, n_modules)
-    results = [
-        iterd(matrix, n_modules, max_rounds=max_rounds, seed=seed + start)
-        for start in range(n_starts)
-    ]
+    scaler, products = normalised(acts, n_modules)
+    results = _from_starts(products, n_modules, n_starts, n_jobs, max_rounds, seed, progress)
     best = max(results, key=lambda result: (result.objective.L, result.history[-1]))
+    starts = pd.DataFrame(
+        {
+            "kind": [_kind(start) for start in range(n_starts)],
+            "seed": range(seed, seed + n_starts),
+            "L": [result.objective.L for result in results],
+            "n_rounds": [len(result.history) for result in results],
+            "converged": [result.converged for result in results],
+        }
+    )
     best = improve(
-        matrix,
+        products,
         n_modules,
         best,
         n_kicks=n_kicks,
@@ -65,24 +85,72 @@ def discover(
         seed=seed,
         progress=progress,
     )
-    return as_module_set(scored, matrix, best, n_modules, seed=seed, method="iterd")
+    found = as_module_set(acts, scaler, products, best, n_modules, seed=seed, method="iterd")
+    return replace(found, starts=starts)
 
 
-def scored_matrix(
-    acts: ActivationMatrix, n_modules: int
-) -> tuple[ActivationMatrix, Float[np.ndarray, "samples units"]]:
-    """The activations z-scored (as they are, if they were), and their array ready for the kernels.
+def _kind(start: int) -> str:
+    """What start number ``start`` begins from."""
+    return START_KINDS[start % len(START_KINDS)]
+
+
+def _from_starts(
+    products: Products,
+    n_modules: int,
+    n_starts: int,
+    n_jobs: int | None,
+    max_rounds: int,
+    seed: int,
+    progress: bool,
+) -> list[IterDResult]:
+    """IterD from each start, several at a time."""
+    points = principal_components(products, seed)
+    n_jobs = min(n_starts, os.cpu_count() or 1 if n_jobs is None else n_jobs)
+    if isinstance(products, InMemory) and n_jobs > 1:
+        products = InMemory(products.matrix, parallel=False)
+    else:
+        n_jobs = 1
+
+    def run(start: int) -> IterDResult:
+        labels = start_labels(points, _kind(start), n_modules, seed + start)
+        return descend(products, n_modules, labels, max_rounds=max_rounds, seed=seed + start)
+
+    with ThreadPoolExecutor(n_jobs) as pool:
+        runs = pool.map(run, range(n_starts))
+        return list(tqdm(runs, desc="starts", total=n_starts, disable=not progress))
+
+
+def normalised(
+    acts: ActivationMatrix | ActivationStore, n_modules: int
+) -> tuple[ZScore | None, Products]:
+    """What z-scores the activations (None if they were, elsewhere), and their z-scores.
+
+    Raises:
+        ModulesError: If K is out of range or there are fewer than two samples.
+    """
+    if isinstance(acts, ActivationStore):
+        check_n_modules(n_modules, acts.shape)
+        scaler = acts.fit_zscore()
+        return scaler, Streamed(acts, scaler)
+    scored, products = scored_matrix(acts, n_modules)
+    return scored.normaliser, products
+
+
+def scored_matrix(acts: ActivationMatrix, n_modules: int) -> tuple[ActivationMatrix, InMemory]:
+    """The activations z-scored (as they are, if they were), and the same for IterD.
 
     Raises:
         ModulesError: If K is out of range or there are fewer than two samples.
     """
     scored = acts if acts.normaliser is not None else acts.zscore()
-    return scored, checked_matrix(scored.values, n_modules)
+    check_n_modules(n_modules, scored.values.shape)
+    return scored, InMemory(scored.values)
 
 
 def as_module_set(
-    scored: ActivationMatrix,
-    matrix: Float[np.ndarray, "samples units"],
+    acts: ActivationMatrix | ActivationStore,
+    scaler: ZScore | None,
+    products: Products,
     result: IterDResult,
     n_modules: int,
     *,
@@ -92,8 +160,9 @@ def as_module_set(
     """A partition of z-scored activations with all that a ``ModuleSet`` keeps.
 
     Args:
-        scored: The activations that were partitioned.
-        matrix: Their array.
+        acts: The activations that were partitioned.
+        scaler: What z-scored them.
+        products: Their z-scores.
         result: The partition.
         n_modules: K.
         seed: What it was seeded with.
@@ -102,37 +171,37 @@ def as_module_set(
     Returns:
         The set.
     """
-    of_units = _kernel.unit_sums(matrix, result.sample_labels, n_modules)
+    of_units = products.unit_sums(result.sample_labels, n_modules)
     return ModuleSet(
-        units=scored.units,
-        samples=scored.samples.copy(),
+        units=acts.units,
+        samples=acts.samples.copy(),
         unit_labels=result.unit_labels,
         sample_labels=result.sample_labels,
         n_modules=n_modules,
         objective=result.objective,
-        sample_scores=topic_scores(matrix, result.sample_labels, result.unit_labels, n_modules),
+        sample_scores=topic_scores(products, result.sample_labels, result.unit_labels, n_modules),
         unit_scores=membership_scores(of_units, result.sample_labels, result.unit_labels),
         seed=seed,
         method=method,
         history=result.history,
         converged=result.converged,
-        model_name=scored.model_name,
-        unit_means=scored.unit_means,
-        unit_center=None if scored.normaliser is None else scored.normaliser.mean,
-        unit_scale=None if scored.normaliser is None else scored.normaliser.std,
+        model_name=acts.model_name,
+        unit_means=acts.unit_means,
+        unit_center=None if scaler is None else scaler.mean,
+        unit_scale=None if scaler is None else scaler.std,
     )
 
 
 def topic_scores(
-    matrix: Float[np.ndarray, "samples units"],
+    products: Products,
     sample_labels: Int[np.ndarray, " samples"],
     unit_labels: Int[np.ndarray, " units"],
     n_modules: int,
 ) -> Float[np.ndarray, " samples"]:
     """Each sample's mean over the units of its own module; 0 where that has none."""
-    drive = _kernel.sample_sums(matrix, unit_labels, n_modules)
+    drive = products.sample_sums(unit_labels, n_modules)
     counts = np.bincount(unit_labels, minlength=n_modules)[sample_labels]
-    return drive[np.arange(len(matrix)), sample_labels] / np.maximum(counts, 1)
+    return drive[np.arange(len(drive)), sample_labels] / np.maximum(counts, 1)
 
 
 def membership_scores(

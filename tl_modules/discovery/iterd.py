@@ -7,17 +7,18 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.discovery import _kernel
 from tl_modules.discovery.objective import check_labels, from_blocks
-from tl_modules.discovery.start import balanced_sample_labels, strongest_labels
+from tl_modules.discovery.products import InMemory, Products
+from tl_modules.discovery.start import principal_components, start_labels, strongest_labels
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules import Objective
 
 MIN_GAIN = 1e-8
 """A move must raise L by more than this (the paper's tolerance)."""
 
-_Matrix = Float[np.ndarray, "samples units"]
 # Axes named with a leading underscore are not checked against each other by jaxtyping: those
 # arguments come from users and are refused with a message of our own.
 _Labels = Int[np.ndarray, " _items"]
+_Orders = Int[np.ndarray, "rounds _items"]
 _Sums = Float[np.ndarray, "items modules"]
 
 
@@ -76,10 +77,11 @@ def iterd(
     Raises:
         ModulesError: If K is out of range, a value is not finite, or labels or orders do not fit.
     """
-    matrix = checked_matrix(matrix, n_modules)
+    products = InMemory(matrix)
+    check_n_modules(n_modules, products.shape)
     check_at_least("max_rounds", max_rounds, 1)
     check_seed(seed)
-    n_samples, n_units = matrix.shape
+    n_samples, n_units = products.shape
     sample_labels = _checked_labels("sample_labels", sample_labels, n_samples, n_modules)
     unit_labels = _checked_labels("unit_labels", unit_labels, n_units, n_modules)
     orders = (
@@ -87,11 +89,45 @@ def iterd(
         _checked_orders("sample_orders", sample_orders, n_samples),
     )
     if sample_labels is None and unit_labels is None:
-        with np.errstate(over="ignore", invalid="ignore"):  # what the sums are looked at for
-            sums = matrix.sum(axis=1, dtype=np.float64, keepdims=True)
-        _check_finite(matrix, sums)
-        sample_labels = balanced_sample_labels(matrix, n_modules, seed)
-    search = _Search(matrix, n_modules, sample_labels, unit_labels)
+        points = principal_components(products, seed)
+        sample_labels = start_labels(points, "kmeans", n_modules, seed)
+    return descend(
+        products,
+        n_modules,
+        sample_labels,
+        unit_labels,
+        orders=orders,
+        max_rounds=max_rounds,
+        seed=seed,
+    )
+
+
+def descend(
+    products: Products,
+    n_modules: int,
+    sample_labels: _Labels | None,
+    unit_labels: _Labels | None = None,
+    *,
+    orders: tuple[_Orders | None, _Orders | None] = (None, None),
+    max_rounds: int,
+    seed: int,
+) -> IterDResult:
+    """IterD from given labels, which it may change; see ``iterd``.
+
+    Args:
+        products: The normalised matrix.
+        n_modules: K.
+        sample_labels: Start labels; None only where the units' are given.
+        unit_labels: Start labels; by default they follow the samples'.
+        orders: Visiting orders of the first rounds, units' and samples'.
+        max_rounds: Stop after so many rounds, or when nothing moved.
+        seed: Seeds the orders.
+
+    Returns:
+        Where it ended.
+    """
+    search = _Search(products, n_modules, sample_labels, unit_labels)
+    n_samples, n_units = products.shape
     generator = np.random.default_rng(seed)
     history: list[float] = []
     converged = False
@@ -123,31 +159,30 @@ class _Search:
 
     def __init__(
         self,
-        matrix: _Matrix,
+        products: Products,
         n_modules: int,
         sample_labels: _Labels | None,
         unit_labels: _Labels | None,
     ) -> None:
-        self._matrix = matrix
+        self._products = products
         self._n_modules = n_modules
         if sample_labels is None:
-            assert unit_labels is not None  # iterd() gives one of them
-            drive = _kernel.sample_sums(matrix, unit_labels, n_modules)
+            assert unit_labels is not None  # the caller gives one of them
+            drive = products.sample_sums(unit_labels, n_modules)
             sample_labels = strongest_labels(drive, unit_labels)
         self.sample_labels = sample_labels
-        self._of_units = _kernel.unit_sums(matrix, sample_labels, n_modules)
-        _check_finite(matrix, self._of_units)
+        self._of_units = products.unit_sums(sample_labels, n_modules)
         if unit_labels is None:
             unit_labels = strongest_labels(self._of_units, sample_labels)
         self.unit_labels = unit_labels
-        self._of_samples = _kernel.sample_sums(matrix, unit_labels, n_modules)
+        self._of_samples = products.sample_sums(unit_labels, n_modules)
 
     def sweep_units(self, order: _Labels) -> tuple[float, int]:
         """Visit every unit; returns L and how many moved."""
         before = self.unit_labels.copy()
         value, n_moved = self._sweep(self._of_units, self.unit_labels, order, self.sample_labels)
         moved = np.flatnonzero(before != self.unit_labels)
-        _kernel.shift_sample_sums(self._of_samples, self._matrix, moved, before, self.unit_labels)
+        self._products.shift_sample_sums(self._of_samples, moved, before, self.unit_labels)
         return value, n_moved
 
     def sweep_samples(self, order: _Labels) -> tuple[float, int]:
@@ -155,12 +190,12 @@ class _Search:
         before = self.sample_labels.copy()
         value, n_moved = self._sweep(self._of_samples, self.sample_labels, order, self.unit_labels)
         moved = np.flatnonzero(before != self.sample_labels)
-        _kernel.shift_unit_sums(self._of_units, self._matrix, moved, before, self.sample_labels)
+        self._products.shift_unit_sums(self._of_units, moved, before, self.sample_labels)
         return value, n_moved
 
     def objective(self) -> Objective:
         """The objective of the present labels, from the matrix afresh."""
-        of_units = _kernel.unit_sums(self._matrix, self.sample_labels, self._n_modules)
+        of_units = self._products.unit_sums(self.sample_labels, self._n_modules)
         own = of_units[np.arange(len(of_units)), self.unit_labels]
         counts = [
             np.bincount(labels, minlength=self._n_modules)
@@ -177,39 +212,18 @@ class _Search:
         return float(value), int(n_moved)
 
 
-def checked_matrix(matrix: Shaped[np.ndarray, "..."], n_modules: int) -> _Matrix:
-    """The matrix as contiguous float32 (or float64, if it is), checked for K modules.
+def check_n_modules(n_modules: int, shape: tuple[int, int]) -> None:
+    """Refuse a K that a matrix of this shape cannot be partitioned into.
 
     Raises:
-        ModulesError: If it has not two axes or K is out of range.
+        ModulesError: If K is below 2 or above the number of samples or units.
     """
-    if matrix.ndim != 2:
-        raise ModulesError(f"matrix should have 2 axes, samples x units; got {matrix.shape}.")
-    most = min(matrix.shape)
+    most = min(shape)
     if not 2 <= n_modules <= most:
         raise ModulesError(
             f"n_modules should lie between 2 and min(samples, units) = {most}; got {n_modules}. "
             "Ask for fewer modules, or collect more prompts."
         )
-    dtype = np.float64 if matrix.dtype == np.float64 else np.float32
-    return np.ascontiguousarray(matrix, dtype=dtype)
-
-
-def _check_finite(matrix: _Matrix, sums: _Sums) -> None:
-    """Refuse a matrix with a value that is not finite, which shows in any sums over it."""
-    if np.isfinite(sums).all():
-        return
-    bad = np.argwhere(~np.isfinite(matrix))
-    if len(bad):
-        sample, unit = bad[0]
-        raise ModulesError(
-            f"matrix should be finite; sample {sample}, unit {unit} is {matrix[sample, unit]}. "
-            "Drop that sample or that unit."
-        )
-    raise ModulesError(
-        f"matrix is too large to sum: its largest value is {np.abs(matrix).max():.3g}. Normalise "
-        "it first, as ActivationMatrix.zscore() does."
-    )
 
 
 def _checked_labels(

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.discovery import _kernel
 from tl_modules.discovery.discover import (
     discover,
     membership_scores,
@@ -14,6 +13,7 @@ from tl_modules.discovery.discover import (
     topic_scores,
 )
 from tl_modules.discovery.objective import objective
+from tl_modules.discovery.products import InMemory
 from tl_modules.errors import ModulesError
 from tl_modules.modules import BACKGROUND, ModuleSet
 
@@ -54,21 +54,22 @@ def set_aside_background(
             f"{len(modules.background)} units of these modules were set aside already. Pass the "
             "modules as discovered."
         )
-    scored, matrix = scored_matrix(acts, modules.n_modules)
+    scored, products = scored_matrix(acts, modules.n_modules)
+    matrix = products.matrix
     null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))
     chance = discover(null, modules.n_modules, seed=seed)
     assert chance.unit_scores is not None  # discover() always sets them
     threshold = float(np.quantile(chance.unit_scores, quantile))
-    sums = _kernel.unit_sums(matrix, np.asarray(modules.sample_labels), modules.n_modules)
+    sums = products.unit_sums(np.asarray(modules.sample_labels), modules.n_modules)
     scores = membership_scores(sums, modules.sample_labels, modules.unit_labels)
     kept = scores > threshold
     partition = (modules.sample_labels, modules.unit_labels[kept], modules.n_modules)
-    inside = np.ascontiguousarray(matrix[:, kept])
+    inside = InMemory(matrix[:, kept])
     labels: Int[np.ndarray, " units"] = np.where(kept, modules.unit_labels, BACKGROUND)
     return replace(
         modules,
         unit_labels=labels,
-        objective=objective(inside, *partition),
+        objective=objective(inside.matrix, *partition),
         sample_scores=topic_scores(inside, *partition),
         unit_scores=scores,
     )

@@ -1,17 +1,17 @@
 """Iterated local search: kick a converged partition, let IterD converge again, keep the better."""
 
 import numpy as np
-from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.discovery.iterd import IterDResult, iterd
+from tl_modules.discovery.iterd import IterDResult, descend
+from tl_modules.discovery.products import Products
 
 KICKED = 0.15
 """Share of the samples that a kick gives random labels."""
 
 
 def improve(
-    matrix: Float[np.ndarray, "samples units"],
+    products: Products,
     n_modules: int,
     start: IterDResult,
     *,
@@ -28,7 +28,7 @@ def improve(
     of one restart; ``benchmarks/search.py`` compares both at equal time.
 
     Args:
-        matrix: Normalised activations.
+        products: The normalised matrix.
         n_modules: K.
         start: Where to begin.
         n_kicks: How many trials.
@@ -45,10 +45,10 @@ def improve(
         labels = best.sample_labels.copy()
         kicked = generator.random(len(labels)) < KICKED
         labels[kicked] = generator.integers(n_modules, size=int(kicked.sum()))
-        trial = iterd(
-            matrix,
+        trial = descend(
+            products,
             n_modules,
-            sample_labels=labels,
+            labels,
             max_rounds=max_rounds,
             seed=int(generator.integers(2**31)),
         )

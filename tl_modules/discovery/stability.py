@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import ZScore
-from tl_modules.discovery import _kernel
-from tl_modules.discovery.iterd import IterDResult, checked_matrix, iterd
+from tl_modules.discovery.iterd import IterDResult, iterd
 from tl_modules.discovery.objective import objective
+from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.start import strongest_labels
 from tl_modules.errors import ModulesError, check_at_least
 
@@ -65,15 +65,12 @@ def stability(
             bar.update()
             return iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
 
-        whole = checked_matrix(acts.zscore().values, n_modules)
+        whole = acts.zscore().values
         fits = [fit(whole, seed + number) for number in range(n_seeds)]
         rows += [_agreement("seeds", one, other) for one, other in combinations(fits, 2)]
         for kind, first, second in _halves(acts.values, n_halves, seed):
             scaler = ZScore.fit(first)
-            matrices = [
-                checked_matrix(values, n_modules)
-                for values in (scaler.apply(first), ZScore.fit(second).apply(second))
-            ]
+            matrices = (scaler.apply(first), ZScore.fit(second).apply(second))
             one, other = (fit(matrix, seed) for matrix in matrices)
             held_out = _held_out(scaler.apply(second), one.unit_labels, n_modules)
             rows.append(_agreement(kind, one, other) | {"held_out_L": held_out})
@@ -128,5 +125,5 @@ def _agreement(kind: str, one: IterDResult, other: IterDResult) -> dict[str, obj
 
 def _held_out(matrix: _Matrix, unit_labels: Int[np.ndarray, " units"], n_modules: int) -> float:
     """L of new samples under fixed unit labels."""
-    drive = _kernel.sample_sums(np.ascontiguousarray(matrix), unit_labels, n_modules)
+    drive = InMemory(matrix).sample_sums(unit_labels, n_modules)
     return objective(matrix, strongest_labels(drive, unit_labels), unit_labels, n_modules).L

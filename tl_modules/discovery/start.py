@@ -1,7 +1,9 @@
-"""Where IterD starts: balanced k-means labels of the samples, and labels that follow others."""
+"""Where IterD starts: labels of the samples, and labels that follow others."""
 
 import numpy as np
 from jaxtyping import Float, Int
+
+from tl_modules.discovery.products import Products
 
 N_COMPONENTS = 16
 """The paper's number of principal components."""
@@ -9,38 +11,81 @@ N_COMPONENTS = 16
 N_RESTARTS = 10
 """Restarts of the balanced k-means."""
 
+START_KINDS = ("kmeans", "random", "spectral")
+"""Balanced k-means (the paper's), balanced random labels, spectral clustering of the samples."""
 
-def balanced_sample_labels(
-    matrix: Float[np.ndarray, "samples units"], n_modules: int, seed: int
-) -> Int[np.ndarray, " samples"]:
-    """Group the samples into clusters of equal size (differing by one at most).
+_Points = Float[np.ndarray, "samples components"]
 
-    PCA to 16 dimensions, then k-means whose clusters hold ``floor(N/K)`` to ``ceil(N/K)`` samples
-    (Bradley, Bennett & Demiriz 2000), the best of 10 restarts.
+
+def principal_components(products: Products, seed: int) -> _Points:
+    """The samples' coordinates on the first 16 principal components, which starts are made from.
 
     Args:
-        matrix: Normalised activations.
+        products: The normalised matrix.
+        seed: Seeds the randomised PCA of a large matrix.
+
+    Returns:
+        Float64, shape ``[samples, at most 16]``.
+    """
+    n_components = min(N_COMPONENTS, *products.shape)
+    return products.principal_components(n_components, seed).astype(np.float64)
+
+
+def start_labels(
+    points: _Points, kind: str, n_modules: int, seed: int
+) -> Int[np.ndarray, " samples"]:
+    """Labels of the samples to start from.
+
+    Args:
+        points: The samples' principal components.
+        kind: One of ``START_KINDS``. ``"kmeans"`` is k-means whose clusters hold ``floor(N/K)`` to
+            ``ceil(N/K)`` samples (Bradley, Bennett & Demiriz 2000), the best of 10 restarts.
         n_modules: K.
-        seed: Seeds both.
+        seed: Seeds the clustering.
 
     Returns:
         Each sample's cluster.
     """
-    # Slow to import, and only a fit needs them.
-    from k_means_constrained import KMeansConstrained
-    from sklearn.decomposition import PCA
+    if kind == "random":
+        order = np.random.default_rng(seed).permutation(len(points))
+        return (order % n_modules).astype(np.int64)
+    find = _balanced_kmeans if kind == "kmeans" else spectral_labels
+    return find(points, n_modules, seed)
 
-    n_samples = len(matrix)
-    components = PCA(n_components=min(N_COMPONENTS, *matrix.shape), random_state=seed)
-    clusters = KMeansConstrained(
+
+def _balanced_kmeans(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
+    from k_means_constrained import KMeansConstrained  # slow to import, and only a fit needs it
+
+    clustering = KMeansConstrained(
         n_clusters=n_modules,
-        size_min=n_samples // n_modules,
-        size_max=-(-n_samples // n_modules),
+        size_min=len(points) // n_modules,
+        size_max=-(-len(points) // n_modules),
         n_init=N_RESTARTS,
         random_state=seed,
     )
-    points = components.fit_transform(matrix).astype(np.float64)
-    return np.asarray(clusters.fit(points).labels_, dtype=np.int64)
+    return np.asarray(clustering.fit(points).labels_, dtype=np.int64)
+
+
+def spectral_labels(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
+    """Spectral clustering under a Gaussian kernel as wide as the data (scikit-learn's "scale").
+
+    Args:
+        points: What to cluster.
+        n_modules: K.
+        seed: Seeds the clustering.
+
+    Returns:
+        Each point's cluster.
+    """
+    # Slow to import, and only a fit needs them.
+    from sklearn.cluster import SpectralClustering
+    from sklearn.metrics.pairwise import rbf_kernel
+
+    gamma = 1.0 / (points.shape[1] * float(points.var()) or 1.0)
+    # Computed here: fit() warns of a square array of points as if it held affinities.
+    clustering = SpectralClustering(n_modules, affinity="precomputed", random_state=seed)
+    affinities = rbf_kernel(points, gamma=gamma)
+    return np.asarray(clustering.fit(affinities).labels_, dtype=np.int64)
 
 
 def strongest_labels(

@@ -6,14 +6,15 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules import cli
+from tl_modules.commands import demo
 
 
 @pytest.fixture
 def small_demo(model, prompts, monkeypatch):
     """The demo on the tiny model and its prompts."""
-    monkeypatch.setattr(cli, "load_demo_model", lambda: model)
-    monkeypatch.setattr(cli, "load_prompts", lambda: prompts)
-    monkeypatch.setattr(cli, "HELD_OUT", 2)
+    monkeypatch.setattr(demo, "load_demo_model", lambda: model)
+    monkeypatch.setattr(demo, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(demo, "HELD_OUT", 2)
 
 
 def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, capsys):

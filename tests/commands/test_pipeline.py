@@ -1,0 +1,168 @@
+"""collect, discover and evaluate, one after the other, as a user types them."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+from tl_modules import cli
+from tl_modules.commands import collect
+
+
+@pytest.fixture
+def prompt_file(prompts, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(prompts.to_json(orient="records", lines=True))
+    return path
+
+
+@pytest.fixture
+def saved(model, prompt_file, tmp_path, monkeypatch):
+    """Activations that ``collect`` wrote, of the tiny model."""
+    monkeypatch.setattr(collect, "load_model", lambda name: {"tiny": model}[name])
+    out = tmp_path / "new" / "acts.safetensors"
+    words = ["collect", "--model", "tiny", "--prompts", str(prompt_file), "--out", str(out)]
+    assert cli.main([*words, "--max-tokens", "12", "--no-progress"]) == 0
+    return out
+
+
+def test_collect_writes_what_the_library_collects(saved, model, prompts):
+    acts = tlm.ActivationMatrix.load(saved)
+    expected = tlm.collect(model, prompts, max_tokens=12, progress=False)
+    assert acts.values.tolist() == expected.values.tolist()
+    assert acts.samples["category"].tolist() == prompts["category"].tolist()
+
+
+def test_discover_writes_what_the_library_discovers(saved, tmp_path, capsys):
+    out = tmp_path / "modules" / "found.safetensors"
+    words = ["discover", str(saved), "--out", str(out), "-k", "3", "--n-starts", "3"]
+    assert cli.main([*words, "--n-kicks", "4", "--seed", "5", "--no-progress"]) == 0
+    found = tlm.ModuleSet.load(out)
+    acts = tlm.ActivationMatrix.load(saved)
+    expected = tlm.discover(acts, 3, seed=5, n_starts=3, n_kicks=4)
+    assert found.unit_labels.tolist() == expected.unit_labels.tolist()
+    assert found.starts.equals(expected.starts)
+    printed = capsys.readouterr().out
+    assert "spectral" in printed
+    assert "category_share" in printed
+
+
+def test_discover_reads_a_store(saved, tmp_path):
+    acts = tlm.ActivationMatrix.load(saved)
+    with tlm.ActivationStore.create(tmp_path / "store", acts.units) as writer:
+        writer.add(acts.values, acts.samples)
+    out = tmp_path / "found.safetensors"
+    words = ["discover", str(tmp_path / "store"), "--out", str(out), "-k", "3", "--no-progress"]
+    assert cli.main(words) == 0
+    assert tlm.ModuleSet.load(out).n_modules == 3
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_evaluate_writes_one_table_of_every_method(
+    from_file, saved, prompt_file, model, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "table"
+    words = ["evaluate", "--out", str(out), "-k", "2", "3", "--n-seeds", "2", "--no-progress"]
+    source = ["--acts", str(saved)]
+    if not from_file:
+        monkeypatch.setattr(collect, "load_model", lambda _: model)
+        source = ["--prompts", str(prompt_file), "--max-tokens", "12"]
+    methods = ["iterd", "kmeans", "agglomerative"]
+    assert cli.main([*words, *source, "--methods", *methods]) == 0
+    table = pd.read_csv(out / "evaluation.csv")
+    runs = pd.read_csv(out / "runs.csv")
+    assert table["method"].tolist() == methods * 2
+    assert table["n_modules"].tolist() == [2] * 3 + [3] * 3
+    assert len(runs) == 12
+    own = runs[(runs["method"] == "kmeans") & (runs["n_modules"] == 3)]["B"]
+    row = table[(table["method"] == "kmeans") & (table["n_modules"] == 3)].iloc[0]
+    assert row["B_mean"] == pytest.approx(own.mean())
+    assert np.isfinite(table["seconds_mean"]).all()
+    printed = capsys.readouterr().out
+    assert "12 prompts to discover on, 4 held out" in printed
+    assert f"{row['xi_mean']:.3f}" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["collect", "--prompts", "nowhere.jsonl"], "Cannot read the prompts 'nowhere.jsonl'"),
+        (["collect", "--max-tokens", "0"], "max_tokens should be at least 1; got 0"),
+        (["collect", "--batch-size", "0"], "batch_size should be at least 1; got 0"),
+        (["discover", "nowhere"], "There is no file 'nowhere'"),
+        (["evaluate", "--methods", "guess"], "methods should be one of 'iterd'"),
+        (["evaluate", "-k", "1"], "n_modules should be at least 2; got 1"),
+        (["evaluate", "--seed", "-1"], "seed should lie between"),
+        (["evaluate", "--n-seeds", "0"], "n_seeds should be at least 1; got 0"),
+    ],
+)
+def test_refusals_come_before_the_model_loads(words, message, tmp_path, monkeypatch, capsys):
+    def load(name):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(collect, "load_model", load)
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "should hold at least one prompt; it is empty"),
+        ('{"prompt": "a"}\nnot json', "Line 2 of .* is no JSON"),
+        ('{"text": "a"}', "Line 1 of .* should be an object with a text 'prompt'"),
+        ('{"prompt": 3}', "should be an object with a text 'prompt'"),
+        ("[1, 2]", "should be an object with a text 'prompt'"),
+    ],
+)
+def test_broken_prompt_files_are_refused(text, message, tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(text)
+    with pytest.raises(tlm.ModulesError, match=message):
+        collect.read_prompts(str(path))
+
+
+def test_prompts_keep_every_column(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "a\u2028b", "category": "x", "source": "y"}, ensure_ascii=False)
+        + "\r\n\n",
+        encoding="utf-8",
+        newline="",
+    )
+    frame = collect.read_prompts(str(path))
+    assert frame.to_dict("records") == [{"prompt": "a\u2028b", "category": "x", "source": "y"}]
+
+
+def test_the_projects_own_corpora_go_by_name():
+    assert set(collect.read_prompts("recall").columns) >= {"prompt", "answer"}
+
+
+@pytest.mark.slow
+def test_any_model_folder_can_be_collected_from(tmp_path, prompts):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tests.conftest import word_tokenizer
+
+    tokenizer = word_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(prompts.to_json(orient="records", lines=True))
+    out = tmp_path / "acts.safetensors"
+    words = ["collect", "--model", str(tmp_path / "llama"), "--prompts", str(file)]
+    assert cli.main([*words, "--out", str(out), "--no-progress"]) == 0
+    assert tlm.ActivationMatrix.load(out).values.shape == (len(prompts), 48)
+    (tmp_path / "empty").mkdir()
+    words = ["collect", "--model", str(tmp_path / "empty"), "--out", str(out)]
+    assert cli.main(words) == 1

@@ -1,0 +1,122 @@
+"""A store streamed from disk gives what the same matrix gives in memory."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+import tl_modules as tlm
+from tests.planted import planted_matrix
+from tl_modules.discovery import products
+from tl_modules.discovery.products import InMemory, Streamed
+
+
+def stored(path, values, **options):
+    units = tlm.Units.anonymous(values.shape[1])
+    writer = tlm.ActivationStore.create(path, units, **options)
+    writer.add(values)
+    return writer.close()
+
+
+@pytest.fixture(scope="module", params=["float16", "bfloat16"])
+def pair(request, tmp_path_factory):
+    """The same raw activations in chunks of 7 samples, and in memory."""
+    generator = np.random.default_rng(0)
+    # More units than two blocks of columns hold.
+    values = generator.gamma(1.0, size=(40, 9001)).astype(np.float32)
+    folder = tmp_path_factory.mktemp("store") / "acts"
+    store = stored(folder, values, samples_per_chunk=7, dtype=request.param)
+    return Streamed(store, store.fit_zscore()), InMemory(store.matrix().zscore().values)
+
+
+def test_sums_over_labels_agree(pair):
+    streamed, in_memory = pair
+    generator = np.random.default_rng(1)
+    samples, units = generator.integers(5, size=40), generator.integers(5, size=9001)
+    for one, other in (
+        (streamed.unit_sums(samples, 5), in_memory.unit_sums(samples, 5)),
+        (streamed.sample_sums(units, 5), in_memory.sample_sums(units, 5)),
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.6])
+def test_sums_brought_up_to_date_are_the_sums_anew(pair, share):
+    streamed, _ = pair
+    generator = np.random.default_rng(2)
+    for length, sums, shift in (
+        (40, streamed.unit_sums, streamed.shift_unit_sums),
+        (9001, streamed.sample_sums, streamed.shift_sample_sums),
+    ):
+        before = generator.integers(5, size=length)
+        after = before.copy()
+        after[: int(share * length)] = generator.integers(5, size=int(share * length))
+        generator.shuffle(after)
+        if not share:
+            after = before.copy()
+        shifted = sums(before, 5)
+        shift(shifted, np.flatnonzero(before != after), before, after)
+        np.testing.assert_allclose(shifted, sums(after, 5), rtol=1e-9, atol=1e-7)
+
+
+def test_principal_components_agree(tmp_path, monkeypatch):
+    monkeypatch.setattr(products, "_TILE_BYTES", 4 * 300 * 7)  # several tiles a chunk
+    values = planted_matrix(60, 300, 4, seed=0, strength=2.0)[0] + 10
+    store = stored(tmp_path / "acts", values.astype(np.float32), samples_per_chunk=16)
+    exact = InMemory(store.matrix().zscore().values).principal_components(3, 0)
+    found = Streamed(store, store.fit_zscore()).principal_components(3, 0)
+    np.testing.assert_allclose(np.abs(found), np.abs(exact), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_planted_modules_are_found_in_a_store(dtype, tmp_path):
+    values, samples, units = planted_matrix(60, 400, 4, seed=0, strength=1.5)
+    values = np.float32(values + 10)
+    store = stored(tmp_path / "acts", values, samples_per_chunk=16, dtype=dtype)
+    found = tlm.discover(store, 4)
+    assert adjusted_rand_score(units, found.unit_labels) > 0.98
+    assert adjusted_rand_score(samples, found.sample_labels) == 1
+    exact = tlm.discover(tlm.ActivationMatrix.from_arrays(values), 4)
+    assert pytest.approx(exact.objective.L, rel=1e-3) == found.objective.L
+    scores = [modules.unit_scores for modules in (found, exact)]
+    assert np.corrcoef(*scores)[0, 1] > 0.999
+    np.testing.assert_allclose(found.unit_center, exact.unit_center, rtol=2e-3)
+
+
+def test_16_bits_change_a_partitions_l_by_less_than_a_thousandth(acts, tmp_path):
+    with tlm.ActivationStore.create(tmp_path / "acts", acts.units) as writer:
+        writer.add(acts.values, acts.samples)
+    kept = tlm.ActivationStore(tmp_path / "acts").matrix()
+    start = np.arange(len(acts.samples)) % 3
+    exact, halved = (tlm.iterd(m.zscore().values, 3, sample_labels=start) for m in (acts, kept))
+    assert pytest.approx(exact.objective.L, rel=1e-3) == halved.objective.L
+
+
+def test_the_matrix_is_never_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(products, "_TILE_BYTES", 2**18)
+    values = np.random.default_rng(0).gamma(1.0, size=(1500, 3000)).astype(np.float32)
+    store = stored(tmp_path / "acts", values, samples_per_chunk=100)
+    n_bytes = values.nbytes
+    del values
+    tracemalloc.start()
+    try:
+        tlm.discover(store, 2, max_rounds=3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < n_bytes / 4
+
+
+def test_starts_and_kicks_work_on_a_store(tmp_path):
+    values = np.float32(planted_matrix(60, 160, 4, seed=0, strength=0.8)[0] + 10)
+    store = stored(tmp_path / "acts", values, samples_per_chunk=16)
+    one, more = (tlm.discover(store, 4, n_starts=n, n_kicks=3 * n - 3) for n in (1, 3))
+    assert more.objective.L >= one.objective.L
+    assert len(more.starts) == 3
+
+
+def test_k_is_checked_before_the_store_is_read(tmp_path):
+    store = stored(tmp_path / "acts", np.ones((3, 4), dtype=np.float32))
+    with pytest.raises(tlm.ModulesError, match="= 3; got 4"):
+        tlm.discover(store, 4)

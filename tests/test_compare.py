@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+import tl_modules as tlm
+from tests.test_evaluate import labelled
+from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
+from tl_modules.resources import PeakMemory
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return compare_methods(labelled(0), labelled(1), (3, 4), n_seeds=2, progress=False)
+
+
+def test_there_is_a_row_for_every_method_k_and_seed(runs):
+    assert len(runs) == len(METHODS) * 2 * 2
+    assert not runs.duplicated(["method", "n_modules", "seed"]).any()
+    assert set(runs["seed"]) == {0, 1}
+    assert runs.notna().all(axis=None)
+
+
+def test_planted_categories_are_found_by_iterd(runs):
+    best = runs[(runs["method"] == "iterd") & (runs["n_modules"] == 4)]
+    assert (best[["ari", "nmi", "svc_accuracy", "lr_macro_f1"]] > 0.95).all(axis=None)
+
+
+def test_each_row_is_what_the_single_calls_give(runs):
+    row = runs.set_index(["method", "n_modules", "seed"]).loc[("kmeans", 3, 1)]
+    train, test = labelled(0), labelled(1)
+    modules = tlm.discover_baseline(train, "kmeans", 3, seed=1)
+    assert row[["L", "xi", "B"]].to_dict() == vars(modules.objective)
+    found = tlm.probe(modules, train, test, "lr")
+    assert (row["lr_accuracy"], row["lr_macro_f1"]) == (found.accuracy, found.macro_f1)
+
+
+def test_no_method_that_searches_longer_ends_lower(runs):
+    best = runs.pivot(index=["n_modules", "seed"], columns="method", values="L")
+    assert (best["iterd_kicks"] >= best["iterd"]).all()
+
+
+def test_the_summary_is_mean_and_deviation_over_seeds(runs):
+    table = summarise(runs)
+    own = runs[(runs["method"] == "spectral") & (runs["n_modules"] == 3)]["L"]
+    assert table.loc[(3, "spectral"), ("L", "mean")] == pytest.approx(own.mean())
+    assert table.loc[(3, "spectral"), ("L", "std")] == pytest.approx(own.std())
+    assert table.index.get_level_values("method")[: len(METHODS)].tolist() == list(METHODS)
+
+
+def test_a_fifth_of_every_category_is_held_out():
+    acts = labelled(0)  # 15 samples of each of 4 categories
+    train, test = split_by_category(acts, seed=3)
+    assert test.samples["category"].value_counts().tolist() == [3] * 4
+    assert train.samples["category"].value_counts().tolist() == [12] * 4
+    rows = {row.tobytes() for row in acts.values}
+    parts = [{row.tobytes() for row in part.values} for part in (train, test)]
+    assert parts[0] | parts[1] == rows
+    assert not parts[0] & parts[1]
+    again = split_by_category(acts, seed=3)[1]
+    assert again.samples.equals(test.samples)
+    assert not np.array_equal(split_by_category(acts, seed=4)[1].values, test.values)
+
+
+def test_what_cannot_be_compared_or_split_is_refused():
+    train, test = labelled(0), labelled(1)
+    with pytest.raises(tlm.ModulesError, match="methods should be one of 'iterd'"):
+        compare_methods(train, test, (3,), methods=["guess"])
+    with pytest.raises(tlm.ModulesError, match="n_modules should lie between 2 and 60; got 61"):
+        compare_methods(train, test, (3, 61))
+    with pytest.raises(tlm.ModulesError, match="n_seeds should be at least 1; got 0"):
+        compare_methods(train, test, (3,), n_seeds=0)
+    with pytest.raises(tlm.ModulesError, match="train should be raw activations"):
+        compare_methods(train.zscore(), test, (3,))
+    bare = tlm.ActivationMatrix.from_arrays(train.values)
+    with pytest.raises(tlm.ModulesError, match="test should have a category"):
+        compare_methods(train, bare, (3,))
+    with pytest.raises(tlm.ModulesError, match="test_share should lie between 0 and 1; got 1"):
+        split_by_category(train, test_share=1.0)
+    lone = train.samples.assign(category=["rare", *["common"] * 59])
+    with pytest.raises(tlm.ModulesError, match="'rare' should have at least 2 samples"):
+        split_by_category(tlm.ActivationMatrix.from_arrays(train.values, samples=lone))
+
+
+def test_peak_memory_is_what_a_block_took_at_most():
+    with PeakMemory() as peak:
+        block = np.ones(50_000_000 // 8)
+        del block
+        kept = np.ones(10_000_000 // 8)
+    assert 45e6 < peak.bytes < 80e6
+    assert kept.nbytes == 10_000_000

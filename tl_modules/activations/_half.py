@@ -1,0 +1,114 @@
+"""16-bit floats in compiled code: numba reads neither float16 nor bfloat16 on a CPU.
+
+Both are the upper bits of a float32 after a shift; float16's narrower exponent is put right by
+one exact multiplication, which also covers subnormal numbers.
+"""
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float, UInt16
+from numba import njit, prange
+
+COLUMN_BLOCK = 4096
+"""Columns decoded at a time: 16 KB of float32, which stays in a core's first cache."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """How one of the two formats turns into float32."""
+
+    name: str
+    shift: np.uint32
+    scale: np.float32
+    largest: float
+
+
+FLOAT16 = Half("float16", np.uint32(13), np.float32(2.0**112), 65504.0)
+BFLOAT16 = Half("bfloat16", np.uint32(16), np.float32(1.0), 3.3895313892515355e38)
+FORMATS = {half.name: half for half in (FLOAT16, BFLOAT16)}
+
+
+def encode(values: Float[np.ndarray, "rows units"], half: Half) -> UInt16[np.ndarray, "rows units"]:
+    """Float32 values as 16 bits, rounded to the nearest (ties to even)."""
+    if half is FLOAT16:
+        with np.errstate(over="ignore"):  # the caller has compared with ``largest``
+            return values.astype(np.float16).view(np.uint16)
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return (rounded >> np.uint32(16)).astype(np.uint16)
+
+
+@no_type_check
+@njit(cache=True, nogil=True)
+def decode(halves, shift, scale, out):
+    """16-bit values as float32, into ``out``. Two loops, each of which compiles to SIMD code."""
+    bits = out.view(np.uint32)
+    for j in range(halves.shape[0]):
+        value = np.uint32(halves[j])
+        bits[j] = ((value & np.uint32(0x7FFF)) << shift) | (
+            (value & np.uint32(0x8000)) << np.uint32(16)
+        )
+    for j in range(halves.shape[0]):
+        out[j] *= scale
+
+
+@no_type_check
+@njit(parallel=True, cache=True)
+def decode_rows(chunk, normal, out):
+    """A chunk's rows as float32 ``(value - mean) * inverse``, into ``out``."""
+    shift, scale, mean, inverse = normal
+    n_rows, n_units = chunk.shape
+    for i in prange(n_rows):
+        for start in range(0, n_units, COLUMN_BLOCK):
+            stop = min(start + COLUMN_BLOCK, n_units)
+            row = out[i, start:stop]
+            decode(chunk[i, start:stop], shift, scale, row)
+            standardise(row, mean[start:stop], inverse[start:stop])
+
+
+@no_type_check
+@njit(cache=True, nogil=True)
+def standardise(row, mean, inverse):
+    """``(row - mean) * inverse``, in place."""
+    for j in range(row.shape[0]):
+        row[j] = (row[j] - mean[j]) * inverse[j]
+
+
+@no_type_check
+@njit(parallel=True, cache=True)
+def add_moments(chunk, shift, scale, n_before, mean, squares):
+    """Merge a chunk into running means and sums of squared deviations, in place.
+
+    Chan, Golub & LeVeque's (1983) pairwise update of Welford's method, in float64.
+
+    Args:
+        chunk: 16-bit values, ``[rows, units]``.
+        shift: Of the format.
+        scale: Of the format.
+        n_before: Rows merged already.
+        mean: ``[units]``.
+        squares: ``[units]``: sums of squared deviations from the mean.
+    """
+    n_rows, n_units = chunk.shape
+    for block in prange((n_units + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
+        start = block * COLUMN_BLOCK
+        stop = min(start + COLUMN_BLOCK, n_units)
+        row = np.empty(stop - start, dtype=np.float32)
+        own_mean = np.zeros(stop - start)
+        own_squares = np.zeros(stop - start)
+        for i in range(n_rows):
+            decode(chunk[i, start:stop], shift, scale, row)
+            for j in range(stop - start):
+                own_mean[j] += row[j]
+        own_mean /= n_rows
+        for i in range(n_rows):
+            decode(chunk[i, start:stop], shift, scale, row)
+            for j in range(stop - start):
+                own_squares[j] += (row[j] - own_mean[j]) ** 2
+        total = n_before + n_rows
+        for j in range(stop - start):
+            gap = own_mean[j] - mean[start + j]
+            mean[start + j] += gap * n_rows / total
+            squares[start + j] += own_squares[j] + gap * gap * n_before * n_rows / total

@@ -1,0 +1,399 @@
+"""An activation matrix on disk, in chunks of samples: for matrices larger than memory."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, UInt16
+
+from tl_modules import files
+from tl_modules.activations import _half
+from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
+from tl_modules.activations.normalise import MIN_STD, ZScore
+from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.units import Units
+
+DTYPES = tuple(_half.FORMATS)
+
+_FILE_KIND = "ActivationStore"
+_MANIFEST = "store.safetensors"
+_CHUNK_BYTES = 128 * 1024**2
+
+_Halves = UInt16[np.ndarray, "rows units"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One file of a store."""
+
+    name: str
+    """Its name in the store's folder."""
+
+    n_rows: int
+    """Samples in it."""
+
+    sha256: str
+    """Of its values' bytes."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Described:
+    """What a store's list of chunks says."""
+
+    units: Units
+    samples: pd.DataFrame
+    model_name: str
+    dtype: str
+    chunks: tuple[Chunk, ...]
+    unit_means: np.ndarray | None
+
+    @staticmethod
+    def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "_Described":
+        check_choice("dtype", header["dtype"], DTYPES)
+        return _Described(
+            Units.from_dict(header["units"]),
+            frame_from_json(header["samples"]),
+            str(header["model_name"]),
+            header["dtype"],
+            tuple(Chunk(**chunk) for chunk in header["chunks"]),
+            arrays.get("unit_means"),
+        )
+
+
+class ActivationStore:
+    """Raw activations in a folder of 16-bit chunks, read as memory maps, never as a whole.
+
+    ``discover`` takes a store in the place of an ``ActivationMatrix``: it streams over the chunks
+    for the z-score, the principal components and the sums, and keeps only what has one number a
+    unit and module. float16 has 11 significant bits and ends at 65,504; bfloat16 has 8 and reaches
+    as far as float32.
+
+    Example::
+
+        with ActivationStore.create("acts", units) as writer:
+            for values, samples in batches:
+                writer.add(values, samples)
+        modules = tlm.discover(ActivationStore("acts"), n_modules=20)
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a store.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            ModulesError: If there is no whole store there: its list of chunks is missing or
+                altered, or a chunk is missing or has another size than listed.
+        """
+        self.path = Path(path)
+        if not (self.path / _MANIFEST).is_file():
+            raise ModulesError(
+                f"There is no finished activation store in {str(path)!r}: {_MANIFEST} is missing. "
+                "Check the path; if writing was interrupted, write the store anew."
+            )
+
+        described = files.read(self.path / _MANIFEST, _FILE_KIND, _Described.build)
+        self.units = described.units
+        self.samples = described.samples
+        self.model_name = described.model_name
+        self.dtype = described.dtype
+        self.unit_means = described.unit_means
+        self.chunks = described.chunks
+        if sum(chunk.n_rows for chunk in self.chunks) != len(self.samples):
+            raise ModulesError(f"{str(path)!r} lists other samples than chunks. Write it anew.")
+        for number in range(len(self.chunks)):
+            self.read_chunk(number)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        units: Units,
+        *,
+        dtype: str = "float16",
+        samples_per_chunk: int | None = None,
+        model_name: str = "unknown",
+    ) -> "StoreWriter":
+        """Begin a new store.
+
+        Args:
+            path: The folder, new or empty.
+            units: What the columns are: whole hook points.
+            dtype: ``"float16"`` or ``"bfloat16"``.
+            samples_per_chunk: By default as many as make 128 MB.
+            model_name: The model that the activations come from.
+
+        Returns:
+            A writer; the store exists once the writer is closed.
+
+        Raises:
+            ModulesError: If the folder holds something already or cannot be made, or an option
+                cannot be.
+        """
+        return StoreWriter(
+            path, units, dtype=dtype, samples_per_chunk=samples_per_chunk, model_name=model_name
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and units."""
+        return len(self.samples), len(self.units)
+
+    @property
+    def half(self) -> _half.Half:
+        """How the 16 bits are read."""
+        return _half.FORMATS[self.dtype]
+
+    def read_chunk(self, number: int) -> _Halves:
+        """A chunk's 16-bit values as a memory map.
+
+        Raises:
+            ModulesError: If the file is missing or has another shape than listed.
+        """
+        chunk = self.chunks[number]
+        path = self.path / Path(chunk.name).name
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ModulesError(f"Cannot read chunk {str(path)!r}: {error}. {_REMEDY}") from error
+        shape = (chunk.n_rows, len(self.units))
+        if values.shape != shape or values.dtype.itemsize != 2 or not values.flags.c_contiguous:
+            raise ModulesError(
+                f"Chunk {str(path)!r} should hold {shape} values of 16 bits; it holds "
+                f"{values.shape} of {values.dtype}. {_REMEDY}"
+            )
+        return values.view(np.uint16)
+
+    def iter_chunks(self) -> Iterator[tuple[int, _Halves]]:
+        """Each chunk's first row and its 16-bit values; the next one is read ahead meanwhile."""
+        start = 0
+        for number, chunk in enumerate(self.chunks):
+            if number + 1 < len(self.chunks):
+                _read_ahead(self.path / self.chunks[number + 1].name)
+            yield start, self.read_chunk(number)
+            start += chunk.n_rows
+
+    def fit_zscore(self) -> ZScore:
+        """Each unit's mean and standard deviation, in one pass over the chunks.
+
+        Raises:
+            ModulesError: If there are fewer than two samples.
+        """
+        n_samples, n_units = self.shape
+        if n_samples < 2:
+            raise ModulesError(
+                f"A z-score needs at least 2 samples; got {n_samples}. Collect more prompts."
+            )
+        mean, squares = np.zeros(n_units), np.zeros(n_units)
+        for start, halves in self.iter_chunks():
+            _half.add_moments(halves, self.half.shift, self.half.scale, start, mean, squares)
+        std = np.sqrt(squares / (n_samples - 1))
+        return ZScore(mean, np.where(std < MIN_STD, 1.0, std))
+
+    def matrix(
+        self, rows: Int[np.ndarray, " _rows"] | Sequence[int] | None = None
+    ) -> ActivationMatrix:
+        """Some samples, or all, as an ``ActivationMatrix`` in memory.
+
+        Args:
+            rows: Which samples, in which order; all by default.
+
+        Returns:
+            The matrix, float32.
+
+        Raises:
+            ModulesError: If there is no such sample.
+        """
+        n_samples, n_units = self.shape
+        chosen = checked_rows(np.arange(n_samples) if rows is None else rows, n_samples)
+        values = np.empty((len(chosen), n_units), dtype=np.float32)
+        shift, scale = self.half.shift, self.half.scale
+        for start, halves in self.iter_chunks():
+            inside = (chosen >= start) & (chosen < start + len(halves))
+            for place in np.flatnonzero(inside):
+                _half.decode(halves[chosen[place] - start], shift, scale, values[place])
+        return ActivationMatrix(
+            values,
+            self.units,
+            self.samples.iloc[chosen].reset_index(drop=True),
+            self.unit_means,
+            self.model_name,
+        )
+
+    def verify(self) -> None:
+        """Compare every chunk with its checksum; reads the whole store.
+
+        Raises:
+            ModulesError: If one was altered.
+        """
+        for chunk, (_, halves) in zip(self.chunks, self.iter_chunks(), strict=True):
+            if hashlib.sha256(halves.data).hexdigest() != chunk.sha256:
+                raise ModulesError(
+                    f"Chunk {chunk.name!r} of {str(self.path)!r} was altered: its checksum does "
+                    f"not match. {_REMEDY}"
+                )
+
+    def __repr__(self) -> str:
+        """One line."""
+        n_samples, n_units = self.shape
+        return (
+            f"ActivationStore({n_samples:,} samples x {n_units:,} units of {self.model_name}, "
+            f"{self.dtype}, {len(self.chunks)} chunks in {str(self.path)!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: its size and its first samples."""
+        return html_table(repr(self), self.samples.head(5))
+
+
+class StoreWriter:
+    """Writes a store chunk by chunk; see ``ActivationStore.create``."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        units: Units,
+        *,
+        dtype: str = "float16",
+        samples_per_chunk: int | None = None,
+        model_name: str = "unknown",
+    ) -> None:
+        """Make the folder; see ``ActivationStore.create``."""
+        check_choice("dtype", dtype, DTYPES)
+        if not len(units) or not units.are_whole():
+            raise ModulesError(
+                "The columns should be all units of the hook points, in order. Give the store "
+                "whole hook points; choose units later, from the modules."
+            )
+        if samples_per_chunk is None:
+            samples_per_chunk = max(1, _CHUNK_BYTES // (2 * len(units)))
+        check_at_least("samples_per_chunk", samples_per_chunk, 1)
+        self._path = Path(path)
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            holds_something = any(self._path.iterdir())
+        except OSError as error:
+            raise ModulesError(f"Cannot make the folder {str(path)!r}: {error}.") from error
+        if holds_something:
+            raise ModulesError(
+                f"{str(path)!r} should be a new or empty folder; it holds files. Name another one, "
+                "or delete it first."
+            )
+        self._units = units
+        self._half = _half.FORMATS[dtype]
+        self._model_name = model_name
+        self._buffer = np.empty((samples_per_chunk, len(units)), dtype=np.uint16)
+        self._n_buffered = 0
+        self._chunks: list[Chunk] = []
+        self._samples: list[pd.DataFrame] = []
+
+    def add(
+        self,
+        values: Float[np.ndarray, "_samples _units"],
+        samples: pd.DataFrame | Sequence[Any] | None = None,
+    ) -> None:
+        """Add samples.
+
+        Args:
+            values: Mean |activation|, shape ``[samples, units]``.
+            samples: What they are, one row each; numbered without it.
+
+        Raises:
+            ModulesError: If the shapes do not fit, a value is not finite or too large for the
+                format, or the disk is full. Nothing of the batch is added in the first two cases.
+        """
+        if values.ndim != 2 or values.shape[1] != len(self._units):
+            raise ModulesError(
+                f"values should have shape samples x {len(self._units)}; got {values.shape}."
+            )
+        first = sum(len(frame) for frame in self._samples)
+        if samples is None:
+            samples = pd.DataFrame({"sample": np.arange(first, first + len(values))})
+        elif not isinstance(samples, pd.DataFrame):
+            samples = pd.DataFrame({"sample": list(samples)})
+        if len(samples) != len(values):
+            raise ModulesError(f"samples should have {len(values)} rows; it has {len(samples)}.")
+        check_finite(values, self._units, names=range(first, first + len(values)))
+        if values.size and np.abs(values).max() > self._half.largest:
+            raise ModulesError(
+                f"Values up to {np.abs(values).max():.6g} do not fit {self._half.name}, which ends "
+                f"at {self._half.largest:.6g}. Use dtype='bfloat16'."
+            )
+        frame_to_json(samples)  # refused now rather than at the end
+        self._samples.append(samples.reset_index(drop=True))
+        encoded = _half.encode(values, self._half)
+        done = 0
+        while done < len(encoded):
+            part = encoded[done : done + len(self._buffer) - self._n_buffered]
+            self._buffer[self._n_buffered : self._n_buffered + len(part)] = part
+            self._n_buffered += len(part)
+            done += len(part)
+            if self._n_buffered == len(self._buffer):
+                self._flush()
+
+    def close(self, unit_means: Float[np.ndarray, " _units"] | None = None) -> ActivationStore:
+        """Write what is left and the list of chunks.
+
+        Args:
+            unit_means: Each unit's mean (signed) activation, for mean ablation.
+
+        Returns:
+            The store.
+
+        Raises:
+            ModulesError: If there is no sample, or the disk is full.
+        """
+        if not self._samples:
+            raise ModulesError("A store should hold at least one sample; none was added.")
+        if unit_means is not None and unit_means.shape != (len(self._units),):
+            raise ModulesError(
+                f"unit_means should have {len(self._units)} entries; it has shape "
+                f"{unit_means.shape}."
+            )
+        if self._n_buffered:
+            self._flush()
+        header = {
+            "units": self._units.to_dict(),
+            "samples": frame_to_json(pd.concat(self._samples, ignore_index=True)),
+            "model_name": self._model_name,
+            "dtype": self._half.name,
+            "chunks": [vars(chunk) for chunk in self._chunks],
+        }
+        arrays = {} if unit_means is None else {"unit_means": unit_means}
+        files.write(self._path / _MANIFEST, _FILE_KIND, header, arrays)
+        return ActivationStore(self._path)
+
+    def __enter__(self) -> "StoreWriter":
+        """The writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close, unless an error is on its way."""
+        if kind is None and not (self._path / _MANIFEST).exists():
+            self.close()
+
+    def _flush(self) -> None:
+        rows = self._buffer[: self._n_buffered]
+        name = f"chunk-{len(self._chunks):05d}.npy"
+        with files.atomic(self._path / name) as file:
+            np.save(file, rows.view(np.float16) if self._half is _half.FLOAT16 else rows)
+        self._chunks.append(Chunk(name, len(rows), hashlib.sha256(rows.data).hexdigest()))
+        self._n_buffered = 0
+
+
+_REMEDY = "Write the store anew, or fetch an intact copy."
+
+
+def _read_ahead(path: Path) -> None:
+    """Ask the system to read a file into its cache, where it can be asked."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)

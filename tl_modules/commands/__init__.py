@@ -1,0 +1,1 @@
+"""The commands of ``tl-modules``, one a file."""

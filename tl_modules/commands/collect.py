@@ -1,0 +1,50 @@
+"""``tl-modules collect``: prompts to an activation matrix on disk."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tl_modules.activations.collect import collect
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts
+from tl_modules.data.models import load_model
+from tl_modules.errors import check_at_least
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "collect",
+        help="run prompts through a model and save their activations",
+        description="Run prompts through a model and write each unit's mean |activation| on each "
+        "prompt to one safetensors file, which 'discover' and 'evaluate' read.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file to write, acts.safetensors")
+    add_prompts(parser, max_tokens=128)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Collect and write."""
+    make_folder(args.out.parent)
+    prompts_to_matrix(args).save(args.out)
+    print(f"Written to {args.out}")
+
+
+def prompts_to_matrix(args: argparse.Namespace) -> ActivationMatrix:
+    """The activations that the options ask for; everything is checked before the model loads."""
+    check_at_least("max_tokens", args.max_tokens, 1)
+    check_at_least("batch_size", args.batch_size, 1)
+    prompts = read_prompts(args.prompts)
+    model = load_model(args.model)
+    print(f"Collecting activations over {len(prompts):,} prompts")
+    acts = collect(
+        model,
+        prompts,
+        batch_size=args.batch_size,
+        max_tokens=args.max_tokens,
+        progress=not args.no_progress,
+    )
+    print(acts)
+    return acts

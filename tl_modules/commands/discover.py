@@ -1,0 +1,47 @@
+"""``tl-modules discover``: an activation matrix to modules on disk."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
+from tl_modules.commands.options import add_common, make_folder
+from tl_modules.discovery.discover import discover
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "discover",
+        help="find the modules of saved activations",
+        description="Find the modules of an activation matrix that 'collect' wrote, or of an "
+        "activation store, print a table of them, and write them to one safetensors file.",
+    )
+    parser.add_argument("acts", type=Path, help="file of 'collect', or a store's folder")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("-k", "--n-modules", type=int, default=10, help="how many modules (10)")
+    parser.add_argument("--n-starts", type=int, default=1, help="starts; the best is kept (1)")
+    parser.add_argument("--n-kicks", type=int, default=0, help="kicks of the best one (0)")
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Discover, print, write."""
+    make_folder(args.out.parent)
+    acts = ActivationStore(args.acts) if args.acts.is_dir() else ActivationMatrix.load(args.acts)
+    print(acts)
+    modules = discover(
+        acts,
+        args.n_modules,
+        seed=args.seed,
+        n_starts=args.n_starts,
+        n_kicks=args.n_kicks,
+        progress=not args.no_progress,
+    )
+    modules.save(args.out)
+    print(modules)
+    if modules.starts is not None and len(modules.starts) > 1:
+        print(f"\nStarts:\n{modules.starts.to_string(index=False)}")
+    print(f"\n{modules.to_frame().to_string(index=False)}\n\nWritten to {args.out}")

@@ -1,0 +1,98 @@
+"""``tl-modules evaluate``: IterD beside the paper's baselines, in one table."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.commands.collect import prompts_to_matrix
+from tl_modules.commands.options import add_common, add_prompts, make_folder
+from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
+from tl_modules.errors import check_at_least, check_choice, check_seed
+from tl_modules.files import write_bytes
+
+_SHOWN = {
+    "L": "{:,.0f}",
+    "xi": "{:.3f}",
+    "B": "{:,.0f}",
+    "svc_accuracy": "{:.3f}",
+    "svc_macro_f1": "{:.3f}",
+    "lr_accuracy": "{:.3f}",
+    "lr_macro_f1": "{:.3f}",
+    "ari": "{:.3f}",
+    "nmi": "{:.3f}",
+    "seconds": "{:.1f}",
+    "peak_mb": "{:,.0f}",
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="compare IterD with the baselines",
+        description="Split prompts 80/20 by category, discover modules on the larger part by "
+        "IterD and by each baseline, and tabulate the objective, how well module means name "
+        "held-out prompts' categories, agreement with the categories, seconds and memory. Writes "
+        "evaluation.csv (mean and spread over the seeds) and runs.csv (every run).",
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder to write to")
+    parser.add_argument(
+        "--acts", type=Path, help="activations saved by 'collect'; without it they are collected"
+    )
+    parser.add_argument(
+        "-k", "--n-modules", type=int, nargs="+", default=[5, 10, 15, 20], help="(5 10 15 20)"
+    )
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="(all)")
+    parser.add_argument("--n-seeds", type=int, default=3, help="runs of each (3)")
+    add_prompts(parser, max_tokens=128)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Collect where needed, compare, print, write."""
+    for method in args.methods:
+        check_choice("methods", method, METHODS)
+    check_at_least("n_modules", min(args.n_modules), 2)
+    check_at_least("n_seeds", args.n_seeds, 1)
+    check_seed(args.seed)
+    make_folder(args.out)
+    acts = ActivationMatrix.load(args.acts) if args.acts else prompts_to_matrix(args)
+    train, test = split_by_category(acts, seed=args.seed)
+    print(f"{len(train.samples):,} prompts to discover on, {len(test.samples):,} held out")
+    runs = compare_methods(
+        train,
+        test,
+        args.n_modules,
+        methods=args.methods,
+        n_seeds=args.n_seeds,
+        seed=args.seed,
+        progress=not args.no_progress,
+    )
+    table = summarise(runs)
+    flat = table.copy()
+    flat.columns = ["_".join(column) for column in table.columns]
+    write_bytes(args.out / "runs.csv", runs.to_csv(index=False).encode())
+    write_bytes(args.out / "evaluation.csv", flat.to_csv().encode())
+    print(
+        f"\nMean and, after +-, standard deviation over {args.n_seeds} seeds. Accuracy and "
+        "macro-F1 on the held-out prompts;\nARI and NMI of the training prompts' labels against "
+        "their categories; peak_mb: rise of resident memory.\n"
+    )
+    print(_shown(table).to_string())
+    print(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text."""
+    shown = pd.DataFrame(index=table.index)
+    for name, form in _SHOWN.items():
+        mean, std = (table[name, part] for part in ("mean", "std"))
+        shown[name] = [
+            form.format(value) + ("" if pd.isna(spread) else f" +-{form.format(spread)}")
+            for value, spread in zip(mean, std, strict=True)
+        ]
+    return shown

@@ -1,0 +1,87 @@
+"""Options and checks that several commands share."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from tl_modules.data.corpora import CORPORA, load_prompts
+from tl_modules.errors import ModulesError
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Seed and progress."""
+    parser.add_argument("--seed", type=int, default=0, help="seeds everything (0)")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+    """Which prompts to run through which model."""
+    parser.add_argument(
+        "--model",
+        default="demo",
+        help="a Hugging Face model's name or folder; by default the demo model",
+    )
+    parser.add_argument(
+        "--prompts",
+        default="abilities",
+        help="a JSON Lines file with 'prompt' and, where wanted, 'category'; or one of the "
+        f"project's own: {', '.join(CORPORA)} (abilities)",
+    )
+    parser.add_argument(
+        "--max-tokens", type=int, default=max_tokens, help=f"cut prompts there ({max_tokens})"
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="prompts at a time (16)")
+
+
+def read_prompts(name: str) -> pd.DataFrame:
+    """A prompt file, or one of the project's own corpora.
+
+    Args:
+        name: A corpus, or the path of a JSON Lines file.
+
+    Returns:
+        One row a prompt.
+
+    Raises:
+        ModulesError: If there is no such file, or a line is no JSON object with a ``prompt``.
+    """
+    if name in CORPORA:
+        return load_prompts(name)
+    try:
+        lines = Path(name).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModulesError(
+            f"Cannot read the prompts {name!r}: {error}. Name a JSON Lines file in UTF-8, or "
+            f"one of {', '.join(CORPORA)}."
+        ) from error
+    rows = [_row(name, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise ModulesError(f"{name!r} should hold at least one prompt; it is empty.")
+    return pd.DataFrame(rows)
+
+
+def _row(name: str, number: int, line: str) -> dict[str, object]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ModulesError(f"Line {number} of {name!r} is no JSON: {error}.") from error
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise ModulesError(
+            f"Line {number} of {name!r} should be an object with a text 'prompt'; got "
+            f"{line[:80]!r}."
+        )
+    return row
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder to write to, now rather than after the work.
+
+    Raises:
+        ModulesError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModulesError(f"Cannot make the folder {str(path)!r}: {error}.") from error
