@@ -70,3 +70,9 @@ def test_what_cannot_be_probed_is_refused(train, test):
     unfitted = replace(modules, unit_center=None)
     with pytest.raises(tlm.ModulesError, match="hold no fitted z-score"):
         tlm.probe(unfitted, train, test)
+
+
+def test_one_category_is_none_to_tell_apart(train, test):
+    alone = replace(train, samples=train.samples.assign(category="c0"))
+    with pytest.raises(tlm.ModulesError, match="at least two categories to tell apart"):
+        tlm.probe(tlm.discover(train, 4), alone, test)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,3 +134,16 @@ def test_a_seed_that_not_every_generator_takes_is_refused(planted, seed):
     acts = tlm.ActivationMatrix.from_arrays(planted[0])
     with pytest.raises(tlm.ModulesError, match=rf"between 0 and 2\*\*32 - 1; got {seed}"):
         tlm.discover(acts, 4, seed=seed)
+
+
+@pytest.mark.parametrize("number", [3, -1, slice(0, 2), "0", 1.0])
+def test_what_numbers_no_module_is_refused(modules, number):
+    get = getattr(type(modules).__getitem__, "__wrapped__", type(modules).__getitem__)
+    with pytest.raises(tlm.ModulesError, match=r"Modules are numbered 0\.\.2; got"):
+        get(modules, number)
+
+
+def test_samples_with_two_columns_of_one_name_are_refused(modules, tmp_path):
+    twice = modules.samples.assign(extra=1).rename(columns={"extra": "prompt"})
+    with pytest.raises(tlm.ModulesError, match="columns should have different names"):
+        replace(modules, samples=twice).save(tmp_path / "modules.safetensors")

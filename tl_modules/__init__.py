@@ -22,6 +22,7 @@ from tl_modules.errors import ModulesError
 from tl_modules.evaluate import Probe, probe, probe_accuracy
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
+from tl_modules.report.plots import plot_n_modules
 from tl_modules.units import Site, Units
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "iterd",
     "module_effects",
     "objective",
+    "plot_n_modules",
     "probe",
     "probe_accuracy",
     "set_aside_background",

@@ -60,6 +60,10 @@ def probe(
     from sklearn.svm import SVC
 
     truth = [categories(acts, name) for acts, name in ((train, "train"), (test, "test"))]
+    if len(set(truth[0])) < 2:
+        raise ModulesError(
+            f"train should hold at least two categories to tell apart; all are {truth[0][0]!r}."
+        )
     features = [module_means(modules, acts) for acts in (train, test)]
     model = SVC() if classifier == "svc" else OneVsOneClassifier(LogisticRegression(max_iter=1000))
     fitted = make_pipeline(StandardScaler(), model).fit(features[0], truth[0])

@@ -13,9 +13,14 @@ def frame_to_json(frame: pd.DataFrame) -> dict[str, list[Any]]:
     """A frame as lists by column.
 
     Raises:
-        ModulesError: If a column holds what JSON cannot.
+        ModulesError: If a column holds what JSON cannot, or two have one name.
     """
     columns: dict[str, list[Any]] = {}
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise ModulesError(
+            f"The samples' columns should have different names; got {names}. Rename one."
+        )
     for name in frame.columns:
         values = frame[name].tolist()
         try:

@@ -253,9 +253,9 @@ class ModuleSet:
         Raises:
             ModulesError: If there is no such module.
         """
-        if not 0 <= k < self.n_modules:
+        if not isinstance(k, int | np.integer) or not 0 <= k < self.n_modules:
             # An IndexError too: the sequence protocol ends iteration on one.
-            raise _NoSuchModule(f"Modules are numbered 0..{self.n_modules - 1}; got {k}.")
+            raise _NoSuchModule(f"Modules are numbered 0..{self.n_modules - 1}; got {k!r}.")
         own = self.sample_labels == k
         samples = self.samples[own].assign(score=self.sample_scores[own])
         return Module(

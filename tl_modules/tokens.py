@@ -46,6 +46,11 @@ def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
                 f"prompts should have a column 'prompt'; got {list(prompts.columns)}. Rename the "
                 "column that holds the text."
             )
+        if not prompts.columns.is_unique:
+            raise ModulesError(
+                f"prompts should have columns of different names; got {list(prompts.columns)}. "
+                "Rename one."
+            )
         frame = prompts.reset_index(drop=True)
     else:
         frame = pd.DataFrame({"prompt": list(prompts)})
@@ -76,12 +81,19 @@ def tokenise(
         One tensor a prompt.
 
     Raises:
-        ModulesError: If a prompt tokenises to nothing (beyond a BOS token).
+        ModulesError: If the model has no tokenizer, or a prompt tokenises to nothing (beyond a BOS
+            token).
     """
     check_model(model)
     if max_tokens is not None:
         check_at_least("max_tokens", max_tokens, 1)
-    bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    tokenizer = getattr(model, "tokenizer", None)
+    if hasattr(model, "tokenizer") and tokenizer is None:
+        raise ModulesError(
+            "The model should have a tokenizer to read prompts with; it has none. Load it with "
+            "one, or run your own tokens and add the caches to a Collector."
+        )
+    bos = getattr(tokenizer, "bos_token_id", None)
     found = []
     for row, prompt in enumerate(prompts):
         tokens = model.to_tokens(prompt)[0]

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
+from tests.conftest import tiny_model
 from tl_modules.model import run_hooks_only
 
 
@@ -221,3 +222,16 @@ def test_caches_that_do_not_fit_are_refused_and_add_nothing(model):
         collector.add(cache, samples=["one"])
     with pytest.raises(tlm.ModulesError, match="Nothing was added"):
         collector.matrix()
+
+
+def test_a_model_without_a_tokenizer_is_refused(prompts):
+    bare = tiny_model()
+    bare.tokenizer = None
+    with pytest.raises(tlm.ModulesError, match="should have a tokenizer"):
+        tlm.collect(bare, prompts, progress=False)
+
+
+def test_prompts_with_two_columns_of_one_name_are_refused(model, prompts):
+    twice = prompts.rename(columns={"category": "prompt"})
+    with pytest.raises(tlm.ModulesError, match="columns of different names"):
+        tlm.collect(model, twice, progress=False)

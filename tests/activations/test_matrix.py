@@ -105,3 +105,15 @@ def test_chosen_samples_keep_their_rows():
     assert some.samples["category"].tolist() == acts.samples["category"][[4, 1, 1]].tolist()
     with pytest.raises(tlm.ModulesError, match="rows should be whole numbers from 0 to 5"):
         acts.select([6])
+
+
+@pytest.mark.parametrize("values", [[[1.0, 2.0], [3.0]], [["a", "b"]], [[object(), None]]])
+def test_values_that_are_no_table_of_numbers_are_refused(values):
+    with pytest.raises(tlm.ModulesError, match="values should be numbers in rows of one length"):
+        tlm.ActivationMatrix.from_arrays(values)
+
+
+def test_a_normaliser_of_other_units_is_refused(acts):
+    like = ZScore(np.zeros(3), np.ones(3))
+    with pytest.raises(tlm.ModulesError, match="like should be fitted on 36 units; it has 3"):
+        acts.zscore(like=like)

@@ -53,3 +53,9 @@ def test_what_cannot_be_compared_is_refused():
         tlm.stability(acts, 3, n_seeds=1)
     with pytest.raises(tlm.ModulesError, match="= 6; got 7"):
         tlm.stability(acts, 7, n_seeds=2, progress=False)
+
+
+def test_a_range_of_no_k_is_refused():
+    acts = tlm.ActivationMatrix.from_arrays(np.random.default_rng(0).normal(size=(12, 30)))
+    with pytest.raises(tlm.ModulesError, match="n_modules should name at least one K"):
+        tlm.choose_n_modules(acts, ())

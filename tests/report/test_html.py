@@ -79,3 +79,9 @@ def test_modules_without_prompts_or_controls_still_give_a_page(effects, planted,
     )
     write_page(tmp_path / "page.html", modules, rows)
     assert sum(tag == "svg" for tag, _ in Page((tmp_path / "page.html").read_text()).tags) == 4
+
+
+def test_effects_of_only_some_modules_are_refused(modules, effects, tmp_path):
+    with pytest.raises(tlm.ModulesError, match=r"rows of every module; \[1, 2\] are missing"):
+        write_page(tmp_path / "page.html", modules, effects[effects["module"] == 0])
+    assert not (tmp_path / "page.html").exists()

@@ -89,11 +89,16 @@ class ActivationMatrix:
         >>> ActivationMatrix.from_arrays(np.ones((2, 3))).values.shape
         (2, 3)
         """
-        values = np.asarray(values)
+        try:
+            values = np.asarray(values)
+            if values.dtype != np.float64:
+                values = values.astype(np.float32)
+        except (ValueError, TypeError) as error:
+            raise ModulesError(
+                f"values should be numbers in rows of one length; got {error}."
+            ) from error
         if values.ndim != 2:
             raise ModulesError(f"values should have 2 axes, samples x units; got {values.shape}.")
-        if values.dtype != np.float64:
-            values = values.astype(np.float32)
         if samples is None:
             samples = pd.DataFrame({"sample": np.arange(values.shape[0])})
         elif not isinstance(samples, pd.DataFrame):
@@ -115,14 +120,19 @@ class ActivationMatrix:
             A new matrix; its ``normaliser`` holds the means and standard deviations used.
 
         Raises:
-            ModulesError: If there are fewer than two samples to fit on, or the matrix is z-scored
-                already.
+            ModulesError: If there are fewer than two samples to fit on, the matrix is z-scored
+                already, or ``like`` was fitted on other units.
         """
         if self.normaliser is not None:
             raise ModulesError(
                 "These activations are z-scored already. Call zscore() on the matrix as collected."
             )
         fitted = ZScore.fit(self.values) if like is None else like
+        if fitted.mean.shape != (len(self.units),):
+            raise ModulesError(
+                f"like should be fitted on {len(self.units)} units; it has {len(fitted.mean)}. Use "
+                "the normaliser of a matrix of the same model and site."
+            )
         return replace(self, values=fitted.apply(self.values), normaliser=fitted)
 
     def select(self, rows: Int[np.ndarray, " _rows"] | Sequence[int]) -> "ActivationMatrix":

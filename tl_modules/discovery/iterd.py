@@ -232,6 +232,10 @@ def _checked_labels(
     """A copy of the start labels as int64."""
     if labels is None:
         return None
+    if np.asarray(labels).dtype.kind not in "iu":
+        raise ModulesError(
+            f"{name} should be whole numbers; their type is {np.asarray(labels).dtype}."
+        )
     copied = np.array(labels, dtype=np.int64)
     if copied.shape != (length,):
         raise ModulesError(f"{name} should have {length} entries; it has shape {copied.shape}.")

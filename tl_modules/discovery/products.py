@@ -120,7 +120,8 @@ class InMemory:
         with np.errstate(over="ignore", invalid="ignore"):  # what the sums are looked at for
             self._check_finite(self.matrix.sum(axis=1, dtype=np.float64))
         pca = PCA(n_components=n_components, random_state=seed)
-        return np.asarray(pca.fit_transform(self.matrix))
+        with np.errstate(invalid="ignore"):  # shares of a variance of zero, which nobody reads
+            return np.asarray(pca.fit_transform(self.matrix))
 
     def _check_finite(self, sums: Float[np.ndarray, "..."]) -> None:
         """Refuse a matrix with a value that is not finite, which shows in any sums over it."""

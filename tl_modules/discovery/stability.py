@@ -91,10 +91,13 @@ def choose_n_modules(
         One row a K and kind: ``n_modules``, ``kind``, and mean and standard deviation of ``ari``,
         ``nmi``, ``L`` and ``held_out_L`` as a second level of columns. A good K has high agreement
         of halves, far above the null's, and a held-out L close to the halves' own.
+        ``plot_n_modules`` draws it.
 
     Raises:
         ModulesError: As ``stability`` raises.
     """
+    if not len(n_modules):
+        raise ModulesError("n_modules should name at least one K; got none.")
     tables = [stability(acts, k, **options).assign(n_modules=k) for k in n_modules]  # type: ignore[arg-type]
     grouped = pd.concat(tables).groupby(["n_modules", "kind"])
     numbers = ["ari", "nmi", "L", "held_out_L"]

@@ -9,6 +9,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tl_modules import files
+from tl_modules.errors import ModulesError
 from tl_modules.modules import Module, ModuleSet
 
 N_TOP_PROMPTS = 5
@@ -25,8 +26,14 @@ def write_page(path: str | Path, modules: ModuleSet, effects: pd.DataFrame) -> N
         effects: What ``module_effects`` returned for them.
 
     Raises:
-        ModulesError: If the file cannot be written.
+        ModulesError: If a module has no effects, or the file cannot be written.
     """
+    missing = set(range(len(modules))) - set(effects["module"])
+    if missing:
+        raise ModulesError(
+            f"effects should have rows of every module; {sorted(missing)} are missing. Pass what "
+            "module_effects(model, modules, ...) returned for the whole set."
+        )
     # Autoescape: prompts are untrusted text.
     environment = Environment(
         loader=PackageLoader("tl_modules.report"), autoescape=True, undefined=StrictUndefined
