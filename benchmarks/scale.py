@@ -32,12 +32,17 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16", choices=["float16", "bfloat16"])
     parser.add_argument("--smaller", type=int, default=1, help="divide samples and units by this")
     parser.add_argument("--folder", type=Path, help="where the matrices go (a temporary folder)")
+    parser.add_argument("--acts", type=Path, help="real activations to compare the formats on")
     parser.add_argument("--skip-growth", action="store_true")
     args = parser.parse_args()
     n_samples, n_units = args.samples // args.smaller, args.units // args.smaller
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         warm_up(Path(folder) / "warm")
-        compare_with_float32(Path(folder), args.dtype)
+        for dtype in ("float16", "bfloat16"):
+            compare_with_float32(Path(folder), dtype, synthetic(), "synthetic")
+            if args.acts is not None:
+                acts = tlm.ActivationMatrix.load(args.acts)
+                compare_with_float32(Path(folder), dtype, acts, "real")
         if not args.skip_growth:
             growth(Path(folder), n_samples // 4, n_units // 4, args.modules // 2, args.dtype)
         path = Path(folder) / "full"
@@ -110,24 +115,32 @@ def growth(folder: Path, n_samples: int, n_units: int, n_modules: int, dtype: st
         print(f"  {name}: {seconds / base:.2f} times the base")
 
 
-def compare_with_float32(folder: Path, dtype: str) -> None:
+def compare_with_float32(folder: Path, dtype: str, acts: tlm.ActivationMatrix, name: str) -> None:
     """L from the same start and orders, from a store and from float32 in memory."""
+    with tlm.ActivationStore.create(folder / name / dtype, acts.units, dtype=dtype) as writer:
+        writer.add(acts.values)
+    kept = tlm.ActivationStore(folder / name / dtype).matrix()
+    start = np.random.default_rng(0).integers(10, size=len(acts.samples))
+    exact, halved = (
+        iterd(matrix.zscore().values, 10, sample_labels=start, max_rounds=100)
+        for matrix in (acts, kept)
+    )
+    fixed = tlm.objective(kept.zscore().values, exact.sample_labels, exact.unit_labels, 10)
+    n_samples, n_units = acts.values.shape
+    print(
+        f"{dtype} against float32, {name} {n_samples:,} x {n_units:,}, K = 10: L of one partition "
+        f"changes by {abs(fixed.L / exact.objective.L - 1):.1e}, L at convergence by "
+        f"{abs(halved.objective.L / exact.objective.L - 1):.1e} (relative)"
+    )
+
+
+def synthetic() -> tlm.ActivationMatrix:
+    """Units of very different scales, with weak blocks."""
     generator = np.random.default_rng(0)
     values = generator.gamma(2.0, size=(700, 5000)).astype(np.float32)
     values += 0.5 * (np.arange(700)[:, None] % 10 == np.arange(5000)[None, :] % 10)
     values *= generator.lognormal(sigma=2.0, size=5000).astype(np.float32)
-    acts = tlm.ActivationMatrix.from_arrays(values)
-    with tlm.ActivationStore.create(folder / "half", acts.units, dtype=dtype) as writer:
-        writer.add(acts.values, acts.samples)
-    kept = tlm.ActivationStore(folder / "half").matrix()
-    start = {"sample_labels": generator.integers(10, size=700), "max_rounds": 100}
-    exact, halved = (iterd(matrix.zscore().values, 10, **start) for matrix in (acts, kept))
-    fixed = tlm.objective(kept.zscore().values, exact.sample_labels, exact.unit_labels, 10)
-    print(
-        f"{dtype} against float32, 700 x 5,000, K = 10: L of one partition changes by "
-        f"{abs(fixed.L / exact.objective.L - 1):.1e}, L at convergence by "
-        f"{abs(halved.objective.L / exact.objective.L - 1):.1e} (relative)"
-    )
+    return tlm.ActivationMatrix.from_arrays(values)
 
 
 def warm_up(path: Path) -> None:

@@ -33,7 +33,7 @@ class IterDResult:
     """Each unit's module."""
 
     objective: Objective
-    """xi, B and L of the partition, computed afresh."""
+    """xi, B and L of the partition."""
 
     history: tuple[float, ...]
     """L after each round, as the search sees it (empty blocks left out of B)."""
@@ -194,9 +194,8 @@ class _Search:
         return value, n_moved
 
     def objective(self) -> Objective:
-        """The objective of the present labels, from the matrix afresh."""
-        of_units = self._products.unit_sums(self.sample_labels, self._n_modules)
-        own = of_units[np.arange(len(of_units)), self.unit_labels]
+        """The objective of the present labels, from the sums, which are float64."""
+        own = self._of_units[np.arange(len(self._of_units)), self.unit_labels]
         counts = [
             np.bincount(labels, minlength=self._n_modules)
             for labels in (self.sample_labels, self.unit_labels)

@@ -24,7 +24,7 @@ _OVERSAMPLING = 10
 _POWER_ITERATIONS = 4
 _TILE_BYTES = 64 * 1024**2
 _MANY_MOVED = 8
-"""Above one unit in so many moved, all columns are summed anew: it reads the same pages."""
+"""Above one unit in so many moved, a store's columns are summed anew: it reads the same pages."""
 
 
 @runtime_checkable
@@ -103,13 +103,19 @@ class InMemory:
         self, sums: _UnitSums, moved: _Moved, before: _SampleLabels, after: _SampleLabels
     ) -> None:
         """See ``Products``."""
-        self._kernels.shift_unit_sums(sums, self.matrix, moved, before, after)
+        if 2 * len(moved) > len(after):  # fewer additions
+            sums[:] = self.unit_sums(after, sums.shape[1])
+        else:
+            self._kernels.shift_unit_sums(sums, self.matrix, moved, before, after)
 
     def shift_sample_sums(
         self, sums: _SampleSums, moved: _Moved, before: _UnitLabels, after: _UnitLabels
     ) -> None:
         """See ``Products``."""
-        self._kernels.shift_sample_sums(sums, self.matrix, moved, before, after)
+        if 2 * len(moved) > len(after):
+            sums[:] = self.sample_sums(after, sums.shape[1])
+        else:
+            self._kernels.shift_sample_sums(sums, self.matrix, moved, before, after)
 
     def principal_components(
         self, n_components: int, seed: int
