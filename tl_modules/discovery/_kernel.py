@@ -30,34 +30,45 @@ def _value(total, size, inverse, full):
 
 @no_type_check
 @njit(cache=True, nogil=True)
-def _tabulate(table, k, other, own):
-    """Row k: the inverse of block k's size one member fewer, as it is, and one member more."""
-    for change in range(3):
-        table[k, change] = _inverse(other[k] * (own[k] + change - 1))
+def _tabulate(tables, k, other, own):
+    """Block k's inverse size with one member fewer, as it is, and with one more.
+
+    And 1 where one more member makes it a block at all.
+    """
+    shrunk, now, grown, change = tables
+    shrunk[k] = _inverse(other[k] * (own[k] - 1))
+    now[k] = _inverse(other[k] * own[k])
+    grown[k] = _inverse(other[k] * (own[k] + 1))
+    change[k] = 1.0 if grown[k] > 0.0 and now[k] == 0.0 else 0.0
 
 
 @no_type_check
 @njit(cache=True, nogil=True)
-def _best_label(sums, a, other, table, total, size):
-    """The label other than ``a`` that gives an item the highest L, and that L: O(1) a label."""
-    # Summed afresh: subtracting a small block's inverse would cancel what is left.
-    inverse, full = table[a, 0], int(table[a, 0] > 0)
-    for k in range(len(other)):
+def _without(tables, a):
+    """The inverse sizes' sum, and how many blocks there are, once label a has lost a member.
+
+    Summed afresh: subtracting a small block's inverse would cancel what is left.
+    """
+    shrunk, now, _, _ = tables
+    inverse, full = shrunk[a], 1.0 if shrunk[a] > 0.0 else 0.0
+    for k in range(len(now)):
         if k != a:
-            inverse += table[k, 1]
-            full += table[k, 1] > 0
-    best, best_value = a, -np.inf
-    for b in range(len(other)):
-        if b != a:
-            value = _value(
-                total + (sums[b] - sums[a]),
-                size - other[a] + other[b],
-                inverse - table[b, 1] + table[b, 2],
-                full - (table[b, 1] > 0) + (table[b, 2] > 0),
-            )
-            if value > best_value:
-                best, best_value = b, value
-    return best, best_value
+            inverse += now[k]
+            full += now[k] > 0.0
+    return inverse, full
+
+
+@no_type_check
+@njit(cache=True, nogil=True, error_model="numpy")
+def _candidates(values, sums, members, tables, total, size, inverse, full):
+    """L after the item has joined each label, without a branch: it compiles to SIMD code.
+
+    The value of the item's own label means nothing, and may be a division by zero.
+    """
+    _, now, grown, change = tables
+    for b in range(values.shape[0]):
+        sizes = (size + members[b]) * (inverse - now[b] + grown[b])
+        values[b] = (total + sums[b]) * (full + change[b]) / sizes
 
 
 @no_type_check
@@ -76,29 +87,49 @@ def sweep(sums, labels, order, other, min_gain):
     Returns:
         L after the sweep, and how many items moved.
     """
-    own = np.zeros(len(other), dtype=np.int64)
+    n_modules = len(other)
+    own = np.zeros(n_modules, dtype=np.int64)
     total = 0.0
     for item in range(len(labels)):
         own[labels[item]] += 1
         total += sums[item, labels[item]]
-    size = (other * own).sum()
-    table = np.empty((len(other), 3))
-    for k in range(len(other)):
-        _tabulate(table, k, other, own)
-    current = _value(total, size, table[:, 1].sum(), (table[:, 1] > 0).sum())
+    size = float((other * own).sum())
+    members = other.astype(np.float64)
+    tables = (np.empty(n_modules), np.empty(n_modules), np.empty(n_modules), np.empty(n_modules))
+    now = tables[1]
+    for k in range(n_modules):
+        _tabulate(tables, k, other, own)
+    current = _value(total, size, now.sum(), (now > 0.0).sum())
+    inverse, full = np.full(n_modules, -1.0), np.zeros(n_modules)  # -1: to be summed
+    values = np.empty(n_modules)
     n_moved = 0
     for item in order:
         a = labels[item]
-        b, value = _best_label(sums[item], a, other, table, total, size)
-        if value - current > min_gain:
-            total += sums[item, b] - sums[item, a]
-            size += other[b] - other[a]
+        row = sums[item]
+        if inverse[a] < 0.0:
+            inverse[a], full[a] = _without(tables, a)
+        left = (total - row[a], size - members[a])
+        if full[a] > 0.0:
+            _candidates(values, row, members, tables, left[0], left[1], inverse[a], full[a])
+        else:  # its label was the last block there is: joining another may leave none
+            for b in range(n_modules):
+                values[b] = _value(
+                    left[0] + row[b], left[1] + members[b], tables[2][b], tables[3][b]
+                )
+        best, best_value = a, -np.inf
+        for b in range(n_modules):
+            if b != a and values[b] > best_value:
+                best, best_value = b, values[b]
+        if best_value - current > min_gain:
+            total += row[best] - row[a]
+            size += members[best] - members[a]
             own[a] -= 1
-            own[b] += 1
-            labels[item] = b
-            _tabulate(table, a, other, own)
-            _tabulate(table, b, other, own)
-            current = _value(total, size, table[:, 1].sum(), (table[:, 1] > 0).sum())
+            own[best] += 1
+            labels[item] = best
+            _tabulate(tables, a, other, own)
+            _tabulate(tables, best, other, own)
+            current = _value(total, size, now.sum(), (now > 0.0).sum())
+            inverse[:] = -1.0
             n_moved += 1
     return current, n_moved
 
@@ -131,9 +162,27 @@ def _sample_sums(matrix, unit_labels, n_modules):
     """Each sample's activation summed over each label's units: ``[samples, modules]``."""
     n_samples, n_units = matrix.shape
     sums = np.zeros((n_samples, n_modules))
-    for i in prange(n_samples):
-        for j in range(n_units):
-            sums[i, unit_labels[j]] += matrix[i, j]
+    for block in prange((n_samples + 3) // 4):
+        first = 4 * block
+        if first + 4 <= n_samples:  # four rows at a time: additions to four places in turn
+            one, two, three, four = (
+                matrix[first],
+                matrix[first + 1],
+                matrix[first + 2],
+                matrix[first + 3],
+            )
+            partial = np.zeros((n_modules, 4))
+            for j in range(n_units):
+                place = partial[unit_labels[j]]
+                place[0] += one[j]
+                place[1] += two[j]
+                place[2] += three[j]
+                place[3] += four[j]
+            sums[first : first + 4] = partial.T
+        else:
+            for i in range(first, n_samples):
+                for j in range(n_units):
+                    sums[i, unit_labels[j]] += matrix[i, j]
     return sums
 
 
