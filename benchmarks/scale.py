@@ -43,6 +43,7 @@ def main() -> None:
             if args.acts is not None:
                 acts = tlm.ActivationMatrix.load(args.acts)
                 compare_with_float32(Path(folder), dtype, acts, "real")
+                del acts  # or it would count below
         if not args.skip_growth:
             growth(Path(folder), n_samples // 4, n_units // 4, args.modules // 2, args.dtype)
         path = Path(folder) / "full"
@@ -78,7 +79,6 @@ def write(path: Path, n_samples: int, n_units: int, n_modules: int, dtype: str, 
 def run(store: tlm.ActivationStore, n_modules: int, verbose: bool = False) -> float:
     """Discover, and print what it took; returns the seconds."""
     evict(store)
-    reads = count_reads(store)
     read_before = _proc("io", "read_bytes")
     with Peak() as peak:
         started = time.perf_counter()
@@ -93,8 +93,8 @@ def run(store: tlm.ActivationStore, n_modules: int, verbose: bool = False) -> fl
         from_disk = _proc("io", "read_bytes") - read_before
         print(
             f"  peak resident anonymous memory: {peak.value / GB:.2f} GB (of which before: "
-            f"{peak.before / GB:.2f} GB)\n  read: {reads[0] / GB:.0f} GB of chunks in all, of "
-            f"which {from_disk / GB:.1f} GB from the disk, the rest from the system's file cache"
+            f"{peak.before / GB:.2f} GB)\n  read: {store.bytes_read / GB:.0f} GB of chunks in all, "
+            f"of which {from_disk / GB:.1f} GB from the disk, the rest from the system's file cache"
         )
     return seconds
 
@@ -169,19 +169,6 @@ class Peak:
     def _watch(self) -> None:
         while not self._stop.wait(0.01):
             self.value = max(self.value, _proc("status", "RssAnon") * 1024)
-
-
-def count_reads(store: tlm.ActivationStore) -> list[int]:
-    """Count the bytes of the chunks that the store hands out; a lone row counts as a chunk."""
-    total, read_chunk = [0], store.read_chunk
-
-    def counted(number: int):
-        chunk = read_chunk(number)
-        total[0] += chunk.nbytes
-        return chunk
-
-    store.read_chunk = counted
-    return total
 
 
 def evict(store: tlm.ActivationStore) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts
 from tl_modules.discovery.iterd import iterd
+from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.search import improve
 
 PUBLIC = Path("../shared/data/abilities-public.jsonl")
@@ -49,11 +50,12 @@ def compare(matrix, n_modules: int, n_restarts: int) -> None:
         f"K = {n_modules}: {n_restarts} restarts, {allowed:.1f} s: best L = {max(values):,.0f}, "
         f"worst {min(values):,.0f}, one run {values[0]:,.0f}"
     )
+    products = InMemory(matrix)
     started = time.perf_counter()
     best = iterd(matrix, n_modules, max_rounds=200, seed=0)
     n_kicks = 0
     while time.perf_counter() - started < allowed:
-        best = improve(matrix, n_modules, best, n_kicks=1, max_rounds=200, seed=n_kicks)
+        best = improve(products, n_modules, best, n_kicks=1, max_rounds=200, seed=n_kicks)
         n_kicks += 1
     gain = best.objective.L / max(values) - 1
     print(

@@ -1,9 +1,14 @@
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import tl_modules as tlm
 from tests.test_evaluate import labelled
+from tl_modules import compare
 from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
+from tl_modules.discovery import _kernel
 from tl_modules.resources import PeakMemory
 
 
@@ -83,7 +88,27 @@ def test_what_cannot_be_compared_or_split_is_refused():
 def test_peak_memory_is_what_a_block_took_at_most():
     with PeakMemory() as peak:
         block = np.ones(50_000_000 // 8)
+        time.sleep(0.1)
         del block
         kept = np.ones(10_000_000 // 8)
     assert 45e6 < peak.bytes < 80e6
     assert kept.nbytes == 10_000_000
+
+
+def test_no_run_is_charged_for_compiling():
+    wide = tlm.ActivationMatrix.from_arrays(labelled(0).values.astype(np.float32))
+    train = replace(labelled(0), values=wide.values)
+    compare._warm_up(METHODS, train.values.dtype)
+    kernels = vars(_kernel.PARALLEL).values()
+    before = [len(kernel.signatures) for kernel in kernels]
+    for method in METHODS:
+        compare._fitted(train, method, 3, seed=0)
+    assert [len(kernel.signatures) for kernel in kernels] == before
+
+
+def test_activations_of_other_units_are_refused_before_any_run():
+    other = tlm.ActivationMatrix.from_arrays(
+        labelled(1).values[:, :50], samples=labelled(1).samples
+    )
+    with pytest.raises(tlm.ModulesError, match="train and test should be of the same units"):
+        compare_methods(labelled(0), other, (3,))

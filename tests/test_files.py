@@ -111,3 +111,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, modules, mon
 def test_a_folder_that_is_not_there_is_named(modules, tmp_path):
     with pytest.raises(tlm.ModulesError, match="check that the folder exists"):
         modules.save(tmp_path / "nowhere" / "modules.safetensors")
+
+
+def test_headers_longer_than_safetensors_takes_are_kept_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_LONG", 100)
+    header = {"text": "\u00fc" * 500}
+    files.write(tmp_path / "file", "Thing", header, {"a": np.arange(3.0)})
+
+    def build(found, arrays):
+        assert list(arrays) == ["a"]
+        return found
+
+    assert files.read(tmp_path / "file", "Thing", build) == header
+    data = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(data.replace(b"u00fc", b"u00fd", 1))
+    with pytest.raises(tlm.ModulesError, match="was altered"):
+        files.read(tmp_path / "file", "Thing", build)

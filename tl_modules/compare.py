@@ -1,11 +1,10 @@
 """IterD beside the paper's baselines: one table of objective, downstream test, agreement, cost."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
@@ -44,6 +43,7 @@ def compare_methods(
     n_seeds: int = 3,
     seed: int = 0,
     progress: bool = True,
+    on_run: Callable[[pd.DataFrame], object] = lambda runs: None,
 ) -> pd.DataFrame:
     """Discover modules by several methods and measure each (arXiv 2603.17823, experiments).
 
@@ -55,13 +55,14 @@ def compare_methods(
         n_seeds: Runs of each method and K.
         seed: Run ``s`` is seeded with ``seed + s``.
         progress: Show a progress bar.
+        on_run: Given the table so far after each run, to be saved, say.
 
     Returns:
         One row a run: ``method``, ``n_modules``, ``seed``; ``L``, ``xi``, ``B``; accuracy and
         macro-F1 on the held-out prompts of both classifiers (``svc_``, ``lr_``); ``ari`` and
         ``nmi`` of the training samples' labels against their categories; ``seconds`` and
-        ``peak_mb`` (rise of resident memory, 1e6 bytes) of the discovery. ``summarise`` averages
-        over the seeds.
+        ``peak_mb`` (rise of resident memory, 1e6 bytes, looked at every 5 ms, so that short peaks
+        may be missed) of the discovery. ``tl_modules.compare.summarise`` averages over the seeds.
 
     Raises:
         ModulesError: If an option cannot be, a category is missing, or the units differ.
@@ -79,7 +80,12 @@ def compare_methods(
     for k in n_modules:
         if not 2 <= k <= most:
             raise ModulesError(f"n_modules should lie between 2 and {most}; got {k}.")
-    _warm_up(methods)
+    if not train.units.same_hooks(test.units):
+        raise ModulesError(
+            "train and test should be of the same units; their hook points or widths differ. "
+            "Collect both from one model."
+        )
+    _warm_up(methods, train.values.dtype)
     runs = [
         (method, k, seed + number)
         for k in n_modules
@@ -91,6 +97,11 @@ def compare_methods(
         for method, k, run_seed in bar:
             bar.set_postfix_str(f"{method}, K = {k}")
             rows.append(_measured(train, test, method, k, run_seed))
+            on_run(_table(rows))
+    return _table(rows)
+
+
+def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "n_modules", "seed", *NUMBERS])
 
 
@@ -176,8 +187,8 @@ def _fitted(acts: ActivationMatrix, method: str, n_modules: int, seed: int) -> M
     return discover_baseline(acts, method, n_modules, seed=seed)
 
 
-def _warm_up(methods: Sequence[str]) -> None:
+def _warm_up(methods: Sequence[str], dtype: np.dtype) -> None:
     """Import and compile what the methods need, which is not theirs to be charged for."""
-    noise: Float[np.ndarray, "samples units"] = np.random.default_rng(0).random((12, 20))
+    noise = np.random.default_rng(0).random((12, 20)).astype(dtype)  # kernels differ by dtype
     for method in methods:
         _fitted(ActivationMatrix.from_arrays(noise), method, 2, seed=0)

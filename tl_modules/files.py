@@ -21,6 +21,8 @@ from tl_modules.errors import ModulesError
 
 FORMAT_VERSION = 1
 _ENTRY = "tl_modules"
+_LONG = 10_000_000
+"""A JSON header longer than this is kept as an array of bytes."""
 _Built = TypeVar("_Built")
 _REMEDY = "Save it again, or fetch an intact copy."
 
@@ -45,9 +47,13 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
         "sha256": _checksum(kind, header, arrays),
         "header": header,
     }
+    text = json.dumps(described, default=_plain)
+    if len(text) > _LONG:  # a safetensors header ends at 100 MB
+        arrays[_ENTRY] = np.frombuffer(text.encode(), dtype=np.uint8)
+        text = json.dumps({"kind": kind})
     # One entry: safetensors writes several in no fixed order, and equal runs should give equal
     # files.
-    write_bytes(path, save(arrays, metadata={_ENTRY: json.dumps(described, default=_plain)}))
+    write_bytes(path, save(arrays, metadata={_ENTRY: text}))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -117,6 +123,8 @@ def read(
         with safe_open(path, framework="numpy") as file:
             described = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _ENTRY in arrays:
+                described = json.loads(arrays.pop(_ENTRY).tobytes())
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModulesError(
             f"{str(path)!r} is no readable safetensors file ({error}). {_REMEDY}"

@@ -10,8 +10,8 @@ _INTERVAL_S = 0.005
 class PeakMemory:
     """How far the process's resident memory rose during a block, looked at every 5 ms.
 
-    Memory that the process had freed but not given back does not count, so that a repeated piece
-    of work may look cheaper than it was the first time.
+    A lower bound: shorter peaks are missed, and memory that the process had freed but not given
+    back does not count.
 
     Example::
 

@@ -235,3 +235,19 @@ def test_prompts_with_two_columns_of_one_name_are_refused(model, prompts):
     twice = prompts.rename(columns={"category": "prompt"})
     with pytest.raises(tlm.ModulesError, match="columns of different names"):
         tlm.collect(model, twice, progress=False)
+
+
+def test_a_store_holds_what_the_matrix_would(model, prompts, acts, tmp_path):
+    options = {"batch_size": 3, "progress": False}
+    store = tlm.collect(model, prompts, store=tmp_path / "acts", **options)
+    kept = store.matrix()
+    rows = kept.samples["row"].to_numpy()
+    assert sorted(rows) == list(range(len(prompts)))
+    np.testing.assert_allclose(kept.values, acts.values[rows], rtol=1e-3, atol=1e-6)
+    assert kept.samples["prompt"].tolist() == prompts["prompt"].iloc[rows].tolist()
+    np.testing.assert_allclose(store.unit_means, acts.unit_means, rtol=1e-4, atol=1e-6)
+    modules = tlm.discover(store, 3)
+    effects = tlm.module_effects(model, modules, prompts.head(4), n_controls=1, progress=False)
+    assert np.isfinite(effects["effect"]).all()
+    with pytest.raises(tlm.ModulesError, match="new or empty folder"):
+        tlm.collect(model, prompts, store=tmp_path / "acts", **options)

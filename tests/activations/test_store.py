@@ -1,3 +1,6 @@
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +28,8 @@ def write(path, values, *, samples=None, unit_means=None, **options):
     units = tlm.Units.anonymous(values.shape[1])
     writer = tlm.ActivationStore.create(path, units, **options)
     writer.add(values, samples)
-    return writer.close(unit_means)
+    writer.unit_means = unit_means
+    return writer.close()
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
@@ -175,3 +179,81 @@ def test_it_shows_itself_in_a_notebook(values, tmp_path):
     store = write(tmp_path / "acts", values, samples=frame)
     assert repr(store).startswith("ActivationStore(23 samples x 9 units of unknown, float16, 1 ch")
     assert "<script>" not in store._repr_html_()
+
+
+def test_a_closed_writer_takes_nothing_more(values, tmp_path):
+    writer = tlm.ActivationStore.create(tmp_path / "acts", tlm.Units.anonymous(9))
+    with writer:
+        writer.add(values)
+        writer.unit_means = np.arange(9.0)
+        store = writer.close()
+    assert store.unit_means is not None
+    for more in (lambda: writer.add(values), writer.close):
+        with pytest.raises(tlm.ModulesError, match="This writer is closed"):
+            more()
+
+
+def test_after_a_full_disk_the_writer_says_so(values, tmp_path, monkeypatch):
+    units = tlm.Units.anonymous(9)
+    writer = tlm.ActivationStore.create(tmp_path / "acts", units, samples_per_chunk=5)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(tlm.ModulesError, match="No space left on device"):
+            writer.add(values)
+    with pytest.raises(tlm.ModulesError, match="This writer is broken"):
+        writer.add(values)
+    assert list((tmp_path / "acts").iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "bad"), [("float16", 0x7C00), ("bfloat16", 0x7FC1)])
+def test_values_that_are_not_finite_are_found_when_read(name, bad, values, tmp_path):
+    store = write(tmp_path / "acts", values, dtype=name)
+    chunk = tmp_path / "acts" / store.chunks[0].name
+    halves = np.load(chunk)
+    halves.view(np.uint16)[4, 2] = bad
+    np.save(chunk, halves)
+    own = hashlib.sha256(halves.data).hexdigest()
+    store.chunks = (replace(store.chunks[0], sha256=own),)
+    for read in (store.verify, store.fit_zscore):
+        with pytest.raises(tlm.ModulesError, match="should be finite; its row 4"):
+            read()
+
+
+def test_discovery_on_an_altered_chunk_is_refused(values, tmp_path):
+    store = write(tmp_path / "acts", values)
+    chunk = tmp_path / "acts" / store.chunks[0].name
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(tlm.ModulesError, match="was altered"):
+        tlm.discover(tlm.ActivationStore(tmp_path / "acts"), 2)
+
+
+@pytest.mark.parametrize("wrong", [">f2", "<f4", "<u2", "npz"])
+def test_chunks_of_another_type_are_refused(wrong, values, tmp_path):
+    store = write(tmp_path / "acts", values)
+    chunk = tmp_path / "acts" / store.chunks[0].name
+    if wrong == "npz":
+        with chunk.open("wb") as file:
+            np.savez(file, a=values)
+    else:
+        np.save(chunk, values.astype(wrong))
+    with pytest.raises(tlm.ModulesError, match=r"should hold .23, 9. values of type float16"):
+        tlm.ActivationStore(tmp_path / "acts")
+
+
+def test_only_the_chunks_asked_for_are_read(values, tmp_path, monkeypatch):
+    store = write(tmp_path / "acts", values, samples_per_chunk=4)
+    seen = []
+    read_chunk = store.read_chunk
+    monkeypatch.setattr(store, "read_chunk", lambda n: seen.append(n) or read_chunk(n))
+    store.matrix([5, 6, 21])
+    assert seen == [1, 5]
+
+
+def test_bytes_read_are_counted(values, tmp_path):
+    store = write(tmp_path / "acts", values, samples_per_chunk=4)
+    store.fit_zscore()
+    assert store.bytes_read == 2 * values.size

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tl_modules import cli
+from tl_modules import cli, compare
 from tl_modules.commands import collect
 
 
@@ -96,9 +96,13 @@ def test_evaluate_writes_one_table_of_every_method(
         (["evaluate", "-k", "1"], "n_modules should be at least 2; got 1"),
         (["evaluate", "--seed", "-1"], "seed should lie between"),
         (["evaluate", "--n-seeds", "0"], "n_seeds should be at least 1; got 0"),
+        (["evaluate", "--seed", "4294967295"], "seed should lie between"),
+        (["evaluate", "-k", "5", "5000"], "n_modules should be at most the number of prompts"),
     ],
 )
-def test_refusals_come_before_the_model_loads(words, message, tmp_path, monkeypatch, capsys):
+def test_what_is_asked_for_is_checked_before_the_model_loads(
+    words, message, tmp_path, monkeypatch, capsys
+):
     def load(name):
         raise AssertionError("the model was loaded")
 
@@ -166,3 +170,31 @@ def test_any_model_folder_can_be_collected_from(tmp_path, prompts):
     (tmp_path / "empty").mkdir()
     words = ["collect", "--model", str(tmp_path / "empty"), "--out", str(out)]
     assert cli.main(words) == 1
+
+
+def test_prompts_without_categories_and_a_folder_as_a_file_are_refused_at_once(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(collect, "load_model", lambda name: pytest.fail("the model was loaded"))
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"prompt": "a"}')
+    words = ["evaluate", "--prompts", str(bare), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 1
+    assert "should have a category" in capsys.readouterr().err
+    assert cli.main(["collect", "--out", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_an_interrupted_evaluation_keeps_its_runs(saved, tmp_path, monkeypatch):
+    fitted = compare._fitted
+
+    def interrupted(acts, method, n_modules, seed):
+        if method == "kmeans" and len(acts.samples) > 12 - 1 and n_modules == 3:
+            raise KeyboardInterrupt
+        return fitted(acts, method, n_modules, seed)
+
+    monkeypatch.setattr(compare, "_fitted", interrupted)
+    words = ["evaluate", "--acts", str(saved), "--out", str(tmp_path), "-k", "2", "3"]
+    words += ["--methods", "iterd", "kmeans", "--n-seeds", "1", "--no-progress"]
+    assert cli.main(words) == 130
+    assert pd.read_csv(tmp_path / "runs.csv")["method"].tolist() == ["iterd", "kmeans", "iterd"]

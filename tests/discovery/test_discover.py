@@ -3,6 +3,8 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import tl_modules as tlm
+from tests.planted import planted_matrix
+from tl_modules.discovery import start
 from tl_modules.discovery.iterd import descend
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.start import START_KINDS, principal_components, start_labels
@@ -96,3 +98,23 @@ def test_every_kind_of_start_leads_to_strong_planted_blocks(planted, kind):
     assert sorted(set(labels)) == [0, 1, 2, 3]
     found = descend(products, 4, labels, max_rounds=50, seed=0)
     assert adjusted_rand_score(planted[2], found.unit_labels) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_rounds": 0}, "max_rounds should be at least 1; got 0"),
+        ({"n_jobs": 0}, "n_jobs should be at least 1; got 0"),
+        ({"n_jobs": -1}, "n_jobs should be at least 1; got -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(planted, options, message):
+    with pytest.raises(tlm.ModulesError, match=message):
+        tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4, **options)
+
+
+def test_spectral_starts_of_many_samples_cluster_some(monkeypatch):
+    matrix, samples, _ = planted_matrix(300, 80, 3, seed=0, strength=2.0)
+    monkeypatch.setattr(start, "N_SPECTRAL", 60)
+    points = principal_components(InMemory(matrix), 0)
+    assert adjusted_rand_score(samples, start_labels(points, "spectral", 3, seed=0)) > 0.95

@@ -23,10 +23,14 @@ class Half:
     shift: np.uint32
     scale: np.float32
     largest: float
+    exponent: np.uint16
+    """The bits that are all ones in what is not finite."""
 
 
-FLOAT16 = Half("float16", np.uint32(13), np.float32(2.0**112), 65504.0)
-BFLOAT16 = Half("bfloat16", np.uint32(16), np.float32(1.0), 3.3895313892515355e38)
+FLOAT16 = Half("float16", np.uint32(13), np.float32(2.0**112), 65504.0, np.uint16(0x7C00))
+BFLOAT16 = Half(
+    "bfloat16", np.uint32(16), np.float32(1.0), 3.3895313892515355e38, np.uint16(0x7F80)
+)
 FORMATS = {half.name: half for half in (FLOAT16, BFLOAT16)}
 
 
@@ -74,6 +78,19 @@ def standardise(row, mean, inverse):
     """``(row - mean) * inverse``, in place."""
     for j in range(row.shape[0]):
         row[j] = (row[j] - mean[j]) * inverse[j]
+
+
+@no_type_check
+@njit(parallel=True, cache=True)
+def not_finite(chunk, exponent):
+    """How many of each row's 16-bit values are NaN or infinite."""
+    bad = np.zeros(chunk.shape[0], dtype=np.int64)
+    for i in prange(chunk.shape[0]):
+        found = 0
+        for j in range(chunk.shape[1]):
+            found += (chunk[i, j] & exponent) == exponent
+        bad[i] = found
+    return bad
 
 
 @no_type_check

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,39 @@ from jaxtyping import Bool, Float, Shaped
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
-from tl_modules.errors import ModulesError
+from tl_modules.activations.store import ActivationStore, StoreWriter
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.model import HookedModel, model_name, run_hooks_only
 from tl_modules.tokens import batches, prompt_frame, tokenise
 from tl_modules.units import site_units
+
+
+@overload
+def collect(
+    model: HookedModel,
+    prompts: Sequence[str] | pd.DataFrame,
+    *,
+    units: str = ...,
+    batch_size: int = ...,
+    max_tokens: int | None = ...,
+    store: None = None,
+    dtype: str = ...,
+    progress: bool = ...,
+) -> ActivationMatrix: ...
+
+
+@overload
+def collect(
+    model: HookedModel,
+    prompts: Sequence[str] | pd.DataFrame,
+    *,
+    units: str = ...,
+    batch_size: int = ...,
+    max_tokens: int | None = ...,
+    store: str | Path,
+    dtype: str = ...,
+    progress: bool = ...,
+) -> ActivationStore: ...
 
 
 def collect(
@@ -26,8 +56,10 @@ def collect(
     units: str = "mlp",
     batch_size: int = 16,
     max_tokens: int | None = None,
+    store: str | Path | None = None,
+    dtype: str = "float16",
     progress: bool = True,
-) -> ActivationMatrix:
+) -> ActivationMatrix | ActivationStore:
     """Run prompts through a model and keep, for each, every unit's mean |activation|.
 
     Prompts are sorted by length, padded on the right and run in batches; the mean runs over a
@@ -42,10 +74,15 @@ def collect(
         units: The site: ``"mlp"``, the neurons as the down-projection reads them.
         batch_size: Prompts in a forward pass.
         max_tokens: Cut prompts after so many tokens; None keeps the model's whole context.
+        store: A new folder: write an ``ActivationStore`` there as the prompts run, instead of a
+            matrix in memory. Its samples are in the order they ran, longest first; their column
+            ``row`` is their place among the prompts.
+        dtype: Of the store: ``"float16"`` or ``"bfloat16"``.
         progress: Show a progress bar.
 
     Returns:
-        A matrix of shape ``[samples, units]``, float32, in the order of the prompts.
+        A matrix of shape ``[samples, units]``, float32, in the order of the prompts; with
+        ``store``, that.
 
     Raises:
         ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units,
@@ -53,6 +90,13 @@ def collect(
     """
     frame = prompt_frame(prompts)
     collector = Collector(model, units)
+    writer = None
+    if store is not None:
+        check_at_least("batch_size", batch_size, 1)
+        writer = collector._into = ActivationStore.create(
+            store, collector.units, dtype=dtype, model_name=model_name(model)
+        )
+        frame = frame.assign(row=np.arange(len(frame)))
     token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
     order = []
     with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
@@ -66,6 +110,9 @@ def collect(
             collector._append(reduced, batch.mask, frame.iloc[batch.rows])
             order.append(batch.rows)
             bar.update(len(batch.rows))
+    if writer is not None:
+        writer.unit_means = collector._unit_means()
+        return writer.close()
     acts = collector.matrix()
     position = np.argsort(np.concatenate(order))
     return replace(
@@ -101,6 +148,7 @@ class Collector:
         self.units = site_units(model, units)
         self.names_filter = list(self.units.hook_names)
         self._model_name = model_name(model)
+        self._into: StoreWriter | None = None
         self._values: list[Float[np.ndarray, "batch units"]] = []
         self._samples: list[pd.DataFrame] = []
         self._totals = np.zeros(len(self.units))
@@ -154,7 +202,7 @@ class Collector:
             np.concatenate(self._values),
             self.units,
             pd.concat(self._samples, ignore_index=True),
-            (self._totals / self._n_tokens).astype(np.float32),
+            self._unit_means(),
             self._model_name,
         )
 
@@ -167,8 +215,15 @@ class Collector:
         check_finite(values, self.units, samples.index.tolist())
         self._totals += np.concatenate([reduced[name][1] for name in self.names_filter])
         self._n_tokens += int(lengths.sum())
-        self._values.append(values)
-        self._samples.append(samples.assign(n_tokens=lengths))
+        samples = samples.assign(n_tokens=lengths)
+        if self._into is not None:
+            self._into.add(values, samples)
+        else:
+            self._values.append(values)
+            self._samples.append(samples)
+
+    def _unit_means(self) -> Float[np.ndarray, " units"]:
+        return (self._totals / self._n_tokens).astype(np.float32)
 
     def _sample_frame(
         self, samples: pd.DataFrame | Sequence[str] | None, n_samples: int

@@ -79,6 +79,7 @@ class ActivationStore:
         with ActivationStore.create("acts", units) as writer:
             for values, samples in batches:
                 writer.add(values, samples)
+            writer.unit_means = means  # for mean ablation
         modules = tlm.discover(ActivationStore("acts"), n_modules=20)
     """
 
@@ -106,6 +107,8 @@ class ActivationStore:
         self.dtype = described.dtype
         self.unit_means = described.unit_means
         self.chunks = described.chunks
+        self.bytes_read = 0
+        """Bytes of values that passes over the store have read so far."""
         if sum(chunk.n_rows for chunk in self.chunks) != len(self.samples):
             raise ModulesError(f"{str(path)!r} lists other samples than chunks. Write it anew.")
         for number in range(len(self.chunks)):
@@ -164,11 +167,15 @@ class ActivationStore:
         except (OSError, ValueError, EOFError) as error:
             raise ModulesError(f"Cannot read chunk {str(path)!r}: {error}. {_REMEDY}") from error
         shape = (chunk.n_rows, len(self.units))
-        if values.shape != shape or values.dtype.itemsize != 2 or not values.flags.c_contiguous:
+        dtype = np.dtype("<f2" if self.half is _half.FLOAT16 else "<u2")
+        if not isinstance(values, np.ndarray) or (values.shape, values.dtype) != (shape, dtype):
+            found = (getattr(values, "shape", None), getattr(values, "dtype", None))
             raise ModulesError(
-                f"Chunk {str(path)!r} should hold {shape} values of 16 bits; it holds "
-                f"{values.shape} of {values.dtype}. {_REMEDY}"
+                f"Chunk {str(path)!r} should hold {shape} values of type {dtype}; it holds "
+                f"{found[0]} of {found[1]}. {_REMEDY}"
             )
+        if not values.flags.c_contiguous:
+            raise ModulesError(f"Chunk {str(path)!r} should be stored row by row. {_REMEDY}")
         return values.view(np.uint16)
 
     def iter_chunks(self) -> Iterator[tuple[int, _Halves]]:
@@ -177,14 +184,17 @@ class ActivationStore:
         for number, chunk in enumerate(self.chunks):
             if number + 1 < len(self.chunks):
                 _read_ahead(self.path / self.chunks[number + 1].name)
-            yield start, self.read_chunk(number)
+            halves = self.read_chunk(number)
+            self.bytes_read += halves.nbytes
+            yield start, halves
             start += chunk.n_rows
 
     def fit_zscore(self) -> ZScore:
-        """Each unit's mean and standard deviation, in one pass over the chunks.
+        """Each unit's mean and standard deviation, in one pass, which also checks the chunks.
 
         Raises:
-            ModulesError: If there are fewer than two samples.
+            ModulesError: If there are fewer than two samples, a chunk was altered, or a value is
+                NaN or infinite.
         """
         n_samples, n_units = self.shape
         if n_samples < 2:
@@ -192,7 +202,8 @@ class ActivationStore:
                 f"A z-score needs at least 2 samples; got {n_samples}. Collect more prompts."
             )
         mean, squares = np.zeros(n_units), np.zeros(n_units)
-        for start, halves in self.iter_chunks():
+        for chunk, (start, halves) in zip(self.chunks, self.iter_chunks(), strict=True):
+            self._check(chunk, halves)
             _half.add_moments(halves, self.half.shift, self.half.scale, start, mean, squares)
         std = np.sqrt(squares / (n_samples - 1))
         return ZScore(mean, np.where(std < MIN_STD, 1.0, std))
@@ -215,10 +226,14 @@ class ActivationStore:
         chosen = checked_rows(np.arange(n_samples) if rows is None else rows, n_samples)
         values = np.empty((len(chosen), n_units), dtype=np.float32)
         shift, scale = self.half.shift, self.half.scale
-        for start, halves in self.iter_chunks():
-            inside = (chosen >= start) & (chosen < start + len(halves))
-            for place in np.flatnonzero(inside):
-                _half.decode(halves[chosen[place] - start], shift, scale, values[place])
+        start = 0
+        for number, chunk in enumerate(self.chunks):
+            places = np.flatnonzero((chosen >= start) & (chosen < start + chunk.n_rows))
+            if len(places):
+                halves = self.read_chunk(number)
+                for place in places:
+                    _half.decode(halves[chosen[place] - start], shift, scale, values[place])
+            start += chunk.n_rows
         return ActivationMatrix(
             values,
             self.units,
@@ -231,14 +246,23 @@ class ActivationStore:
         """Compare every chunk with its checksum; reads the whole store.
 
         Raises:
-            ModulesError: If one was altered.
+            ModulesError: If one was altered, or holds NaN or infinite values.
         """
         for chunk, (_, halves) in zip(self.chunks, self.iter_chunks(), strict=True):
-            if hashlib.sha256(halves.data).hexdigest() != chunk.sha256:
-                raise ModulesError(
-                    f"Chunk {chunk.name!r} of {str(self.path)!r} was altered: its checksum does "
-                    f"not match. {_REMEDY}"
-                )
+            self._check(chunk, halves)
+
+    def _check(self, chunk: Chunk, halves: _Halves) -> None:
+        if hashlib.sha256(halves.data).hexdigest() != chunk.sha256:
+            raise ModulesError(
+                f"Chunk {chunk.name!r} of {str(self.path)!r} was altered: its checksum does not "
+                f"match. {_REMEDY}"
+            )
+        bad = np.flatnonzero(_half.not_finite(halves, self.half.exponent))
+        if len(bad):
+            raise ModulesError(
+                f"Chunk {chunk.name!r} of {str(self.path)!r} should be finite; its row {bad[0]} "
+                f"holds NaN or infinite values. {_REMEDY}"
+            )
 
     def __repr__(self) -> str:
         """One line."""
@@ -289,6 +313,9 @@ class StoreWriter:
         self._units = units
         self._half = _half.FORMATS[dtype]
         self._model_name = model_name
+        self.unit_means: Float[np.ndarray, " _units"] | None = None
+        """Each unit's mean (signed) activation, for mean ablation; kept by ``close``."""
+        self._state = "open"
         self._buffer = np.empty((samples_per_chunk, len(units)), dtype=np.uint16)
         self._n_buffered = 0
         self._chunks: list[Chunk] = []
@@ -307,8 +334,10 @@ class StoreWriter:
 
         Raises:
             ModulesError: If the shapes do not fit, a value is not finite or too large for the
-                format, or the disk is full. Nothing of the batch is added in the first two cases.
+                format, or the writer is closed: nothing of the batch is added then. If the disk is
+                full: the store cannot be finished then.
         """
+        self._check_open()
         if values.ndim != 2 or values.shape[1] != len(self._units):
             raise ModulesError(
                 f"values should have shape samples x {len(self._units)}; got {values.shape}."
@@ -338,18 +367,18 @@ class StoreWriter:
             if self._n_buffered == len(self._buffer):
                 self._flush()
 
-    def close(self, unit_means: Float[np.ndarray, " _units"] | None = None) -> ActivationStore:
+    def close(self) -> ActivationStore:
         """Write what is left and the list of chunks.
-
-        Args:
-            unit_means: Each unit's mean (signed) activation, for mean ablation.
 
         Returns:
             The store.
 
         Raises:
-            ModulesError: If there is no sample, or the disk is full.
+            ModulesError: If there is no sample, ``unit_means`` do not fit, the writer is closed, or
+                the disk is full.
         """
+        self._check_open()
+        unit_means = self.unit_means
         if not self._samples:
             raise ModulesError("A store should hold at least one sample; none was added.")
         if unit_means is not None and unit_means.shape != (len(self._units),):
@@ -368,6 +397,7 @@ class StoreWriter:
         }
         arrays = {} if unit_means is None else {"unit_means": unit_means}
         files.write(self._path / _MANIFEST, _FILE_KIND, header, arrays)
+        self._state = "closed"
         return ActivationStore(self._path)
 
     def __enter__(self) -> "StoreWriter":
@@ -375,15 +405,23 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close, unless an error is on its way."""
-        if kind is None and not (self._path / _MANIFEST).exists():
+        """Close, unless that is done or an error is on its way."""
+        if kind is None and self._state == "open":
             self.close()
+
+    def _check_open(self) -> None:
+        if self._state != "open":
+            raise ModulesError(
+                f"This writer is {self._state}; it takes no more samples. Create another store."
+            )
 
     def _flush(self) -> None:
         rows = self._buffer[: self._n_buffered]
         name = f"chunk-{len(self._chunks):05d}.npy"
+        self._state = "broken"  # until the chunk is on disk
         with files.atomic(self._path / name) as file:
             np.save(file, rows.view(np.float16) if self._half is _half.FLOAT16 else rows)
+        self._state = "open"
         self._chunks.append(Chunk(name, len(rows), hashlib.sha256(rows.data).hexdigest()))
         self._n_buffered = 0
 

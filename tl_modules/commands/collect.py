@@ -6,9 +6,10 @@ from typing import Any
 
 from tl_modules.activations.collect import collect
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts
+from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
 from tl_modules.data.models import load_model
 from tl_modules.errors import check_at_least
+from tl_modules.files import write_bytes
 
 
 def add_parser(commands: Any) -> None:
@@ -27,9 +28,12 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect and write."""
-    make_folder(args.out.parent)
-    prompts_to_matrix(args).save(args.out)
-    print(f"Written to {args.out}")
+    check_file(args.out)
+    acts = prompts_to_matrix(args)
+    acts.save(args.out)
+    beside = args.out.with_suffix(".csv")
+    write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))
+    print(f"Written to {args.out}, and its samples to {beside}")
 
 
 def prompts_to_matrix(args: argparse.Namespace) -> ActivationMatrix:

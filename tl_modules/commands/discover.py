@@ -6,8 +6,9 @@ from typing import Any
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.commands.options import add_common, make_folder
+from tl_modules.commands.options import add_common, check_file
 from tl_modules.discovery.discover import discover
+from tl_modules.files import write_bytes
 
 
 def add_parser(commands: Any) -> None:
@@ -29,7 +30,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Discover, print, write."""
-    make_folder(args.out.parent)
+    check_file(args.out)
     acts = ActivationStore(args.acts) if args.acts.is_dir() else ActivationMatrix.load(args.acts)
     print(acts)
     modules = discover(
@@ -41,7 +42,9 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.no_progress,
     )
     modules.save(args.out)
+    table, beside = modules.to_frame(), args.out.with_suffix(".csv")
+    write_bytes(beside, table.to_csv(index=False).encode())
     print(modules)
     if modules.starts is not None and len(modules.starts) > 1:
         print(f"\nStarts:\n{modules.starts.to_string(index=False)}")
-    print(f"\n{modules.to_frame().to_string(index=False)}\n\nWritten to {args.out}")
+    print(f"\n{table.to_string(index=False)}\n\nWritten to {args.out}, and the table to {beside}")

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
 from tl_modules.commands.collect import prompts_to_matrix
-from tl_modules.commands.options import add_common, add_prompts, make_folder
+from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts
 from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
-from tl_modules.errors import check_at_least, check_choice, check_seed
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.files import write_bytes
 
 _SHOWN = {
@@ -36,11 +37,14 @@ def add_parser(commands: Any) -> None:
         description="Split prompts 80/20 by category, discover modules on the larger part by "
         "IterD and by each baseline, and tabulate the objective, how well module means name "
         "held-out prompts' categories, agreement with the categories, seconds and memory. Writes "
-        "evaluation.csv (mean and spread over the seeds) and runs.csv (every run).",
+        "evaluation.csv (mean and spread over the seeds), runs.csv (every run) and, where it "
+        "collected them, acts.safetensors.",
     )
     parser.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder to write to")
     parser.add_argument(
-        "--acts", type=Path, help="activations saved by 'collect'; without it they are collected"
+        "--acts",
+        type=Path,
+        help="saved activations (file or store's folder); without it they are collected",
     )
     parser.add_argument(
         "-k", "--n-modules", type=int, nargs="+", default=[5, 10, 15, 20], help="(5 10 15 20)"
@@ -59,8 +63,9 @@ def run(args: argparse.Namespace) -> None:
     check_at_least("n_modules", min(args.n_modules), 2)
     check_at_least("n_seeds", args.n_seeds, 1)
     check_seed(args.seed)
+    check_seed(args.seed + args.n_seeds - 1)
     make_folder(args.out)
-    acts = ActivationMatrix.load(args.acts) if args.acts else prompts_to_matrix(args)
+    acts = _activations(args)
     train, test = split_by_category(acts, seed=args.seed)
     print(f"{len(train.samples):,} prompts to discover on, {len(test.samples):,} held out")
     runs = compare_methods(
@@ -71,11 +76,12 @@ def run(args: argparse.Namespace) -> None:
         n_seeds=args.n_seeds,
         seed=args.seed,
         progress=not args.no_progress,
+        # After every run: what an interrupted evaluation has found is not lost.
+        on_run=lambda runs: write_bytes(args.out / "runs.csv", runs.to_csv(index=False).encode()),
     )
     table = summarise(runs)
     flat = table.copy()
     flat.columns = ["_".join(column) for column in table.columns]
-    write_bytes(args.out / "runs.csv", runs.to_csv(index=False).encode())
     write_bytes(args.out / "evaluation.csv", flat.to_csv().encode())
     print(
         f"\nMean and, after +-, standard deviation over {args.n_seeds} seeds. Accuracy and "
@@ -84,6 +90,31 @@ def run(args: argparse.Namespace) -> None:
     )
     print(_shown(table).to_string())
     print(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
+
+
+def _activations(args: argparse.Namespace) -> ActivationMatrix:
+    """The saved activations, or those collected now, which are then saved."""
+    if args.acts:
+        return (
+            ActivationStore(args.acts).matrix()
+            if args.acts.is_dir()
+            else (ActivationMatrix.load(args.acts))
+        )
+    prompts = read_prompts(args.prompts)
+    if "category" not in prompts or bool(prompts["category"].isna().to_numpy().any()):
+        raise ModulesError(
+            f"Every prompt of {args.prompts!r} should have a category to be told from the others; "
+            "fill in the column 'category'."
+        )
+    n_train = len(prompts) - prompts.groupby("category").size().floordiv(5).clip(lower=1).sum()
+    if max(args.n_modules) > n_train:
+        raise ModulesError(
+            f"n_modules should be at most the number of prompts to discover on, about {n_train}; "
+            f"got {max(args.n_modules)}."
+        )
+    acts = prompts_to_matrix(args)
+    acts.save(args.out / "acts.safetensors")
+    return acts
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -75,6 +75,17 @@ def _row(name: str, number: int, line: str) -> dict[str, object]:
     return row
 
 
+def check_file(path: Path) -> None:
+    """Make the folder that a file goes into, and refuse a path that is a folder itself.
+
+    Raises:
+        ModulesError: If the file cannot be written there.
+    """
+    if path.is_dir():
+        raise ModulesError(f"--out should name a file; {str(path)!r} is a folder.")
+    make_folder(path.parent)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder to write to, now rather than after the work.
 

@@ -10,8 +10,8 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery.discover import as_module_set, scored_matrix
 from tl_modules.discovery.iterd import IterDResult
 from tl_modules.discovery.objective import objective
-from tl_modules.discovery.products import InMemory
-from tl_modules.discovery.start import principal_components, spectral_labels, strongest_labels
+from tl_modules.discovery.products import InMemory, pca
+from tl_modules.discovery.start import N_COMPONENTS, spectral_labels, strongest_labels
 from tl_modules.errors import check_choice, check_seed
 from tl_modules.modules import ModuleSet
 
@@ -58,7 +58,7 @@ def discover_baseline(
         positive = acts.values if acts.normaliser is None else matrix - matrix.min(axis=0)
         samples, units = _cocluster(matrix, positive, n_modules, seed)
     else:
-        points = principal_components(InMemory(matrix.T), seed)
+        points = _principal_components(matrix.T, seed)
         cluster = _CLUSTERINGS[method]
         units = cluster(points, n_modules, seed)
         samples = strongest_labels(products.sample_sums(units, n_modules), units)
@@ -67,6 +67,10 @@ def discover_baseline(
     return as_module_set(
         acts, scored.normaliser, products, result, n_modules, seed=seed, method=method
     )
+
+
+def _principal_components(matrix: Float[np.ndarray, "rows columns"], seed: int) -> _Points:
+    return pca(matrix, min(N_COMPONENTS, *matrix.shape), seed)
 
 
 def _kmeans(points: _Points, n_modules: int, seed: int) -> _Labels:
@@ -116,7 +120,7 @@ def _cocluster(
     """Labels of samples and units from Dhillon's spectral co-clustering."""
     from sklearn.cluster import SpectralCoclustering
 
-    groups, _ = _preclusters(principal_components(InMemory(matrix.T), seed), seed)
+    groups, _ = _preclusters(_principal_components(matrix.T, seed), seed)
     sums = InMemory(positive).sample_sums(groups, int(groups.max()) + 1)
     means = sums / np.bincount(groups)
     found = SpectralCoclustering(n_modules, random_state=seed).fit(means + 1e-12)

@@ -49,8 +49,10 @@ def discover(
             spread.
         n_kicks: How often to kick the best one and let it converge again; a hundred kicks find a
             higher L than ten starts do in the same time (see ``benchmarks/search.py``).
-        n_jobs: Starts that run at once, each on a core of its own; by default as many as there are
-            cores. The result does not depend on it. A store's starts run one after the other.
+        n_jobs: Starts that run at once, each in a thread of its own; by default as many as there
+            are cores. The result does not depend on it. Balanced k-means holds Python's lock for
+            most of its time, so that it is IterD that runs at once. A store's starts run one
+            after the other.
         progress: Show a progress bar over the starts and the kicks.
 
     Returns:
@@ -62,6 +64,9 @@ def discover(
     """
     check_at_least("n_starts", n_starts, 1)
     check_at_least("n_kicks", n_kicks, 0)
+    check_at_least("max_rounds", max_rounds, 1)
+    if n_jobs is not None:
+        check_at_least("n_jobs", n_jobs, 1)
     check_seed(seed)
     check_seed(seed + n_starts - 1)
     scaler, products = normalised(acts, n_modules)

@@ -77,6 +77,9 @@ class InMemory:
         Raises:
             ModulesError: If it has not two axes.
         """
+        matrix = np.asarray(matrix)
+        if matrix.dtype.kind not in "fiub":
+            raise ModulesError(f"matrix should hold numbers; its type is {matrix.dtype}.")
         if matrix.ndim != 2:
             raise ModulesError(f"matrix should have 2 axes, samples x units; got {matrix.shape}.")
         dtype = np.float64 if matrix.dtype == np.float64 else np.float32
@@ -121,13 +124,9 @@ class InMemory:
         self, n_components: int, seed: int
     ) -> Float[np.ndarray, "samples components"]:
         """By scikit-learn's PCA."""
-        from sklearn.decomposition import PCA  # slow to import, and only a fit needs it
-
         with np.errstate(over="ignore", invalid="ignore"):  # what the sums are looked at for
             self._check_finite(self.matrix.sum(axis=1, dtype=np.float64))
-        pca = PCA(n_components=n_components, random_state=seed)
-        with np.errstate(invalid="ignore"):  # shares of a variance of zero, which nobody reads
-            return np.asarray(pca.fit_transform(self.matrix))
+        return pca(self.matrix, n_components, seed)
 
     def _check_finite(self, sums: Float[np.ndarray, "..."]) -> None:
         """Refuse a matrix with a value that is not finite, which shows in any sums over it."""
@@ -144,6 +143,23 @@ class InMemory:
             f"matrix is too large to sum: its largest value is {np.abs(self.matrix).max():.3g}. "
             "Normalise it first, as ActivationMatrix.zscore() does."
         )
+
+
+def pca(matrix: _Tile, n_components: int, seed: int) -> Float[np.ndarray, "rows components"]:
+    """Each row's coordinates on the first principal components, by scikit-learn.
+
+    Args:
+        matrix: Finite values.
+        n_components: How many.
+        seed: Seeds the randomised solver, which scikit-learn uses for large matrices.
+
+    Returns:
+        The coordinates.
+    """
+    from sklearn.decomposition import PCA  # slow to import, and only a fit needs it
+
+    with np.errstate(invalid="ignore"):  # shares of a variance of zero, which nobody reads
+        return np.asarray(PCA(n_components, random_state=seed).fit_transform(matrix))
 
 
 class Streamed:
@@ -163,6 +179,8 @@ class Streamed:
             scaler.mean.astype(np.float32),
             (1.0 / scaler.std).astype(np.float32),
         )
+        # Each chunk's first row, and the number of rows.
+        self._starts = np.cumsum([0, *(chunk.n_rows for chunk in store.chunks)])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -187,7 +205,10 @@ class Streamed:
         self, sums: _UnitSums, moved: _Moved, before: _SampleLabels, after: _SampleLabels
     ) -> None:
         """See ``Products``."""
-        self._add_rows(sums, moved, ((before, -1.0), (after, 1.0)))
+        if 2 * len(moved) > len(after):
+            sums[:] = self.unit_sums(after, sums.shape[1])
+        else:
+            self._add_rows(sums, moved, ((before, -1.0), (after, 1.0)))
 
     def shift_sample_sums(
         self, sums: _SampleSums, moved: _Moved, before: _UnitLabels, after: _UnitLabels
@@ -226,18 +247,15 @@ class Streamed:
         self, sums: _UnitSums, rows: _Moved, terms: tuple[tuple[_SampleLabels, float], ...]
     ) -> None:
         """Add rows, given in ascending order, to the columns of their labels."""
-        stops = np.searchsorted(rows, self._starts())
+        stops = np.searchsorted(rows, self._starts)
         for number, (begin, end) in enumerate(pairwise(stops)):
             if begin == end:
                 continue
             chosen = rows[begin:end]
-            start, chunk = self._starts()[number], self._store.read_chunk(number)
+            start, chunk = self._starts[number], self._store.read_chunk(number)
+            self._store.bytes_read += chunk[0].nbytes * len(chosen)
             for labels, sign in terms:
                 _stream.add_rows(sums, chunk, self._normal, chosen - start, labels[chosen], sign)
-
-    def _starts(self) -> Int[np.ndarray, " stops"]:
-        """Each chunk's first row, and the number of rows."""
-        return np.cumsum([0, *(chunk.n_rows for chunk in self._store.chunks)])
 
     def _tiles(self) -> Iterator[tuple[int, _Tile]]:
         """Z-scored rows in one buffer that is used again, and the first one's number."""

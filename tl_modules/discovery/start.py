@@ -11,6 +11,9 @@ N_COMPONENTS = 16
 N_RESTARTS = 10
 """Restarts of the balanced k-means."""
 
+N_SPECTRAL = 2000
+"""Samples that a spectral start clusters: its memory grows with their square."""
+
 START_KINDS = ("kmeans", "random", "spectral")
 """Balanced k-means (the paper's), balanced random labels, spectral clustering of the samples."""
 
@@ -49,8 +52,9 @@ def start_labels(
     if kind == "random":
         order = np.random.default_rng(seed).permutation(len(points))
         return (order % n_modules).astype(np.int64)
-    find = _balanced_kmeans if kind == "kmeans" else spectral_labels
-    return find(points, n_modules, seed)
+    if kind == "kmeans":
+        return _balanced_kmeans(points, n_modules, seed)
+    return _spectral_of_some(points, n_modules, seed)
 
 
 def _balanced_kmeans(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
@@ -64,6 +68,15 @@ def _balanced_kmeans(points: _Points, n_modules: int, seed: int) -> Int[np.ndarr
         random_state=seed,
     )
     return np.asarray(clustering.fit(points).labels_, dtype=np.int64)
+
+
+def _spectral_of_some(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
+    """Spectral clustering of at most 2,000 samples; any other takes its nearest one's label."""
+    from sklearn.metrics import pairwise_distances_argmin  # slow to import, and only a fit needs it
+
+    chosen = np.random.default_rng(seed).permutation(len(points))[: max(N_SPECTRAL, n_modules)]
+    labels = spectral_labels(points[chosen], n_modules, seed)
+    return labels[pairwise_distances_argmin(points, points[chosen])]
 
 
 def spectral_labels(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
