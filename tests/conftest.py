@@ -73,7 +73,7 @@ def word_tokenizer():
     )
 
 
-def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0):
+def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0, normalization_type="RMS"):
     """A small random model: a TransformerBridge on 4.x, a HookedTransformer on 3.9."""
     config = {
         "n_layers": n_layers,
@@ -85,7 +85,7 @@ def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0):
         "d_vocab": len(WORDS) + 3,
         "act_fn": "silu",
         "gated_mlp": gated,
-        "normalization_type": "RMS",
+        "normalization_type": normalization_type,
         "positional_embedding_type": "rotary",
         "rotary_dim": 8,
         "seed": seed,

@@ -9,8 +9,15 @@ Collect activations, discover modules, ablate them beside their controls::
 
 from tl_modules.activations.collect import Collector, collect
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.reference import Reference, collect_reference
 from tl_modules.activations.store import ActivationStore, StoreWriter
+from tl_modules.causal.attribute import Attribution, attribute_modules
 from tl_modules.causal.effects import module_effects
+from tl_modules.causal.patch import (
+    get_act_patch_module,
+    get_act_patch_module_by_layer,
+    get_act_patch_module_by_pos,
+)
 from tl_modules.compare import compare_methods, split_by_category
 from tl_modules.discovery.baselines import discover_baseline
 from tl_modules.discovery.discover import discover
@@ -28,6 +35,7 @@ from tl_modules.units import Site, Units
 __all__ = [
     "ActivationMatrix",
     "ActivationStore",
+    "Attribution",
     "Collector",
     "HookedModel",
     "IterDResult",
@@ -36,14 +44,20 @@ __all__ = [
     "ModulesError",
     "Objective",
     "Probe",
+    "Reference",
     "Site",
     "StoreWriter",
     "Units",
+    "attribute_modules",
     "choose_n_modules",
     "collect",
+    "collect_reference",
     "compare_methods",
     "discover",
     "discover_baseline",
+    "get_act_patch_module",
+    "get_act_patch_module_by_layer",
+    "get_act_patch_module_by_pos",
     "iterd",
     "module_effects",
     "objective",

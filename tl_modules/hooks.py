@@ -1,62 +1,60 @@
-"""Forward hooks that overwrite chosen units and leave every other unit as it is."""
+"""Forward hooks that change chosen units at chosen positions and leave all else as it is."""
 
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
-from tl_modules.errors import ModulesError, check_choice
-from tl_modules.model import FwdHooks
+from tl_modules.errors import ModulesError
+from tl_modules.model import FwdHooks, HookedModel, HookFn
+from tl_modules.positions import Positions, Where
+from tl_modules.replacements import HasUnitMeans, Replace, Sources, replacements
 from tl_modules.units import Units
 
-METHODS = ("zero", "mean")
-"""Ways to ablate. ``zero``: to 0. ``mean``: to the unit's mean over the tokens of a reference."""
 
-
-@runtime_checkable
-class HasUnitMeans(Protocol):
-    """A reference for mean ablation: an ActivationMatrix or a ModuleSet."""
-
-    @property
-    def units(self) -> Units:
-        """All units of the model's hook points."""
-        ...
-
-    @property
-    def unit_means(self) -> Float[np.ndarray, " units"] | None:
-        """Each unit's mean activation (signed) over the reference's tokens."""
-        ...
-
-
-class Overwrite:
-    """A forward hook that sets some units of one hook point to fixed values, at every position."""
+class Edit:
+    """A forward hook that changes some units of one hook point."""
 
     def __init__(
         self,
         name: str,
         width: int,
         index: Int[np.ndarray, " chosen"],
-        values: Float[np.ndarray, " chosen"],
+        replace: Replace,
+        where: Where,
     ) -> None:
-        """Remember what to overwrite.
+        """Remember what to change.
 
         Args:
             name: The hook point, for messages: the model may call it by an alias.
             width: How many units the hook point has.
-            index: The units to overwrite.
-            values: What to set each to.
+            index: The units to change.
+            replace: Makes their new values, which broadcast to the old ones' shape.
+            where: The positions to change them at.
         """
         self.name = name
         self.width = width
         self._index = torch.from_numpy(np.array(index, dtype=np.int64))
-        self._values = torch.from_numpy(np.array(values, dtype=np.float32))
+        self._replace = replace
+        self._where = where
 
     def __call__(
         self, activation: Float[torch.Tensor, "*batch width"], hook: Any = None
     ) -> Float[torch.Tensor, "*batch width"]:
-        """The activation with the units overwritten; the tensor given is not changed."""
+        """The activation with the units changed; the tensor given is not."""
         del hook
+        return self.apply_(activation.clone())
+
+    def apply_(
+        self, activation: Float[torch.Tensor, "*batch width"]
+    ) -> Float[torch.Tensor, "*batch width"]:
+        """Change the units in place.
+
+        Raises:
+            ModulesError: If the activation has another width, or positions do not fit it.
+        """
         if activation.shape[-1] != self.width:
             raise ModulesError(
                 f"The module's units at {self.name!r} are among {self.width}; the activation there "
@@ -64,48 +62,111 @@ class Overwrite:
             )
         if self._index.device != activation.device:
             self._index = self._index.to(activation.device)
-            self._values = self._values.to(activation.device)
-        result = activation.clone()
-        result[..., self._index] = self._values.to(activation.dtype)
-        return result
+        old = activation[..., self._index]
+        new = self._replace(old, self._where).to(activation)
+        touched = self._where.touched(activation.shape[:-1], activation.device)
+        activation[..., self._index] = (
+            new if touched is None else torch.where(touched[..., None], new, old)
+        )
+        return activation
 
 
-def ablation_hooks(
-    units: Units, method: str = "mean", reference: HasUnitMeans | None = None
+def unit_hooks(
+    units: Units,
+    method: str = "mean",
+    reference: HasUnitMeans | None = None,
+    *,
+    source: Any = None,
+    factor: float | None = None,
+    positions: Positions = None,
+    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    seed: int = 0,
 ) -> FwdHooks:
-    """Hooks that ablate units at every layer they lie in.
+    """Hooks that change units at every layer they lie in.
 
     Args:
-        units: What to ablate.
-        method: ``"zero"`` or ``"mean"``.
-        reference: For ``"mean"``, where the means come from.
+        units: What to change.
+        method: One of ``replacements.METHODS``.
+        reference: Where ``mean``, ``position_mean`` and ``resample`` take their values from.
+        source: For ``patch``: the other run's activation cache.
+        factor: For ``scale``.
+        positions: Where to change them; see ``Positions``.
+        attention_mask: 1 or True where a token is real; padding is not touched.
+        seed: Seeds ``resample``.
 
     Returns:
         ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one a hook point.
 
     Raises:
-        ModulesError: If the method is unknown, or ``"mean"`` lacks means of these units.
+        ModulesError: If the method is unknown or lacks what it needs.
     """
-    check_choice("method", method, METHODS)
-    values = np.zeros(len(units)) if method == "zero" else _means(units, reference)
+    make = replacements(units, method, Sources(reference, source, factor, seed))
+    where = Where(positions, None if attention_mask is None else attention_mask.bool())
     pairs: FwdHooks = []
     for hook, at in units.by_hook():
         name = units.hook_names[hook]
-        pairs.append((name, Overwrite(name, units.widths[hook], units.index[at], values[at])))
+        edit = Edit(name, units.widths[hook], units.index[at], make(name, at), where)
+        pairs.append((name, edit))
     return pairs
 
 
-def _means(units: Units, reference: HasUnitMeans | None) -> Float[np.ndarray, " units"]:
-    """The reference's means of these units."""
-    if reference is None or reference.unit_means is None:
-        raise ModulesError(
-            "method='mean' needs the units' mean activations, and none are known: these modules "
-            "come from a matrix without them. Pass reference=tlm.collect(model, prompts), or use "
-            "method='zero'."
-        )
-    if not reference.units.same_hooks(units):
-        raise ModulesError(
-            "reference should come from the same model as the modules: its hook points or widths "
-            "differ. Collect it from the model that the modules were discovered on."
-        )
-    return np.asarray(reference.unit_means, dtype=np.float64)[units.flat()]
+class Attached:
+    """Hooks that stay on a model until they are removed."""
+
+    def __init__(self, model: HookedModel, fwd_hooks: FwdHooks) -> None:
+        """Attach them.
+
+        Args:
+            model: The model.
+            fwd_hooks: Hook point names with their functions.
+        """
+        # PyTorch's own hooks: the model's reset_hooks() does not know them.
+        self._handles = [
+            model.hook_dict[name].register_forward_hook(
+                lambda point, inputs, output, fn=fn: fn(output, hook=point)
+            )
+            for name, fn in fwd_hooks
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks away; a second time does nothing."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def __enter__(self) -> "Attached":
+        """The handle itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the hooks away."""
+        self.remove()
+
+
+def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
+    """Hooks that make several interventions in one pass over copies of a batch, one a copy.
+
+    Args:
+        runs: Each intervention's hooks, as ``unit_hooks`` makes them.
+        n_rows: Rows of the batch. Rows ``r * n_rows`` to ``(r + 1) * n_rows`` of the copies get
+            intervention ``r``.
+
+    Returns:
+        One ``(hook_name, fn)`` pair a hook point that any of them touches.
+    """
+    edits: dict[str, list[tuple[int, Edit]]] = {}
+    for run, pairs in enumerate(runs):
+        for name, edit in pairs:
+            assert isinstance(edit, Edit)
+            edits.setdefault(name, []).append((run, edit))
+
+    def at(name: str) -> HookFn:
+        def hook_fn(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+            del hook
+            result = activation.clone()
+            for run, edit in edits[name]:
+                edit.apply_(result[run * n_rows : (run + 1) * n_rows])
+            return result
+
+        return hook_fn
+
+    return [(name, at(name)) for name in edits]

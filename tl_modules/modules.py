@@ -1,6 +1,6 @@
 """Functional modules: disjoint sets of units across all layers, each with its topic's samples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float, Int, Shaped
 
 from tl_modules import files
 from tl_modules.errors import ModulesError
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
-from tl_modules.hooks import HasUnitMeans, ablation_hooks
+from tl_modules.hooks import Attached, unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.positions import Positions
+from tl_modules.replacements import HasUnitMeans
 from tl_modules.units import Units
 
 _FILE_KIND = "ModuleSet"
@@ -95,33 +98,70 @@ class Module:
         kept = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
         return replace(self, units=self.units.select(kept), scores=self.scores[kept])
 
-    def fwd_hooks(self, method: str = "mean", reference: HasUnitMeans | None = None) -> FwdHooks:
-        """Hooks that ablate the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
+    def fwd_hooks(
+        self,
+        method: str = "mean",
+        reference: HasUnitMeans | None = None,
+        *,
+        source: Any = None,
+        factor: float | None = None,
+        positions: Positions = None,
+        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+        keep_only: bool = False,
+        seed: int = 0,
+    ) -> FwdHooks:
+        """Hooks that intervene on the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
 
         Args:
-            method: ``"mean"`` sets each unit to its mean over the tokens of a reference,
-                ``"zero"`` to 0; at every position.
-            reference: Where the means come from (an ``ActivationMatrix``); by default the
-                activations that the modules were discovered on.
+            method: What becomes of each unit's activation. ``"zero"``: 0. ``"mean"``: its mean
+                over the tokens of a reference. ``"position_mean"``: its mean over the reference's
+                tokens at the same position. ``"resample"``: its value at a random token of the
+                reference, the same token for all units. ``"patch"``: its value in ``source``, a
+                run on paired (counterfactual) prompts. ``"scale"``: itself times ``factor``
+                (steering; 1 changes nothing, below 0 turns it round).
+            reference: For the means and for resampling; by default the means of the activations
+                that the modules were discovered on. ``collect_reference`` makes one for all.
+            source: The other run's activation cache, of the same batch and length.
+            factor: What ``"scale"`` multiplies by.
+            positions: Where: None for everywhere, ``"last"`` for each prompt's last token, a
+                number or several, a slice, or a mask ``[batch, pos]``.
+            attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not
+                touched, and ``"last"`` is the last real token.
+            keep_only: Intervene on every unit of the site but the module's: is it enough alone?
+            seed: Seeds ``"resample"``.
 
         Returns:
-            One ``(hook_name, fn)`` pair a layer that the module touches.
+            One ``(hook_name, fn)`` pair a hook point touched.
 
         Raises:
-            ModulesError: If the method is unknown, or means are needed and unknown.
+            ModulesError: If the method is unknown or lacks what it needs.
         """
-        return ablation_hooks(self.units, method, self.means if reference is None else reference)
+        return unit_hooks(
+            self.units.complement() if keep_only else self.units,
+            method,
+            self.means if reference is None else reference,
+            source=source,
+            factor=factor,
+            positions=positions,
+            attention_mask=attention_mask,
+            seed=seed,
+        )
 
     @contextmanager
     def ablated(
-        self, model: HookedModel, method: str = "mean", reference: HasUnitMeans | None = None
+        self,
+        model: HookedModel,
+        method: str = "mean",
+        reference: HasUnitMeans | None = None,
+        **options: Any,
     ) -> Iterator[HookedModel]:
-        """Ablate the module in whatever runs inside the ``with``; every hook is gone afterwards.
+        """Intervene in whatever runs inside the ``with``; every hook is gone afterwards.
 
         Args:
             model: The model that the activations were collected from.
             method: As ``fwd_hooks`` takes it.
             reference: As ``fwd_hooks`` takes it.
+            options: What else ``fwd_hooks`` takes.
 
         Yields:
             The model.
@@ -130,8 +170,34 @@ class Module:
             ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
         """
         self.units.check_model(model)
-        with model.hooks(fwd_hooks=self.fwd_hooks(method, reference)):
+        with model.hooks(fwd_hooks=self.fwd_hooks(method, reference, **options)):
             yield model
+
+    def attach(
+        self,
+        model: HookedModel,
+        method: str = "mean",
+        reference: HasUnitMeans | None = None,
+        **options: Any,
+    ) -> Attached:
+        """Intervene in everything the model runs from now on, until the handle is removed.
+
+        The hooks outlive the model's own ``reset_hooks``.
+
+        Args:
+            model: The model that the activations were collected from.
+            method: As ``fwd_hooks`` takes it.
+            reference: As ``fwd_hooks`` takes it.
+            options: What else ``fwd_hooks`` takes.
+
+        Returns:
+            A handle: ``handle.remove()`` takes the hooks away; so does the end of a ``with``.
+
+        Raises:
+            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
+        """
+        self.units.check_model(model)
+        return Attached(model, self.fwd_hooks(method, reference, **options))
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -372,6 +438,23 @@ _ARRAYS = (
     "unit_center",
     "unit_scale",
 )
+
+
+def as_list(modules: Module | Iterable[Module]) -> list[Module]:
+    """One module, some, or a set, as a list.
+
+    Raises:
+        ModulesError: If there is none, or they belong to different models.
+    """
+    chosen = [modules] if isinstance(modules, Module) else list(modules)
+    if not chosen:
+        raise ModulesError("modules should hold at least one module; got none.")
+    for module in chosen[1:]:
+        if not module.units.same_hooks(chosen[0].units):
+            raise ModulesError(
+                "modules should belong to one model and site; their hook points or widths differ."
+            )
+    return chosen
 
 
 class _NoSuchModule(ModulesError, IndexError):

@@ -165,6 +165,13 @@ class Units:
         """Each unit's column in an activation matrix of all units of the hook points."""
         return (np.cumsum((0, *self.widths))[self.hook] + self.index).astype(np.int64)
 
+    def complement(self) -> "Units":
+        """All other units of the hook points, in order."""
+        whole = Units.whole(self.hook_names, self.layers, self.widths)
+        outside = np.ones(len(whole), dtype=bool)
+        outside[self.flat()] = False
+        return whole.select(outside)
+
     def are_whole(self) -> bool:
         """Whether these are all units of the hook points, in order."""
         return np.array_equal(self.flat(), np.arange(sum(self.widths)))

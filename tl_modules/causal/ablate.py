@@ -1,13 +1,23 @@
 """Losses of prompts while units are ablated."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.hooks import stacked
 from tl_modules.model import FwdHooks, HookedModel, forward
 from tl_modules.tokens import Batch
+
+Intervention = Callable[[Bool[torch.Tensor, "batch pos"] | None], FwdHooks]
+"""Makes the hooks of an intervention on a batch, given its attention mask if it has padding."""
+
+
+def no_intervention(mask: Bool[torch.Tensor, "batch pos"] | None) -> FwdHooks:
+    """Leaves the model as it is."""
+    del mask
+    return []
 
 
 def next_token_losses(
@@ -38,21 +48,40 @@ def next_token_losses(
     return losses.sum(1) / scored.sum(1)
 
 
-def prompt_losses(
-    model: HookedModel, batches: Sequence[Batch], fwd_hooks: FwdHooks
-) -> Float[np.ndarray, " prompts"]:
-    """Each prompt's mean next-token loss under hooks, in nats per token.
+def run_losses(
+    model: HookedModel,
+    batches: Sequence[Batch],
+    runs: Sequence[Intervention],
+    max_rows: int,
+    done: Callable[[int], object] = lambda n_prompts: None,
+) -> Float[np.ndarray, "runs prompts"]:
+    """Each prompt's mean next-token loss under each intervention, in nats per token.
+
+    Several interventions share a forward pass: the batch is stacked so many times as ``max_rows``
+    allows, and each copy gets its own.
 
     Args:
         model: The model.
         batches: All prompts, padded.
-        fwd_hooks: What to do to the model meanwhile.
+        runs: The interventions.
+        max_rows: Rows of a forward pass at most, where a batch itself is not larger.
+        done: Told how many prompts were run, after each pass.
 
     Returns:
-        One loss a prompt, in the prompts' order.
+        One row an intervention, the prompts in their order.
     """
-    losses = np.empty(sum(len(batch.rows) for batch in batches))
+    losses = np.empty((len(runs), sum(len(batch.rows) for batch in batches)))
     for batch in batches:
-        logits = forward(model, batch.tokens, batch.mask, fwd_hooks)
-        losses[batch.rows] = next_token_losses(logits, batch.tokens, batch.mask).cpu().numpy()
+        n_rows = len(batch.rows)
+        at_once = max(max_rows // n_rows, 1)
+        for first in range(0, len(runs), at_once):
+            chosen = runs[first : first + at_once]
+            tokens, mask = (part.repeat(len(chosen), 1) for part in (batch.tokens, batch.mask))
+            # Padding needs no care where there is none.
+            own = None if batch.mask.all() else batch.mask
+            hooks = stacked([run(own) for run in chosen], n_rows)
+            logits = forward(model, tokens, mask, hooks)
+            found = next_token_losses(logits, tokens, mask).cpu().numpy()
+            losses[first : first + len(chosen), batch.rows] = found.reshape(len(chosen), n_rows)
+            done(len(tokens))
     return losses

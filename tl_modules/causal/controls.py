@@ -20,11 +20,9 @@ def layer_matched_control(units: Units, generator: np.random.Generator) -> Units
     Returns:
         The control's units.
     """
-    whole = Units.whole(units.hook_names, units.layers, units.widths)
-    outside = np.ones(len(whole), dtype=bool)
-    outside[units.flat()] = False
+    outside = units.complement()
     chosen = [np.empty(0, dtype=np.int64)]  # a module may be empty
     for hook, own in units.by_hook():
-        free = np.flatnonzero(outside & (whole.hook == hook))
+        free = np.flatnonzero(outside.hook == hook)
         chosen.append(generator.choice(free, size=min(len(own), len(free)), replace=False))
-    return whole.select(np.sort(np.concatenate(chosen)))
+    return outside.select(np.sort(np.concatenate(chosen)))

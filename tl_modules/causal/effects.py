@@ -1,19 +1,20 @@
 """What ablating each module does to each category of prompts, beside matched controls."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.causal.ablate import prompt_losses
+from tl_modules.causal.ablate import Intervention, no_intervention, run_losses
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.hooks import HasUnitMeans, ablation_hooks
 from tl_modules.model import HookedModel
-from tl_modules.modules import Module
+from tl_modules.modules import Module, as_list
+from tl_modules.replacements import HasUnitMeans
 from tl_modules.stats import bootstrap_indices, control_p_value, percentile_interval
 from tl_modules.tokens import batches, prompt_frame, tokenise
 
@@ -37,6 +38,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
+    **options: Any,
 ) -> pd.DataFrame:
     """Ablate each module, and sets of random units like it, and compare the loss on each category.
 
@@ -53,14 +55,18 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         prompts: Strings, or a frame with ``prompt`` and ``category``; better ones that discovery
             did not see.
         metric: ``"loss"``.
-        method: ``"mean"`` or ``"zero"``; see ``Module.fwd_hooks``.
+        method: What becomes of the units; see ``Module.fwd_hooks`` (``"patch"``, which needs paired
+            prompts, is ``get_act_patch_module``'s).
         reference: Where mean ablation takes its values from; by default what the modules were
             discovered on.
         n_controls: Controls for each module. The smallest p-value is ``1 / (1 + n_controls)``.
-        batch_size: Prompts in a forward pass.
+        batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         max_tokens: Cut prompts after so many tokens.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
+        options: What else ``Module.fwd_hooks`` takes: ``factor``, ``positions``, ``keep_only``.
+            With ``keep_only`` the effect is that of losing everything but the module, and of
+            everything but the control.
 
     Returns:
         One row a module and category:
@@ -82,13 +88,11 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     check_choice("metric", metric, METRICS)
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
-    chosen = [modules] if isinstance(modules, Module) else list(modules)
-    if not chosen:
-        raise ModulesError("modules should hold at least one module; got none.")
+    chosen = as_list(modules)
     for module in chosen:
         module.units.check_model(model)
         # Built here only to be refused, if it must be, before the model runs.
-        ablation_hooks(module.units, method, module.means if reference is None else reference)
+        module.fwd_hooks(method, reference, **options)
     frame = prompt_frame(prompts)
     categories = _categories(frame)
     token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
@@ -102,23 +106,16 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     total = len(frame) * (1 + len(chosen) * (1 + n_controls))
     tables = []
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:
-
-        def losses(hooks: list) -> Float[np.ndarray, " prompts"]:
-            found = prompt_losses(model, ready, hooks)
-            bar.update(len(found))
-            return found
-
-        clean = losses([])
+        clean = run_losses(model, ready, [no_intervention], batch_size, bar.update)[0]
         for module in chosen:
-            means = module.means if reference is None else reference
             generator = np.random.default_rng([seed, module.label])
             controls = [layer_matched_control(module.units, generator) for _ in range(n_controls)]
-            rises = np.array(
-                [
-                    losses(ablation_hooks(units, method, means)) - clean
-                    for units in (module.units, *controls)
-                ]
-            )
+            sets = (module.units, *controls)
+            runs = [
+                _intervention(replace(module, units=units), method, reference, options)
+                for units in sets
+            ]
+            rises = run_losses(model, ready, runs, batch_size, bar.update) - clean
             outcome = _Outcome(categories, clean, rises, module.category, seed)
             sizes = [len(units) for units in controls]
             tables.append(
@@ -129,6 +126,12 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             )
             tables[-1].insert(0, "module", module.label)
     return pd.concat(tables, ignore_index=True)
+
+
+def _intervention(
+    module: Module, method: str, reference: HasUnitMeans | None, options: dict[str, Any]
+) -> Intervention:
+    return lambda mask: module.fwd_hooks(method, reference, attention_mask=mask, **options)
 
 
 def _categories(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:

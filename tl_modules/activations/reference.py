@@ -1,0 +1,138 @@
+"""A reference for ablation: each unit's means, and its values at random tokens, over prompts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from tqdm.auto import tqdm
+
+from tl_modules.errors import check_at_least, check_seed
+from tl_modules.model import HookedModel, run_hooks_only
+from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
+from tl_modules.units import Units, site_units
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reference:
+    """What units do on reference prompts: the values that ablation puts in their place."""
+
+    units: Units
+    """All units of the site."""
+
+    unit_means: Float[np.ndarray, " units"]
+    """Each unit's mean activation (signed) over all tokens: for ``"mean"``."""
+
+    position_means: Float[np.ndarray, "pos units"]
+    """The same over the tokens at each position: for ``"position_mean"``."""
+
+    tokens: Float[np.ndarray, "tokens units"]
+    """All units' activations at some random tokens: for ``"resample"``."""
+
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        return (
+            f"Reference({len(self.units):,} units, {len(self.position_means)} positions, "
+            f"{len(self.tokens)} tokens)"
+        )
+
+
+def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keyword
+    model: HookedModel,
+    prompts: Sequence[str] | pd.DataFrame,
+    *,
+    units: str = "mlp",
+    n_tokens: int = 256,
+    n_positions: int = 64,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Reference:
+    """Run prompts and keep what ``position_mean``, ``resample`` and ``mean`` put in units' place.
+
+    Args:
+        model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
+        prompts: Strings, or a frame with a column ``prompt``.
+        units: The site; see ``collect``.
+        n_tokens: Random tokens to keep, each token of the prompts as likely as any other; all if
+            there are fewer. 256 of a model of 46,080 units take 47 MB.
+        n_positions: Positions to keep means of, as far as prompts reach.
+        batch_size: Prompts in a forward pass.
+        max_tokens: Cut prompts after so many tokens.
+        seed: Seeds the draw of tokens.
+        progress: Show a progress bar.
+
+    Returns:
+        The reference.
+
+    Raises:
+        ModulesError: As ``collect`` raises.
+    """
+    check_at_least("n_tokens", n_tokens, 1)
+    check_at_least("n_positions", n_positions, 1)
+    check_seed(seed)
+    frame = prompt_frame(prompts)
+    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
+    lengths = np.array([len(tokens) for tokens in token_lists])
+    sums = _Sums(site_units(model, units), lengths, n_tokens, n_positions, seed)
+    with tqdm(total=len(frame), desc="reference", unit="prompt", disable=not progress) as bar:
+        for batch in batches(token_lists, batch_size):
+            readers = {name: sums.reader(batch, name) for name in sums.units.hook_names}
+            run_hooks_only(model, batch.tokens, batch.mask, readers)
+            bar.update(len(batch.rows))
+    return sums.reference()
+
+
+class _Sums:
+    """Running sums over batches."""
+
+    def __init__(
+        self, units: Units, lengths: np.ndarray, n_tokens: int, n_positions: int, seed: int
+    ) -> None:
+        self.units = units
+        n_positions = min(n_positions, int(lengths.max()))
+        n_all = int(lengths.sum())
+        drawn = np.random.default_rng(seed).permutation(n_all)[:n_tokens]
+        # A token's number: those of the prompts before its own, then its position.
+        self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        self._place = np.full(n_all, -1)
+        self._place[drawn] = np.arange(len(drawn))
+        self._tokens = np.zeros((len(drawn), len(units)), dtype=np.float32)
+        self._totals = np.zeros(len(units))
+        self._by_position = np.zeros((n_positions, len(units)))
+        self._n_at = (lengths[:, None] > np.arange(n_positions)).sum(axis=0)
+        self._n_all = n_all
+        stops = np.cumsum((0, *units.widths))
+        self._columns = {
+            name: slice(start, stop)
+            for name, start, stop in zip(units.hook_names, stops[:-1], stops[1:], strict=True)
+        }
+
+    def reader(self, batch: Batch, name: str) -> Callable[[torch.Tensor], None]:
+        """Adds one hook point's activations of a batch."""
+        columns = self._columns[name]
+
+        def read(activation: torch.Tensor) -> None:
+            values = activation.detach().float().cpu()
+            values = torch.where(batch.mask[..., None], values, 0.0)
+            by_position = values.sum(0, dtype=torch.float64).numpy()
+            self._totals[columns] += by_position.sum(axis=0)
+            reach = min(len(by_position), len(self._by_position))
+            self._by_position[:reach, columns] += by_position[:reach]
+            rows, positions = np.nonzero(batch.mask.numpy())
+            places = self._place[self._first[batch.rows[rows]] + positions]
+            kept = places >= 0
+            self._tokens[places[kept], columns] = values.numpy()[rows[kept], positions[kept]]
+
+        return read
+
+    def reference(self) -> Reference:
+        return Reference(
+            self.units,
+            self._totals / self._n_all,
+            self._by_position / self._n_at[:, None],
+            self._tokens,
+        )
