@@ -18,6 +18,8 @@ from tl_modules.causal.patch import (
     get_act_patch_module_by_layer,
     get_act_patch_module_by_pos,
 )
+from tl_modules.causal.selectivity import Selectivity, selectivity
+from tl_modules.causal.shared import SharedUnits, shared_units
 from tl_modules.compare import compare_methods, split_by_category
 from tl_modules.discovery.baselines import discover_baseline
 from tl_modules.discovery.discover import discover
@@ -45,6 +47,8 @@ __all__ = [
     "Objective",
     "Probe",
     "Reference",
+    "Selectivity",
+    "SharedUnits",
     "Site",
     "StoreWriter",
     "Units",
@@ -64,7 +68,9 @@ __all__ = [
     "plot_n_modules",
     "probe",
     "probe_accuracy",
+    "selectivity",
     "set_aside_background",
+    "shared_units",
     "split_by_category",
     "stability",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.model import HookedModel, check_model
@@ -64,8 +64,31 @@ def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
+def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
+    """Each prompt's category, ``"all"`` where there is none.
+
+    Args:
+        frame: What ``prompt_frame`` returned.
+
+    Returns:
+        Texts, one a prompt.
+
+    Raises:
+        ModulesError: If only some prompts have one.
+    """
+    if "category" not in frame.columns:
+        return np.full(len(frame), "all", dtype=object)
+    missing = np.flatnonzero(frame["category"].isna().to_numpy())
+    if len(missing):
+        raise ModulesError(
+            f"Every prompt should have a category; prompt {missing[0]} has none. Fill it in, drop "
+            "the prompt, or drop the column."
+        )
+    return frame["category"].astype(str).to_numpy(dtype=object)
+
+
 def tokenise(
-    model: HookedModel, prompts: Sequence[str], max_tokens: int | None = None
+    model: HookedModel, prompts: Sequence[str], max_tokens: int | None = None, least: int = 1
 ) -> list[Int[torch.Tensor, " _pos"]]:
     """Each prompt's tokens, as the model's own ``to_tokens`` gives them (BOS where it does).
 
@@ -76,13 +99,14 @@ def tokenise(
         model: The model.
         prompts: The prompts.
         max_tokens: Cut each prompt after so many tokens, BOS counted.
+        least: How many tokens a prompt should have at least, after the cut; 2 to predict one.
 
     Returns:
         One tensor a prompt.
 
     Raises:
         ModulesError: If the model has no tokenizer, or a prompt tokenises to nothing (beyond a BOS
-            token).
+            token) or to fewer tokens than the least.
     """
     check_model(model)
     if max_tokens is not None:
@@ -103,6 +127,11 @@ def tokenise(
                 "tokenises to nothing. Drop it."
             )
         found.append(tokens[:max_tokens].long().cpu())
+        if len(found[-1]) < least:
+            raise ModulesError(
+                f"Every prompt should have at least two tokens, so that one is predicted from "
+                f"another; prompt {row} has {len(found[-1])}. Drop it, or raise max_tokens."
+            )
     return found
 
 

@@ -172,6 +172,10 @@ class Units:
         outside[self.flat()] = False
         return whole.select(outside)
 
+    def without(self, others: "Units") -> "Units":
+        """Those that are not among others of the same hook points."""
+        return self.select(~np.isin(self.flat(), others.flat()))
+
     def are_whole(self) -> bool:
         """Whether these are all units of the hook points, in order."""
         return np.array_equal(self.flat(), np.arange(sum(self.widths)))

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import false_discovery_control
 
 import tl_modules as tlm
 from tl_modules.causal.ablate import next_token_losses
@@ -101,7 +104,9 @@ def test_the_same_seed_gives_the_same_table_and_another_seed_other_controls(
 def test_one_module_alone_gives_the_rows_it_has_among_all(model, modules, prompts, effects):
     alone = tlm.module_effects(model, modules[1], prompts, n_controls=4, progress=False)
     expected = effects[effects["module"] == 1].reset_index(drop=True)
-    pd.testing.assert_frame_equal(alone, expected)
+    # Only what is adjusted over all modules differs.
+    adjusted = ["p_holm", "p_bh", "selectivity_p_holm", "selectivity_p_bh"]
+    pd.testing.assert_frame_equal(alone.drop(columns=adjusted), expected.drop(columns=adjusted))
 
 
 def test_a_module_that_does_something_beats_controls_that_do_nothing(model, acts, prompts):
@@ -222,3 +227,103 @@ def test_no_modules_and_missing_categories_are_refused(model, modules, prompts):
 def test_modules_of_another_model_are_refused(other_model, modules, prompts):
     with pytest.raises(tlm.ModulesError, match="should be those of the model"):
         tlm.module_effects(other_model, modules, prompts, progress=False)
+
+
+def test_p_values_are_adjusted_over_all_cells_and_over_the_modules(effects):
+    cells = effects["p_value"].to_numpy()
+    np.testing.assert_allclose(effects["p_holm"], multipletests_holm(cells))
+    np.testing.assert_allclose(effects["p_bh"], false_discovery_control(cells))
+    each = effects.drop_duplicates("module")
+    np.testing.assert_allclose(
+        each["selectivity_p_bh"], false_discovery_control(each["selectivity_p_value"])
+    )
+    assert (effects["p_holm"] >= effects["p_bh"] - 1e-12).all()
+
+
+def multipletests_holm(p_values):
+    """Step by step: each ordered value times how many are left, never below an earlier one."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, highest = np.empty(len(p_values)), 0.0
+    for rank, at in enumerate(order):
+        highest = max(highest, min(1.0, p_values[at] * (len(p_values) - rank)))
+        adjusted[at] = highest
+    return adjusted
+
+
+def test_z_is_the_distance_from_the_controls(effects):
+    expected = (effects["effect"] - effects["control_mean"]) / effects["control_std"]
+    np.testing.assert_allclose(effects["z"], expected)
+    expected = (effects["selectivity"] - effects["selectivity_control_mean"]) / effects[
+        "selectivity_control_std"
+    ]
+    np.testing.assert_allclose(effects["selectivity_z"], expected)
+
+
+def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, monkeypatch):
+    exclude = acts.units.select(np.arange(0, 36, 3))
+    seen = []
+    hooks = tlm.Module.fwd_hooks
+
+    def watched(self, *words, **options):
+        seen.append(self.units)
+        return hooks(self, *words, **options)
+
+    monkeypatch.setattr(tlm.Module, "fwd_hooks", watched)
+    for controls in ("layer", "magnitude", "attribution"):
+        found = tlm.module_effects(
+            model,
+            modules,
+            prompts.head(4),
+            n_controls=3,
+            controls=controls,
+            exclude=exclude,
+            progress=False,
+        )
+        assert (found["controls"] == controls).all()
+    assert len(seen) > 20
+    for units in seen:
+        assert not set(units.flat()) & set(exclude.flat())
+
+
+def test_an_intervention_of_scale_one_has_no_effect(model, modules, prompts):
+    found = tlm.module_effects(
+        model, modules, prompts, method="scale", factor=1.0, n_controls=1, progress=False
+    )
+    assert (found["effect"].abs() < 1e-6).all()
+
+
+def test_keeping_only_a_module_is_losing_the_rest(model, modules, prompts):
+    found = tlm.module_effects(
+        model, modules[0], prompts, method="zero", keep_only=True, n_controls=0, progress=False
+    )
+    rest = replace(modules[0], units=modules[0].units.complement())
+    expected = tlm.module_effects(model, rest, prompts, method="zero", n_controls=0, progress=False)
+    np.testing.assert_allclose(found["effect"], expected["effect"], atol=1e-6)
+
+
+def test_only_the_last_tokens_can_be_ablated(model, modules, prompts):
+    # The last token predicts nothing, so nothing can change.
+    found = tlm.module_effects(
+        model, modules, prompts, positions="last", n_controls=0, progress=False
+    )
+    assert (found["effect"].abs() < 1e-6).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_how_many_interventions_share_a_pass_does_not_matter(model, modules, prompts, batch_size):
+    options = {"n_controls": 3, "progress": False}
+    found = tlm.module_effects(model, modules, prompts, batch_size=batch_size, **options)
+    expected = tlm.module_effects(model, modules, prompts, batch_size=16, **options)
+    np.testing.assert_allclose(found["effect"], expected["effect"], atol=1e-5)
+    np.testing.assert_allclose(found["control_mean"], expected["control_mean"], atol=1e-5)
+
+
+def test_controls_that_cannot_be_are_refused(model, modules, prompts, acts, other_model):
+    with pytest.raises(tlm.ModulesError, match="controls should be one of 'layer', 'magnitude'"):
+        tlm.module_effects(model, modules, prompts, controls="size")
+    nameless = two_modules(acts, np.arange(36) % 2)
+    with pytest.raises(tlm.ModulesError, match="controls='magnitude' needs"):
+        tlm.module_effects(model, nameless, prompts, controls="magnitude")
+    other = tlm.collect(other_model, prompts, progress=False).units
+    with pytest.raises(tlm.ModulesError, match="exclude should be units of the modules' model"):
+        tlm.module_effects(model, modules, prompts, exclude=other)

@@ -10,13 +10,22 @@ from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
 from tl_modules.causal.ablate import Intervention, no_intervention, run_losses
-from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.controls import KINDS, layer_matched_control, matched_control
+from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.replacements import HasUnitMeans
-from tl_modules.stats import bootstrap_indices, control_p_value, percentile_interval
-from tl_modules.tokens import batches, prompt_frame, tokenise
+from tl_modules.stats import (
+    benjamini_hochberg,
+    bootstrap_indices,
+    control_p_value,
+    holm,
+    percentile_interval,
+    sign_flip_p_value,
+)
+from tl_modules.tokens import batches, categories_of, prompt_frame, tokenise
+from tl_modules.units import Units
 
 METRICS = ("loss",)
 """``loss``: mean next-token loss, nats per token."""
@@ -34,6 +43,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     method: str = "mean",
     reference: HasUnitMeans | None = None,
     n_controls: int = 20,
+    controls: str = "layer",
+    exclude: Units | None = None,
     batch_size: int = 16,
     max_tokens: int | None = None,
     seed: int = 0,
@@ -60,6 +71,11 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         reference: Where mean ablation takes its values from; by default what the modules were
             discovered on.
         n_controls: Controls for each module. The smallest p-value is ``1 / (1 + n_controls)``.
+        controls: What a control's units share with the module's: ``"layer"``; ``"magnitude"``, the
+            layer and about the same mean |activation|; ``"attribution"``, the layer and about the
+            same estimated effect of ablating each alone on these prompts (``shared_units`` says
+            why that matters).
+        exclude: Units to leave out of modules and controls alike, such as ``shared_units`` finds.
         batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         max_tokens: Cut prompts after so many tokens.
         seed: Seeds controls and bootstrap.
@@ -74,77 +90,125 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         - ``module``, ``category``, ``own`` (it is the module's own category), ``n`` (prompts);
         - ``loss`` (unablated), ``effect``, ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
           ``control_mean``, ``control_std``, ``control_max`` (over controls), all in nats per
-          token; ``p_value`` (one-sided, against the same number of the controls);
-        - ``selectivity`` and the same numbers of it, equal on all rows of a module;
-        - ``n_units``, ``control_units`` (mean size of its controls).
+          token; ``z`` (the effect in standard deviations of the controls' from their mean);
+          ``p_value`` (one-sided, against the same number of the controls), ``p_holm`` and ``p_bh``
+          (the same, adjusted over all cells after Holm and Benjamini and Hochberg);
+          ``sign_flip_p`` (two-sided: is the mean rise over these prompts 0?);
+        - ``selectivity`` and the same numbers of it, equal on all rows of a module and adjusted
+          over the modules;
+        - ``controls``, ``n_units``, ``control_units`` (mean size of its controls).
 
-        Without categories there is one, ``"all"``, and selectivity is NaN. No correction for
-        multiple tests is made.
+        Without categories there is one, ``"all"``, and selectivity is NaN.
 
     Raises:
         ModulesError: If the modules belong to another model, an option is unknown, or a prompt has
             fewer than two tokens.
     """
     check_choice("metric", metric, METRICS)
+    check_choice("controls", controls, KINDS)
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
     chosen = as_list(modules)
+    if exclude is not None:
+        if not exclude.same_hooks(chosen[0].units):
+            raise ModulesError(
+                "exclude should be units of the modules' model; its hook points or widths differ."
+            )
+        chosen = [replace(module, units=module.units.without(exclude)) for module in chosen]
     for module in chosen:
         module.units.check_model(model)
         # Built here only to be refused, if it must be, before the model runs.
         module.fwd_hooks(method, reference, **options)
     frame = prompt_frame(prompts)
-    categories = _categories(frame)
-    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
-    for row, tokens in enumerate(token_lists):
-        if len(tokens) < 2:
-            raise ModulesError(
-                f"Every prompt should have at least two tokens, so that one is predicted from "
-                f"another; prompt {row} has {len(tokens)}. Drop it, or raise max_tokens."
-            )
+    categories = categories_of(frame)
+    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
     ready = list(batches(token_lists, batch_size))
+    means = chosen[0].means if reference is None else reference
+    draw = _Draw(_values(model, frame, means, controls, batch_size, max_tokens), exclude)
     total = len(frame) * (1 + len(chosen) * (1 + n_controls))
     tables = []
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:
         clean = run_losses(model, ready, [no_intervention], batch_size, bar.update)[0]
         for module in chosen:
             generator = np.random.default_rng([seed, module.label])
-            controls = [layer_matched_control(module.units, generator) for _ in range(n_controls)]
-            sets = (module.units, *controls)
+            drawn = [draw(module.units, generator) for _ in range(n_controls)]
+            sets = (module.units, *drawn)
             runs = [
                 _intervention(replace(module, units=units), method, reference, options)
                 for units in sets
             ]
             rises = run_losses(model, ready, runs, batch_size, bar.update) - clean
             outcome = _Outcome(categories, clean, rises, module.category, seed)
-            sizes = [len(units) for units in controls]
+            sizes = [len(units) for units in drawn]
             tables.append(
                 outcome.table().assign(
+                    controls=controls,
                     n_units=module.n_units,
                     control_units=float(np.mean(sizes)) if sizes else float("nan"),
                 )
             )
             tables[-1].insert(0, "module", module.label)
-    return pd.concat(tables, ignore_index=True)
+    return _adjusted(pd.concat(tables, ignore_index=True))
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """With p-values adjusted over all cells, and those of selectivity over the modules."""
+    each = table.drop_duplicates("module")
+    for name, adjust in (("holm", holm), ("bh", benjamini_hochberg)):
+        table[f"p_{name}"] = adjust(table["p_value"].to_numpy(dtype=float))
+        values = adjust(each["selectivity_p_value"].to_numpy(dtype=float))
+        by_module = pd.Series(values, index=each["module"])
+        table[f"selectivity_p_{name}"] = by_module.loc[table["module"]].to_numpy()
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class _Draw:
+    """Draws a module's controls."""
+
+    values: Float[np.ndarray, " units"] | None
+    """What controls match; None for the layer alone."""
+    exclude: Units | None
+
+    def __call__(self, units: Units, generator: np.random.Generator) -> Units:
+        if self.values is None:
+            return layer_matched_control(units, generator, self.exclude)
+        return matched_control(units, self.values, generator, self.exclude)
+
+
+def _values(
+    model: HookedModel,
+    frame: pd.DataFrame,
+    means: HasUnitMeans | None,
+    controls: str,
+    batch_size: int,
+    max_tokens: int | None,
+) -> Float[np.ndarray, " units"] | None:
+    """The value of every unit that this kind of controls matches."""
+    if controls == "layer":
+        return None
+    if controls == "magnitude":
+        found = getattr(means, "unit_center", None)
+        if found is None:
+            raise ModulesError(
+                "controls='magnitude' needs the units' mean |activation|, which these modules do "
+                "not hold. Discover them from raw activations, or use controls='layer'."
+            )
+        return np.asarray(found, dtype=np.float64)
+    if means is None:
+        raise ModulesError("controls='attribution' needs means to ablate to. Pass reference=...")
+    estimates, names = ablation_attribution(
+        model, frame, means, batch_size=batch_size, max_tokens=max_tokens, progress=False
+    )
+    counts = frame["category"].astype(str).value_counts() if len(names) > 1 else {names[0]: 1}
+    weights = np.array([counts[name] for name in names], dtype=np.float64)
+    return weights @ estimates / weights.sum()
 
 
 def _intervention(
     module: Module, method: str, reference: HasUnitMeans | None, options: dict[str, Any]
 ) -> Intervention:
     return lambda mask: module.fwd_hooks(method, reference, attention_mask=mask, **options)
-
-
-def _categories(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
-    """Each prompt's category, ``"all"`` where there is none."""
-    if "category" not in frame.columns:
-        return np.full(len(frame), "all", dtype=object)
-    missing = np.flatnonzero(frame["category"].isna().to_numpy())
-    if len(missing):
-        raise ModulesError(
-            f"Every prompt should have a category; prompt {missing[0]} has none. Fill it in, drop "
-            "the prompt, or drop the column."
-        )
-    return frame["category"].astype(str).to_numpy(dtype=object)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +239,11 @@ class _Outcome:
                 "control_mean": _mean(effects[1:]),
                 "control_std": _std(effects[1:]),
                 "control_max": _max(effects[1:]),
+                "z": _z(effects),
+                "sign_flip_p": [
+                    sign_flip_p_value(self.rises[0, self.categories == name], seed=self.seed)
+                    for name in names
+                ],
                 "p_value": [
                     control_p_value(float(effects[0, c]), effects[1:, c]) for c in range(len(names))
                 ],
@@ -191,6 +260,7 @@ class _Outcome:
             selectivity_control_mean=float(_mean(selectivity[1:])),
             selectivity_control_std=float(_std(selectivity[1:])),
             selectivity_control_max=float(_max(selectivity[1:])),
+            selectivity_z=float(_z(selectivity)),
             selectivity_p_value=control_p_value(float(selectivity[0]), selectivity[1:]),
         )
 
@@ -209,6 +279,12 @@ def _selectivity(
         return np.full(len(effects), np.nan)
     column = names.index(own)
     return effects[:, column] - np.delete(effects, column, axis=1).mean(axis=1)
+
+
+def _z(runs: Float[np.ndarray, " runs *shape"]) -> Float[np.ndarray, " *shape"]:
+    """The first run's number in standard deviations of the others' from their mean."""
+    std = _std(runs[1:])
+    return np.asarray((runs[0] - _mean(runs[1:])) / np.where(std > 0, std, np.nan))
 
 
 def _mean(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:

@@ -1,0 +1,183 @@
+"""The few neurons that every prompt needs: found by attribution, confirmed by ablation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from tqdm.auto import tqdm
+
+from tl_modules.causal.ablate import next_token_losses, no_intervention, run_losses
+from tl_modules.errors import check_at_least
+from tl_modules.hooks import unit_hooks
+from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.replacements import HasUnitMeans
+from tl_modules.tokens import Batch, batches, categories_of, prompt_frame, tokenise
+from tl_modules.units import Units
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SharedUnits:
+    """Units whose loss harms every category of prompts."""
+
+    units: Units
+    """The units, most harmful first by ``least``."""
+
+    table: pd.DataFrame
+    """One row a unit: ``layer``, ``hook_name``, ``index``, ``least`` (the smallest of its estimated
+    effects on the categories), ``effect`` (the rise of the mean loss when it alone is ablated, nats
+    per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
+
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        return f"SharedUnits({len(self.units)} units)"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: the table."""
+        return self.table.to_html(index=False, escape=True)
+
+
+def shared_units(
+    model: HookedModel,
+    prompts: Sequence[str] | pd.DataFrame,
+    reference: HasUnitMeans,
+    *,
+    n_units: int = 16,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> SharedUnits:
+    """Find the units that every category of prompts needs, whatever module they are in.
+
+    Layer-matched random sets of units catch some of them, and then harm everything more than a
+    module does. They are ranked by the smallest of their estimated effects on the categories (see
+    ``ablation_attribution``), and each is then ablated alone.
+
+    Args:
+        model: The model.
+        prompts: Strings, or a frame with ``prompt`` and ``category``.
+        reference: Its means are what ablation puts in a unit's place: activations or modules.
+        n_units: How many to return.
+        batch_size: Rows of a forward pass.
+        max_tokens: Cut prompts after so many tokens.
+        progress: Show progress bars.
+
+    Returns:
+        The units, for ``module_effects(..., exclude=shared.units)``, and their table.
+
+    Raises:
+        ModulesError: As ``module_effects`` raises.
+    """
+    check_at_least("n_units", n_units, 1)
+    estimates, names = ablation_attribution(
+        model, prompts, reference, batch_size=batch_size, max_tokens=max_tokens, progress=progress
+    )
+    least = estimates.min(axis=0)
+    chosen = np.argsort(-least, kind="stable")[:n_units]
+    units = reference.units.select(chosen)
+    frame = prompt_frame(prompts)
+    categories = categories_of(frame)
+    ready = list(batches(tokenise(model, frame["prompt"].tolist(), max_tokens), batch_size))
+    runs = [no_intervention]
+    for unit in range(len(units)):
+        runs.append(_alone(units.select(np.array([unit])), reference))
+    with tqdm(total=len(runs) * len(frame), desc="shared", disable=not progress) as bar:
+        losses = run_losses(model, ready, runs, batch_size, bar.update)
+    rises = losses[1:] - losses[0]
+    table = units.to_frame().assign(least=least[chosen], effect=rises.mean(axis=1))
+    for row, name in enumerate(names):
+        table[f"estimate[{name}]"] = estimates[row, chosen]
+        table[f"effect[{name}]"] = rises[:, categories == name].mean(axis=1)
+    return SharedUnits(units, table)
+
+
+def ablation_attribution(
+    model: HookedModel,
+    prompts: Sequence[str] | pd.DataFrame,
+    reference: HasUnitMeans,
+    *,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> tuple[Float[np.ndarray, "categories units"], list[str]]:
+    """Each unit's effect of mean-ablating it alone, to first order, from one backward pass a batch.
+
+    ``sum over positions of (mean - activation) * d loss / d activation``, in nats per token,
+    averaged over each category's prompts.
+
+    Args:
+        model: The model.
+        prompts: Strings, or a frame with ``prompt`` and ``category``.
+        reference: Its means are what ablation puts in a unit's place.
+        batch_size: Prompts in a pass.
+        max_tokens: Cut prompts after so many tokens.
+        progress: Show a progress bar.
+
+    Returns:
+        The estimates, and the categories' names.
+
+    Raises:
+        ModulesError: If the reference has no means or is another model's, or a prompt has fewer
+            than two tokens.
+    """
+    reference.units.check_model(model)
+    unit_hooks(reference.units, "mean", reference)  # refused now, if it must be
+    means = np.array(reference.unit_means, dtype=np.float32)
+    frame = prompt_frame(prompts)
+    categories = categories_of(frame)
+    names = list(dict.fromkeys(categories.tolist()))
+    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
+    ready = list(batches(token_lists, batch_size))
+    totals = np.zeros((len(names), len(reference.units)))
+    with tqdm(total=len(frame), desc="attribute", unit="prompt", disable=not progress) as bar:
+        for batch in ready:
+            estimates = _batch_estimates(model, batch, reference.units, means)
+            for row, name in enumerate(names):
+                totals[row] += estimates[categories[batch.rows] == name].sum(axis=0)
+            bar.update(len(batch.rows))
+    counts = np.array([(categories == name).sum() for name in names])
+    return totals / counts[:, None], names
+
+
+def _batch_estimates(
+    model: HookedModel, batch: Batch, units: Units, means: Float[np.ndarray, " units"]
+) -> Float[np.ndarray, "batch units"]:
+    """The estimates of each prompt: rows of a batch do not touch each other."""
+    added: dict[str, torch.Tensor] = {}
+    seen: dict[str, torch.Tensor] = {}
+
+    def adder(name: str) -> Callable[..., torch.Tensor]:
+        def add(activation: torch.Tensor, hook: object) -> torch.Tensor:
+            del hook
+            seen[name] = activation.detach()
+            # The gradient by a zero that is added: parameters need none of their own.
+            added[name] = torch.zeros_like(activation, requires_grad=True)
+            return activation + added[name]
+
+        return add
+
+    hooks: FwdHooks = [(name, adder(name)) for name in units.hook_names]
+    device = getattr(model.cfg, "device", None)
+    with torch.enable_grad():
+        logits = model.run_with_hooks(
+            batch.tokens.to(device),
+            fwd_hooks=hooks,
+            attention_mask=batch.mask.long().to(device),
+        )
+        loss = next_token_losses(logits, batch.tokens, batch.mask).sum()
+        gradients = torch.autograd.grad(loss, [added[name] for name in units.hook_names])
+    pieces, start = [], 0
+    for name, width, gradient in zip(units.hook_names, units.widths, gradients, strict=True):
+        to = torch.from_numpy(means[start : start + width]).to(gradient)
+        change = (to - seen[name]) * gradient
+        # Padding may hold NaN in some models.
+        change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
+        pieces.append(change.float().sum(1).cpu().numpy())
+        start += width
+    return np.concatenate(pieces, axis=1)
+
+
+def _alone(units: Units, reference: HasUnitMeans) -> Callable[..., FwdHooks]:
+    return lambda mask: unit_hooks(units, "mean", reference, attention_mask=mask)
