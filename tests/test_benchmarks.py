@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tl_modules as tlm
-from benchmarks import iterd, scale, search
+from benchmarks import ablation, iterd, scale, search
 from tl_modules.discovery import _kernel
 
 
@@ -41,3 +41,12 @@ def test_scale(saved, monkeypatch, capsys):
     out = run(scale, ["--smaller", "40", "--modules", "8", "--acts", saved], monkeypatch, capsys)
     assert "peak resident anonymous memory" in out
     assert "samples x 2" in out
+
+
+@pytest.mark.slow
+def test_ablation(demo_model, monkeypatch, capsys):
+    monkeypatch.setattr(ablation, "load_demo_model", lambda: demo_model)
+    words = ["--rows", "2", "--runs", "2", "--tokens", "8", "--repeats", "1"]
+    out = run(ablation, words, monkeypatch, capsys)
+    gap = float(out.split("from the run alone:")[1])
+    assert gap < 1e-2

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # except inside one folder.
 LAYERS = [
     "errors resources stats",
-    "files frames model",
+    "files frames losses model",
+    "gradients",
     "units",
     "positions",
     "replacements",

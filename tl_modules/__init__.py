@@ -12,6 +12,7 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.reference import Reference, collect_reference
 from tl_modules.activations.store import ActivationStore, StoreWriter
 from tl_modules.causal.attribute import Attribution, attribute_modules
+from tl_modules.causal.dissociation import Dissociation, dissociation
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.patch import (
     get_act_patch_module,
@@ -39,6 +40,7 @@ __all__ = [
     "ActivationStore",
     "Attribution",
     "Collector",
+    "Dissociation",
     "HookedModel",
     "IterDResult",
     "Module",
@@ -59,6 +61,7 @@ __all__ = [
     "compare_methods",
     "discover",
     "discover_baseline",
+    "dissociation",
     "get_act_patch_module",
     "get_act_patch_module_by_layer",
     "get_act_patch_module_by_pos",

@@ -7,8 +7,8 @@ import torch
 from scipy.stats import false_discovery_control
 
 import tl_modules as tlm
-from tl_modules.causal.ablate import next_token_losses
 from tl_modules.causal.controls import layer_matched_control
+from tl_modules.losses import next_token_losses
 from tl_modules.units import Units
 
 
@@ -198,7 +198,7 @@ def test_no_hook_stays_behind(model, modules, effects):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metric": "accuracy"}, "metric should be one of 'loss'; got 'accuracy'"),
+        ({"metric": "accuracy"}, "metric should be one of 'loss', .*; got 'accuracy'"),
         ({"method": "men"}, "method should be one of 'zero', 'mean', .*; got 'men'"),
         ({"n_controls": -1}, "n_controls should be at least 0; got -1"),
         ({"max_tokens": 1}, "at least two tokens.*; prompt 0 has 1"),

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.causal.patch import get_act_patch_module
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.gradients import Taps
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.units import Units
@@ -195,28 +196,11 @@ class _Runs:
     def _gradients_at(
         self, embedding: torch.Tensor, tokens: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        added: dict[str, torch.Tensor] = {}
-
-        def adder(name: str) -> Callable[..., torch.Tensor]:
-            def add(activation: torch.Tensor, hook: object) -> torch.Tensor:
-                del hook
-                # The gradient by a zero that is added: parameters need none of their own.
-                added[name] = torch.zeros_like(activation, requires_grad=True)
-                return activation + added[name]
-
-            return add
-
-        hooks: FwdHooks = [(name, adder(name)) for name in self.hook_names]
-        hooks.append((EMBEDDING, lambda activation, hook: embedding))
+        taps = Taps(self.hook_names)
+        embed: FwdHooks = [(EMBEDDING, lambda activation, hook: embedding)]
         with torch.enable_grad():
-            value = self.scalar(self._run(tokens, hooks))
-            found = torch.autograd.grad(
-                value, [added[name] for name in self.hook_names], allow_unused=True
-            )
-        return {
-            name: torch.zeros_like(added[name]) if gradient is None else gradient
-            for name, gradient in zip(self.hook_names, found, strict=True)
-        }
+            value = self.scalar(self._run(tokens, embed + taps.fwd_hooks))
+        return taps.gradients(value)
 
     def scalar(self, logits: torch.Tensor) -> torch.Tensor:
         """The metric as one number."""

@@ -1,20 +1,16 @@
 """What ablating each module does to each category of prompts, beside matched controls."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
-from tqdm.auto import tqdm
 
-from tl_modules.causal.ablate import Intervention, no_intervention, run_losses
-from tl_modules.causal.controls import KINDS, layer_matched_control, matched_control
-from tl_modules.causal.shared import ablation_attribution
-from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
+from tl_modules.causal.experiment import run_experiment
 from tl_modules.model import HookedModel
-from tl_modules.modules import Module, as_list
+from tl_modules.modules import Module
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.stats import (
     benjamini_hochberg,
@@ -24,11 +20,7 @@ from tl_modules.stats import (
     percentile_interval,
     sign_flip_p_value,
 )
-from tl_modules.tokens import batches, categories_of, prompt_frame, tokenise
 from tl_modules.units import Units
-
-METRICS = ("loss",)
-"""``loss``: mean next-token loss, nats per token."""
 
 N_RESAMPLES = 2000
 """Bootstrap resamples of the prompts."""
@@ -54,18 +46,21 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     """Ablate each module, and sets of random units like it, and compare the loss on each category.
 
     The effect is the rise of the mean next-token loss (nats per token, each prompt counting the
-    same). A control takes, in each layer, as many random units outside the module as the module
-    has there. Random sets hit the few neurons that every prompt needs, so their raw effect is
-    often larger than a module's on every category alike: a raw effect below its controls' is no
-    failure and above them no success. The claim is selectivity: the effect on the module's own
-    category (the most frequent among its samples) minus its mean effect on the other categories.
+    same), or of another metric that is higher the worse the model does. A control takes, in each
+    layer, as many random units outside the module as the module has there. Random sets hit the few
+    neurons that every prompt needs, so their raw effect is often larger than a module's on every
+    category alike: a raw effect below its controls' is no failure and above them no success. The
+    claim is selectivity: the effect on the module's own category (the most frequent among its
+    samples) minus its mean effect on the other categories.
 
     Args:
         model: The model that the activations were collected from.
         modules: A ``ModuleSet``, some modules of one, or one.
         prompts: Strings, or a frame with ``prompt`` and ``category``; better ones that discovery
             did not see.
-        metric: ``"loss"``.
+        metric: ``"loss"``, or how badly the model answers prompts with a column ``answer``:
+            ``"answer_logprob"`` (minus the answer's log-probability, nats) or
+            ``"answer_accuracy"`` (1 where greedy decoding misses it).
         method: What becomes of the units; see ``Module.fwd_hooks`` (``"patch"``, which needs paired
             prompts, is ``get_act_patch_module``'s).
         reference: Where mean ablation takes its values from; by default what the modules were
@@ -104,50 +99,35 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         ModulesError: If the modules belong to another model, an option is unknown, or a prompt has
             fewer than two tokens.
     """
-    check_choice("metric", metric, METRICS)
-    check_choice("controls", controls, KINDS)
-    check_at_least("n_controls", n_controls, 0)
-    check_seed(seed)
-    chosen = as_list(modules)
-    if exclude is not None:
-        if not exclude.same_hooks(chosen[0].units):
-            raise ModulesError(
-                "exclude should be units of the modules' model; its hook points or widths differ."
-            )
-        chosen = [replace(module, units=module.units.without(exclude)) for module in chosen]
-    for module in chosen:
-        module.units.check_model(model)
-        # Built here only to be refused, if it must be, before the model runs.
-        module.fwd_hooks(method, reference, **options)
-    frame = prompt_frame(prompts)
-    categories = categories_of(frame)
-    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
-    ready = list(batches(token_lists, batch_size))
-    means = chosen[0].means if reference is None else reference
-    draw = _Draw(_values(model, frame, means, controls, batch_size, max_tokens), exclude)
-    total = len(frame) * (1 + len(chosen) * (1 + n_controls))
+    experiment = run_experiment(
+        model,
+        modules,
+        prompts,
+        metric=metric,
+        method=method,
+        reference=reference,
+        n_controls=n_controls,
+        controls=controls,
+        exclude=exclude,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=progress,
+        **options,
+    )
     tables = []
-    with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:
-        clean = run_losses(model, ready, [no_intervention], batch_size, bar.update)[0]
-        for module in chosen:
-            generator = np.random.default_rng([seed, module.label])
-            drawn = [draw(module.units, generator) for _ in range(n_controls)]
-            sets = (module.units, *drawn)
-            runs = [
-                _intervention(replace(module, units=units), method, reference, options)
-                for units in sets
-            ]
-            rises = run_losses(model, ready, runs, batch_size, bar.update) - clean
-            outcome = _Outcome(categories, clean, rises, module.category, seed)
-            sizes = [len(units) for units in drawn]
-            tables.append(
-                outcome.table().assign(
-                    controls=controls,
-                    n_units=module.n_units,
-                    control_units=float(np.mean(sizes)) if sizes else float("nan"),
-                )
-            )
-            tables[-1].insert(0, "module", module.label)
+    for outcome in experiment.outcomes:
+        module, sizes = outcome.module, outcome.control_sizes
+        cells = _Outcome(
+            experiment.categories, experiment.clean, outcome.rises, module.category, seed
+        )
+        table = cells.table().assign(
+            controls=controls,
+            n_units=module.n_units,
+            control_units=float(np.mean(sizes)) if sizes else float("nan"),
+        )
+        table.insert(0, "module", module.label)
+        tables.append(table)
     return _adjusted(pd.concat(tables, ignore_index=True))
 
 
@@ -160,55 +140,6 @@ def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
         by_module = pd.Series(values, index=each["module"])
         table[f"selectivity_p_{name}"] = by_module.loc[table["module"]].to_numpy()
     return table
-
-
-@dataclass(frozen=True, eq=False)
-class _Draw:
-    """Draws a module's controls."""
-
-    values: Float[np.ndarray, " units"] | None
-    """What controls match; None for the layer alone."""
-    exclude: Units | None
-
-    def __call__(self, units: Units, generator: np.random.Generator) -> Units:
-        if self.values is None:
-            return layer_matched_control(units, generator, self.exclude)
-        return matched_control(units, self.values, generator, self.exclude)
-
-
-def _values(
-    model: HookedModel,
-    frame: pd.DataFrame,
-    means: HasUnitMeans | None,
-    controls: str,
-    batch_size: int,
-    max_tokens: int | None,
-) -> Float[np.ndarray, " units"] | None:
-    """The value of every unit that this kind of controls matches."""
-    if controls == "layer":
-        return None
-    if controls == "magnitude":
-        found = getattr(means, "unit_center", None)
-        if found is None:
-            raise ModulesError(
-                "controls='magnitude' needs the units' mean |activation|, which these modules do "
-                "not hold. Discover them from raw activations, or use controls='layer'."
-            )
-        return np.asarray(found, dtype=np.float64)
-    if means is None:
-        raise ModulesError("controls='attribution' needs means to ablate to. Pass reference=...")
-    estimates, names = ablation_attribution(
-        model, frame, means, batch_size=batch_size, max_tokens=max_tokens, progress=False
-    )
-    counts = frame["category"].astype(str).value_counts() if len(names) > 1 else {names[0]: 1}
-    weights = np.array([counts[name] for name in names], dtype=np.float64)
-    return weights @ estimates / weights.sum()
-
-
-def _intervention(
-    module: Module, method: str, reference: HasUnitMeans | None, options: dict[str, Any]
-) -> Intervention:
-    return lambda mask: module.fwd_hooks(method, reference, attention_mask=mask, **options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,15 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.causal.ablate import next_token_losses, no_intervention, run_losses
+from tl_modules.causal.ablate import no_intervention, run_task
+from tl_modules.causal.tasks import make_task
 from tl_modules.errors import check_at_least
+from tl_modules.gradients import Taps
 from tl_modules.hooks import unit_hooks
+from tl_modules.losses import next_token_losses
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.replacements import HasUnitMeans
-from tl_modules.tokens import Batch, batches, categories_of, prompt_frame, tokenise
+from tl_modules.tokens import Batch, categories_of, prompt_frame
 from tl_modules.units import Units
 
 
@@ -79,12 +82,12 @@ def shared_units(
     units = reference.units.select(chosen)
     frame = prompt_frame(prompts)
     categories = categories_of(frame)
-    ready = list(batches(tokenise(model, frame["prompt"].tolist(), max_tokens), batch_size))
+    task = make_task(model, frame, "loss", batch_size, max_tokens)
     runs = [no_intervention]
     for unit in range(len(units)):
         runs.append(_alone(units.select(np.array([unit])), reference))
     with tqdm(total=len(runs) * len(frame), desc="shared", disable=not progress) as bar:
-        losses = run_losses(model, ready, runs, batch_size, bar.update)
+        losses = run_task(model, task, runs, batch_size, bar.update)
     rises = losses[1:] - losses[0]
     table = units.to_frame().assign(least=least[chosen], effect=rises.mean(axis=1))
     for row, name in enumerate(names):
@@ -128,11 +131,10 @@ def ablation_attribution(
     frame = prompt_frame(prompts)
     categories = categories_of(frame)
     names = list(dict.fromkeys(categories.tolist()))
-    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
-    ready = list(batches(token_lists, batch_size))
+    task = make_task(model, frame, "loss", batch_size, max_tokens)
     totals = np.zeros((len(names), len(reference.units)))
     with tqdm(total=len(frame), desc="attribute", unit="prompt", disable=not progress) as bar:
-        for batch in ready:
+        for batch in task.batches:
             estimates = _batch_estimates(model, batch, reference.units, means)
             for row, name in enumerate(names):
                 totals[row] += estimates[categories[batch.rows] == name].sum(axis=0)
@@ -145,33 +147,20 @@ def _batch_estimates(
     model: HookedModel, batch: Batch, units: Units, means: Float[np.ndarray, " units"]
 ) -> Float[np.ndarray, "batch units"]:
     """The estimates of each prompt: rows of a batch do not touch each other."""
-    added: dict[str, torch.Tensor] = {}
-    seen: dict[str, torch.Tensor] = {}
-
-    def adder(name: str) -> Callable[..., torch.Tensor]:
-        def add(activation: torch.Tensor, hook: object) -> torch.Tensor:
-            del hook
-            seen[name] = activation.detach()
-            # The gradient by a zero that is added: parameters need none of their own.
-            added[name] = torch.zeros_like(activation, requires_grad=True)
-            return activation + added[name]
-
-        return add
-
-    hooks: FwdHooks = [(name, adder(name)) for name in units.hook_names]
+    taps = Taps(units.hook_names)
     device = getattr(model.cfg, "device", None)
     with torch.enable_grad():
         logits = model.run_with_hooks(
             batch.tokens.to(device),
-            fwd_hooks=hooks,
+            fwd_hooks=taps.fwd_hooks,
             attention_mask=batch.mask.long().to(device),
         )
         loss = next_token_losses(logits, batch.tokens, batch.mask).sum()
-        gradients = torch.autograd.grad(loss, [added[name] for name in units.hook_names])
+    gradients = taps.gradients(loss)
     pieces, start = [], 0
-    for name, width, gradient in zip(units.hook_names, units.widths, gradients, strict=True):
-        to = torch.from_numpy(means[start : start + width]).to(gradient)
-        change = (to - seen[name]) * gradient
+    for name, width in zip(units.hook_names, units.widths, strict=True):
+        to = torch.from_numpy(means[start : start + width]).to(gradients[name])
+        change = (to - taps.activations[name]) * gradients[name]
         # Padding may hold NaN in some models.
         change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
         pieces.append(change.float().sum(1).cpu().numpy())

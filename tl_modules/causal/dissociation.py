@@ -1,0 +1,140 @@
+"""Double dissociation: does one module hurt one kind of prompts, and another module the other?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from tl_modules.causal.experiment import Experiment, run_experiment
+from tl_modules.errors import ModulesError
+from tl_modules.model import HookedModel
+from tl_modules.modules import Module
+from tl_modules.stats import bootstrap_indices, control_p_value, percentile_interval
+from tl_modules.tokens import prompt_frame
+
+N_RESAMPLES = 2000
+"""Bootstrap resamples of the prompts, each set keeping its size."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dissociation:
+    """Whether module P hurts set A and not B, and module Q hurts B and not A."""
+
+    effects: pd.DataFrame
+    """One row a module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
+    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``."""
+
+    contrasts: pd.DataFrame
+    """The same numbers of ``P: A - B``, ``Q: B - A`` and their sum, the ``interaction``."""
+
+    is_double: bool
+    """Whether both contrasts' intervals lie above 0 and both exceed all but 5 % of the controls."""
+
+    def __repr__(self) -> str:
+        """One line."""
+        sum_ = self.contrasts.loc["interaction"]
+        verdict = "double dissociation" if self.is_double else "no double dissociation"
+        return f"Dissociation({verdict}: interaction {sum_['effect']:.3g}, p {sum_['p_value']:.2g})"
+
+
+def dissociation(
+    model: HookedModel,
+    module_p: Module,
+    module_q: Module,
+    prompts_a: Sequence[str] | pd.DataFrame,
+    prompts_b: Sequence[str] | pd.DataFrame,
+    *,
+    metric: str = "loss",
+    n_controls: int = 39,
+    seed: int = 0,
+    **options: Any,
+) -> Dissociation:
+    """Test two modules on two sets of prompts (Teuber 1955's double dissociation).
+
+    One module that hurts A more than B may only show that A is the harder set; two modules with
+    opposite preferences cannot both be explained so. Each contrast is held against the same
+    contrast of the module's controls, the interaction against that of pairs of controls.
+
+    Args:
+        model: The model.
+        module_p: The module that should hurt A.
+        module_q: The module that should hurt B.
+        prompts_a: Strings, or a frame with ``prompt`` and, for the answer metrics, ``answer``.
+        prompts_b: The other set, such as recall against multi-step reasoning.
+        metric: As ``module_effects`` takes it: the higher, the worse.
+        n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
+        seed: Seeds controls and bootstrap.
+        options: What else ``module_effects`` takes.
+
+    Returns:
+        The four effects, the contrasts, and whether they make a double dissociation.
+
+    Raises:
+        ModulesError: If P and Q are one module, or as ``module_effects`` raises.
+    """
+    if np.array_equal(module_p.units.flat(), module_q.units.flat()):
+        raise ModulesError("module_p and module_q should be two modules; they hold the same units.")
+    sets = [
+        prompt_frame(prompts).assign(category=name)
+        for name, prompts in (("A", prompts_a), ("B", prompts_b))
+    ]
+    experiment = run_experiment(
+        model,
+        [module_p, module_q],
+        pd.concat(sets, ignore_index=True),
+        metric=metric,
+        n_controls=n_controls,
+        seed=seed,
+        **options,
+    )
+    return _outcome(experiment, seed)
+
+
+def _outcome(experiment: Experiment, seed: int) -> Dissociation:
+    groups = experiment.categories.astype(str)
+    draws = bootstrap_indices(groups, N_RESAMPLES, seed)
+    in_a = groups == "A"
+
+    def both(rises: Float[np.ndarray, "runs prompts"]) -> dict[str, Float[np.ndarray, " runs"]]:
+        return {"A": rises[:, in_a].mean(axis=1), "B": rises[:, ~in_a].mean(axis=1)}
+
+    rows, contrasts = [], {}
+    for name, outcome in zip("PQ", experiment.outcomes, strict=True):
+        runs, resampled = both(outcome.rises), both(outcome.rises[0][draws])
+        for own in "AB":
+            size = int((groups == own).sum())
+            rows.append(
+                {"module": name, "set": own} | _numbers(runs[own], resampled[own]) | {"n": size}
+            )
+        sign = 1.0 if name == "P" else -1.0
+        contrasts[name] = tuple(sign * (found["A"] - found["B"]) for found in (runs, resampled))
+    sums = tuple(one + other for one, other in zip(contrasts["P"], contrasts["Q"], strict=True))
+    table = pd.DataFrame(
+        {
+            "P: A - B": _numbers(*contrasts["P"]),
+            "Q: B - A": _numbers(*contrasts["Q"]),
+            "interaction": _numbers(*sums),
+        }
+    ).T
+    each = table.iloc[:2]
+    is_double = bool(((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all())
+    return Dissociation(pd.DataFrame(rows), table, is_double)
+
+
+def _numbers(
+    runs: Float[np.ndarray, " runs"], resampled: Float[np.ndarray, " resamples"]
+) -> dict[str, float]:
+    """A number of the module's, its interval, and the same number of the controls."""
+    low, high = percentile_interval(resampled)
+    controls = runs[1:]
+    return {
+        "effect": float(runs[0]),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "control_mean": float(controls.mean()) if len(controls) else float("nan"),
+        "control_std": float(controls.std(ddof=1)) if len(controls) > 1 else float("nan"),
+        "p_value": control_p_value(float(runs[0]), controls),
+    }

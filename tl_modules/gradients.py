@@ -1,0 +1,48 @@
+"""Gradients of a number by a model's activations."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+
+from tl_modules.model import FwdHooks
+
+
+class Taps:
+    """Hooks that keep activations, and let a number's gradient by each be taken afterwards.
+
+    Each hook adds a zero that requires a gradient: the model's parameters need none of their own,
+    and none is left in them.
+
+    Example::
+
+        taps = Taps(hook_names)
+        with torch.enable_grad():
+            value = metric(model.run_with_hooks(tokens, fwd_hooks=taps.fwd_hooks))
+        gradients = taps.gradients(value)
+    """
+
+    def __init__(self, hook_names: Sequence[str]) -> None:
+        """Prepare to tap some hook points."""
+        self.activations: dict[str, torch.Tensor] = {}
+        """What the last run had there, by the name asked for."""
+        self._added: dict[str, torch.Tensor] = {}
+        self.fwd_hooks: FwdHooks = [(name, self._tap(name)) for name in hook_names]
+
+    def gradients(self, value: Float[torch.Tensor, ""]) -> dict[str, torch.Tensor]:
+        """D value / d activation at each hook point; 0 where the value does not depend on it."""
+        names = list(self._added)
+        found = torch.autograd.grad(value, [self._added[name] for name in names], allow_unused=True)
+        return {
+            name: torch.zeros_like(self._added[name]) if gradient is None else gradient
+            for name, gradient in zip(names, found, strict=True)
+        }
+
+    def _tap(self, name: str) -> Callable[..., torch.Tensor]:
+        def hook_fn(activation: torch.Tensor, hook: object = None) -> torch.Tensor:
+            del hook  # its name may be an alias of ours
+            self.activations[name] = activation.detach()
+            self._added[name] = torch.zeros_like(activation, requires_grad=True)
+            return activation + self._added[name]
+
+        return hook_fn

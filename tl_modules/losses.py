@@ -1,0 +1,32 @@
+"""The next-token loss of padded batches."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+
+
+def next_token_losses(
+    logits: Float[torch.Tensor, "batch pos vocab"],
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+) -> Float[torch.Tensor, " batch"]:
+    """Each prompt's mean next-token loss, in nats per token; padding never counts.
+
+    Args:
+        logits: The model's logits.
+        tokens: The tokens it ran on.
+        mask: True where a token is real.
+
+    Returns:
+        One loss a prompt; NaN for a prompt of one token, where nothing is predicted.
+
+    >>> uniform = torch.zeros(1, 3, 8)
+    >>> ones = torch.ones(1, 3, dtype=torch.long)
+    >>> round(next_token_losses(uniform, ones, ones.bool()).item(), 4)  # ln 8
+    2.0794
+    """
+    scored = (mask[:, 1:] & mask[:, :-1]).to(logits.device)
+    predicted = logits[:, :-1].float()
+    targets = tokens[:, 1:].to(logits.device)
+    chosen = predicted.gather(2, targets[..., None]).squeeze(2)
+    losses = (predicted.logsumexp(2) - chosen) * scored
+    return losses.sum(1) / scored.sum(1)
