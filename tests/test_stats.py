@@ -64,6 +64,7 @@ def test_the_sign_flip_test_agrees_with_scipys(n_values):
 
 def test_no_values_have_no_p_value():
     assert np.isnan(sign_flip_p_value(np.array([])))
+    assert np.isnan(sign_flip_p_value(np.array([1.0, np.nan, 2.0])))
 
 
 @pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])

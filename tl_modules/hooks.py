@@ -24,6 +24,7 @@ class Edit:
         index: Int[np.ndarray, " chosen"],
         replace: Replace,
         where: Where,
+        fixed: bool = False,
     ) -> None:
         """Remember what to change.
 
@@ -33,7 +34,11 @@ class Edit:
             index: The units to change.
             replace: Makes their new values, which broadcast to the old ones' shape.
             where: The positions to change them at.
+            fixed: What happens depends on a token's place in its prompt, which a run of single
+                tokens after a longer one, as ``generate`` makes, does not tell.
         """
+        self._fixed = fixed
+        self._longest = 0
         self.name = name
         self.width = width
         self._index = torch.from_numpy(np.array(index, dtype=np.int64))
@@ -60,6 +65,16 @@ class Edit:
                 f"The module's units at {self.name!r} are among {self.width}; the activation there "
                 f"has shape {tuple(activation.shape)}. Use the model that the module comes from."
             )
+        if self._fixed:
+            length = activation.shape[-2]
+            if length == 1 < self._longest:
+                raise ModulesError(
+                    "positions as numbers, slices or masks, and method='position_mean', need whole "
+                    "prompts; after a longer run one of a single token came, as generate() makes "
+                    "with a key-value cache. Use positions=None or 'last', or use_past_kv_cache="
+                    "False."
+                )
+            self._longest = max(self._longest, length)
         if self._index.device != activation.device:
             self._index = self._index.to(activation.device)
         old = activation[..., self._index]
@@ -71,7 +86,7 @@ class Edit:
         return activation
 
 
-def unit_hooks(
+def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
     units: Units,
     method: str = "mean",
     reference: HasUnitMeans | None = None,
@@ -81,6 +96,7 @@ def unit_hooks(
     positions: Positions = None,
     attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
     seed: int = 0,
+    rows: Int[np.ndarray, " _batch"] | None = None,
 ) -> FwdHooks:
     """Hooks that change units at every layer they lie in.
 
@@ -93,6 +109,7 @@ def unit_hooks(
         positions: Where to change them; see ``Positions``.
         attention_mask: 1 or True where a token is real; padding is not touched.
         seed: Seeds ``resample``.
+        rows: Each prompt's number, by which ``resample`` draws; from 0 by default.
 
     Returns:
         ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one a hook point.
@@ -101,11 +118,12 @@ def unit_hooks(
         ModulesError: If the method is unknown or lacks what it needs.
     """
     make = replacements(units, method, Sources(reference, source, factor, seed))
-    where = Where(positions, None if attention_mask is None else attention_mask.bool())
+    where = Where(positions, None if attention_mask is None else attention_mask.bool(), rows)
+    fixed = method == "position_mean" or not (positions is None or isinstance(positions, str))
     pairs: FwdHooks = []
     for hook, at in units.by_hook():
         name = units.hook_names[hook]
-        edit = Edit(name, units.widths[hook], units.index[at], make(name, at), where)
+        edit = Edit(name, units.widths[hook], units.index[at], make(name, at), where, fixed)
         pairs.append((name, edit))
     return pairs
 

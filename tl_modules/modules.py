@@ -98,7 +98,7 @@ class Module:
         kept = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
         return replace(self, units=self.units.select(kept), scores=self.scores[kept])
 
-    def fwd_hooks(
+    def fwd_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
         self,
         method: str = "mean",
         reference: HasUnitMeans | None = None,
@@ -109,6 +109,7 @@ class Module:
         attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
         keep_only: bool = False,
         seed: int = 0,
+        rows: Int[np.ndarray, " _batch"] | None = None,
     ) -> FwdHooks:
         """Hooks that intervene on the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
 
@@ -124,11 +125,13 @@ class Module:
             source: The other run's activation cache, of the same batch and length.
             factor: What ``"scale"`` multiplies by.
             positions: Where: None for everywhere, ``"last"`` for each prompt's last token, a
-                number or several, a slice, or a mask ``[batch, pos]``.
+                number or several, a slice, or a mask ``[batch, pos]`` (places in the run's tokens,
+                padding counted).
             attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not
                 touched, and ``"last"`` is the last real token.
             keep_only: Intervene on every unit of the site but the module's: is it enough alone?
             seed: Seeds ``"resample"``.
+            rows: Each prompt's number, by which ``"resample"`` draws; from 0 by default.
 
         Returns:
             One ``(hook_name, fn)`` pair a hook point touched.
@@ -145,6 +148,7 @@ class Module:
             positions=positions,
             attention_mask=attention_mask,
             seed=seed,
+            rows=rows,
         )
 
     @contextmanager
@@ -444,7 +448,7 @@ def as_list(modules: Module | Iterable[Module]) -> list[Module]:
     """One module, some, or a set, as a list.
 
     Raises:
-        ModulesError: If there is none, or they belong to different models.
+        ModulesError: If there is none, two share a label, or they belong to different models.
     """
     chosen = [modules] if isinstance(modules, Module) else list(modules)
     if not chosen:
@@ -454,6 +458,12 @@ def as_list(modules: Module | Iterable[Module]) -> list[Module]:
             raise ModulesError(
                 "modules should belong to one model and site; their hook points or widths differ."
             )
+    labels = [module.label for module in chosen]
+    if len(set(labels)) < len(labels):
+        raise ModulesError(
+            f"modules should have different labels, which tell their rows apart; got {labels}. "
+            "Pass one set at a time, or dataclasses.replace(module, label=...)."
+        )
     return chosen
 
 

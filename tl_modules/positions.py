@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 
@@ -19,6 +20,8 @@ class Where:
 
     positions: Positions = None
     attention_mask: Bool[torch.Tensor, "_batch _pos"] | None = None
+    rows: Int[np.ndarray, " _batch"] | None = None
+    """Each prompt's number; from 0 by default."""
 
     def touched(self, shape: torch.Size, device: torch.device) -> Bool[torch.Tensor, "..."] | None:
         """A mask ``[batch, pos]``, or None where every position is touched.
@@ -60,7 +63,7 @@ class Where:
             chosen[:, self.positions] = True
         else:
             several = self.positions
-            numbers = [several] if isinstance(several, int) else list(several)
+            numbers = [several] if isinstance(several, int | np.integer) else list(several)
             outside = [number for number in numbers if not -length <= number < length]
             if outside:
                 raise ModulesError(

@@ -117,12 +117,21 @@ def _resample(units: Units, sources: Sources) -> Make:
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
             nonlocal n_calls
-            del where
-            # All hook points draw the same tokens in their n-th call.
-            generator = np.random.default_rng([sources.seed, n_calls])
+            numbers = where.position_numbers(old.shape[:-1])
+            rows = np.arange(len(old)) if where.rows is None else where.rows
+            # By prompt and token, so that neither batch nor padding matters; all hook points draw
+            # the same tokens in their n-th call.
+            drawn = np.stack(
+                [
+                    np.random.default_rng([sources.seed, n_calls, int(row)]).integers(
+                        len(values), size=old.shape[1]
+                    )
+                    for row in rows
+                ]
+            )
             n_calls += 1
-            drawn = generator.integers(len(values), size=tuple(old.shape[:-1]))
-            return values.to(old)[torch.from_numpy(drawn).to(old.device)]
+            chosen = torch.from_numpy(drawn).gather(1, numbers.long())
+            return values.to(old)[chosen.to(old.device)]
 
         return replace
 
@@ -138,15 +147,19 @@ def _patch(units: Units, sources: Sources) -> Make:
 
     def make(name: str, at: _At) -> Replace:
         try:
-            values = sources.source[name][..., torch.from_numpy(units.index[at])]
+            cached = sources.source[name]
         except KeyError as error:
             raise ModulesError(
                 f"source should hold {name!r}; it does not. Cache it: names_filter may be a list "
                 "of hook names."
             ) from error
 
+        index = torch.from_numpy(units.index[at])
+
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
             del where
+            # Indexed here, not once and kept: many cells would hold many copies.
+            values = cached[..., index.to(cached.device)]
             if values.shape != old.shape:
                 raise ModulesError(
                     "source should be a run of the same batch and length, "

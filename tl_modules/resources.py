@@ -23,7 +23,7 @@ class PeakMemory:
     def __enter__(self) -> "PeakMemory":
         """Begin to look."""
         self._process = psutil.Process()
-        self._before = self._highest = self._process.memory_info().rss
+        self._before = self._highest = self._resident()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -41,7 +41,12 @@ class PeakMemory:
         return self._highest - self._before
 
     def _look(self) -> None:
-        self._highest = max(self._highest, self._process.memory_info().rss)
+        self._highest = max(self._highest, self._resident())
+
+    def _resident(self) -> int:
+        """The process's own pages: files that it has mapped come and go as the system likes."""
+        found = self._process.memory_info()
+        return found.rss - getattr(found, "shared", 0)
 
     def _watch(self) -> None:
         while not self._stop.wait(_INTERVAL_S):

@@ -129,13 +129,13 @@ def sign_flip_p_value(
 
     Returns:
         The share of flips, the values as they are among them, whose mean is at least as far from
-        0. NaN without values.
+        0. NaN without values, or if one is NaN.
 
     >>> sign_flip_p_value(np.array([1.0, 2.0, 3.0]))
     0.25
     """
     n_values = len(values)
-    if n_values == 0:
+    if n_values == 0 or np.isnan(values).any():
         return float("nan")
     if n_values <= N_EXACT_FLIPS:
         bits = np.arange(2**n_values)[:, None] >> np.arange(n_values) & 1

@@ -41,6 +41,7 @@ def test_opposite_preferences_are_a_double_dissociation(modules):
         ((2.0, 0.5), (1.5, 0.5)),  # both hurt A more: A is the harder set
         ((2.0, 0.5), (0.5, 0.5)),  # one prefers, the other does not
         ((0.0, 0.0), (0.0, 0.0)),
+        ((-0.1, -1.0), (-1.0, -0.1)),  # ablation helps everywhere, here more than there
     ],
 )
 def test_a_single_preference_is_none(modules, p, q):
@@ -58,11 +59,12 @@ def test_modules_whose_controls_prefer_alike_are_none(modules):
 
 def test_effects_on_a_model_are_those_of_module_effects(model, modules, prompts):
     a, b = (prompts[prompts["category"] == name] for name in ("animal", "code"))
-    options = {"n_controls": 3, "progress": False, "seed": 2}
+    options = {"n_controls": 19, "progress": False, "seed": 2}
     found = tlm.dissociation(model, modules[0], modules[1], a, b, **options)
     both = pd.concat([a.assign(category="A"), b.assign(category="B")], ignore_index=True)
     for name, module in (("P", modules[0]), ("Q", modules[1])):
-        expected = tlm.module_effects(model, module, both, **options)
+        own = replace(module, label=int(name == "Q"))  # which seeds the controls
+        expected = tlm.module_effects(model, own, both, **options)
         rows = found.effects[found.effects["module"] == name]
         for column in ("effect", "ci_low", "ci_high", "control_mean", "p_value"):
             np.testing.assert_allclose(rows[column], expected[column], atol=1e-6)
@@ -72,3 +74,5 @@ def test_one_module_cannot_be_held_against_itself(model, modules, prompts):
     twin = replace(modules[0], label=7)
     with pytest.raises(tlm.ModulesError, match="should be two modules"):
         tlm.dissociation(model, modules[0], twin, prompts, prompts)
+    with pytest.raises(tlm.ModulesError, match="n_controls should be at least 19; got 5"):
+        tlm.dissociation(model, modules[0], modules[1], prompts, prompts, n_controls=5)

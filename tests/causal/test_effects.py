@@ -7,7 +7,9 @@ import torch
 from scipy.stats import false_discovery_control
 
 import tl_modules as tlm
+from tl_modules.causal import experiment
 from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.effects import _Outcome
 from tl_modules.losses import next_token_losses
 from tl_modules.units import Units
 
@@ -262,13 +264,13 @@ def test_z_is_the_distance_from_the_controls(effects):
 def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, monkeypatch):
     exclude = acts.units.select(np.arange(0, 36, 3))
     seen = []
-    hooks = tlm.Module.fwd_hooks
+    make = experiment.intervention
 
-    def watched(self, *words, **options):
-        seen.append(self.units)
-        return hooks(self, *words, **options)
+    def watched(units, *words):
+        seen.append(units)
+        return make(units, *words)
 
-    monkeypatch.setattr(tlm.Module, "fwd_hooks", watched)
+    monkeypatch.setattr(experiment, "intervention", watched)
     for controls in ("layer", "magnitude", "attribution"):
         found = tlm.module_effects(
             model,
@@ -301,12 +303,55 @@ def test_keeping_only_a_module_is_losing_the_rest(model, modules, prompts):
     np.testing.assert_allclose(found["effect"], expected["effect"], atol=1e-6)
 
 
-def test_only_the_last_tokens_can_be_ablated(model, modules, prompts):
-    # The last token predicts nothing, so nothing can change.
+def test_resampling_depends_on_the_seed_and_not_on_the_batch(model, modules, prompts):
+    reference = tlm.collect_reference(model, prompts, n_tokens=30, progress=False)
+
+    def effects(**options):
+        found = tlm.module_effects(
+            model,
+            modules,
+            prompts,
+            method="resample",
+            reference=reference,
+            n_controls=1,
+            controls="magnitude",
+            progress=False,
+            **options,
+        )
+        return found["effect"].to_numpy()
+
+    np.testing.assert_allclose(effects(batch_size=1), effects(batch_size=16), atol=1e-5)
+    assert not np.allclose(effects(seed=0), effects(seed=1))
+
+
+@pytest.mark.parametrize(("sign", "p_value"), [(1.0, 1.0), (-1.0, 0.1)])
+def test_with_keep_only_the_least_harm_has_the_smallest_p_value(sign, p_value):
+    # Nine controls, each more harmful and more selective than the module.
+    rises = np.concatenate([np.zeros((1, 6)), np.tile([2.0, 2, 2, 1, 1, 1], (9, 1))])
+    categories = np.repeat(["a", "b"], 3)
+    table = _Outcome(categories, np.zeros(6), rises, "a", 0, sign).table()
+    assert table["p_value"].tolist() == [p_value] * 2
+    assert table["selectivity_p_value"].tolist() == [p_value] * 2
+
+
+def test_excluded_units_are_kept_when_only_the_module_is(model, modules, prompts, acts):
+    # Nothing is left to ablate: all that is not the module's is excluded.
     found = tlm.module_effects(
-        model, modules, prompts, positions="last", n_controls=0, progress=False
+        model,
+        modules[0],
+        prompts,
+        method="zero",
+        keep_only=True,
+        exclude=modules[0].units.complement(),
+        n_controls=0,
+        progress=False,
     )
     assert (found["effect"].abs() < 1e-6).all()
+
+
+def test_options_of_places_are_refused(model, modules, prompts):
+    with pytest.raises(tlm.ModulesError, match="The option should be one of 'factor'"):
+        tlm.module_effects(model, modules, prompts, positions="last", progress=False)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])

@@ -285,3 +285,43 @@ def test_gradients_flow_around_an_intervention_and_grad_mode_stays(model, module
     model.zero_grad()
     tlm.module_effects(model, module, prompts.head(2), n_controls=1, progress=False)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("options", [{"positions": 0}, {"positions": slice(0, 3)}, {}])
+def test_places_are_refused_where_single_tokens_follow_a_longer_run(module, reference, options):
+    method = "zero" if options else "position_mean"
+    _, hook = module.fwd_hooks(method, reference, **options)[0]
+    hook(torch.ones(1, 5, 12))
+    with pytest.raises(tlm.ModulesError, match="need whole prompts"):
+        hook(torch.ones(1, 1, 12))
+    for allowed in ({}, {"positions": "last"}):
+        _, hook = module.fwd_hooks("zero", **allowed)[0]
+        for length in (5, 1, 1):
+            found = hook(torch.ones(1, length, 12))
+            assert (found[0, -1, own(module)] == 0).all()
+
+
+def test_resampling_does_not_depend_on_padding(model, module, reference, tokens):
+    hooks = {"method": "resample", "reference": reference}
+    attention = torch.ones_like(tokens)
+    attention[0, :2] = 0
+    whole = activations(model, tokens, module.fwd_hooks(**hooks))
+    padded = activations(model, tokens, module.fwd_hooks(**hooks, attention_mask=attention))
+    mask = own(module)
+    torch.testing.assert_close(padded[0, 2:][:, mask], whole[0, :5][:, mask])
+    swapped = module.fwd_hooks(**hooks, rows=np.array([1, 0]))
+    found = activations(model, tokens, swapped)
+    torch.testing.assert_close(found[0][:, mask], whole[1][:, mask])
+
+
+def test_a_reference_of_activations_that_are_not_finite_is_refused(model, prompts):
+    def spoil(activation, hook):
+        result = activation.clone()
+        result[0, 1, 3] = float("nan")
+        return result
+
+    with (
+        model.hooks(fwd_hooks=[(HOOK.format(1), spoil)]),
+        pytest.raises(tlm.ModulesError, match=r"should be finite; at 'blocks\.1"),
+    ):
+        tlm.collect_reference(model, prompts, progress=False)

@@ -87,3 +87,18 @@ def test_tables_without_categories_are_refused():
         tlm.selectivity(cells[cells["category"] == "c0"])
     with pytest.raises(tlm.ModulesError, match="needs two or more categories"):
         tlm.selectivity(cells.assign(own=False))
+
+
+def test_unknown_values_and_modules_of_two_sets_are_refused():
+    cells = effects(np.eye(3), range(3))
+    cells.loc[4, "z"] = np.nan
+    with pytest.raises(tlm.ModulesError, match="z should be known; some are NaN"):
+        tlm.selectivity(cells, value="z")
+    twice = pd.concat([cells, cells])
+    with pytest.raises(tlm.ModulesError, match="one row a module and category"):
+        tlm.selectivity(twice)
+
+
+def test_modules_that_share_a_label_are_refused(model, modules, prompts):
+    with pytest.raises(tlm.ModulesError, match=r"different labels.*got \[0, 0\]"):
+        tlm.module_effects(model, [modules[0], modules[0]], prompts, progress=False)

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 import tl_modules as tlm
 from tests.causal.test_effects import loss_by_hand
@@ -48,22 +47,12 @@ def test_estimates_do_not_depend_on_the_batch(model, prompts, acts, estimates):
     np.testing.assert_allclose(other, estimates[0], atol=1e-5)
 
 
-def test_a_planted_unit_that_all_prompts_need_is_found(model, prompts, acts):
-    # Strengthen one unit's output weights: every prompt now needs it.
-    weights = model.W_out[1]
-    before = weights[4].clone()
-    with torch.no_grad():
-        try:
-            weights[4] *= 0
-            weights[4] += 3.0 * model.W_U[:, 5] / model.W_U[:, 5].norm()
-            found = tlm.shared_units(model, prompts, acts, n_units=36, progress=False)
-        finally:
-            weights[4] = before
-    table = found.table
-    assert (np.diff(table["least"]) <= 0).all()
-    assert len(found.units) == 36
-    # What each does alone is what ablating it by hand does.
-    assert np.corrcoef(table["estimate[animal]"], table["effect[animal]"])[0, 1] > 0.5
+def test_units_come_by_the_smallest_of_their_estimates(model, prompts, acts, estimates):
+    found = tlm.shared_units(model, prompts, acts, n_units=5, progress=False)
+    expected = np.argsort(-estimates[0].min(axis=0))[:5]
+    assert found.units.flat().tolist() == expected.tolist()
+    every = tlm.shared_units(model, prompts, acts, n_units=36, progress=False).table
+    assert np.corrcoef(every["estimate[animal]"], every["effect[animal]"])[0, 1] > 0.5
 
 
 def test_the_effects_are_those_of_ablating_each_alone(model, prompts, acts, modules):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.errors import check_at_least, check_seed
+from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.model import HookedModel, run_hooks_only
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.units import Units, site_units
@@ -118,6 +118,13 @@ class _Sums:
         def read(activation: torch.Tensor) -> None:
             values = activation.detach().float().cpu()
             values = torch.where(batch.mask[..., None], values, 0.0)
+            bad = ~values.isfinite().all(2).all(1)
+            if bad.any():
+                row = batch.rows[int(bad.int().argmax())]
+                raise ModulesError(
+                    f"Activations should be finite; at {name!r} those of prompt {row} are not. "
+                    "Drop it, or run the model in a wider dtype (float32)."
+                )
             by_position = values.sum(0, dtype=torch.float64).numpy()
             self._totals[columns] += by_position.sum(axis=0)
             reach = min(len(by_position), len(self._by_position))

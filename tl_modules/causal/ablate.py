@@ -1,23 +1,37 @@
 """What is measured on prompts while units are intervened on."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from tl_modules.causal.tasks import Task
-from tl_modules.hooks import stacked
+from tl_modules.hooks import stacked, unit_hooks
 from tl_modules.model import FwdHooks, HookedModel, forward
+from tl_modules.tokens import Batch
+from tl_modules.units import Units
 
-Intervention = Callable[[Bool[torch.Tensor, "batch pos"] | None], FwdHooks]
-"""Makes the hooks of an intervention on a batch, given its attention mask if it has padding."""
+Intervention = Callable[[Batch], FwdHooks]
+"""Makes the hooks of an intervention on a batch."""
 
 
-def no_intervention(mask: Bool[torch.Tensor, "batch pos"] | None) -> FwdHooks:
+def no_intervention(batch: Batch) -> FwdHooks:
     """Leaves the model as it is."""
-    del mask
+    del batch
     return []
+
+
+def intervention(
+    units: Units, method: str, reference: Any, options: dict[str, Any]
+) -> Intervention:
+    """An intervention on units; see ``unit_hooks``. Padding is not touched."""
+
+    def make(batch: Batch) -> FwdHooks:
+        mask = None if batch.mask.all() else batch.mask  # no care where there is none
+        return unit_hooks(units, method, reference, attention_mask=mask, rows=batch.rows, **options)
+
+    return make
 
 
 def run_task(
@@ -49,9 +63,7 @@ def run_task(
         for first in range(0, len(runs), at_once):
             chosen = runs[first : first + at_once]
             tokens, mask = (part.repeat(len(chosen), 1) for part in (batch.tokens, batch.mask))
-            # Padding needs no care where there is none.
-            own = None if batch.mask.all() else batch.mask
-            hooks = stacked([run(own) for run in chosen], n_rows)
+            hooks = stacked([run(batch) for run in chosen], n_rows)
             logits = forward(model, tokens, mask, hooks)
             found = task.measure(logits, tokens, mask, np.tile(batch.rows, len(chosen)))
             values[first : first + len(chosen), batch.rows] = (

@@ -183,8 +183,8 @@ class _Runs:
         tokens: torch.Tensor,
         n_steps: int,
     ) -> dict[str, torch.Tensor]:
-        """D metric / d activation at each hook point, averaged over the steps."""
-        total = {name: torch.zeros_like(corrupted[name]) for name in self.hook_names}
+        """The metric's gradient by each hook point's activation, averaged over the steps."""
+        total = {name: torch.zeros_like(corrupted[name]).float() for name in self.hook_names}
         for step in range(n_steps):
             # Midpoints; a single step stays at the corrupted run.
             share = (step + 0.5) / n_steps if n_steps > 1 else 0.0
@@ -217,5 +217,6 @@ class _Runs:
     def _run(self, tokens: torch.Tensor, hooks: FwdHooks) -> torch.Tensor:
         options = {}
         if self.attention_mask is not None:
-            options["attention_mask"] = self.attention_mask.long()
+            device = getattr(self.model.cfg, "device", None)
+            options["attention_mask"] = self.attention_mask.long().to(device)
         return self.model.run_with_hooks(tokens, fwd_hooks=hooks, **options)

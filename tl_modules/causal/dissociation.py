@@ -1,7 +1,7 @@
 """Double dissociation: does one module hurt one kind of prompts, and another module the other?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,14 @@ import pandas as pd
 from jaxtyping import Float
 
 from tl_modules.causal.experiment import Experiment, run_experiment
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module
 from tl_modules.stats import bootstrap_indices, control_p_value, percentile_interval
 from tl_modules.tokens import prompt_frame
+
+LEAST_CONTROLS = 19
+"""With fewer no p-value reaches 0.05."""
 
 N_RESAMPLES = 2000
 """Bootstrap resamples of the prompts, each set keeping its size."""
@@ -21,7 +24,7 @@ N_RESAMPLES = 2000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dissociation:
-    """Whether module P hurts set A and not B, and module Q hurts B and not A."""
+    """Whether module P hurts set A more than B, and module Q hurts B more than A."""
 
     effects: pd.DataFrame
     """One row a module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
@@ -31,7 +34,9 @@ class Dissociation:
     """The same numbers of ``P: A - B``, ``Q: B - A`` and their sum, the ``interaction``."""
 
     is_double: bool
-    """Whether both contrasts' intervals lie above 0 and both exceed all but 5 % of the controls."""
+    """Whether P hurts A, Q hurts B, and each its own set more than the other: the four intervals
+    lie above 0, and both contrasts exceed all but 5 % of the controls'. Whether the other set is
+    left unhurt, ``effects`` shows; few prompts cannot prove it."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -73,8 +78,10 @@ def dissociation(
         The four effects, the contrasts, and whether they make a double dissociation.
 
     Raises:
-        ModulesError: If P and Q are one module, or as ``module_effects`` raises.
+        ModulesError: If P and Q are one module, there are fewer than 19 controls (p could not reach
+            0.05), or as ``module_effects`` raises.
     """
+    check_at_least("n_controls", n_controls, LEAST_CONTROLS)
     if np.array_equal(module_p.units.flat(), module_q.units.flat()):
         raise ModulesError("module_p and module_q should be two modules; they hold the same units.")
     sets = [
@@ -83,7 +90,7 @@ def dissociation(
     ]
     experiment = run_experiment(
         model,
-        [module_p, module_q],
+        [replace(module_p, label=0), replace(module_q, label=1)],
         pd.concat(sets, ignore_index=True),
         metric=metric,
         n_controls=n_controls,
@@ -119,9 +126,11 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
             "interaction": _numbers(*sums),
         }
     ).T
+    effects = pd.DataFrame(rows)
     each = table.iloc[:2]
-    is_double = bool(((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all())
-    return Dissociation(pd.DataFrame(rows), table, is_double)
+    prefer = ((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all()
+    hurt = (effects.loc[effects["module"].eq("P") == effects["set"].eq("A"), "ci_low"] > 0).all()
+    return Dissociation(effects, table, bool(prefer and hurt))
 
 
 def _numbers(

@@ -75,9 +75,9 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         max_tokens: Cut prompts after so many tokens.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
-        options: What else ``Module.fwd_hooks`` takes: ``factor``, ``positions``, ``keep_only``.
-            With ``keep_only`` the effect is that of losing everything but the module, and of
-            everything but the control.
+        options: ``factor`` for ``"scale"``; ``keep_only=True`` for sufficiency: the effect is that
+            of losing everything but the module, or but the control, and p-values count the
+            controls that do less harm.
 
     Returns:
         One row a module and category:
@@ -118,8 +118,9 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     tables = []
     for outcome in experiment.outcomes:
         module, sizes = outcome.module, outcome.control_sizes
+        sign = -1.0 if options.get("keep_only") else 1.0
         cells = _Outcome(
-            experiment.categories, experiment.clean, outcome.rises, module.category, seed
+            experiment.categories, experiment.clean, outcome.rises, module.category, seed, sign
         )
         table = cells.table().assign(
             controls=controls,
@@ -152,6 +153,8 @@ class _Outcome:
     """Rise of each prompt's loss: the module's first, then each control's."""
     own: str | None
     seed: int
+    sign: float
+    """1 if harm speaks for the module, -1 if its absence does (keep-only)."""
 
     def table(self) -> pd.DataFrame:
         """One row a category."""
@@ -176,7 +179,8 @@ class _Outcome:
                     for name in names
                 ],
                 "p_value": [
-                    control_p_value(float(effects[0, c]), effects[1:, c]) for c in range(len(names))
+                    control_p_value(self.sign * float(effects[0, c]), self.sign * effects[1:, c])
+                    for c in range(len(names))
                 ],
                 "n": [int((self.categories == name).sum()) for name in names],
                 "loss": self._by_category(self.clean[None], names)[0],
@@ -192,7 +196,9 @@ class _Outcome:
             selectivity_control_std=float(_std(selectivity[1:])),
             selectivity_control_max=float(_max(selectivity[1:])),
             selectivity_z=float(_z(selectivity)),
-            selectivity_p_value=control_p_value(float(selectivity[0]), selectivity[1:]),
+            selectivity_p_value=control_p_value(
+                self.sign * float(selectivity[0]), self.sign * selectivity[1:]
+            ),
         )
 
     def _by_category(

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.causal.ablate import Intervention, no_intervention, run_task
+from tl_modules.causal.ablate import intervention, no_intervention, run_task
 from tl_modules.causal.controls import KINDS, layer_matched_control, matched_control
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.causal.tasks import make_task
@@ -82,6 +82,9 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
                 "exclude should be units of the modules' model; its hook points or widths differ."
             )
         chosen = [replace(module, units=module.units.without(exclude)) for module in chosen]
+    keep_only = bool(options.pop("keep_only", False))
+    for name in options:
+        check_choice("The option", name, ("factor",))
     for module in chosen:
         module.units.check_model(model)
         # Built here only to be refused, if it must be, before the model runs.
@@ -90,7 +93,7 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     categories = categories_of(frame)
     task = make_task(model, frame, metric, batch_size, max_tokens)
     means = chosen[0].means if reference is None else reference
-    draw = _Draw(_values(model, frame, means, controls, batch_size, max_tokens), exclude)
+    draw = _Draw(_values(model, chosen[0], frame, means, controls, batch_size, max_tokens), exclude)
     total = len(frame) * (1 + len(chosen) * (1 + n_controls))
     outcomes = []
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:
@@ -98,20 +101,15 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
         for module in chosen:
             generator = np.random.default_rng([seed, module.label])
             drawn = [draw(module.units, generator) for _ in range(n_controls)]
-            sets = (module.units, *drawn)
-            runs = [
-                _intervention(replace(module, units=units), method, reference, options)
-                for units in sets
-            ]
+            sets = [module.units, *drawn]
+            if keep_only:  # all but the set, and never what is excluded
+                sets = [units.complement() for units in sets]
+                sets = sets if exclude is None else [units.without(exclude) for units in sets]
+            own = module.means if reference is None else reference
+            runs = [intervention(units, method, own, {"seed": seed} | options) for units in sets]
             rises = run_task(model, task, runs, batch_size, bar.update) - clean
             outcomes.append(Outcome(module, rises, [len(units) for units in drawn]))
     return Experiment(categories, clean, outcomes)
-
-
-def _intervention(
-    module: Module, method: str, reference: HasUnitMeans | None, options: dict[str, Any]
-) -> Intervention:
-    return lambda mask: module.fwd_hooks(method, reference, attention_mask=mask, **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +128,7 @@ class _Draw:
 
 def _values(
     model: HookedModel,
+    module: Module,
     frame: pd.DataFrame,
     means: HasUnitMeans | None,
     controls: str,
@@ -140,7 +139,7 @@ def _values(
     if controls == "layer":
         return None
     if controls == "magnitude":
-        found = getattr(means, "unit_center", None)
+        found = getattr(means, "unit_center", getattr(module.means, "unit_center", None))
         if found is None:
             raise ModulesError(
                 "controls='magnitude' needs the units' mean |activation|, which these modules do "

@@ -239,7 +239,8 @@ class _Sweep:
             chosen = cells[first : first + at_once]
             options = {}
             if self.attention_mask is not None:
-                options["attention_mask"] = self.attention_mask.long().repeat(len(chosen), 1)
+                mask = self.attention_mask.long().repeat(len(chosen), 1)
+                options["attention_mask"] = mask.to(getattr(self.model.cfg, "device", None))
             with torch.inference_mode():
                 logits = self.model.run_with_hooks(
                     self.tokens.repeat(len(chosen), 1), fwd_hooks=stacked(chosen, n_rows), **options

@@ -62,8 +62,8 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
         The table, its diagonal dominance and the null's.
 
     Raises:
-        ModulesError: If the table is another one, no module's own category is in it, or it has
-            fewer than two categories.
+        ModulesError: If the table is another one, a value is NaN, a module is in it twice, no
+            module's own category is in it, or it has fewer than two categories.
 
     >>> effects = pd.DataFrame({"module": [0, 0, 1, 1], "category": ["a", "b", "a", "b"]})
     >>> effects["own"] = [True, False, False, True]
@@ -78,6 +78,11 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
         raise ModulesError(
             f"effects should be what module_effects returned; it lacks {sorted(missing)}."
         )
+    if effects.duplicated(["module", "category"]).any():
+        raise ModulesError(
+            "effects should have one row a module and category; some have several. Test one set of "
+            "modules at a time."
+        )
     table = effects.pivot(index="module", columns="category", values=value)
     table = table.reindex(columns=list(dict.fromkeys(effects["category"])))
     own = effects.loc[effects["own"].astype(bool)].set_index("module")["category"]
@@ -89,6 +94,11 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
     cells = table.loc[own.index].to_numpy(dtype=np.float64)
     at = np.array([table.columns.get_loc(name) for name in own])
     orders = _orders(table.shape[1], seed)
+    if not np.isfinite(cells).all():
+        raise ModulesError(
+            f"Every module's {value} should be known; some are NaN. z needs at least two controls "
+            "of each module, and modules that are not empty."
+        )
     null = _dominance(cells, orders[:, at])
     observed = null[0]  # the first order changes nothing
     return Selectivity(

@@ -1,6 +1,6 @@
 """The few neurons that every prompt needs: found by attribution, confirmed by ablation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.causal.ablate import no_intervention, run_task
+from tl_modules.causal.ablate import Intervention, intervention, no_intervention, run_task
 from tl_modules.causal.tasks import make_task
 from tl_modules.errors import check_at_least
 from tl_modules.gradients import Taps
 from tl_modules.hooks import unit_hooks
 from tl_modules.losses import next_token_losses
-from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.model import HookedModel
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.tokens import Batch, categories_of, prompt_frame
 from tl_modules.units import Units
@@ -83,9 +83,9 @@ def shared_units(
     frame = prompt_frame(prompts)
     categories = categories_of(frame)
     task = make_task(model, frame, "loss", batch_size, max_tokens)
-    runs = [no_intervention]
+    runs: list[Intervention] = [no_intervention]
     for unit in range(len(units)):
-        runs.append(_alone(units.select(np.array([unit])), reference))
+        runs.append(intervention(units.select(np.array([unit])), "mean", reference, {}))
     with tqdm(total=len(runs) * len(frame), desc="shared", disable=not progress) as bar:
         losses = run_task(model, task, runs, batch_size, bar.update)
     rises = losses[1:] - losses[0]
@@ -160,13 +160,9 @@ def _batch_estimates(
     pieces, start = [], 0
     for name, width in zip(units.hook_names, units.widths, strict=True):
         to = torch.from_numpy(means[start : start + width]).to(gradients[name])
-        change = (to - taps.activations[name]) * gradients[name]
+        change = (to - taps.activations[name]).float() * gradients[name].float()
         # Padding may hold NaN in some models.
         change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
         pieces.append(change.float().sum(1).cpu().numpy())
         start += width
     return np.concatenate(pieces, axis=1)
-
-
-def _alone(units: Units, reference: HasUnitMeans) -> Callable[..., FwdHooks]:
-    return lambda mask: unit_hooks(units, "mean", reference, attention_mask=mask)

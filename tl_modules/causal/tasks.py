@@ -122,10 +122,16 @@ def _with_answers(
             )
         whole.append(f"{prompt.rstrip()} {answer.strip()}")
     token_lists = tokenise(model, whole)
+    longest = getattr(model.cfg, "n_ctx", None) or np.inf
     starts = []
     for row, (alone, both) in enumerate(
         zip(tokenise(model, [prompt.rstrip() for prompt in prompts]), token_lists, strict=True)
     ):
+        if len(both) >= longest:
+            raise ModulesError(
+                f"A prompt and its answer should fit the model's context of {longest} tokens; "
+                f"prompt {row} may not. Shorten it."
+            )
         if len(both) <= len(alone) or not torch.equal(both[: len(alone)], alone):
             raise ModulesError(
                 f"The answer should follow its prompt as tokens of its own; with prompt {row} "
