@@ -51,8 +51,7 @@ def test_units_come_by_the_smallest_of_their_estimates(model, prompts, acts, est
     found = tlm.shared_units(model, prompts, acts, n_units=5, progress=False)
     expected = np.argsort(-estimates[0].min(axis=0))[:5]
     assert found.units.flat().tolist() == expected.tolist()
-    every = tlm.shared_units(model, prompts, acts, n_units=36, progress=False).table
-    assert np.corrcoef(every["estimate[animal]"], every["effect[animal]"])[0, 1] > 0.5
+    np.testing.assert_allclose(found.table["least"], estimates[0].min(axis=0)[expected], atol=1e-5)
 
 
 def test_the_effects_are_those_of_ablating_each_alone(model, prompts, acts, modules):
