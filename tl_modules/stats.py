@@ -3,6 +3,9 @@
 import numpy as np
 from jaxtyping import Float
 
+N_RESAMPLES = 2000
+"""Bootstrap resamples of the prompts."""
+
 
 def bootstrap_indices(groups: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     """Rows drawn with replacement, each group keeping its size (a stratified bootstrap).
@@ -70,6 +73,20 @@ def control_p_value(observed: float, controls: Float[np.ndarray, " controls"]) -
     if len(controls) == 0 or np.isnan(observed):
         return float("nan")
     return float((1 + np.count_nonzero(controls >= observed)) / (1 + len(controls)))
+
+
+def control_mean(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
+    """The controls' mean, along the first axis; NaN without controls."""
+    return np.asarray(
+        controls.mean(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan)
+    )
+
+
+def control_std(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
+    """The controls' standard deviation (ddof 1), along the first axis; NaN for fewer than two."""
+    if len(controls) < 2:
+        return np.full(controls.shape[1:], np.nan)
+    return np.asarray(controls.std(axis=0, ddof=1))
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

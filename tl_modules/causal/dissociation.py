@@ -12,14 +12,18 @@ from tl_modules.causal.experiment import Experiment, run_experiment
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module
-from tl_modules.stats import bootstrap_indices, control_p_value, percentile_interval
+from tl_modules.stats import (
+    N_RESAMPLES,
+    bootstrap_indices,
+    control_mean,
+    control_p_value,
+    control_std,
+    percentile_interval,
+)
 from tl_modules.tokens import prompt_frame
 
 LEAST_CONTROLS = 19
 """With fewer no p-value reaches 0.05."""
-
-N_RESAMPLES = 2000
-"""Bootstrap resamples of the prompts, each set keeping its size."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,7 +147,7 @@ def _numbers(
         "effect": float(runs[0]),
         "ci_low": float(low),
         "ci_high": float(high),
-        "control_mean": float(controls.mean()) if len(controls) else float("nan"),
-        "control_std": float(controls.std(ddof=1)) if len(controls) > 1 else float("nan"),
+        "control_mean": float(control_mean(controls)),
+        "control_std": float(control_std(controls)),
         "p_value": control_p_value(float(runs[0]), controls),
     }

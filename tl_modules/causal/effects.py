@@ -13,17 +13,17 @@ from tl_modules.model import HookedModel
 from tl_modules.modules import Module
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.stats import (
+    N_RESAMPLES,
     benjamini_hochberg,
     bootstrap_indices,
+    control_mean,
     control_p_value,
+    control_std,
     holm,
     percentile_interval,
     sign_flip_p_value,
 )
 from tl_modules.units import Units
-
-N_RESAMPLES = 2000
-"""Bootstrap resamples of the prompts."""
 
 
 def module_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
@@ -170,8 +170,8 @@ class _Outcome:
                 "effect": effects[0],
                 "ci_low": low,
                 "ci_high": high,
-                "control_mean": _mean(effects[1:]),
-                "control_std": _std(effects[1:]),
+                "control_mean": control_mean(effects[1:]),
+                "control_std": control_std(effects[1:]),
                 "control_max": _max(effects[1:]),
                 "z": _z(effects),
                 "sign_flip_p": [
@@ -192,8 +192,8 @@ class _Outcome:
             selectivity=selectivity[0],
             selectivity_ci_low=float(low),
             selectivity_ci_high=float(high),
-            selectivity_control_mean=float(_mean(selectivity[1:])),
-            selectivity_control_std=float(_std(selectivity[1:])),
+            selectivity_control_mean=float(control_mean(selectivity[1:])),
+            selectivity_control_std=float(control_std(selectivity[1:])),
             selectivity_control_max=float(_max(selectivity[1:])),
             selectivity_z=float(_z(selectivity)),
             selectivity_p_value=control_p_value(
@@ -220,23 +220,11 @@ def _selectivity(
 
 def _z(runs: Float[np.ndarray, " runs *shape"]) -> Float[np.ndarray, " *shape"]:
     """The first run's number in standard deviations of the others' from their mean."""
-    std = _std(runs[1:])
-    return np.asarray((runs[0] - _mean(runs[1:])) / np.where(std > 0, std, np.nan))
-
-
-def _mean(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
-    return np.asarray(
-        controls.mean(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan)
-    )
+    std = control_std(runs[1:])
+    return np.asarray((runs[0] - control_mean(runs[1:])) / np.where(std > 0, std, np.nan))
 
 
 def _max(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
     return np.asarray(
         controls.max(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan)
     )
-
-
-def _std(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
-    if len(controls) < 2:
-        return np.full(controls.shape[1:], np.nan)
-    return np.asarray(controls.std(axis=0, ddof=1))

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from tl_modules.activations.collect import collect
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
@@ -29,18 +31,17 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Collect and write."""
     check_file(args.out)
-    acts = prompts_to_matrix(args)
+    acts = prompts_to_matrix(args, read_prompts(args.prompts))
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
     write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))
     print(f"Written to {args.out}, and its samples to {beside}")
 
 
-def prompts_to_matrix(args: argparse.Namespace) -> ActivationMatrix:
+def prompts_to_matrix(args: argparse.Namespace, prompts: pd.DataFrame) -> ActivationMatrix:
     """The activations that the options ask for; everything is checked before the model loads."""
     check_at_least("max_tokens", args.max_tokens, 1)
     check_at_least("batch_size", args.batch_size, 1)
-    prompts = read_prompts(args.prompts)
     model = load_model(args.model)
     print(f"Collecting activations over {len(prompts):,} prompts")
     acts = collect(

@@ -112,7 +112,7 @@ def _activations(args: argparse.Namespace) -> ActivationMatrix:
             f"n_modules should be at most the number of prompts to discover on, about {n_train}; "
             f"got {max(args.n_modules)}."
         )
-    acts = prompts_to_matrix(args)
+    acts = prompts_to_matrix(args, prompts)
     acts.save(args.out / "acts.safetensors")
     return acts
 
