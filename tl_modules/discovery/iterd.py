@@ -182,7 +182,10 @@ class _Search:
         before = self.unit_labels.copy()
         value, n_moved = self._sweep(self._of_units, self.unit_labels, order, self.sample_labels)
         moved = np.flatnonzero(before != self.unit_labels)
-        self._products.shift_sample_sums(self._of_samples, moved, before, self.unit_labels)
+        if 2 * len(moved) > len(before):  # fewer additions
+            self._of_samples = self._products.sample_sums(self.unit_labels, self._n_modules)
+        else:
+            self._products.shift_sample_sums(self._of_samples, moved, before, self.unit_labels)
         return value, n_moved
 
     def sweep_samples(self, order: _Labels) -> tuple[float, int]:
@@ -190,7 +193,10 @@ class _Search:
         before = self.sample_labels.copy()
         value, n_moved = self._sweep(self._of_samples, self.sample_labels, order, self.unit_labels)
         moved = np.flatnonzero(before != self.sample_labels)
-        self._products.shift_unit_sums(self._of_units, moved, before, self.sample_labels)
+        if 2 * len(moved) > len(before):
+            self._of_units = self._products.unit_sums(self.sample_labels, self._n_modules)
+        else:
+            self._products.shift_unit_sums(self._of_units, moved, before, self.sample_labels)
         return value, n_moved
 
     def objective(self) -> Objective:

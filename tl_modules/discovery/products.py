@@ -106,19 +106,13 @@ class InMemory:
         self, sums: _UnitSums, moved: _Moved, before: _SampleLabels, after: _SampleLabels
     ) -> None:
         """See ``Products``."""
-        if 2 * len(moved) > len(after):  # fewer additions
-            sums[:] = self.unit_sums(after, sums.shape[1])
-        else:
-            self._kernels.shift_unit_sums(sums, self.matrix, moved, before, after)
+        self._kernels.shift_unit_sums(sums, self.matrix, moved, before, after)
 
     def shift_sample_sums(
         self, sums: _SampleSums, moved: _Moved, before: _UnitLabels, after: _UnitLabels
     ) -> None:
         """See ``Products``."""
-        if 2 * len(moved) > len(after):
-            sums[:] = self.sample_sums(after, sums.shape[1])
-        else:
-            self._kernels.shift_sample_sums(sums, self.matrix, moved, before, after)
+        self._kernels.shift_sample_sums(sums, self.matrix, moved, before, after)
 
     def principal_components(
         self, n_components: int, seed: int
@@ -205,10 +199,7 @@ class Streamed:
         self, sums: _UnitSums, moved: _Moved, before: _SampleLabels, after: _SampleLabels
     ) -> None:
         """See ``Products``."""
-        if 2 * len(moved) > len(after):
-            sums[:] = self.unit_sums(after, sums.shape[1])
-        else:
-            self._add_rows(sums, moved, ((before, -1.0), (after, 1.0)))
+        self._add_rows(sums, moved, ((before, -1.0), (after, 1.0)))
 
     def shift_sample_sums(
         self, sums: _SampleSums, moved: _Moved, before: _UnitLabels, after: _UnitLabels
