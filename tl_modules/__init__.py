@@ -12,8 +12,10 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.reference import Reference, collect_reference
 from tl_modules.activations.store import ActivationStore, StoreWriter
 from tl_modules.causal.attribute import Attribution, attribute_modules
+from tl_modules.causal.circuits import CircuitScores, circuit_scores, greedy_circuit
 from tl_modules.causal.dissociation import Dissociation, dissociation
 from tl_modules.causal.effects import module_effects
+from tl_modules.causal.graph import ModuleGraph, module_graph
 from tl_modules.causal.patch import (
     get_act_patch_module,
     get_act_patch_module_by_layer,
@@ -39,11 +41,13 @@ __all__ = [
     "ActivationMatrix",
     "ActivationStore",
     "Attribution",
+    "CircuitScores",
     "Collector",
     "Dissociation",
     "HookedModel",
     "IterDResult",
     "Module",
+    "ModuleGraph",
     "ModuleSet",
     "ModulesError",
     "Objective",
@@ -56,6 +60,7 @@ __all__ = [
     "Units",
     "attribute_modules",
     "choose_n_modules",
+    "circuit_scores",
     "collect",
     "collect_reference",
     "compare_methods",
@@ -65,8 +70,10 @@ __all__ = [
     "get_act_patch_module",
     "get_act_patch_module_by_layer",
     "get_act_patch_module_by_pos",
+    "greedy_circuit",
     "iterd",
     "module_effects",
+    "module_graph",
     "objective",
     "plot_n_modules",
     "probe",

@@ -1,7 +1,7 @@
 """Forward hooks that change chosen units at chosen positions and leave all else as it is."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -128,6 +128,17 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
     return pairs
 
 
+@runtime_checkable
+class InPlace(Protocol):
+    """A hook that can be stacked: it may change a part of a batch in place."""
+
+    def apply_(
+        self, activation: Float[torch.Tensor, "*batch width"]
+    ) -> Float[torch.Tensor, "*batch width"]:
+        """Change the activation, and return it."""
+        ...
+
+
 class Attached:
     """Hooks that stay on a model until they are removed."""
 
@@ -164,17 +175,18 @@ def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
     """Hooks that make several interventions in one pass over copies of a batch, one a copy.
 
     Args:
-        runs: Each intervention's hooks, as ``unit_hooks`` makes them.
+        runs: Each intervention's hooks, as ``unit_hooks`` makes them; at one hook point they
+            act in their order.
         n_rows: Rows of the batch. Rows ``r * n_rows`` to ``(r + 1) * n_rows`` of the copies get
             intervention ``r``.
 
     Returns:
         One ``(hook_name, fn)`` pair a hook point that any of them touches.
     """
-    edits: dict[str, list[tuple[int, Edit]]] = {}
+    edits: dict[str, list[tuple[int, InPlace]]] = {}
     for run, pairs in enumerate(runs):
         for name, edit in pairs:
-            assert isinstance(edit, Edit)
+            assert isinstance(edit, InPlace)
             edits.setdefault(name, []).append((run, edit))
 
     def at(name: str) -> HookFn:

@@ -89,6 +89,59 @@ def control_std(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.nda
     return np.asarray(controls.std(axis=0, ddof=1))
 
 
+def beside_controls(
+    runs: Float[np.ndarray, " runs"], resampled: Float[np.ndarray, " resamples"], sign: float = 1.0
+) -> dict[str, float]:
+    """A module's number with its interval, beside the same number of its controls.
+
+    Args:
+        runs: The module's number, then each control's.
+        resampled: The module's on bootstrap resamples of the prompts.
+        sign: -1 if low numbers speak for the module: its p-value then counts controls as low.
+
+    Returns:
+        ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``.
+
+    >>> beside_controls(np.array([2.0, 1.0, 0.0]), np.array([1.0, 3.0]))["control_mean"]
+    0.5
+    """
+    low, high = percentile_interval(resampled)
+    return {
+        "effect": float(runs[0]),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "control_mean": float(control_mean(runs[1:])),
+        "control_std": float(control_std(runs[1:])),
+        "p_value": control_p_value(sign * float(runs[0]), sign * runs[1:]),
+    }
+
+
+def ratio_beside_controls(
+    parts: Float[np.ndarray, "runs prompts"],
+    wholes: Float[np.ndarray, " prompts"],
+    draws: np.ndarray,
+    sign: float = 1.0,
+) -> dict[str, float]:
+    """A ratio of sums over prompts, such as a share or a mean, beside the controls'.
+
+    Args:
+        parts: What is summed above, the module's first, then each control's.
+        wholes: What is summed below; ones for a mean.
+        draws: Resampled rows, as ``bootstrap_indices`` returns them.
+        sign: As ``beside_controls`` takes it.
+
+    Returns:
+        As ``beside_controls`` returns it.
+
+    >>> found = ratio_beside_controls(np.array([[1.0, 3.0]]), np.ones(2), np.array([[0, 1]]))
+    >>> found["effect"], found["ci_low"]
+    (2.0, 2.0)
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):  # no interval then: NaN
+        resampled = parts[0][draws].sum(axis=1) / wholes[draws].sum(axis=1)
+        return beside_controls(parts.sum(axis=1) / wholes.sum(), resampled, sign)
+
+
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """P-values adjusted so that the chance of any false claim stays at their level (Holm 1979).
 

@@ -165,9 +165,13 @@ class Units:
         """Each unit's column in an activation matrix of all units of the hook points."""
         return (np.cumsum((0, *self.widths))[self.hook] + self.index).astype(np.int64)
 
+    def every(self) -> "Units":
+        """All units of the hook points, in order."""
+        return Units.whole(self.hook_names, self.layers, self.widths)
+
     def complement(self) -> "Units":
         """All other units of the hook points, in order."""
-        whole = Units.whole(self.hook_names, self.layers, self.widths)
+        whole = self.every()
         outside = np.ones(len(whole), dtype=bool)
         outside[self.flat()] = False
         return whole.select(outside)
@@ -188,6 +192,20 @@ class Units:
     def counts(self) -> Int[np.ndarray, " hooks"]:
         """How many of the units each hook point has."""
         return np.bincount(self.hook, minlength=len(self.hook_names))
+
+    def neurons(self) -> dict[str, Int[np.ndarray, " chosen"]]:
+        """The units' indices at each hook point that has some, by its name.
+
+        What TransformerLens' ``interchange.neuron_basis(width, neurons)`` and
+        ``sparse_probing`` call neurons, one hook point at a time.
+
+        >>> units = Units.whole(("blocks.0.hook", "blocks.1.hook"), (0, 1), (2, 3))
+        >>> units.select(units.hook == 1).neurons()
+        {'blocks.1.hook': array([0, 1, 2])}
+        """
+        return {
+            self.hook_names[hook]: self.index[at].astype(np.int64) for hook, at in self.by_hook()
+        }
 
     def to_frame(self) -> pd.DataFrame:
         """One row a unit: ``layer``, ``hook_name``, ``index``."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.causal.patch import get_act_patch_module
+from tl_modules.causal.runs import check_pairs
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.gradients import Taps
 from tl_modules.model import FwdHooks, HookedModel
@@ -42,6 +44,37 @@ class Attribution:
     def to_frame(self) -> pd.DataFrame:
         """One row a unit: ``layer``, ``hook_name``, ``index``, ``score``."""
         return self.units.to_frame().assign(score=self.unit_scores)
+
+    def beside(self, nodes: Any) -> pd.DataFrame:
+        """The modules' scores beside those of the model's heads and layers, in one table.
+
+        Both are the same estimate, so they compare if the metric was the same: here its mean over
+        the prompts, there TransformerLens' ``metric_fn`` of a single prompt.
+
+        Args:
+            nodes: What TransformerLens 4's ``attribution_patch`` returned at node granularity.
+
+        Returns:
+            One row a module (``kind`` is ``"module"``) and one a node, its positions summed:
+            ``kind``, ``module``, ``layer``, ``head`` (missing where there is none), ``score``;
+            largest magnitude first.
+        """
+        totals: dict[tuple[str, int | None, int | None], float] = {}
+        for node, score in nodes.node_scores.items():
+            key = (node.kind, node.layer, node.head)
+            totals[key] = totals.get(key, 0.0) + float(score)
+        theirs = [
+            {"kind": kind, "module": None, "layer": layer, "head": head, "score": score}
+            for (kind, layer, head), score in totals.items()
+        ]
+        ours = [
+            {"kind": "module", "module": label, "layer": None, "head": None, "score": score}
+            for label, score in self.modules[["module", "score"]].itertuples(index=False)
+        ]
+        table = pd.DataFrame([*ours, *theirs])
+        numbers = dict.fromkeys(("module", "layer", "head"), "Int64")
+        order = np.argsort(-np.abs(table["score"].to_numpy(dtype=float)), kind="stable")
+        return table.astype(numbers).iloc[order].reset_index(drop=True)
 
     def agreement(self) -> pd.Series:
         """How well the modules' scores agree with exact patching.
@@ -113,12 +146,7 @@ def attribute_modules(
     check_at_least("n_steps", n_steps, 1)
     for module in chosen:
         module.units.check_model(model)
-    if clean_tokens.shape != corrupted_tokens.shape:
-        raise ModulesError(
-            f"clean_tokens and corrupted_tokens should have one shape; they have "
-            f"{tuple(clean_tokens.shape)} and {tuple(corrupted_tokens.shape)}. Pad both alike, and "
-            "pass the attention mask."
-        )
+    check_pairs(clean_tokens, corrupted_tokens)
     units = chosen[0].units
     runs = _Runs(model, units.hook_names, metric, attention_mask, corrupted_tokens.shape)
     clean, metric_clean = runs.read(clean_tokens)
@@ -130,7 +158,6 @@ def attribute_modules(
         change = (clean[name] - corrupted[name]).float() * gradients[name].float()
         kept = real.bool().to(change.device)[..., None]
         pieces.append(torch.where(kept, change, 0.0).sum((0, 1)))
-    whole = Units.whole(units.hook_names, units.layers, units.widths)
     scores = torch.cat(pieces).double().cpu().numpy()
     table = pd.DataFrame(
         {
@@ -150,7 +177,7 @@ def attribute_modules(
             progress=False,
         )
         table["exact"] = patched.double().cpu().numpy() - metric_corrupted
-    return Attribution(whole, scores, table, metric_clean, metric_corrupted)
+    return Attribution(units.every(), scores, table, metric_clean, metric_corrupted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +243,7 @@ class _Runs:
 
     def _run(self, tokens: torch.Tensor, hooks: FwdHooks) -> torch.Tensor:
         options = {}
+        device = getattr(self.model.cfg, "device", None)
         if self.attention_mask is not None:
-            device = getattr(self.model.cfg, "device", None)
             options["attention_mask"] = self.attention_mask.long().to(device)
-        return self.model.run_with_hooks(tokens, fwd_hooks=hooks, **options)
+        return self.model.run_with_hooks(tokens.to(device), fwd_hooks=hooks, **options)

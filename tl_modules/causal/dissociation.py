@@ -14,11 +14,8 @@ from tl_modules.model import HookedModel
 from tl_modules.modules import Module
 from tl_modules.stats import (
     N_RESAMPLES,
+    beside_controls,
     bootstrap_indices,
-    control_mean,
-    control_p_value,
-    control_std,
-    percentile_interval,
 )
 from tl_modules.tokens import prompt_frame
 
@@ -116,18 +113,17 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     for name, outcome in zip("PQ", experiment.outcomes, strict=True):
         runs, resampled = both(outcome.rises), both(outcome.rises[0][draws])
         for own in "AB":
+            found = beside_controls(runs[own], resampled[own])
             size = int((groups == own).sum())
-            rows.append(
-                {"module": name, "set": own} | _numbers(runs[own], resampled[own]) | {"n": size}
-            )
+            rows.append({"module": name, "set": own} | found | {"n": size})
         sign = 1.0 if name == "P" else -1.0
         contrasts[name] = tuple(sign * (found["A"] - found["B"]) for found in (runs, resampled))
     sums = tuple(one + other for one, other in zip(contrasts["P"], contrasts["Q"], strict=True))
     table = pd.DataFrame(
         {
-            "P: A - B": _numbers(*contrasts["P"]),
-            "Q: B - A": _numbers(*contrasts["Q"]),
-            "interaction": _numbers(*sums),
+            "P: A - B": beside_controls(*contrasts["P"]),
+            "Q: B - A": beside_controls(*contrasts["Q"]),
+            "interaction": beside_controls(*sums),
         }
     ).T
     effects = pd.DataFrame(rows)
@@ -135,19 +131,3 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     prefer = ((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all()
     hurt = (effects.loc[effects["module"].eq("P") == effects["set"].eq("A"), "ci_low"] > 0).all()
     return Dissociation(effects, table, bool(prefer and hurt))
-
-
-def _numbers(
-    runs: Float[np.ndarray, " runs"], resampled: Float[np.ndarray, " resamples"]
-) -> dict[str, float]:
-    """A number of the module's, its interval, and the same number of the controls."""
-    low, high = percentile_interval(resampled)
-    controls = runs[1:]
-    return {
-        "effect": float(runs[0]),
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "control_mean": float(control_mean(controls)),
-        "control_std": float(control_std(controls)),
-        "p_value": control_p_value(float(runs[0]), controls),
-    }

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
-from tqdm.auto import tqdm
 
-from tl_modules.errors import ModulesError, check_at_least, check_choice
-from tl_modules.hooks import stacked, unit_hooks
+from tl_modules.causal.runs import Rows
+from tl_modules.errors import ModulesError, check_choice
+from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.units import Units
@@ -189,9 +189,7 @@ class _Sweep:
     ) -> Any:
         """What the public functions return."""
         check_choice("reduce", self.reduce, ("scalar", "mean", "none"))
-        check_at_least("batch_size", self.batch_size, 1)
-        if getattr(self.model, "training", False):
-            raise ModulesError("The model should be in eval mode. Call model.eval() first.")
+        self._rows().check()
         named = isinstance(self.metric, Mapping)
         wants_more = named or self.reduce == "none" or baseline
         if wants_more and return_index_df:
@@ -233,20 +231,11 @@ class _Sweep:
 
     def _measured(self, cells: Sequence[FwdHooks], progress: bool) -> Iterator[torch.Tensor]:
         """Every metric of each cell: ``[metrics, cells, batch?]``, some cells at a time."""
-        n_rows = len(self.tokens)
-        at_once = max(self.batch_size // n_rows, 1)
-        for first in tqdm(range(0, len(cells), at_once), desc="patch", disable=not progress):
-            chosen = cells[first : first + at_once]
-            options = {}
-            if self.attention_mask is not None:
-                mask = self.attention_mask.long().repeat(len(chosen), 1)
-                options["attention_mask"] = mask.to(getattr(self.model.cfg, "device", None))
-            with torch.inference_mode():
-                logits = self.model.run_with_hooks(
-                    self.tokens.repeat(len(chosen), 1), fwd_hooks=stacked(chosen, n_rows), **options
-                )
-                found = [self._measure(logits[at * n_rows :][:n_rows]) for at in range(len(chosen))]
-            yield torch.stack(found, dim=1)
+        for several in self._rows().passes(cells, "patch", progress):
+            yield torch.stack([self._measure(logits) for logits in several], dim=1)
+
+    def _rows(self) -> Rows:
+        return Rows(self.model, self.tokens, self.attention_mask, self.batch_size)
 
     def _measure(self, logits: Float[torch.Tensor, "batch pos vocab"]) -> torch.Tensor:
         """Every metric of one cell: ``[metrics, batch?]``."""

@@ -1,0 +1,132 @@
+"""Every causal test on a model whose effects are worked out by hand (tests/toy.py)."""
+
+from math import exp, log
+
+import numpy as np
+import pytest
+
+import tl_modules as tlm
+from tests.toy import CLEAN, CORRUPTED, HOOKS, Toy, middle, toy_modules
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return Toy()
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return toy_modules()
+
+
+def loss(logit):
+    """Of token 1, in nats, when the middle logit is this."""
+    return log(2 + exp(logit)) - logit
+
+
+def test_activations_are_those_of_the_formula(toy):
+    acts = tlm.collect(toy, ["1 1", "2 0"], progress=False)
+    np.testing.assert_allclose(acts.values, [[0.1, 0.2, 0.7, 0.1]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "logits"),
+    [
+        # Without a and d: c = 3 * 2 e. Without b and c: the logit is 10 e.
+        ("zero", {}, (0.6 + 0.0, 0.0 + 1.0)),
+        # e = 0.2 at the first position, the means are those of 0.1: c = 0.1 + 3 * 0.4, d = 0.1;
+        # c = 0.7, d = 0.2.
+        ("mean", {}, (1.3 + 1.0, 0.7 + 2.0)),
+        # Twice a, then twice d; twice b, so c = 0.1 + 3 * 0.4, and twice that.
+        ("scale", {"factor": 2.0}, (0.8 + 2.0, 2.6 + 1.0)),
+    ],
+)
+def test_effects_are_losses_by_hand(toy, pair, method, options, logits):
+    prompt = "2 1" if method == "mean" else "1 1"
+    before = 3.4 if method == "mean" else 1.7
+    found = tlm.module_effects(
+        toy, pair, [prompt], method=method, n_controls=3, progress=False, **options
+    )
+    expected = [loss(logit) - loss(before) for logit in logits]
+    np.testing.assert_allclose(found["effect"], expected, rtol=1e-5)
+    # Each layer holds one unit more, the other module's: that is the only control there is.
+    np.testing.assert_allclose(found["control_mean"], expected[::-1], rtol=1e-5)
+
+
+def test_patching_is_by_hand(toy, pair):
+    _, cache = toy.run_with_cache(CLEAN)
+    found = tlm.get_act_patch_module(
+        toy, CORRUPTED, cache, lambda logits: middle(logits)[0], pair, progress=False
+    )
+    # a = 0.1, b = 0.4, c = 1.3, d = 0.1; and c = 0.7, d = 0.2.
+    np.testing.assert_allclose(found, [2.3, 2.7], rtol=1e-5)
+
+
+def test_attribution_is_by_hand(toy, pair):
+    found = tlm.attribute_modules(
+        toy, CLEAN, CORRUPTED, lambda logits: middle(logits)[0], pair, exact=True
+    )
+    # Changes -0.1, -0.2, -0.7, -0.1 times gradients 1, 3, 1, 10: b's effect passes through c and
+    # counts twice in module 1.
+    np.testing.assert_allclose(found.unit_scores, [-0.1, -0.6, -0.7, -1.0], rtol=1e-5)
+    np.testing.assert_allclose(found.modules["score"], [-1.1, -1.3], rtol=1e-5)
+    np.testing.assert_allclose(found.modules["exact"], [2.3 - 3.4, 2.7 - 3.4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_the_graph_is_by_hand(toy, pair, direct):
+    found = tlm.module_graph(
+        toy, CLEAN, CORRUPTED, middle, pair, direct=direct, n_controls=1, progress=False
+    )
+    assert (found.metric_clean, found.metric_corrupted) == pytest.approx((1.7, 3.4))
+    # Module 0 patched: c moves by -0.1 of its -0.7, b by none of its -0.2. Module 1 patched:
+    # neither a nor d reads b or c.
+    forth, back = 0.07 / 0.53, 0.0
+    np.testing.assert_allclose(found.matrix().to_numpy(), [[np.nan, forth], [back, np.nan]], 1e-5)
+    # Directly, with c held at 1.4, module 0 changes the metric through d alone, module 1 through c.
+    effects = [1.4 + 1.0 - 3.4, 0.7 + 2.0 - 3.4] if direct else [2.3 - 3.4, 2.7 - 3.4]
+    np.testing.assert_allclose(found.nodes["effect"], effects, rtol=1e-5)
+    # The one control is the other module: what it makes of its own units does not count for it.
+    np.testing.assert_allclose(found.nodes["control_mean"], effects[::-1], rtol=1e-5)
+    edges = found.edges.set_index(["source", "target"])["control_mean"]
+    # b patched moves c by 3 * -0.2 of its -0.7.
+    np.testing.assert_allclose(edges[(0, 1)], 0.6 * 0.7 / 0.53, rtol=1e-5)
+    np.testing.assert_allclose(edges[(1, 0)], 0.0, atol=1e-6)
+
+
+def test_a_circuit_is_by_hand(toy, pair):
+    found = tlm.circuit_scores(
+        toy, CLEAN, CORRUPTED, middle, pair, [0], n_controls=3, progress=False
+    )
+    assert (found.metric_full, found.metric_empty) == pytest.approx((1.7, 3.4))
+    # Module 0 alone: c as in the corrupted run, 1.4, and d = 0.1. Module 1 alone: a is 0.2, b stays
+    # 0.2, so that c = 0.8; d is 0.2.
+    alone, rest = (2.4 - 3.4) / (1.7 - 3.4), (0.8 + 2.0 - 3.4) / (1.7 - 3.4)
+    assert found.faithfulness == pytest.approx(alone, rel=1e-5)
+    assert found.completeness == pytest.approx(1 - rest, rel=1e-5)
+    assert found.minimality["effect"].tolist() == pytest.approx([alone], rel=1e-5)
+
+
+def test_the_greedy_circuit_takes_the_better_module_first(toy, pair):
+    found = tlm.greedy_circuit(
+        toy, CLEAN, CORRUPTED, middle, pair, n_controls=2, held_out=False, progress=False
+    )
+    assert found["module"].tolist() == [0, 1]
+    assert found["effect"].tolist() == pytest.approx([10 / 17, 1.0], rel=1e-5)
+    assert found["n_units"].tolist() == [2, 4]
+
+
+def test_mean_circuits_need_no_corrupted_run(toy, pair):
+    found = tlm.circuit_scores(
+        toy, CORRUPTED, None, middle, pair, [1], method="mean", n_controls=0, progress=False
+    )
+    # None kept: c = 0.7, d = 0.1. Module 1 kept: a = 0.1, b = 0.4, c = 1.3, d = 0.1.
+    assert found.metric_empty == pytest.approx(1.7)
+    assert found.faithfulness == pytest.approx((2.3 - 1.7) / (3.4 - 1.7), rel=1e-5)
+
+
+def test_hooks_are_where_the_formula_has_them(pair):
+    assert {name: found.tolist() for name, found in pair[0].units.neurons().items()} == {
+        HOOKS[0]: [0],
+        HOOKS[1]: [1],
+    }

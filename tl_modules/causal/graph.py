@@ -1,0 +1,266 @@
+"""Which module drives which: patch one, read the others' activations and the metric."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int, Shaped
+
+from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.runs import Read, Rows, check_pairs
+from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.hooks import unit_hooks
+from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.modules import Module, as_list
+from tl_modules.stats import (
+    N_RESAMPLES,
+    benjamini_hochberg,
+    bootstrap_indices,
+    ratio_beside_controls,
+)
+from tl_modules.units import Units
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModuleGraph:
+    """Effects of modules on each other and on a metric: a directed weighted graph."""
+
+    nodes: pd.DataFrame
+    """One row a module: ``module``, ``category``, ``n_units``, ``effect`` (what patching it does to
+    the metric, in the metric's units), ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
+    ``control_mean``, ``control_std``, ``p_value`` (one-sided, in the direction of the clean run,
+    against the same number of its controls) and ``p_bh``."""
+
+    edges: pd.DataFrame
+    """One row an ordered pair of modules: ``source``, ``target``, ``effect`` (which share of the
+    target's change between the runs patching the source brings about), and the same numbers."""
+
+    metric_clean: float
+    """The metric on the clean run, averaged over prompts."""
+
+    metric_corrupted: float
+    """The metric on the corrupted run."""
+
+    def matrix(self, value: str = "effect") -> pd.DataFrame:
+        """The edges as a table, sources down and targets across; NaN on the diagonal.
+
+        Args:
+            value: A column of ``edges``.
+
+        Returns:
+            The table.
+        """
+        return self.edges.pivot(index="source", columns="target", values=value)
+
+    def to_networkx(self) -> Any:
+        """The graph for networkx.
+
+        Returns:
+            A ``DiGraph``: the modules' labels with the columns of ``nodes``, edges with those of
+            ``edges`` and ``weight``, their effect.
+
+        Raises:
+            ModulesError: If networkx is not installed.
+        """
+        try:
+            import networkx
+        except ImportError as error:
+            raise ModulesError(
+                "to_networkx needs networkx, which is not installed. Run pip install networkx, or "
+                "use the frames nodes and edges."
+            ) from error
+        graph = networkx.DiGraph()
+        for row in self.nodes.to_dict("records"):
+            graph.add_node(row.pop("module"), **row)
+        for row in self.edges.to_dict("records"):
+            graph.add_edge(row.pop("source"), row.pop("target"), weight=row["effect"], **row)
+        return graph
+
+    def __repr__(self) -> str:
+        """One line."""
+        n_beyond = int(np.count_nonzero(self.edges["p_bh"] <= 0.05))
+        return (
+            f"ModuleGraph({len(self.nodes)} modules, {n_beyond} of {len(self.edges)} edges beyond "
+            "their controls)"
+        )
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: both tables."""
+        return "".join(table.to_html(index=False) for table in (self.nodes, self.edges))
+
+
+def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
+    model: HookedModel,
+    clean_tokens: Int[torch.Tensor, "_batch _pos"],
+    corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
+    metric: Callable[[torch.Tensor], torch.Tensor],
+    modules: Iterable[Module],
+    *,
+    direct: bool = False,
+    n_controls: int = 19,
+    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+) -> ModuleGraph:
+    """Patch each module from the clean into the corrupted run, and see what follows it.
+
+    The effect of P on Q is the part of Q's change between the runs that patching P brings about:
+    ``sum (a - corrupted) * (clean - corrupted) / sum (clean - corrupted) ** 2`` over Q's units and
+    all positions and prompts, where ``a`` is what reaches the unit while P is patched: 1 if Q is
+    then as in the clean run, 0 if it stays as it was, below 0 if it moves the other way. Earlier
+    modules drive later ones more than the other way round: activations only flow upwards.
+
+    Controls are random sets of units outside P, in each layer as many as P has there, patched in
+    P's stead. A set that holds units of Q counts for Q by what reaches those units, not by what it
+    puts there.
+
+    Args:
+        model: The model.
+        clean_tokens: The clean run's tokens, ``[batch, pos]``.
+        corrupted_tokens: The corrupted run's tokens, of the same shape.
+        metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt, ``[batch]``.
+        modules: A ``ModuleSet``, or some modules of one.
+        direct: Hold all other units of the site at the corrupted run's values, so that only what
+            the patched units do through attention and the residual stream counts (direct effects;
+            Wang et al. 2022's path patching, a module at a time). By default effects through other
+            modules count too.
+        n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
+        attention_mask: 1 or True where a token is real; padding counts for nothing.
+        batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
+        seed: Seeds controls and bootstrap.
+        progress: Show a progress bar.
+
+    Returns:
+        The graph.
+
+    Raises:
+        ModulesError: If the runs differ in shape, there are fewer than two modules, they belong to
+            another model, a module's activations are the same in both runs, or the metric is not
+            one number a prompt.
+    """
+    chosen = as_list(modules)
+    check_at_least("the number of modules", len(chosen), 2)
+    check_at_least("n_controls", n_controls, 0)
+    check_seed(seed)
+    for module in chosen:
+        module.units.check_model(model)
+    check_pairs(clean_tokens, corrupted_tokens)
+    clean, corrupted = (
+        Rows(model, tokens, attention_mask, batch_size)
+        for tokens in (clean_tokens, corrupted_tokens)
+    )
+    clean.check()
+    names = chosen[0].units.hook_names
+    pair = _Pair(chosen, clean.activations(names), corrupted.activations(names), attention_mask)
+    sets, runs, readings = [], [], []
+    for module in chosen:
+        generator = np.random.default_rng([seed, module.label])
+        drawn = [layer_matched_control(module.units, generator) for _ in range(n_controls)]
+        sets.append(range(len(runs), len(runs) + 1 + n_controls))
+        for units in (module.units, *drawn):
+            readings.append(np.zeros((len(clean_tokens), len(chosen))))
+            runs.append(pair.hooks(units, direct, readings[-1]))
+    before = corrupted.measured(metric, [[]], "", progress=False)[0]
+    after = clean.measured(metric, [[]], "", progress=False)[0]
+    changes = corrupted.measured(metric, runs, "graph", progress) - before
+    moved = np.stack(readings)
+    ones = np.ones(len(clean_tokens))
+    draws = bootstrap_indices(ones, N_RESAMPLES, seed)
+    towards = float(np.sign(after.mean() - before.mean()))
+    nodes, edges = [], []
+    for source, own in zip(chosen, sets, strict=True):
+        row = {"module": source.label, "category": source.category, "n_units": source.n_units}
+        nodes.append(row | ratio_beside_controls(changes[own], ones, draws, towards))
+        for at, target in enumerate(chosen):
+            if target is source:
+                continue
+            row = {"source": source.label, "target": target.label}
+            shares = ratio_beside_controls(moved[own, :, at], pair.squares[:, at], draws)
+            edges.append(row | shares)
+    return ModuleGraph(
+        *(_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges)),
+        metric_clean=float(after.mean()),
+        metric_corrupted=float(before.mean()),
+    )
+
+
+class _Pair:
+    """The two runs' activations, and hooks that read how far each module moved between them."""
+
+    def __init__(
+        self,
+        modules: Sequence[Module],
+        clean: Mapping[str, torch.Tensor],
+        corrupted: Mapping[str, torch.Tensor],
+        attention_mask: torch.Tensor | None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            modules: The modules.
+            clean: The clean run's activations by hook point.
+            corrupted: The corrupted run's.
+            attention_mask: True where a token is real.
+        """
+        self._clean, self._corrupted, self._mask = clean, corrupted, attention_mask
+        units = modules[0].units
+        members = np.zeros((sum(units.widths), len(modules)), dtype=np.float32)
+        for at, module in enumerate(modules):
+            members[module.units.flat(), at] = 1
+        parts = np.split(members, np.cumsum(units.widths)[:-1])
+        self._members = {
+            name: torch.from_numpy(part).to(clean[name].device)
+            for name, part in zip(units.hook_names, parts, strict=True)
+        }
+        self._change = {name: self._real(clean[name] - corrupted[name]) for name in self._members}
+        squares: Float[torch.Tensor, "batch modules"] = torch.stack(
+            [
+                ((change**2).sum(1) @ self._members[name]).cpu()
+                for name, change in self._change.items()
+            ]
+        ).sum(0)
+        self.squares = squares.double().numpy()
+        still = np.flatnonzero(self.squares.sum(axis=0) == 0)
+        if len(still):
+            raise ModulesError(
+                f"Every module's activations should differ between the runs; module "
+                f"{modules[still[0]].label}'s do not. Leave it out, or use other prompts."
+            )
+
+    def hooks(
+        self, units: Units, direct: bool, into: Float[np.ndarray, "batch modules"]
+    ) -> FwdHooks:
+        """Hooks that patch some units, and add up what reaches each module before it is patched."""
+
+        def reader(name: str) -> Read:
+            def read(activation: torch.Tensor) -> None:
+                moved = self._real(activation - self._corrupted[name]) * self._change[name]
+                into[:] += (moved.sum(1) @ self._members[name]).double().cpu().numpy()
+
+            return Read(read)
+
+        reads: FwdHooks = [(name, reader(name)) for name in self._members]
+        patches = unit_hooks(units, "patch", source=self._clean, attention_mask=self._mask)
+        if not direct:
+            return reads + patches
+        held = units.complement()
+        return (
+            reads
+            + patches
+            + unit_hooks(held, "patch", source=self._corrupted, attention_mask=self._mask)
+        )
+
+    def _real(self, change: torch.Tensor) -> torch.Tensor:
+        """A change in float32, 0 at padding."""
+        change = change.float()
+        if self._mask is None:
+            return change
+        return change.masked_fill(~self._mask.bool().to(change.device)[..., None], 0)
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(p_bh=benjamini_hochberg(table["p_value"].to_numpy(dtype=float)))

@@ -1,0 +1,149 @@
+"""Forward passes over one batch of tokens, several interventions in each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+from tqdm.auto import tqdm
+
+from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.hooks import stacked
+from tl_modules.model import FwdHooks, HookedModel
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A batch of tokens, and the model that runs them."""
+
+    model: HookedModel
+    tokens: Int[torch.Tensor, "_batch _pos"]
+    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None
+    batch_size: int
+    """Rows of a forward pass: prompts times interventions."""
+
+    def check(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises:
+            ModulesError: If the batch size is below 1, or the model is in training mode.
+        """
+        check_at_least("batch_size", self.batch_size, 1)
+        if getattr(self.model, "training", False):
+            raise ModulesError("The model should be in eval mode. Call model.eval() first.")
+
+    def passes(
+        self, runs: Sequence[FwdHooks], desc: str, progress: bool
+    ) -> Iterator[list[Float[torch.Tensor, "batch pos vocab"]]]:
+        """The logits under each intervention, as many at a time as share a forward pass.
+
+        Args:
+            runs: Each intervention's hooks, as ``unit_hooks`` makes them.
+            desc: What the progress bar says.
+            progress: Show it.
+
+        Yields:
+            Some interventions' logits, in order.
+        """
+        n_rows = len(self.tokens)
+        at_once = max(self.batch_size // n_rows, 1)
+        device = getattr(self.model.cfg, "device", None)
+        with tqdm(total=len(runs), desc=desc, disable=not progress) as bar:
+            for first in range(0, len(runs), at_once):
+                chosen = runs[first : first + at_once]
+                options = {}
+                if self.attention_mask is not None:
+                    mask = self.attention_mask.long().repeat(len(chosen), 1)
+                    options["attention_mask"] = mask.to(device)
+                with torch.inference_mode():
+                    logits = self.model.run_with_hooks(
+                        self.tokens.repeat(len(chosen), 1).to(device),
+                        fwd_hooks=stacked(chosen, n_rows),
+                        **options,
+                    )
+                yield list(logits.split(n_rows))  # outside: the caller keeps its own mode
+                bar.update(len(chosen))
+
+    def measured(
+        self,
+        metric: Callable[[torch.Tensor], torch.Tensor],
+        runs: Sequence[FwdHooks],
+        desc: str,
+        progress: bool,
+    ) -> Float[np.ndarray, "runs batch"]:
+        """A metric of each prompt under each intervention.
+
+        Args:
+            metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt.
+            runs: As ``passes`` takes them.
+            desc: What the progress bar says.
+            progress: Show it.
+
+        Returns:
+            The values, in float64.
+
+        Raises:
+            ModulesError: If the metric is not one number a prompt.
+        """
+        found = []
+        for several in self.passes(runs, desc, progress):
+            for logits in several:
+                value = torch.as_tensor(metric(logits))
+                if value.shape != (len(self.tokens),):
+                    raise ModulesError(
+                        f"metric should return one number a prompt, ({len(self.tokens)},); it "
+                        f"returned shape {tuple(value.shape)}. Leave the mean over prompts out: "
+                        "intervals are made from it."
+                    )
+                found.append(value.detach().double().cpu().numpy())
+        return np.array(found).reshape(len(runs), len(self.tokens))
+
+    def activations(self, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What the run has at some hook points, by the names asked for.
+
+        Args:
+            hook_names: The hook points.
+
+        Returns:
+            Copies of the activations.
+        """
+        found: dict[str, torch.Tensor] = {}
+
+        def reader(name: str) -> "Read":
+            return Read(lambda activation: found.update({name: activation.clone()}))
+
+        next(self.passes([[(name, reader(name)) for name in hook_names]], "", progress=False))
+        return found
+
+
+class Read:
+    """A hook that reads an activation and changes nothing."""
+
+    def __init__(self, read: Callable[[torch.Tensor], object]) -> None:
+        """Remember what to do with it."""
+        self._read = read
+
+    def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
+        """Read."""
+        del hook
+        self._read(activation)
+
+    def apply_(self, activation: torch.Tensor) -> torch.Tensor:
+        """Read one copy's part of a stacked batch."""
+        self._read(activation)
+        return activation
+
+
+def check_pairs(clean_tokens: torch.Tensor, corrupted_tokens: torch.Tensor) -> None:
+    """Refuse runs that do not pair up.
+
+    Raises:
+        ModulesError: If their shapes differ.
+    """
+    if clean_tokens.shape != corrupted_tokens.shape:
+        raise ModulesError(
+            f"clean_tokens and corrupted_tokens should have one shape; they have "
+            f"{tuple(clean_tokens.shape)} and {tuple(corrupted_tokens.shape)}. Pad both alike, and "
+            "pass the attention mask."
+        )
