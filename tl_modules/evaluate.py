@@ -115,6 +115,11 @@ def module_means(
             "The activations should be of the modules' own units; their hook points or widths "
             "differ. Collect them from the model that the modules were discovered on."
         )
+    if acts.weight != modules.weight:
+        raise ModulesError(
+            f"The activations should be collected as the modules' were, with weight="
+            f"{modules.weight!r}; theirs is {acts.weight!r}. Collect them anew."
+        )
     values = acts.values
     if acts.normaliser is None:
         if modules.unit_center is None or modules.unit_scale is None:

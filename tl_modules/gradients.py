@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
-from tl_modules.model import FwdHooks
+from tl_modules.losses import next_token_losses
+from tl_modules.model import FwdHooks, HookedModel
 
 
 class Taps:
@@ -46,3 +47,31 @@ class Taps:
             return activation + self._added[name]
 
         return hook_fn
+
+
+def loss_gradients(
+    model: HookedModel,
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+    hook_names: Sequence[str],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Activations, and the gradient of each prompt's mean next-token loss by them.
+
+    Args:
+        model: The model.
+        tokens: Token ids, padded.
+        mask: True where a token is real.
+        hook_names: The hook points.
+
+    Returns:
+        Activations and gradients by hook point. Rows of a batch do not touch each other: each has
+        its own prompt's gradient, in nats per token and unit of activation.
+    """
+    taps = Taps(hook_names)
+    device = getattr(model.cfg, "device", None)
+    with torch.enable_grad():
+        logits = model.run_with_hooks(
+            tokens.to(device), fwd_hooks=taps.fwd_hooks, attention_mask=mask.long().to(device)
+        )
+        loss = next_token_losses(logits, tokens, mask).sum()
+    return taps.activations, taps.gradients(loss)

@@ -258,6 +258,9 @@ class ModuleSet:
     model_name: str = "unknown"
     """The model that the activations come from."""
 
+    weight: str = "activation"
+    """What the activations' values were; see ``ActivationMatrix``."""
+
     unit_scores: Float[np.ndarray, " _units"] | None = None
     """How well each unit fits its module: its mean z on its own topic minus its best other."""
 
@@ -265,7 +268,7 @@ class ModuleSet:
     """Each unit's mean activation (signed) over the tokens collected: mean ablation's values."""
 
     unit_center: Float[np.ndarray, " _units"] | None = None
-    """Each unit's mean |a| over the samples: the z-score's centre, for held-out prompts."""
+    """Each unit's mean value over the samples: the z-score's centre, for held-out prompts."""
 
     unit_scale: Float[np.ndarray, " _units"] | None = None
     """The z-score's scale."""
@@ -388,6 +391,7 @@ class ModuleSet:
             "converged": self.converged,
             "starts": None if self.starts is None else frame_to_json(self.starts),
             "model_name": self.model_name,
+            "weight": self.weight,
             "versions": self.versions,
         }
         arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
@@ -414,6 +418,7 @@ class ModuleSet:
                 converged=header["converged"],
                 starts=None if starts is None else frame_from_json(starts),
                 model_name=header["model_name"],
+                weight=str(header.get("weight", "activation")),
                 versions=header["versions"],
                 **{name: arrays[name] for name in _ARRAYS if name in arrays},
             )

@@ -29,6 +29,15 @@ def test_activations_are_those_of_the_formula(toy):
     np.testing.assert_allclose(acts.values, [[0.1, 0.2, 0.7, 0.1]] * 2, rtol=1e-6)
 
 
+def test_attributions_are_those_of_the_formula(toy):
+    acts = tlm.collect(toy, ["1 1"], weight="attribution", progress=False)
+    # d loss / d logit at the first of two tokens; the last predicts nothing.
+    slope = exp(1.7) / (2 + exp(1.7)) - 1
+    expected = np.abs(slope * np.array([0.1 * 1, 0.2 * 3, 0.7 * 1, 0.1 * 10])) / 2
+    np.testing.assert_allclose(acts.values, [expected], rtol=1e-5)
+    np.testing.assert_allclose(acts.unit_means, [0.1, 0.2, 0.7, 0.1], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("method", "options", "logits"),
     [

@@ -9,6 +9,7 @@ import pytest
 import tl_modules as tlm
 from tl_modules import cli, compare
 from tl_modules.commands import collect
+from tl_modules.commands import test as commands_test
 
 
 @pytest.fixture
@@ -198,3 +199,74 @@ def test_an_interrupted_evaluation_keeps_its_runs(saved, tmp_path, monkeypatch):
     words += ["--methods", "iterd", "kmeans", "--n-seeds", "1", "--no-progress"]
     assert cli.main(words) == 130
     assert pd.read_csv(tmp_path / "runs.csv")["method"].tolist() == ["iterd", "kmeans", "iterd"]
+
+
+@pytest.fixture
+def two_sets(saved, tmp_path, model, prompt_file, monkeypatch):
+    """Modules of activations and of attributions, a quarter of the prompts held out."""
+    monkeypatch.setattr(commands_test, "load_model", lambda _: model)
+    weighted = tmp_path / "weighted.safetensors"
+    words = ["collect", "--prompts", str(prompt_file), "--weight", "attribution"]
+    assert cli.main([*words, "--model", "tiny", "--out", str(weighted), "--no-progress"]) == 0
+    paths = []
+    for name, acts in (("plain", saved), ("attributed", weighted)):
+        paths.append(str(tmp_path / f"{name}.safetensors"))
+        words = ["discover", str(acts), "-k", "3", "--held-out", "0.5", "--no-progress"]
+        assert cli.main([*words, "--out", paths[-1]]) == 0
+    return paths
+
+
+def test_test_compares_sets_and_controls_on_unseen_prompts(
+    two_sets, prompt_file, prompts, model, tmp_path, capsys
+):
+    out = tmp_path / "tested"
+    words = ["test", *two_sets, "--prompts", str(prompt_file), "--out", str(out), "--no-progress"]
+    words += ["--per-category", "2", "--n-controls", "3", "--max-tokens", "9", "--n-shared", "4"]
+    assert cli.main([*words, "--controls", "layer", "magnitude"]) == 0
+    effects = pd.read_csv(out / "effects.csv", keep_default_na=False, na_values=[""])
+    table = pd.read_csv(out / "summary.csv", keep_default_na=False, na_values=[""])
+    assert len(table) == 2 * 2 * 2
+    assert table["weight"].tolist() == ["activation"] * 4 + ["attribution"] * 4
+    assert table["excluded"].tolist() == ["none", "none", "4 shared", "4 shared"] * 2
+    assert len(effects) == 8 * 3 * 2
+    assert len(pd.read_csv(out / "shared.csv")) == 4
+    # The same numbers as the library's, of prompts that discovery did not see.
+    plain = tlm.ModuleSet.load(two_sets[0])
+    unseen = prompts[~prompts["prompt"].isin(plain.samples["prompt"].tolist())]
+    mixed = unseen.sample(frac=1, random_state=0)
+    tested = mixed[mixed.groupby("category").cumcount() < 2].sort_index()
+    expected = tlm.module_effects(model, plain, tested, n_controls=3, max_tokens=9, progress=False)
+    np.testing.assert_allclose(effects["effect"][:6], expected["effect"], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(
+        effects["control_mean"][:6], expected["control_mean"], rtol=1e-3, atol=1e-6
+    )
+    found = tlm.selectivity(expected)
+    assert table["dominance"][0] == pytest.approx(found.dominance, rel=1e-3)
+    assert table["dominance_p"][0] == found.p_value
+    each = expected.drop_duplicates("module")
+    beyond = (each["selectivity"] > each["selectivity_control_max"]).sum()
+    assert table["n_beyond_all"][0] == beyond
+    assert "n_selective" in capsys.readouterr().out
+
+
+def test_test_refuses_prompts_that_discovery_saw(saved, prompt_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands_test, "load_model", lambda _: pytest.fail("the model was loaded"))
+    path = str(tmp_path / "all.safetensors")
+    assert cli.main(["discover", str(saved), "-k", "3", "--out", path, "--no-progress"]) == 0
+    words = ["test", path, "--prompts", str(prompt_file), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 1
+    assert "Discovery saw every prompt" in capsys.readouterr().err
+    assert cli.main([*words, "--controls", "size"]) == 1
+    assert "controls should be one of 'layer'" in capsys.readouterr().err
+    assert cli.main(["test", path, path]) == 1
+    assert "should have different names" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_of_a_store_cannot_be_held_out(saved, tmp_path, capsys):
+    acts = tlm.ActivationMatrix.load(saved)
+    with tlm.ActivationStore.create(tmp_path / "store", acts.units) as writer:
+        writer.add(acts.values, acts.samples)
+    words = ["discover", str(tmp_path / "store"), "--out", str(tmp_path / "m"), "--held-out", "0.2"]
+    assert cli.main(words) == 1
+    assert "--held-out goes with a file of 'collect'" in capsys.readouterr().err

@@ -13,11 +13,12 @@ from einops import einsum
 from jaxtyping import Bool, Float, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.activations.matrix import ActivationMatrix, check_finite
+from tl_modules.activations.matrix import WEIGHTS, ActivationMatrix, check_finite
 from tl_modules.activations.store import ActivationStore, StoreWriter
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.gradients import loss_gradients
 from tl_modules.model import HookedModel, model_name, run_hooks_only
-from tl_modules.tokens import batches, prompt_frame, tokenise
+from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.units import site_units
 
 
@@ -29,6 +30,7 @@ def collect(
     units: str = ...,
     batch_size: int = ...,
     max_tokens: int | None = ...,
+    weight: str = ...,
     store: None = None,
     dtype: str = ...,
     progress: bool = ...,
@@ -43,19 +45,21 @@ def collect(
     units: str = ...,
     batch_size: int = ...,
     max_tokens: int | None = ...,
+    weight: str = ...,
     store: str | Path,
     dtype: str = ...,
     progress: bool = ...,
 ) -> ActivationStore: ...
 
 
-def collect(
+def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     model: HookedModel,
     prompts: Sequence[str] | pd.DataFrame,
     *,
     units: str = "mlp",
     batch_size: int = 16,
     max_tokens: int | None = None,
+    weight: str = "activation",
     store: str | Path | None = None,
     dtype: str = "float16",
     progress: bool = True,
@@ -74,6 +78,10 @@ def collect(
         units: The site: ``"mlp"``, the neurons as the down-projection reads them.
         batch_size: Prompts in a forward pass.
         max_tokens: Cut prompts after so many tokens; None keeps the model's whole context.
+        weight: What the values are: ``"activation"``, or ``"attribution"``: the mean over a
+            prompt's tokens of |activation x gradient of the prompt's summed next-token loss by
+            it|, in nats: about what setting the unit to 0 at one token does to the loss. It takes
+            a backward pass, and memory for all layers' activations.
         store: A new folder: write an ``ActivationStore`` there as the prompts run, instead of a
             matrix in memory. Its samples are in the order they ran, longest first; their column
             ``row`` is their place among the prompts.
@@ -88,25 +96,28 @@ def collect(
         ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units,
             or an activation is NaN or infinite.
     """
+    check_choice("weight", weight, WEIGHTS)
     frame = prompt_frame(prompts)
     collector = Collector(model, units)
     writer = None
     if store is not None:
+        if weight != "activation":
+            raise ModulesError(
+                "A store's 16 bits are too coarse for attributions, many of which are below 1e-7. "
+                "Leave store out."
+            )
         check_at_least("batch_size", batch_size, 1)
         writer = collector._into = ActivationStore.create(
             store, collector.units, dtype=dtype, model_name=model_name(model)
         )
         frame = frame.assign(row=np.arange(len(frame)))
-    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
+    least = 1 if weight == "activation" else 2
+    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least)
+    reduce = _activations if weight == "activation" else _attributions
     order = []
     with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size):
-            reduced: dict[str, _Reduced] = {}
-            readers = {
-                name: partial(_reduce_into, reduced, name, batch.mask)
-                for name in collector.names_filter
-            }
-            run_hooks_only(model, batch.tokens, batch.mask, readers)
+            reduced = reduce(model, batch, collector.names_filter)
             collector._append(reduced, batch.mask, frame.iloc[batch.rows])
             order.append(batch.rows)
             bar.update(len(batch.rows))
@@ -117,6 +128,7 @@ def collect(
     position = np.argsort(np.concatenate(order))
     return replace(
         acts,
+        weight=weight,
         values=acts.values[position],
         samples=acts.samples.iloc[position].reset_index(drop=True),
     )
@@ -173,7 +185,7 @@ class Collector:
             ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, or
                 an activation is NaN or infinite. Nothing of the cache is added then.
         """
-        reduced: dict[str, _Reduced] = {}
+        reduced: _AllReduced = {}
         if attention_mask is None:
             shape = _cached(cache, self.names_filter[0]).shape[:2]
             mask = torch.ones(shape, dtype=torch.bool)
@@ -206,9 +218,7 @@ class Collector:
             self._model_name,
         )
 
-    def _append(
-        self, reduced: dict[str, "_Reduced"], mask: torch.Tensor, samples: pd.DataFrame
-    ) -> None:
+    def _append(self, reduced: "_AllReduced", mask: torch.Tensor, samples: pd.DataFrame) -> None:
         """Add a batch's reduced activations, all of it or nothing."""
         lengths = mask.sum(1).numpy()
         values = np.concatenate([reduced[name][0] for name in self.names_filter], axis=1)
@@ -264,12 +274,36 @@ def _cached(
     return activation
 
 
+_AllReduced = dict[str, "_Reduced"]
 _Reduced = tuple[Float[np.ndarray, "batch width"], Float[np.ndarray, " width"]]
 """A hook point's mean |activation| per sample, and its signed sum over all tokens."""
 
 
+def _activations(model: HookedModel, batch: Batch, hook_names: Sequence[str]) -> _AllReduced:
+    """Each sample's mean |activation|, from a run that ends at the last hook point."""
+    reduced: _AllReduced = {}
+    readers = {name: partial(_reduce_into, reduced, name, batch.mask) for name in hook_names}
+    run_hooks_only(model, batch.tokens, batch.mask, readers)
+    return reduced
+
+
+def _attributions(model: HookedModel, batch: Batch, hook_names: Sequence[str]) -> _AllReduced:
+    """Each sample's mean |activation x gradient of its summed loss|."""
+    reduced: _AllReduced = {}
+    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, hook_names)
+    # The gradients are of the mean over the tokens that are predicted, all but the first.
+    n_predicted = (batch.mask.sum(1) - 1)[:, None, None]
+    for name in hook_names:
+        _reduce_into(reduced, name, batch.mask, activations[name])
+        totals = reduced[name][1]
+        gradient = gradients[name].float() * n_predicted.to(gradients[name].device)
+        _reduce_into(reduced, name, batch.mask, activations[name].float() * gradient)
+        reduced[name] = (reduced[name][0], totals)  # mean ablation's values stay activations
+    return reduced
+
+
 def _reduce_into(
-    reduced: dict[str, _Reduced],
+    reduced: _AllReduced,
     name: str,
     mask: Bool[torch.Tensor, "_batch _pos"],
     activation: Float[torch.Tensor, "batch pos width"],

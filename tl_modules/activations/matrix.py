@@ -12,11 +12,15 @@ from numpy.typing import ArrayLike
 
 from tl_modules import files
 from tl_modules.activations.normalise import ZScore
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_choice
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
 from tl_modules.units import Units
 
 _FILE_KIND = "ActivationMatrix"
+
+WEIGHTS = ("activation", "attribution")
+"""``activation``: mean |activation| over the sample's tokens. ``attribution``: mean |activation x
+gradient of the sample's summed next-token loss by it|, in nats."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,7 +28,7 @@ class ActivationMatrix:
     """How strongly each sample drives each unit."""
 
     values: Float[np.ndarray, "_samples _units"]
-    """Mean |activation| over the sample's tokens, or its z-score after ``zscore()``."""
+    """What ``weight`` says of each unit on each sample, or its z-score after ``zscore()``."""
 
     units: Units
     """What the columns are."""
@@ -40,6 +44,9 @@ class ActivationMatrix:
 
     normaliser: ZScore | None = None
     """What ``zscore()`` fitted; None in a raw matrix."""
+
+    weight: str = "activation"
+    """One of ``WEIGHTS``: what the raw values are."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, and values that are not finite."""
@@ -62,6 +69,7 @@ class ActivationMatrix:
                 f"unit_means should have {len(self.units)} entries; it has shape "
                 f"{self.unit_means.shape}."
             )
+        check_choice("weight", self.weight, WEIGHTS)
         check_finite(self.values, self.units)
 
     @classmethod
@@ -162,6 +170,7 @@ class ActivationMatrix:
             "units": self.units.to_dict(),
             "samples": frame_to_json(self.samples),
             "model_name": self.model_name,
+            "weight": self.weight,
         }
         arrays = {"values": self.values}
         if self.unit_means is not None:
@@ -189,6 +198,7 @@ class ActivationMatrix:
                 arrays.get("unit_means"),
                 header["model_name"],
                 fitted,
+                header.get("weight", "activation"),
             )
 
         return files.read(path, _FILE_KIND, build)
@@ -196,7 +206,7 @@ class ActivationMatrix:
     def __repr__(self) -> str:
         """One line, not its arrays."""
         n_samples, n_units = self.values.shape
-        kind = "mean |activation|" if self.normaliser is None else "z-scores"
+        kind = f"mean |{self.weight}|" if self.normaliser is None else f"z-scores of {self.weight}"
         return (
             f"ActivationMatrix({kind}: {n_samples:,} samples x {n_units:,} units of "
             f"{self.model_name})"

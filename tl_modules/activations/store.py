@@ -107,6 +107,8 @@ class ActivationStore:
         self.dtype = described.dtype
         self.unit_means = described.unit_means
         self.chunks = described.chunks
+        self.weight = "activation"
+        """What the values are; see ``ActivationMatrix``."""
         self.bytes_read = 0
         """Bytes of values that passes over the store have read so far."""
         if sum(chunk.n_rows for chunk in self.chunks) != len(self.samples):

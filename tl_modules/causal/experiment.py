@@ -139,13 +139,15 @@ def _values(
     if controls == "layer":
         return None
     if controls == "magnitude":
-        found = getattr(means, "unit_center", getattr(module.means, "unit_center", None))
-        if found is None:
-            raise ModulesError(
-                "controls='magnitude' needs the units' mean |activation|, which these modules do "
-                "not hold. Discover them from raw activations, or use controls='layer'."
-            )
-        return np.asarray(found, dtype=np.float64)
+        for source in (means, module.means):
+            found = getattr(source, "unit_center", None)
+            if found is not None and getattr(source, "weight", None) == "activation":
+                return np.asarray(found, dtype=np.float64)
+        raise ModulesError(
+            "controls='magnitude' needs the units' mean |activation|, which these modules do not "
+            "hold. Discover them from raw activations (or pass modules that were as reference=), "
+            "or use controls='layer'."
+        )
     if means is None:
         raise ModulesError("controls='attribution' needs means to ablate to. Pass reference=...")
     estimates, names = ablation_attribution(

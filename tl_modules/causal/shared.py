@@ -12,9 +12,8 @@ from tqdm.auto import tqdm
 from tl_modules.causal.ablate import Intervention, intervention, no_intervention, run_task
 from tl_modules.causal.tasks import make_task
 from tl_modules.errors import check_at_least
-from tl_modules.gradients import Taps
+from tl_modules.gradients import loss_gradients
 from tl_modules.hooks import unit_hooks
-from tl_modules.losses import next_token_losses
 from tl_modules.model import HookedModel
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.tokens import Batch, categories_of, prompt_frame
@@ -147,20 +146,11 @@ def _batch_estimates(
     model: HookedModel, batch: Batch, units: Units, means: Float[np.ndarray, " units"]
 ) -> Float[np.ndarray, "batch units"]:
     """The estimates of each prompt: rows of a batch do not touch each other."""
-    taps = Taps(units.hook_names)
-    device = getattr(model.cfg, "device", None)
-    with torch.enable_grad():
-        logits = model.run_with_hooks(
-            batch.tokens.to(device),
-            fwd_hooks=taps.fwd_hooks,
-            attention_mask=batch.mask.long().to(device),
-        )
-        loss = next_token_losses(logits, batch.tokens, batch.mask).sum()
-    gradients = taps.gradients(loss)
+    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
     pieces, start = [], 0
     for name, width in zip(units.hook_names, units.widths, strict=True):
         to = torch.from_numpy(means[start : start + width]).to(gradients[name])
-        change = (to - taps.activations[name]).float() * gradients[name].float()
+        change = (to - activations[name]).float() * gradients[name].float()
         # Padding may hold NaN in some models.
         change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
         pieces.append(change.float().sum(1).cpu().numpy())

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.collect import collect
-from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.matrix import WEIGHTS, ActivationMatrix
 from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
 from tl_modules.data.models import load_model
-from tl_modules.errors import check_at_least
+from tl_modules.errors import check_at_least, check_choice
 from tl_modules.files import write_bytes
 
 
@@ -23,6 +23,12 @@ def add_parser(commands: Any) -> None:
         "prompt to one safetensors file, which 'discover' and 'evaluate' read.",
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write, acts.safetensors")
+    parser.add_argument(
+        "--weight",
+        default="activation",
+        help="what a value is: 'activation' (mean |a|) or 'attribution' (mean |a x gradient of the "
+        "loss|)",
+    )
     add_prompts(parser, max_tokens=128)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -31,14 +37,17 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Collect and write."""
     check_file(args.out)
-    acts = prompts_to_matrix(args, read_prompts(args.prompts))
+    check_choice("weight", args.weight, WEIGHTS)
+    acts = prompts_to_matrix(args, read_prompts(args.prompts), args.weight)
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
     write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))
     print(f"Written to {args.out}, and its samples to {beside}")
 
 
-def prompts_to_matrix(args: argparse.Namespace, prompts: pd.DataFrame) -> ActivationMatrix:
+def prompts_to_matrix(
+    args: argparse.Namespace, prompts: pd.DataFrame, weight: str = "activation"
+) -> ActivationMatrix:
     """The activations that the options ask for; everything is checked before the model loads."""
     check_at_least("max_tokens", args.max_tokens, 1)
     check_at_least("batch_size", args.batch_size, 1)
@@ -49,6 +58,7 @@ def prompts_to_matrix(args: argparse.Namespace, prompts: pd.DataFrame) -> Activa
         prompts,
         batch_size=args.batch_size,
         max_tokens=args.max_tokens,
+        weight=weight,
         progress=not args.no_progress,
     )
     print(acts)

@@ -7,7 +7,9 @@ from typing import Any
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.commands.options import add_common, check_file
+from tl_modules.compare import split_by_category
 from tl_modules.discovery.discover import discover
+from tl_modules.errors import ModulesError
 from tl_modules.files import write_bytes
 
 
@@ -24,6 +26,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-k", "--n-modules", type=int, default=10, help="how many modules (10)")
     parser.add_argument("--n-starts", type=int, default=1, help="starts; the best is kept (1)")
     parser.add_argument("--n-kicks", type=int, default=0, help="kicks of the best one (0)")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        help="share of each category's samples to leave out, for 'test' to find unseen",
+    )
     add_common(parser)
     parser.set_defaults(run=run)
 
@@ -32,6 +39,13 @@ def run(args: argparse.Namespace) -> None:
     """Discover, print, write."""
     check_file(args.out)
     acts = ActivationStore(args.acts) if args.acts.is_dir() else ActivationMatrix.load(args.acts)
+    if args.held_out is not None:
+        if isinstance(acts, ActivationStore):
+            raise ModulesError(
+                "--held-out goes with a file of 'collect'; discovery streams over a whole store. "
+                "Collect the prompts to be held out apart."
+            )
+        acts, _ = split_by_category(acts, test_share=args.held_out, seed=args.seed)
     print(acts)
     modules = discover(
         acts,

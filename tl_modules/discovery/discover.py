@@ -191,6 +191,7 @@ def as_module_set(
         history=result.history,
         converged=result.converged,
         model_name=acts.model_name,
+        weight=acts.weight,
         unit_means=acts.unit_means,
         unit_center=None if scaler is None else scaler.mean,
         unit_scale=None if scaler is None else scaler.std,

@@ -1,0 +1,199 @@
+"""``tl-modules test``: what ablating saved modules does, beside every kind of control."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.causal.controls import KINDS
+from tl_modules.causal.effects import module_effects
+from tl_modules.causal.selectivity import selectivity
+from tl_modules.causal.shared import shared_units
+from tl_modules.causal.tasks import METRICS
+from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts
+from tl_modules.data.models import load_model
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
+from tl_modules.files import write_bytes
+from tl_modules.modules import ModuleSet
+from tl_modules.units import Units
+
+LEVEL = 0.05
+"""Of significance, after Benjamini and Hochberg over the modules."""
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "test",
+        help="ablate saved modules beside matched controls",
+        description="Mean-ablate each module of one or more files on prompts that discovery did "
+        "not see, beside controls of each kind asked for; print how many modules are selective, "
+        "and write effects.csv (every module and category), summary.csv and, with --n-shared, "
+        "shared.csv.",
+    )
+    parser.add_argument("modules", type=Path, nargs="+", help="files that 'discover' wrote")
+    parser.add_argument("--out", type=Path, default=Path("out/test"), help="folder to write to")
+    parser.add_argument("--per-category", type=int, default=3, help="prompts of each category (3)")
+    parser.add_argument("--controls", nargs="+", default=["layer"], help=f"{', '.join(KINDS)}")
+    parser.add_argument("--n-controls", type=int, default=19, help="controls of each module (19)")
+    parser.add_argument(
+        "--n-shared",
+        type=int,
+        default=0,
+        help="find so many units that every category needs, and test once more without them (0)",
+    )
+    parser.add_argument("--metric", default="loss", help=f"{', '.join(METRICS)} (loss)")
+    add_prompts(parser, max_tokens=24)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Ablate, print, write."""
+    for kind in args.controls:
+        check_choice("controls", kind, KINDS)
+    check_choice("metric", args.metric, METRICS)
+    check_at_least("per_category", args.per_category, 1)
+    check_at_least("n_controls", args.n_controls, 1)
+    check_at_least("n_shared", args.n_shared, 0)
+    check_at_least("max_tokens", args.max_tokens, 2)
+    check_seed(args.seed)
+    names = [path.stem for path in args.modules]
+    if len(set(names)) < len(names):
+        raise ModulesError(f"The module files should have different names; got {names}. Copy one.")
+    sets = dict(zip(names, map(ModuleSet.load, args.modules), strict=True))
+    tested, others = _prompts(args, list(sets.values()))
+    make_folder(args.out)
+    model = load_model(args.model)
+    reference = next(iter(sets.values()))
+    excluded: list[tuple[str, Units | None]] = [("none", None)]
+    if args.n_shared:
+        shared = shared_units(
+            model,
+            others,
+            reference,
+            n_units=args.n_shared,
+            batch_size=args.batch_size,
+            max_tokens=args.max_tokens,
+            progress=not args.no_progress,
+        )
+        write_bytes(args.out / "shared.csv", shared.table.to_csv(index=False).encode())
+        excluded.append((f"{args.n_shared} shared", shared.units))
+    tables, rows = [], []
+    for name, modules in sets.items():
+        for left_out, units in excluded:
+            for kind in args.controls:
+                print(f"{name}: {args.n_controls} controls by {kind}, excluding {left_out}")
+                effects = module_effects(
+                    model,
+                    modules,
+                    tested,
+                    metric=args.metric,
+                    reference=reference,
+                    n_controls=args.n_controls,
+                    controls=kind,
+                    exclude=units,
+                    batch_size=args.batch_size,
+                    max_tokens=args.max_tokens if args.metric == "loss" else None,
+                    seed=args.seed,
+                    progress=not args.no_progress,
+                )
+                what = {"modules": name, "weight": modules.weight, "excluded": left_out}
+                tables.append(effects.assign(**what))
+                rows.append(what | {"controls": kind} | summary(effects))
+                # After every run: what an interrupted test has found is not lost.
+                found = pd.concat(tables, ignore_index=True).to_csv(index=False)
+                write_bytes(args.out / "effects.csv", found.encode())
+    table = pd.DataFrame(rows)
+    write_bytes(args.out / "summary.csv", table.to_csv(index=False).encode())
+    settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
+    write_bytes(args.out / "settings.json", json.dumps(settings, indent=2).encode())
+    _print(pd.concat(tables, ignore_index=True), table, len(tested))
+    print(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
+
+
+def summary(effects: pd.DataFrame) -> dict[str, int | float]:
+    """How selective the modules of an effects table are.
+
+    Args:
+        effects: What ``module_effects`` returned.
+
+    Returns:
+        ``n_modules`` (whose own category was tested), ``n_selective`` (p below 0.05 after
+        Benjamini and Hochberg over the modules), ``n_beyond_all`` (selectivity above every
+        control's), ``n_raw`` (own effect above every control's), mean ``selectivity`` and
+        ``control_selectivity``, and the diagonal dominance with its null.
+    """
+    each = effects.drop_duplicates("module").dropna(subset="selectivity")
+    own = effects.loc[effects["own"].astype(bool)]
+
+    def values(table: pd.DataFrame, name: str) -> np.ndarray:
+        return table[name].to_numpy(dtype=np.float64)
+
+    selectivities = values(each, "selectivity")
+    found: dict[str, int | float] = {
+        "n_modules": len(each),
+        "n_selective": int(np.count_nonzero(values(each, "selectivity_p_bh") < LEVEL)),
+        "n_beyond_all": int(
+            np.count_nonzero(selectivities > values(each, "selectivity_control_max"))
+        ),
+        "n_raw": int(np.count_nonzero(values(own, "effect") > values(own, "control_max"))),
+    }
+    if not len(each):
+        return found
+    whole = selectivity(effects)
+    return found | {
+        "selectivity": float(selectivities.mean()),
+        "control_selectivity": float(values(each, "selectivity_control_mean").mean()),
+        "dominance": whole.dominance,
+        "null_mean": whole.null_mean,
+        "null_std": whole.null_std,
+        "dominance_p": whole.p_value,
+    }
+
+
+def _prompts(args: argparse.Namespace, sets: list[ModuleSet]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Prompts to test on, and others to find shared units on; discovery saw none of them."""
+    prompts = read_prompts(args.prompts)
+    if "category" not in prompts:
+        prompts = prompts.assign(category="all")
+    seen = {
+        prompt
+        for modules in sets
+        if "prompt" in modules.samples
+        for prompt in modules.samples["prompt"]
+    }
+    new = prompts.loc[~prompts["prompt"].isin(list(seen))]
+    if not len(new):
+        raise ModulesError(
+            f"Discovery saw every prompt of {args.prompts!r}. Hold some out with 'discover "
+            "--held-out 0.2', or name another file."
+        )
+    mixed = new.sample(frac=1, random_state=args.seed)
+    number = mixed.groupby("category").cumcount()
+    tested = mixed.loc[number < args.per_category].sort_index()
+    others = mixed.loc[number >= args.per_category].groupby("category").head(args.per_category)
+    if args.n_shared and not len(others):
+        raise ModulesError(
+            f"--n-shared needs prompts beside the {len(tested)} tested ones. Lower --per-category, "
+            "or name a larger file."
+        )
+    return tested, others
+
+
+def _print(effects: pd.DataFrame, table: pd.DataFrame, n_prompts: int) -> None:
+    """Each module's selectivity, and what it comes to."""
+    own = effects.loc[effects["own"].astype(bool)]
+    columns = ["modules", "excluded", "controls", "module", "category", "n_units", "effect"]
+    columns += ["selectivity", "selectivity_control_mean", "selectivity_p_value"]
+    print(
+        "\nRise of the metric on the module's own category, and selectivity (that minus the mean\n"
+        f"of the others), on {n_prompts} prompts that discovery did not see:\n"
+    )
+    shown = own[[*columns, "selectivity_p_bh"]].round(3)
+    print(shown.to_string(index=False))
+    print(f"\nn_selective: p below {LEVEL} after Benjamini and Hochberg over the modules.\n")
+    print(table.round(3).to_string(index=False))
