@@ -4,6 +4,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.conftest import LEGACY
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 # What CI makes smaller: each must be in the notebook word for word.
@@ -13,14 +15,33 @@ REDUCED = {
         "N_MODULES = 7": "N_MODULES = 3",
         "N_CONTROLS = 3": "N_CONTROLS = 1",
         "MAX_TOKENS = 32": "MAX_TOKENS = 24",
-    }
+    },
+    "02_module_patching_and_circuits": {
+        "N_PROMPTS = 40": "N_PROMPTS = 6",
+        "N_PAIRS = 10": "N_PAIRS = 4",
+        "N_OTHERS = 6": "N_OTHERS = 3",
+        "N_MODULES = 7": "N_MODULES = 3",
+        "N_CONTROLS = 19": "N_CONTROLS = 1",
+    },
+    "03_recall_vs_reasoning": {
+        "N_PROMPTS = 40": "N_PROMPTS = 6",
+        "N_CHOOSE = 20": "N_CHOOSE = 8",
+        "N_TEST = 20": "N_TEST = 3",
+        "N_MODULES = 10": "N_MODULES = 3",
+        "N_SHARED = 16": "N_SHARED = 2",
+    },
 }
+
+LONG = ("02_module_patching_and_circuits", "03_recall_vs_reasoning")
+"""What these show is tested on 3.9 by other tests; running them twice would take minutes more."""
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_on_the_real_model(path, demo_model):
+    if LEGACY and path.stem in LONG:
+        pytest.skip("minutes long, and run on TransformerLens 4 already")
     del demo_model  # converted and in the cache by now; the notebook's own process loads it
     notebook = nbformat.read(path, as_version=4)
     for old, new in REDUCED[path.stem].items():

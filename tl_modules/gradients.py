@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.losses import next_token_losses
+from tl_modules.errors import ModulesError
+from tl_modules.losses import n_predicted, next_token_losses
 from tl_modules.model import FwdHooks, HookedModel
 
 
@@ -55,7 +56,7 @@ def loss_gradients(
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Activations, and the gradient of each prompt's mean next-token loss by them.
+    """Activations, and the gradient of each prompt's summed next-token loss by them.
 
     Args:
         model: The model.
@@ -65,13 +66,21 @@ def loss_gradients(
 
     Returns:
         Activations and gradients by hook point. Rows of a batch do not touch each other: each has
-        its own prompt's gradient, in nats per token and unit of activation.
+        its own prompt's gradient, in nats and unit of activation. (Of the sum, because a mean over
+        many tokens is too small for a float16 model's gradients.)
+
+    Raises:
+        ModulesError: If called in inference mode, where nothing has a gradient.
     """
+    if torch.is_inference_mode_enabled():
+        raise ModulesError(
+            "Gradients cannot be taken inside torch.inference_mode(). Call this outside of it."
+        )
     taps = Taps(hook_names)
     device = getattr(model.cfg, "device", None)
     with torch.enable_grad():
         logits = model.run_with_hooks(
             tokens.to(device), fwd_hooks=taps.fwd_hooks, attention_mask=mask.long().to(device)
         )
-        loss = next_token_losses(logits, tokens, mask).sum()
+        loss = (next_token_losses(logits, tokens, mask) * n_predicted(mask).to(logits.device)).sum()
     return taps.activations, taps.gradients(loss)

@@ -24,9 +24,19 @@ def next_token_losses(
     >>> round(next_token_losses(uniform, ones, ones.bool()).item(), 4)  # ln 8
     2.0794
     """
-    scored = (mask[:, 1:] & mask[:, :-1]).to(logits.device)
+    scored = _scored(mask).to(logits.device)
     predicted = logits[:, :-1].float()
     targets = tokens[:, 1:].to(logits.device)
     chosen = predicted.gather(2, targets[..., None]).squeeze(2)
     losses = (predicted.logsumexp(2) - chosen) * scored
     return losses.sum(1) / scored.sum(1)
+
+
+def n_predicted(mask: Bool[torch.Tensor, "batch pos"]) -> Int[torch.Tensor, " batch"]:
+    """How many tokens of each prompt are predicted from others: all but the first."""
+    return _scored(mask).sum(1)
+
+
+def _scored(mask: Bool[torch.Tensor, "batch pos"]) -> Bool[torch.Tensor, "batch next"]:
+    """Which positions, from the second on, hold a token that follows another."""
+    return mask[:, 1:] & mask[:, :-1]

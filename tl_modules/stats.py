@@ -54,7 +54,9 @@ def percentile_interval(
     return np.asarray(low), np.asarray(high)
 
 
-def control_p_value(observed: float, controls: Float[np.ndarray, " controls"]) -> float:
+def control_p_value(
+    observed: float, controls: Float[np.ndarray, " controls"], tolerance: float = 0.0
+) -> float:
     """One-sided p-value of a number against the same number of its controls.
 
     ``(1 + controls at least as large) / (1 + controls)``: the observed one counts among them, so
@@ -63,6 +65,7 @@ def control_p_value(observed: float, controls: Float[np.ndarray, " controls"]) -
     Args:
         observed: The module's number.
         controls: The same number of each control, shape ``[controls]``.
+        tolerance: Controls that are smaller by no more than this count as equal: rounding.
 
     Returns:
         A value between ``1 / (1 + controls)`` and 1.
@@ -72,7 +75,8 @@ def control_p_value(observed: float, controls: Float[np.ndarray, " controls"]) -
     """
     if len(controls) == 0 or np.isnan(observed):
         return float("nan")
-    return float((1 + np.count_nonzero(controls >= observed)) / (1 + len(controls)))
+    at_least = np.count_nonzero(controls >= observed - tolerance)
+    return float((1 + at_least) / (1 + len(controls)))
 
 
 def control_mean(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
@@ -90,7 +94,10 @@ def control_std(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.nda
 
 
 def beside_controls(
-    runs: Float[np.ndarray, " runs"], resampled: Float[np.ndarray, " resamples"], sign: float = 1.0
+    runs: Float[np.ndarray, " runs"],
+    resampled: Float[np.ndarray, " resamples"],
+    sign: float = 1.0,
+    tolerance: float = 0.0,
 ) -> dict[str, float]:
     """A module's number with its interval, beside the same number of its controls.
 
@@ -98,6 +105,7 @@ def beside_controls(
         runs: The module's number, then each control's.
         resampled: The module's on bootstrap resamples of the prompts.
         sign: -1 if low numbers speak for the module: its p-value then counts controls as low.
+        tolerance: As ``control_p_value`` takes it.
 
     Returns:
         ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``.
@@ -112,7 +120,7 @@ def beside_controls(
         "ci_high": float(high),
         "control_mean": float(control_mean(runs[1:])),
         "control_std": float(control_std(runs[1:])),
-        "p_value": control_p_value(sign * float(runs[0]), sign * runs[1:]),
+        "p_value": control_p_value(sign * float(runs[0]), sign * runs[1:], tolerance),
     }
 
 
@@ -121,6 +129,7 @@ def ratio_beside_controls(
     wholes: Float[np.ndarray, " prompts"],
     draws: np.ndarray,
     sign: float = 1.0,
+    tolerance: float = 0.0,
 ) -> dict[str, float]:
     """A ratio of sums over prompts, such as a share or a mean, beside the controls'.
 
@@ -129,9 +138,10 @@ def ratio_beside_controls(
         wholes: What is summed below; ones for a mean.
         draws: Resampled rows, as ``bootstrap_indices`` returns them.
         sign: As ``beside_controls`` takes it.
+        tolerance: As ``control_p_value`` takes it.
 
     Returns:
-        As ``beside_controls`` returns it.
+        As ``beside_controls`` returns it; no interval (NaN) for a single prompt.
 
     >>> found = ratio_beside_controls(np.array([[1.0, 3.0]]), np.ones(2), np.array([[0, 1]]))
     >>> found["effect"], found["ci_low"]
@@ -139,7 +149,9 @@ def ratio_beside_controls(
     """
     with np.errstate(divide="ignore", invalid="ignore"):  # no interval then: NaN
         resampled = parts[0][draws].sum(axis=1) / wholes[draws].sum(axis=1)
-        return beside_controls(parts.sum(axis=1) / wholes.sum(), resampled, sign)
+        if len(wholes) < 2:
+            resampled = np.full(len(draws), np.nan)
+        return beside_controls(parts.sum(axis=1) / wholes.sum(), resampled, sign, tolerance)
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

@@ -59,3 +59,9 @@ def test_scores_compare_with_attribution_patch(model, clean, corrupted, modules)
     theirs = table[table["kind"] == "mlp_out"].set_index("layer")["score"].sort_index()
     np.testing.assert_allclose(layers, theirs, rtol=1e-3, atol=1e-6)
     assert ours.sum() == pytest.approx(theirs.sum(), rel=1e-3, abs=1e-6)
+
+
+def test_only_such_results_compare(model, clean, corrupted, modules):
+    found = tlm.attribute_modules(model, clean, corrupted, difference, modules)
+    with pytest.raises(tlm.ModulesError, match="what TransformerLens' attribution_patch returned"):
+        found.beside({"module": 1.0})

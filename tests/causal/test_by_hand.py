@@ -97,6 +97,10 @@ def test_the_graph_is_by_hand(toy, pair, direct):
     np.testing.assert_allclose(found.nodes["effect"], effects, rtol=1e-5)
     # The one control is the other module: what it makes of its own units does not count for it.
     np.testing.assert_allclose(found.nodes["control_mean"], effects[::-1], rtol=1e-5)
+    assert found.nodes["control_units"].tolist() == [2, 2]
+    # The clean run lies below: the module that lowers the metric more has the smaller p-value.
+    assert found.nodes["p_value"].tolist() == [0.5, 1.0]
+    assert found.edges["p_value"].tolist() == [1.0, 1.0]
     edges = found.edges.set_index(["source", "target"])["control_mean"]
     # b patched moves c by 3 * -0.2 of its -0.7.
     np.testing.assert_allclose(edges[(0, 1)], 0.6 * 0.7 / 0.53, rtol=1e-5)
@@ -114,6 +118,17 @@ def test_a_circuit_is_by_hand(toy, pair):
     assert found.faithfulness == pytest.approx(alone, rel=1e-5)
     assert found.completeness == pytest.approx(1 - rest, rel=1e-5)
     assert found.minimality["effect"].tolist() == pytest.approx([alone], rel=1e-5)
+    # Dealt out anew, module 0 holds a or b, and c or d.
+    kept = {"ad": 10 / 17, "ac": (0.1 + 1.2 + 2.0 - 3.4) / -1.7}
+    kept |= {"bd": (1.4 + 1.0 - 3.4) / -1.7, "bc": (0.2 + 0.6 + 2.0 - 3.4) / -1.7}
+    many = tlm.circuit_scores(
+        toy, CLEAN, CORRUPTED, middle, pair, [0], n_controls=60, progress=False
+    )
+    row = many.table.loc["faithfulness"]
+    assert min(kept.values()) - 1e-5 < row["control_mean"] < max(kept.values()) + 1e-5
+    assert row["control_mean"] == pytest.approx(np.mean(list(kept.values())), abs=0.08)
+    # d alone makes 10 of the 17: half of the controls have it, and are as faithful.
+    assert row["p_value"] == pytest.approx(0.5, abs=0.2)
 
 
 def test_the_greedy_circuit_takes_the_better_module_first(toy, pair):

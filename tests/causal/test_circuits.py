@@ -93,6 +93,7 @@ def test_the_greedy_path_takes_the_nearest_to_one_and_ends_there(model, four, mo
     ]
     assert found["module"][0] == int(np.argmin(single))
     assert found["effect"][2] == pytest.approx(1, abs=1e-5)
+    assert found["p_value"][2] == 1  # so is every control
     two = scores(model, clean, corrupted, modules, found["module"][:2].tolist(), n_controls=0)
     assert found["effect"][1] == pytest.approx(two.faithfulness, rel=1e-4)
 
@@ -111,6 +112,41 @@ def test_what_was_chosen_is_reported_on_other_prompts(model, four, modules):
     assert len(short) == 1
 
 
+def test_controls_are_the_best_of_several_too(model, four, modules):
+    clean, corrupted = four
+    options = {"held_out": False, "n_steps": 1, "progress": False, "seed": 1}
+    found = tlm.greedy_circuit(model, clean, corrupted, each, modules, n_controls=5, **options)
+    # Each control by hand: the best of its three pseudo-modules.
+    generator = np.random.default_rng([1, 1])
+    best = []
+    for _ in range(5):
+        labels = modules.unit_labels.copy()
+        for layer in range(3):
+            inside = np.flatnonzero(modules.units.hook == layer)
+            labels[inside] = generator.permutation(labels[inside])
+        dealt = [
+            tlm.Module(k, modules.units.select(labels == k), modules[0].samples) for k in range(3)
+        ]
+        alone = [
+            scores(model, clean, corrupted, dealt, [k], n_controls=0).faithfulness for k in range(3)
+        ]
+        best.append(min(alone, key=lambda share: abs(share - 1)))
+    assert found["control_mean"][0] == pytest.approx(np.mean(best), rel=1e-3)
+
+
+def test_a_metric_may_hold_parameters(model, clean, corrupted, modules):
+    probe = torch.nn.Linear(model.cfg.d_vocab, 1)
+    found = scores(
+        model, clean, corrupted, modules, [0], metric=lambda logits: probe(logits[:, -1])[:, 0]
+    )
+    assert np.isfinite(found.faithfulness)
+
+
+def test_an_empty_circuit_has_an_empty_minimality(model, clean, corrupted, modules):
+    found = scores(model, clean, corrupted, modules, [])
+    assert found.minimality["effect"].tolist() == []
+
+
 def test_no_hook_stays(model, clean, corrupted, modules):
     scores(model, clean, corrupted, modules, [0])
     assert not any(point._forward_hooks for point in model.hook_dict.values())
@@ -121,8 +157,19 @@ def test_what_is_no_circuit_is_refused(model, clean, corrupted, modules):
         scores(model, clean, corrupted, modules, [7])
     with pytest.raises(tlm.ModulesError, match="Pass corrupted_tokens, or use method='mean'"):
         scores(model, clean, None, modules, [0])
-    with pytest.raises(tlm.ModulesError, match="Ablating all modules should change the metric"):
+    with pytest.raises(tlm.ModulesError, match="clean_tokens and corrupted_tokens should differ"):
         scores(model, clean, clean, modules, [0])
+    with pytest.raises(tlm.ModulesError, match="Ablating all modules should change the metric"):
+        scores(model, clean, corrupted, modules, [0], metric=lambda logits: logits[:, 0, 0] * 0 + 2)
+    with pytest.raises(tlm.ModulesError, match="metric should be finite"):
+        scores(model, clean, corrupted, modules, [0], metric=lambda logits: logits[:, 0, 0] / 0)
+    twice = [modules[0], tlm.Module(9, modules[0].units, modules[0].samples)]
+    with pytest.raises(tlm.ModulesError, match="should share no unit; module 9"):
+        scores(model, clean, corrupted, twice, [0])
+    with pytest.raises(tlm.ModulesError, match="Tokens should have shape batch x pos"):
+        scores(model, clean[:0], corrupted[:0], modules, [0])
+    with pytest.raises(tlm.ModulesError, match="attention_mask should have the tokens' shape"):
+        scores(model, clean, corrupted, modules, [0], attention_mask=clean[:, :3])
     with pytest.raises(tlm.ModulesError, match="method should be one of 'patch', 'mean', 'zero'"):
         scores(model, clean, corrupted, modules, [0], method="scale")
     with pytest.raises(tlm.ModulesError, match="held_out=True needs at least four prompts"):

@@ -59,6 +59,22 @@ def test_every_pair_has_an_edge_with_interval_and_controls(found):
     assert "3 modules" in repr(found)
 
 
+def test_whole_layers_have_no_controls(model, clean, corrupted, modules):
+    parts = [
+        tlm.Module(layer, modules.units.select(modules.units.hook == layer), modules[0].samples)
+        for layer in range(3)
+    ]
+    found = graph(model, clean, corrupted, parts)
+    assert found.nodes["control_units"].isna().all()
+    assert found.edges["p_value"].isna().all()
+
+
+def test_one_prompt_has_no_interval(model, clean, corrupted, modules):
+    found = graph(model, clean[:1], corrupted[:1], modules)
+    assert found.edges["effect"].notna().all()
+    assert found.edges["ci_low"].isna().all()
+
+
 def test_the_last_layer_drives_nothing(model, clean, corrupted, modules):
     last = [
         tlm.Module(module.label, module.units.select(module.units.hook == 2), module.samples)

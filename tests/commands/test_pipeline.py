@@ -249,6 +249,37 @@ def test_test_compares_sets_and_controls_on_unseen_prompts(
     assert "n_selective" in capsys.readouterr().out
 
 
+def test_modules_at_the_level_count_as_selective():
+    effects = pd.DataFrame(
+        {
+            "module": [0, 0, 1, 1],
+            "category": ["a", "b"] * 2,
+            "own": [True, False, False, True],
+            "effect": [2.0, 0.0, 0.0, 1.0],
+            "control_max": [3.0, 0.0, 0.0, 0.5],
+            "selectivity": [2.0, 2.0, 1.0, 1.0],
+            "selectivity_control_max": [1.0, 1.0, 1.5, 1.5],
+            "selectivity_control_mean": [0.5, 0.5, 0.0, 0.0],
+            "selectivity_p_bh": [0.05, 0.05, 0.06, 0.06],
+        }
+    )
+    found = commands_test.summary(effects)
+    expected = {"n_modules": 2, "n_selective": 1, "n_beyond_all": 1, "n_raw": 1}
+    assert {name: found[name] for name in expected} == expected
+    assert (found["selectivity"], found["control_selectivity"]) == (1.5, 0.25)
+    assert (found["dominance"], found["dominance_p"]) == (1.5, 0.5)
+
+
+def test_the_order_of_the_files_does_not_matter(two_sets, prompt_file, tmp_path, capsys):
+    words = ["--prompts", str(prompt_file), "--out", str(tmp_path / "out"), "--no-progress"]
+    words += ["--per-category", "1", "--n-controls", "1", "--controls", "magnitude"]
+    assert cli.main(["test", *two_sets[::-1], *words]) == 0
+    assert cli.main(["test", two_sets[1], *words]) == 1
+    assert "discovered on activations" in capsys.readouterr().err
+    assert cli.main(["test", two_sets[0], *words, "--metric", "answer_accuracy"]) == 1
+    assert "needs prompts with an 'answer'" in capsys.readouterr().err
+
+
 def test_test_refuses_prompts_that_discovery_saw(saved, prompt_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(commands_test, "load_model", lambda _: pytest.fail("the model was loaded"))
     path = str(tmp_path / "all.safetensors")

@@ -291,13 +291,11 @@ def _attributions(model: HookedModel, batch: Batch, hook_names: Sequence[str]) -
     """Each sample's mean |activation x gradient of its summed loss|."""
     reduced: _AllReduced = {}
     activations, gradients = loss_gradients(model, batch.tokens, batch.mask, hook_names)
-    # The gradients are of the mean over the tokens that are predicted, all but the first.
-    n_predicted = (batch.mask.sum(1) - 1)[:, None, None]
     for name in hook_names:
         _reduce_into(reduced, name, batch.mask, activations[name])
         totals = reduced[name][1]
-        gradient = gradients[name].float() * n_predicted.to(gradients[name].device)
-        _reduce_into(reduced, name, batch.mask, activations[name].float() * gradient)
+        products = activations[name].float() * gradients[name].float()
+        _reduce_into(reduced, name, batch.mask, products)
         reduced[name] = (reduced[name][0], totals)  # mean ablation's values stay activations
     return reduced
 

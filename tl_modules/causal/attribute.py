@@ -1,6 +1,6 @@
 """Attribution: every unit's and module's patching effect, estimated from gradients."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,8 @@ class Attribution:
         """The modules' scores beside those of the model's heads and layers, in one table.
 
         Both are the same estimate, so they compare if the metric was the same: here its mean over
-        the prompts, there TransformerLens' ``metric_fn`` of a single prompt.
+        the prompts, there TransformerLens' ``metric_fn`` of a single prompt, without padding, of
+        which it knows nothing. A module's units are parts of the layers' ``mlp_out``: rows overlap.
 
         Args:
             nodes: What TransformerLens 4's ``attribution_patch`` returned at node granularity.
@@ -58,7 +59,15 @@ class Attribution:
             One row a module (``kind`` is ``"module"``) and one a node, its positions summed:
             ``kind``, ``module``, ``layer``, ``head`` (missing where there is none), ``score``;
             largest magnitude first.
+
+        Raises:
+            ModulesError: If it is no such result.
         """
+        if not isinstance(getattr(nodes, "node_scores", None), Mapping):
+            raise ModulesError(
+                f"nodes should be what TransformerLens' attribution_patch returned; got "
+                f"{type(nodes).__name__}."
+            )
         totals: dict[tuple[str, int | None, int | None], float] = {}
         for node, score in nodes.node_scores.items():
             key = (node.kind, node.layer, node.head)
@@ -158,7 +167,7 @@ def attribute_modules(
         change = (clean[name] - corrupted[name]).float() * gradients[name].float()
         kept = real.bool().to(change.device)[..., None]
         pieces.append(torch.where(kept, change, 0.0).sum((0, 1)))
-    scores = torch.cat(pieces).double().cpu().numpy()
+    scores = torch.cat(pieces).cpu().double().numpy()
     table = pd.DataFrame(
         {
             "module": [module.label for module in chosen],
@@ -176,7 +185,7 @@ def attribute_modules(
             attention_mask=attention_mask,
             progress=False,
         )
-        table["exact"] = patched.double().cpu().numpy() - metric_corrupted
+        table["exact"] = patched.cpu().double().numpy() - metric_corrupted
     return Attribution(units.every(), scores, table, metric_clean, metric_corrupted)
 
 

@@ -32,11 +32,13 @@ class ModuleGraph:
     """One row a module: ``module``, ``category``, ``n_units``, ``effect`` (what patching it does to
     the metric, in the metric's units), ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
     ``control_mean``, ``control_std``, ``p_value`` (one-sided, in the direction of the clean run,
-    against the same number of its controls) and ``p_bh``."""
+    against the same number of its controls), ``control_units`` (mean size of its controls) and
+    ``p_bh``."""
 
     edges: pd.DataFrame
     """One row an ordered pair of modules: ``source``, ``target``, ``effect`` (which share of the
-    target's change between the runs patching the source brings about), and the same numbers."""
+    target's change between the runs patching the source brings about), and the same numbers;
+    ``p_value`` counts the controls whose share is at least as large."""
 
     metric_clean: float
     """The metric on the clean run, averaged over prompts."""
@@ -81,10 +83,9 @@ class ModuleGraph:
 
     def __repr__(self) -> str:
         """One line."""
-        n_beyond = int(np.count_nonzero(self.edges["p_bh"] <= 0.05))
         return (
-            f"ModuleGraph({len(self.nodes)} modules, {n_beyond} of {len(self.edges)} edges beyond "
-            "their controls)"
+            f"ModuleGraph({len(self.nodes)} modules, {len(self.edges)} edges, metric "
+            f"{self.metric_corrupted:.4g} corrupted, {self.metric_clean:.4g} clean)"
         )
 
     def _repr_html_(self) -> str:
@@ -114,9 +115,10 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     then as in the clean run, 0 if it stays as it was, below 0 if it moves the other way. Earlier
     modules drive later ones more than the other way round: activations only flow upwards.
 
-    Controls are random sets of units outside P, in each layer as many as P has there, patched in
-    P's stead. A set that holds units of Q counts for Q by what reaches those units, not by what it
-    puts there.
+    Controls are random sets of units outside P, in each layer as many as P has there (or all that
+    there are), patched in P's stead. They may hold units of Q. What they put there does not count
+    for Q, but what those units then do to later ones of Q does: if Q drives itself, p-values of
+    P -> Q are too large rather than too small.
 
     Args:
         model: The model.
@@ -128,7 +130,8 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
             the patched units do through attention and the residual stream counts (direct effects;
             Wang et al. 2022's path patching, a module at a time). By default effects through other
             modules count too.
-        n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
+        n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``, and
+            for one of m cells to stay below 0.05 after correction it takes ``20 * m - 1``.
         attention_mask: 1 or True where a token is real; padding counts for nothing.
         batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         seed: Seeds controls and bootstrap.
@@ -156,11 +159,13 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     clean.check()
     names = chosen[0].units.hook_names
     pair = _Pair(chosen, clean.activations(names), corrupted.activations(names), attention_mask)
-    sets, runs, readings = [], [], []
+    sets, runs, readings, sizes = [], [], [], []
     for module in chosen:
         generator = np.random.default_rng([seed, module.label])
         drawn = [layer_matched_control(module.units, generator) for _ in range(n_controls)]
-        sets.append(range(len(runs), len(runs) + 1 + n_controls))
+        drawn = [units for units in drawn if len(units)]  # none beside a module of whole layers
+        sizes.append(float(np.mean([len(units) for units in drawn])) if drawn else np.nan)
+        sets.append(range(len(runs), len(runs) + 1 + len(drawn)))
         for units in (module.units, *drawn):
             readings.append(np.zeros((len(clean_tokens), len(chosen))))
             runs.append(pair.hooks(units, direct, readings[-1]))
@@ -171,16 +176,18 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     ones = np.ones(len(clean_tokens))
     draws = bootstrap_indices(ones, N_RESAMPLES, seed)
     towards = float(np.sign(after.mean() - before.mean()))
+    rounding = 1e-5 * float(np.abs([before, after]).mean())
     nodes, edges = [], []
-    for source, own in zip(chosen, sets, strict=True):
+    for source, own, size in zip(chosen, sets, sizes, strict=True):
         row = {"module": source.label, "category": source.category, "n_units": source.n_units}
-        nodes.append(row | ratio_beside_controls(changes[own], ones, draws, towards))
+        found = ratio_beside_controls(changes[own], ones, draws, towards, rounding)
+        nodes.append(row | found | {"control_units": size})
         for at, target in enumerate(chosen):
             if target is source:
                 continue
             row = {"source": source.label, "target": target.label}
-            shares = ratio_beside_controls(moved[own, :, at], pair.squares[:, at], draws)
-            edges.append(row | shares)
+            parts, whole = moved[own, :, at], pair.squares[:, at]
+            edges.append(row | ratio_beside_controls(parts, whole, draws, tolerance=1e-5))
     return ModuleGraph(
         *(_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges)),
         metric_clean=float(after.mean()),
@@ -239,7 +246,7 @@ class _Pair:
         def reader(name: str) -> Read:
             def read(activation: torch.Tensor) -> None:
                 moved = self._real(activation - self._corrupted[name]) * self._change[name]
-                into[:] += (moved.sum(1) @ self._members[name]).double().cpu().numpy()
+                into[:] += (moved.sum(1) @ self._members[name]).cpu().double().numpy()
 
             return Read(read)
 

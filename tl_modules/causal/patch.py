@@ -242,7 +242,8 @@ class _Sweep:
         expected = () if self.reduce == "scalar" else (len(self.tokens),)
         rows = []
         for name, metric in self._metrics().items():
-            value = torch.as_tensor(metric(logits))
+            with torch.inference_mode():  # as the logits were made
+                value = torch.as_tensor(metric(logits))
             if value.shape != expected:
                 raise ModulesError(
                     f"With reduce={self.reduce!r} the metric {name!r} should return a tensor of "

@@ -21,15 +21,27 @@ class Rows:
     tokens: Int[torch.Tensor, "_batch _pos"]
     attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None
     batch_size: int
-    """Rows of a forward pass: prompts times interventions."""
+    """Rows of a forward pass: prompts times interventions, but never fewer than the prompts."""
 
     def check(self) -> None:
         """Refuse what cannot be run.
 
         Raises:
-            ModulesError: If the batch size is below 1, or the model is in training mode.
+            ModulesError: If the batch size is below 1, there is no token, the mask has another
+                shape, or the model is in training mode.
         """
         check_at_least("batch_size", self.batch_size, 1)
+        shape = tuple(self.tokens.shape)
+        if len(shape) != 2 or 0 in shape:
+            raise ModulesError(
+                f"Tokens should have shape batch x pos, with at least one of each; got {shape}. "
+                "Use model.to_tokens(prompts)."
+            )
+        if self.attention_mask is not None and tuple(self.attention_mask.shape) != shape:
+            raise ModulesError(
+                f"attention_mask should have the tokens' shape, {shape}; it has "
+                f"{tuple(self.attention_mask.shape)}."
+            )
         if getattr(self.model, "training", False):
             raise ModulesError("The model should be in eval mode. Call model.eval() first.")
 
@@ -89,14 +101,15 @@ class Rows:
         found = []
         for several in self.passes(runs, desc, progress):
             for logits in several:
-                value = torch.as_tensor(metric(logits))
+                with torch.inference_mode():  # as the logits were made
+                    value = torch.as_tensor(metric(logits))
                 if value.shape != (len(self.tokens),):
                     raise ModulesError(
                         f"metric should return one number a prompt, ({len(self.tokens)},); it "
                         f"returned shape {tuple(value.shape)}. Leave the mean over prompts out: "
                         "intervals are made from it."
                     )
-                found.append(value.detach().double().cpu().numpy())
+                found.append(value.detach().cpu().double().numpy())
         return np.array(found).reshape(len(runs), len(self.tokens))
 
     def activations(self, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -114,6 +127,12 @@ class Rows:
             return Read(lambda activation: found.update({name: activation.clone()}))
 
         next(self.passes([[(name, reader(name)) for name in hook_names]], "", progress=False))
+        missing = sorted(set(hook_names) - set(found))
+        if missing:
+            raise ModulesError(
+                f"Hook points {missing} never fired in a forward pass: nothing can be patched "
+                "there. Choose units at hook points that this model runs."
+            )
         return found
 
 
@@ -125,9 +144,9 @@ class Read:
         self._read = read
 
     def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
-        """Read."""
+        """Read, as any hook would."""
         del hook
-        self._read(activation)
+        self.apply_(activation)
 
     def apply_(self, activation: torch.Tensor) -> torch.Tensor:
         """Read one copy's part of a stacked batch."""

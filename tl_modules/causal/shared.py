@@ -14,6 +14,7 @@ from tl_modules.causal.tasks import make_task
 from tl_modules.errors import check_at_least
 from tl_modules.gradients import loss_gradients
 from tl_modules.hooks import unit_hooks
+from tl_modules.losses import n_predicted
 from tl_modules.model import HookedModel
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.tokens import Batch, categories_of, prompt_frame
@@ -155,4 +156,5 @@ def _batch_estimates(
         change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
         pieces.append(change.float().sum(1).cpu().numpy())
         start += width
-    return np.concatenate(pieces, axis=1)
+    # The gradients are of the summed loss.
+    return np.concatenate(pieces, axis=1) / n_predicted(batch.mask).numpy()[:, None]

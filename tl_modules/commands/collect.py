@@ -49,7 +49,8 @@ def prompts_to_matrix(
     args: argparse.Namespace, prompts: pd.DataFrame, weight: str = "activation"
 ) -> ActivationMatrix:
     """The activations that the options ask for; everything is checked before the model loads."""
-    check_at_least("max_tokens", args.max_tokens, 1)
+    # The loss needs a token to predict.
+    check_at_least("max_tokens", args.max_tokens, 1 if weight == "activation" else 2)
     check_at_least("batch_size", args.batch_size, 1)
     model = load_model(args.model)
     print(f"Collecting activations over {len(prompts):,} prompts")

@@ -38,7 +38,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("out/test"), help="folder to write to")
     parser.add_argument("--per-category", type=int, default=3, help="prompts of each category (3)")
     parser.add_argument("--controls", nargs="+", default=["layer"], help=f"{', '.join(KINDS)}")
-    parser.add_argument("--n-controls", type=int, default=19, help="controls of each module (19)")
+    parser.add_argument(
+        "--n-controls",
+        type=int,
+        default=19,
+        help="controls of each module (19); for one of m modules alone to pass p = 0.05 after "
+        "correction it takes 20 m - 1",
+    )
     parser.add_argument(
         "--n-shared",
         type=int,
@@ -53,6 +59,63 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Ablate, print, write."""
+    _check(args)
+    sets = _load(args)
+    tested, others = _prompts(args, sets)
+    make_folder(args.out)
+    model = load_model(args.model)
+    # All are ablated to the same means; controls of like magnitude need mean |activation|.
+    plain = [modules for modules in sets.values() if modules.weight == "activation"]
+    reference = next(iter([*plain, *sets.values()]))
+    options: dict[str, Any] = {
+        "batch_size": args.batch_size,
+        "max_tokens": args.max_tokens if args.metric == "loss" else None,
+        "progress": not args.no_progress,
+    }
+    excluded: list[tuple[str, Units | None]] = [("none", None)]
+    if args.n_shared:
+        shared = shared_units(model, others, reference, n_units=args.n_shared, **options)
+        write_bytes(args.out / "shared.csv", shared.table.to_csv(index=False).encode())
+        excluded.append((f"{args.n_shared} shared", shared.units))
+    tables, rows = [], []
+    cases = [
+        (name, modules, left_out, units, kind)
+        for name, modules in sets.items()
+        for left_out, units in excluded
+        for kind in args.controls
+    ]
+    for name, modules, left_out, units, kind in cases:
+        print(f"{name}: {args.n_controls} controls by {kind}, excluding {left_out}")
+        effects = module_effects(
+            model,
+            modules,
+            tested,
+            metric=args.metric,
+            reference=reference,
+            n_controls=args.n_controls,
+            controls=kind,
+            exclude=units,
+            seed=args.seed,
+            **options,
+        )
+        what = {"modules": name, "weight": modules.weight, "excluded": left_out}
+        tables.append(effects.assign(**what))
+        rows.append(what | {"controls": kind} | summary(effects))
+        # After every run: what an interrupted test has found is not lost.
+        found = pd.concat(tables, ignore_index=True).to_csv(index=False)
+        write_bytes(args.out / "effects.csv", found.encode())
+    table = pd.DataFrame(rows)
+    write_bytes(args.out / "summary.csv", table.to_csv(index=False).encode())
+    settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
+    write_bytes(args.out / "settings.json", json.dumps(settings, indent=2).encode())
+    print(f"\n{len(tested)} prompts. {_rises(pd.concat(tables, ignore_index=True))}")
+    print(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
+    print(table.round(3).to_string(index=False))
+    print(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that cannot be, before anything is read."""
     for kind in args.controls:
         check_choice("controls", kind, KINDS)
     check_choice("metric", args.metric, METRICS)
@@ -60,59 +123,27 @@ def run(args: argparse.Namespace) -> None:
     check_at_least("n_controls", args.n_controls, 1)
     check_at_least("n_shared", args.n_shared, 0)
     check_at_least("max_tokens", args.max_tokens, 2)
+    check_at_least("batch_size", args.batch_size, 1)
     check_seed(args.seed)
+
+
+def _load(args: argparse.Namespace) -> dict[str, ModuleSet]:
+    """The module sets by their files' names."""
     names = [path.stem for path in args.modules]
     if len(set(names)) < len(names):
         raise ModulesError(f"The module files should have different names; got {names}. Copy one.")
     sets = dict(zip(names, map(ModuleSet.load, args.modules), strict=True))
-    tested, others = _prompts(args, list(sets.values()))
-    make_folder(args.out)
-    model = load_model(args.model)
-    reference = next(iter(sets.values()))
-    excluded: list[tuple[str, Units | None]] = [("none", None)]
-    if args.n_shared:
-        shared = shared_units(
-            model,
-            others,
-            reference,
-            n_units=args.n_shared,
-            batch_size=args.batch_size,
-            max_tokens=args.max_tokens,
-            progress=not args.no_progress,
-        )
-        write_bytes(args.out / "shared.csv", shared.table.to_csv(index=False).encode())
-        excluded.append((f"{args.n_shared} shared", shared.units))
-    tables, rows = [], []
+    first = sets[names[0]]
     for name, modules in sets.items():
-        for left_out, units in excluded:
-            for kind in args.controls:
-                print(f"{name}: {args.n_controls} controls by {kind}, excluding {left_out}")
-                effects = module_effects(
-                    model,
-                    modules,
-                    tested,
-                    metric=args.metric,
-                    reference=reference,
-                    n_controls=args.n_controls,
-                    controls=kind,
-                    exclude=units,
-                    batch_size=args.batch_size,
-                    max_tokens=args.max_tokens if args.metric == "loss" else None,
-                    seed=args.seed,
-                    progress=not args.no_progress,
-                )
-                what = {"modules": name, "weight": modules.weight, "excluded": left_out}
-                tables.append(effects.assign(**what))
-                rows.append(what | {"controls": kind} | summary(effects))
-                # After every run: what an interrupted test has found is not lost.
-                found = pd.concat(tables, ignore_index=True).to_csv(index=False)
-                write_bytes(args.out / "effects.csv", found.encode())
-    table = pd.DataFrame(rows)
-    write_bytes(args.out / "summary.csv", table.to_csv(index=False).encode())
-    settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
-    write_bytes(args.out / "settings.json", json.dumps(settings, indent=2).encode())
-    _print(pd.concat(tables, ignore_index=True), table, len(tested))
-    print(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
+        if not modules.units.same_hooks(first.units):
+            raise ModulesError(f"The module files should be of one model; {name!r} is another's.")
+    weights = [modules.weight for modules in sets.values()]
+    if "magnitude" in args.controls and "activation" not in weights:
+        raise ModulesError(
+            "Controls of like magnitude need modules that were discovered on activations. Add such "
+            "a file, or leave 'magnitude' out."
+        )
+    return sets
 
 
 def summary(effects: pd.DataFrame) -> dict[str, int | float]:
@@ -122,7 +153,7 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
         effects: What ``module_effects`` returned.
 
     Returns:
-        ``n_modules`` (whose own category was tested), ``n_selective`` (p below 0.05 after
+        ``n_modules`` (whose own category was tested), ``n_selective`` (p at most 0.05 after
         Benjamini and Hochberg over the modules), ``n_beyond_all`` (selectivity above every
         control's), ``n_raw`` (own effect above every control's), mean ``selectivity`` and
         ``control_selectivity``, and the diagonal dominance with its null.
@@ -136,7 +167,7 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
     selectivities = values(each, "selectivity")
     found: dict[str, int | float] = {
         "n_modules": len(each),
-        "n_selective": int(np.count_nonzero(values(each, "selectivity_p_bh") < LEVEL)),
+        "n_selective": int(np.count_nonzero(values(each, "selectivity_p_bh") <= LEVEL)),
         "n_beyond_all": int(
             np.count_nonzero(selectivities > values(each, "selectivity_control_max"))
         ),
@@ -155,14 +186,21 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
     }
 
 
-def _prompts(args: argparse.Namespace, sets: list[ModuleSet]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _prompts(
+    args: argparse.Namespace, sets: dict[str, ModuleSet]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Prompts to test on, and others to find shared units on; discovery saw none of them."""
+    for name, modules in sets.items():
+        if "prompt" not in modules.samples:
+            print(f"{name} does not name its prompts: whether discovery saw these is not known")
     prompts = read_prompts(args.prompts)
+    if args.metric != "loss" and "answer" not in prompts:
+        raise ModulesError(f"--metric {args.metric} needs prompts with an 'answer'.")
     if "category" not in prompts:
         prompts = prompts.assign(category="all")
     seen = {
         prompt
-        for modules in sets
+        for modules in sets.values()
         if "prompt" in modules.samples
         for prompt in modules.samples["prompt"]
     }
@@ -184,16 +222,13 @@ def _prompts(args: argparse.Namespace, sets: list[ModuleSet]) -> tuple[pd.DataFr
     return tested, others
 
 
-def _print(effects: pd.DataFrame, table: pd.DataFrame, n_prompts: int) -> None:
-    """Each module's selectivity, and what it comes to."""
+def _rises(effects: pd.DataFrame) -> str:
+    """Each module's effect on its own category, and its selectivity."""
     own = effects.loc[effects["own"].astype(bool)]
     columns = ["modules", "excluded", "controls", "module", "category", "n_units", "effect"]
     columns += ["selectivity", "selectivity_control_mean", "selectivity_p_value"]
-    print(
-        "\nRise of the metric on the module's own category, and selectivity (that minus the mean\n"
-        f"of the others), on {n_prompts} prompts that discovery did not see:\n"
-    )
     shown = own[[*columns, "selectivity_p_bh"]].round(3)
-    print(shown.to_string(index=False))
-    print(f"\nn_selective: p below {LEVEL} after Benjamini and Hochberg over the modules.\n")
-    print(table.round(3).to_string(index=False))
+    return (
+        "Rise of the metric on the module's own category, and selectivity (that minus\nthe mean of "
+        f"the others):\n\n{shown.to_string(index=False)}"
+    )
