@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError
-from tl_modules.model import FwdHooks, HookedModel, HookFn
+from tl_modules.model import FwdHooks, HookedModel, HookFn, flat
 from tl_modules.positions import Positions, Where
 from tl_modules.replacements import HasUnitMeans, Replace, Sources, replacements
 from tl_modules.units import Units
 
 
 class Edit:
-    """A forward hook that changes some units of one hook point."""
+    """A forward hook that changes some coordinates of one hook point's activation."""
 
     def __init__(
         self,
@@ -30,8 +30,8 @@ class Edit:
 
         Args:
             name: The hook point, for messages: the model may call it by an alias.
-            width: How many units the hook point has.
-            index: The units to change.
+            width: How many coordinates the hook point has.
+            index: The coordinates to change.
             replace: Makes their new values, which broadcast to the old ones' shape.
             where: The positions to change them at.
             fixed: What happens depends on a token's place in its prompt, which a run of single
@@ -46,27 +46,26 @@ class Edit:
         self._where = where
 
     def __call__(
-        self, activation: Float[torch.Tensor, "*batch width"], hook: Any = None
-    ) -> Float[torch.Tensor, "*batch width"]:
+        self, activation: Float[torch.Tensor, "*shape"], hook: Any = None
+    ) -> Float[torch.Tensor, "*shape"]:
         """The activation with the units changed; the tensor given is not."""
         del hook
-        return self.apply_(activation.clone())
+        return self.apply_(activation.clone(memory_format=torch.contiguous_format))
 
-    def apply_(
-        self, activation: Float[torch.Tensor, "*batch width"]
-    ) -> Float[torch.Tensor, "*batch width"]:
-        """Change the units in place.
+    def apply_(self, activation: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
+        """Change the units in place; the activation is contiguous.
 
         Raises:
             ModulesError: If the activation has another width, or positions do not fit it.
         """
-        if activation.shape[-1] != self.width:
+        values = flat(activation, self.width)
+        if values.shape[-1] != self.width:
             raise ModulesError(
                 f"The module's units at {self.name!r} are among {self.width}; the activation there "
                 f"has shape {tuple(activation.shape)}. Use the model that the module comes from."
             )
         if self._fixed:
-            length = activation.shape[-2]
+            length = values.shape[-2]
             if length == 1 < self._longest:
                 raise ModulesError(
                     "positions as numbers, slices or masks, and method='position_mean', need whole "
@@ -75,12 +74,12 @@ class Edit:
                     "False."
                 )
             self._longest = max(self._longest, length)
-        if self._index.device != activation.device:
-            self._index = self._index.to(activation.device)
-        old = activation[..., self._index]
-        new = self._replace(old, self._where).to(activation)
-        touched = self._where.touched(activation.shape[:-1], activation.device)
-        activation[..., self._index] = (
+        if self._index.device != values.device:
+            self._index = self._index.to(values.device)
+        old = values[..., self._index]
+        new = self._replace(old, self._where).to(values)
+        touched = self._where.touched(values.shape[:-1], values.device)
+        values[..., self._index] = (
             new if touched is None else torch.where(touched[..., None], new, old)
         )
         return activation
@@ -117,13 +116,14 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
     Raises:
         ModulesError: If the method is unknown or lacks what it needs.
     """
-    make = replacements(units, method, Sources(reference, source, factor, seed))
+    coordinates = units.coordinates()
+    make = replacements(coordinates, method, Sources(reference, source, factor, seed))
     where = Where(positions, None if attention_mask is None else attention_mask.bool(), rows)
     fixed = method == "position_mean" or not (positions is None or isinstance(positions, str))
     pairs: FwdHooks = []
-    for hook, at in units.by_hook():
-        name = units.hook_names[hook]
-        edit = Edit(name, units.widths[hook], units.index[at], make(name, at), where, fixed)
+    for hook, at in coordinates.by_hook():
+        name, width = coordinates.hook_names[hook], coordinates.widths[hook]
+        edit = Edit(name, width, coordinates.index[at], make(name, at), where, fixed)
         pairs.append((name, edit))
     return pairs
 
@@ -132,9 +132,7 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
 class InPlace(Protocol):
     """A hook that can be stacked: it may change a part of a batch in place."""
 
-    def apply_(
-        self, activation: Float[torch.Tensor, "*batch width"]
-    ) -> Float[torch.Tensor, "*batch width"]:
+    def apply_(self, activation: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
         """Change the activation, and return it."""
         ...
 
@@ -192,7 +190,7 @@ def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
     def at(name: str) -> HookFn:
         def hook_fn(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
             del hook
-            result = activation.clone()
+            result = activation.clone(memory_format=torch.contiguous_format)
             for run, edit in edits[name]:
                 edit.apply_(result[run * n_rows : (run + 1) * n_rows])
             return result

@@ -73,6 +73,25 @@ def model_name(model: HookedModel) -> str:
     return str(getattr(model.cfg, "model_name", None) or "unknown")
 
 
+def flat(activation: torch.Tensor, width: int) -> torch.Tensor:
+    """An activation with its coordinates on one last axis, as a view.
+
+    Args:
+        activation: Of shape ``[..., width]``, or ``[batch, pos, heads, d_head]`` where the product
+            of the last two is that.
+        width: How many coordinates there are.
+
+    Returns:
+        The activation, ``[..., width]``; as it is where neither shape fits.
+
+    >>> flat(torch.zeros(2, 5, 3, 4), 12).shape
+    torch.Size([2, 5, 12])
+    """
+    if activation.ndim > 3 and activation.shape[-2] * activation.shape[-1] == width:
+        return activation.flatten(-2)
+    return activation
+
+
 def forward(
     model: HookedModel,
     tokens: Int[torch.Tensor, "batch pos"],

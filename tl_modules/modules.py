@@ -68,7 +68,7 @@ class Module:
     @property
     def layers(self) -> list[int]:
         """The layers it has units in."""
-        return [self.units.layers[hook] for hook, _ in self.units.by_hook()]
+        return sorted({self.units.layers[hook] for hook, _ in self.units.by_hook()})
 
     @property
     def category(self) -> str | None:
@@ -264,8 +264,9 @@ class ModuleSet:
     unit_scores: Float[np.ndarray, " _units"] | None = None
     """How well each unit fits its module: its mean z on its own topic minus its best other."""
 
-    unit_means: Float[np.ndarray, " _units"] | None = None
-    """Each unit's mean activation (signed) over the tokens collected: mean ablation's values."""
+    unit_means: Float[np.ndarray, " _coordinates"] | None = None
+    """Each coordinate's mean (signed) over the tokens collected: mean ablation's values. Most units
+    have one coordinate, attention heads several."""
 
     unit_center: Float[np.ndarray, " _units"] | None = None
     """Each unit's mean value over the samples: the z-score's centre, for held-out prompts."""
@@ -283,7 +284,7 @@ class ModuleSet:
             raise ModulesError(f"n_modules should be at least 2; got {self.n_modules}.")
         for name, length in (
             ("unit_labels", n_units),
-            ("unit_means", n_units),
+            ("unit_means", self.units.n_coordinates),
             ("unit_scores", n_units),
             ("unit_center", n_units),
             ("unit_scale", n_units),

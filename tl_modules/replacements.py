@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.model import flat
 from tl_modules.positions import Where
 from tl_modules.units import Units
 
@@ -38,8 +39,8 @@ class HasUnitMeans(Protocol):
         ...
 
     @property
-    def unit_means(self) -> Float[np.ndarray, " units"] | None:
-        """Each unit's mean activation (signed) over the reference's tokens."""
+    def unit_means(self) -> Float[np.ndarray, " coordinates"] | None:
+        """Each coordinate's mean (signed) over the reference's tokens; most units have one."""
         ...
 
 
@@ -57,7 +58,7 @@ def replacements(units: Units, method: str, sources: Sources) -> Make:
     """The replacements of some units.
 
     Args:
-        units: The units.
+        units: The units, of one coordinate each.
         method: One of ``METHODS``.
         sources: Where the values come from.
 
@@ -155,18 +156,19 @@ def _patch(units: Units, sources: Sources) -> Make:
             ) from error
 
         index = torch.from_numpy(units.index[at])
+        width = units.widths[units.hook_names.index(name)]
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
             del where
             # Indexed here, not once and kept: many cells would hold many copies.
-            values = cached[..., index.to(cached.device)]
-            if values.shape != old.shape:
+            values = flat(cached, width)
+            if values.shape != (*old.shape[:-1], width):
                 raise ModulesError(
                     "source should be a run of the same batch and length, "
                     f"{tuple(old.shape[:-1])}; it has {tuple(values.shape[:-1])} at {name!r}. Pad "
-                    "both prompts alike."
+                    "both prompts alike, and keep the batch axis."
                 )
-            return values
+            return values[..., index.to(values.device)]
 
         return replace
 
@@ -222,7 +224,7 @@ def _of_tokens(
 
 
 def _check_units(units: Units, reference: HasUnitMeans) -> None:
-    if not reference.units.same_hooks(units):
+    if not reference.units.coordinates().same_hooks(units):
         raise ModulesError(
             "reference should come from the same model as the modules: its hook points or widths "
             "differ. Collect it from the model that the modules were discovered on."

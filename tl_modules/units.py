@@ -1,12 +1,14 @@
 """Where units live: a site names a kind of hook point, Units map its units to flat columns."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.model import HookedModel, check_model, model_name
@@ -14,7 +16,7 @@ from tl_modules.model import HookedModel, check_model, model_name
 
 @dataclass(frozen=True)
 class Site:
-    """A kind of hook point, one a layer, whose last axis holds the units."""
+    """A kind of hook point, one a layer, and what its units are."""
 
     name: str
     """What users call it."""
@@ -22,8 +24,11 @@ class Site:
     pattern: str
     """The hook point's name, with ``{layer}`` in it."""
 
-    width: str
-    """The field of ``model.cfg`` that says how many units a layer has there."""
+    width: tuple[str, ...]
+    """Fields of ``model.cfg`` whose product says how many units a layer has there."""
+
+    span: tuple[str, ...] = ()
+    """Fields whose product says how many coordinates of the activation make one unit; 1 without."""
 
     def units(self, model: HookedModel) -> "Units":
         """All units of a model at this site, layer by layer.
@@ -35,30 +40,57 @@ class Site:
         n_layers = int(model.cfg.n_layers)
         names = tuple(self.pattern.format(layer=layer) for layer in range(n_layers))
         missing = [name for name in names if name not in model.hook_dict]
-        width = getattr(model.cfg, self.width, None)
-        if missing or not width:
+        fields = [name for name in self.width + self.span if not getattr(model.cfg, name, None)]
+        if missing or fields:
             raise ModulesError(
                 f"The site {self.name!r} needs the hook points {self.pattern!r} and "
-                f"cfg.{self.width}; {model_name(model)!r} lacks {missing or 'cfg.' + self.width}. "
-                "Use a model whose MLP layers TransformerLens exposes there."
+                f"{', '.join(f'cfg.{name}' for name in self.width + self.span)}; "
+                f"{model_name(model)!r} lacks {missing or fields}. Use a model whose layers "
+                "TransformerLens exposes there."
             )
-        return Units.whole(names, tuple(range(n_layers)), (int(width),) * n_layers)
+        width, span = (
+            prod(int(getattr(model.cfg, name)) for name in fields)
+            for fields in (self.width, self.span)
+        )
+        layers = tuple(range(n_layers))
+        return Units.whole(names, layers, (width,) * n_layers, (span,) * n_layers, self.name)
 
 
-SITES = {
-    "mlp": Site("mlp", "blocks.{layer}.mlp.hook_post", "d_mlp"),
-}
-"""Sites by name. ``mlp``: neurons where the down-projection reads them; act(gate) * up if gated."""
+_SITES = (
+    Site("mlp", "blocks.{layer}.mlp.hook_post", ("d_mlp",)),
+    Site("attn_heads", "blocks.{layer}.attn.hook_z", ("n_heads",), ("d_head",)),
+    Site("attn_z", "blocks.{layer}.attn.hook_z", ("n_heads", "d_head")),
+    Site("resid", "blocks.{layer}.hook_resid_post", ("d_model",)),
+)
+SITES = {site.name: site for site in _SITES}
+"""Sites by name. ``mlp``: neurons where the down-projection reads them; act(gate) * up if gated.
+``attn_heads``: attention heads, each by its output before the output projection; its activation is
+that vector's length. ``attn_z``: the dimensions of those vectors. ``resid``: the dimensions of the
+residual stream after each layer."""
 
 
 def site_units(model: HookedModel, site: str) -> "Units":
-    """All units of a model at a named site.
+    """All units of a model at a named site, or at several: ``"mlp+attn_heads"``.
 
     Raises:
-        ModulesError: If there is no such site, or the model lacks its hook points.
+        ModulesError: If there is no such site, the model lacks its hook points, or two sites share
+            hook points.
     """
-    check_choice("units", site, tuple(SITES))
-    return SITES[site].units(model)
+    parts = []
+    for name in site.split("+"):
+        check_choice("units", name, tuple(SITES))
+        parts.append(SITES[name].units(model))
+    names = [name for part in parts for name in part.hook_names]
+    if len(set(names)) < len(names):
+        raise ModulesError(
+            f"The sites of {site!r} should have different hook points; some are the same. Name "
+            "one of them."
+        )
+    if len(parts) == 1:
+        return parts[0]
+    fields = ("hook_names", "layers", "widths", "spans")
+    joined = [sum((getattr(part, field) for part in parts), ()) for field in fields]
+    return Units.whole(*joined, site=site)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,15 +110,26 @@ class Units:
     widths: tuple[int, ...]
     """How many units each hook point has."""
 
+    spans: tuple[int, ...]
+    """How many coordinates of each hook point's activation make one unit."""
+
     hook: Int[np.ndarray, " units"]
     """Which hook point each unit belongs to, as a position in ``hook_names``."""
 
     index: Int[np.ndarray, " units"]
-    """Each unit's index along its hook point's last axis."""
+    """Each unit's index among its hook point's."""
+
+    site: str | None = None
+    """The name of the site, if they are of one."""
 
     @classmethod
     def whole(
-        cls, hook_names: tuple[str, ...], layers: tuple[int, ...], widths: tuple[int, ...]
+        cls,
+        hook_names: tuple[str, ...],
+        layers: tuple[int, ...],
+        widths: tuple[int, ...],
+        spans: tuple[int, ...] | None = None,
+        site: str | None = None,
     ) -> "Units":
         """Every unit of some hook points, hook point by hook point.
 
@@ -98,8 +141,10 @@ class Units:
             hook_names,
             layers,
             widths,
+            (1,) * len(widths) if spans is None else spans,
             hook=_frozen(np.repeat(np.arange(len(widths)), widths)),
             index=_frozen(np.concatenate([np.arange(width) for width in widths])),
+            site=site,
         )
 
     @classmethod
@@ -116,24 +161,27 @@ class Units:
         """
         try:
             names, layers, widths = (tuple(described[key]) for key in ("names", "layers", "widths"))
+            spans = tuple(described.get("spans", (1,) * len(widths)))
+            site = described.get("site")
             well_formed = (
-                len(names) == len(layers) == len(widths) > 0
+                len(names) == len(layers) == len(widths) == len(spans) > 0
+                and (site is None or isinstance(site, str))
                 and len(set(names)) == len(names)
                 and all(isinstance(name, str) for name in names)
                 and all(type(number) is int and number >= 0 for number in layers)
-                and all(type(number) is int and 0 < number < 2**31 for number in widths)
+                and all(type(number) is int and 0 < number < 2**31 for number in widths + spans)
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ModulesError(
                 f"The file's list of hook points is malformed: {error!r}."
             ) from error
         # Bounded before anything is allocated: the description may come from a hostile file.
-        if not well_formed or sum(widths) >= 2**28:
+        if not well_formed or sum(map(mul, widths, spans)) >= 2**28:
             raise ModulesError(
                 "The file's list of hook points is malformed: it should give every hook point one "
                 "name, one layer and one width. Save the file again."
             )
-        return cls.whole(names, layers, widths)
+        return cls.whole(names, layers, widths, spans, site)
 
     def to_dict(self) -> dict[str, Any]:
         """The hook points, JSON-ready. Only for all units of the hook points, not a selection."""
@@ -141,6 +189,8 @@ class Units:
             "names": list(self.hook_names),
             "layers": list(self.layers),
             "widths": list(self.widths),
+            "spans": list(self.spans),
+            "site": self.site,
         }
 
     def __len__(self) -> int:
@@ -153,13 +203,7 @@ class Units:
 
     def select(self, chosen: Bool[np.ndarray, " units"] | Int[np.ndarray, " chosen"]) -> "Units":
         """Some of the units, by a mask or by their positions."""
-        return Units(
-            self.hook_names,
-            self.layers,
-            self.widths,
-            hook=_frozen(self.hook[chosen]),
-            index=_frozen(self.index[chosen]),
-        )
+        return replace(self, hook=_frozen(self.hook[chosen]), index=_frozen(self.index[chosen]))
 
     def flat(self) -> Int[np.ndarray, " units"]:
         """Each unit's column in an activation matrix of all units of the hook points."""
@@ -167,7 +211,47 @@ class Units:
 
     def every(self) -> "Units":
         """All units of the hook points, in order."""
-        return Units.whole(self.hook_names, self.layers, self.widths)
+        return Units.whole(self.hook_names, self.layers, self.widths, self.spans, self.site)
+
+    def coordinates(self) -> "Units":
+        """The coordinates of the activations that make up the units, as units of one each.
+
+        >>> heads = Units.whole(("blocks.0.attn.hook_z",), (0,), (3,), (2,))
+        >>> heads.select(np.array([1])).coordinates().index.tolist()
+        [2, 3]
+        """
+        if set(self.spans) == {1}:
+            return self
+        spans = np.asarray(self.spans)[self.hook]
+        # Each unit's coordinates follow one another.
+        within = np.arange(spans.sum()) - np.repeat(np.cumsum(spans) - spans, spans)
+        return Units(
+            self.hook_names,
+            self.layers,
+            tuple(map(mul, self.widths, self.spans)),
+            (1,) * len(self.spans),
+            hook=_frozen(np.repeat(self.hook, spans)),
+            index=_frozen(np.repeat(self.index * spans, spans) + within),
+        )
+
+    @property
+    def n_coordinates(self) -> int:
+        """How many coordinates all units of the hook points have."""
+        return sum(map(mul, self.widths, self.spans))
+
+    def summed(
+        self, values: Shaped[np.ndarray, "*batch coordinates"]
+    ) -> Shaped[np.ndarray, "*batch units"]:
+        """Sums over each unit's coordinates.
+
+        >>> heads = Units.whole(("blocks.0.attn.hook_z",), (0,), (2,), (2,))
+        >>> heads.summed(np.array([1, 2, 3, 4])).tolist()
+        [3, 7]
+        """
+        if set(self.spans) == {1}:
+            return values
+        spans = np.asarray(self.spans)[self.hook]
+        return np.add.reduceat(values, np.cumsum(spans) - spans, axis=-1)
 
     def complement(self) -> "Units":
         """All other units of the hook points, in order."""
@@ -197,7 +281,8 @@ class Units:
         """The units' indices at each hook point that has some, by its name.
 
         What TransformerLens' ``interchange.neuron_basis(width, neurons)`` and
-        ``sparse_probing`` call neurons, one hook point at a time.
+        ``sparse_probing`` call neurons, one hook point at a time; of attention heads, ask the
+        ``coordinates()`` for theirs.
 
         >>> units = Units.whole(("blocks.0.hook", "blocks.1.hook"), (0, 1), (2, 3))
         >>> units.select(units.hook == 1).neurons()
@@ -221,7 +306,11 @@ class Units:
 
     def same_hooks(self, other: "Units") -> bool:
         """Whether both belong to a model with the same hook points of the same widths."""
-        return self.hook_names == other.hook_names and self.widths == other.widths
+        return (self.hook_names, self.widths, self.spans) == (
+            other.hook_names,
+            other.widths,
+            other.spans,
+        )
 
     def check_model(self, model: HookedModel) -> None:
         """Refuse a model that these units do not belong to.
@@ -235,16 +324,16 @@ class Units:
                 "These modules come from a matrix without units, so no hook point is known for "
                 "them. Pass units=... to ActivationMatrix.from_arrays, or use collect()."
             )
-        for site in SITES.values():
-            if self.hook_names[0] == site.pattern.format(layer=self.layers[0]):
-                theirs = site.units(model)
-                if not self.same_hooks(theirs):
-                    raise ModulesError(
-                        f"The modules' units should be those of the model; they are "
-                        f"{_outline(self)}, {model_name(model)!r} has {_outline(theirs)}. Use the "
-                        "model that the activations were collected from."
-                    )
-                return
+        site = self.site or self._likely_site()
+        if site is not None:
+            theirs = site_units(model, site)
+            if not self.same_hooks(theirs):
+                raise ModulesError(
+                    f"The modules' units should be those of the model; they are {_outline(self)}, "
+                    f"{model_name(model)!r} has {_outline(theirs)}. Use the model that the "
+                    "activations were collected from."
+                )
+            return
         missing = [name for name in self.hook_names if name not in model.hook_dict]
         if missing:
             raise ModulesError(
@@ -252,11 +341,17 @@ class Units:
                 f"{missing}. Use the model that the activations were collected from."
             )
 
+    def _likely_site(self) -> str | None:
+        """The MLP site, where every hook point is one of its; units made by hand name no site."""
+        names = map(SITES["mlp"].pattern.format_map, ({"layer": layer} for layer in self.layers))
+        return "mlp" if self.hook_names == tuple(names) else None
+
 
 def _outline(units: Units) -> str:
     """A short description for messages."""
-    widths = sorted(set(units.widths))
-    return f"{len(units.hook_names)} hook points of width {', '.join(map(str, widths))}"
+    sizes = sorted(set(zip(units.widths, units.spans, strict=True)))
+    shown = [str(width) if span == 1 else f"{width} x {span}" for width, span in sizes]
+    return f"{len(units.hook_names)} hook points of width {', '.join(shown)}"
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

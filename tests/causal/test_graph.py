@@ -157,6 +157,9 @@ def test_what_makes_no_graph_is_refused(model, other_model, clean, corrupted, mo
         graph(model, clean[:, :4], corrupted, modules)
     with pytest.raises(tlm.ModulesError, match="one number a prompt"):
         graph(model, clean, corrupted, modules, metric=difference)
+    empty = tlm.Module(9, modules.units.select(np.empty(0, dtype=int)), modules[0].samples)
+    with pytest.raises(tlm.ModulesError, match="module 9 has none"):
+        graph(model, clean, corrupted, [modules[0], empty])
     with pytest.raises(tlm.ModulesError, match="should differ between the runs"):
         graph(model, clean, clean, modules)
     with pytest.raises(tlm.ModulesError, match="hook points of width"):

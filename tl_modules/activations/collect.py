@@ -17,9 +17,9 @@ from tl_modules.activations.matrix import WEIGHTS, ActivationMatrix, check_finit
 from tl_modules.activations.store import ActivationStore, StoreWriter
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.gradients import loss_gradients
-from tl_modules.model import HookedModel, model_name, run_hooks_only
+from tl_modules.model import HookedModel, flat, model_name, run_hooks_only
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
-from tl_modules.units import site_units
+from tl_modules.units import Units, site_units
 
 
 @overload
@@ -75,7 +75,10 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
         prompts: Strings, or a frame with a column ``prompt``; other columns (``category``) stay
             with the samples.
-        units: The site: ``"mlp"``, the neurons as the down-projection reads them.
+        units: The site: ``"mlp"``, the neurons as the down-projection reads them;
+            ``"attn_heads"``, attention heads, whose activation is the length of their output before
+            the output projection; ``"attn_z"``, those outputs' dimensions; ``"resid"``, the
+            dimensions of the residual stream after each layer; or several: ``"mlp+attn_heads"``.
         batch_size: Prompts in a forward pass.
         max_tokens: Cut prompts after so many tokens; None keeps the model's whole context.
         weight: What the values are: ``"activation"``, or ``"attribution"``: the mean over a
@@ -117,7 +120,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     order = []
     with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size):
-            reduced = reduce(model, batch, collector.names_filter)
+            reduced = reduce(model, batch, collector.units)
             collector._append(reduced, batch.mask, frame.iloc[batch.rows])
             order.append(batch.rows)
             bar.update(len(batch.rows))
@@ -163,7 +166,7 @@ class Collector:
         self._into: StoreWriter | None = None
         self._values: list[Float[np.ndarray, "batch units"]] = []
         self._samples: list[pd.DataFrame] = []
-        self._totals = np.zeros(len(self.units))
+        self._totals = np.zeros(self.units.n_coordinates)
         self._n_tokens = 0
 
     def add(
@@ -192,14 +195,17 @@ class Collector:
         else:
             mask = torch.as_tensor(attention_mask).bool().cpu()
         frame = self._sample_frame(samples, len(mask))
-        for name, width in zip(self.names_filter, self.units.widths, strict=True):
-            activation = _cached(cache, name)
-            if activation.shape[-1] != width:
+        for name, width, span in zip(
+            self.names_filter, self.units.widths, self.units.spans, strict=True
+        ):
+            activation = flat(_cached(cache, name), width * span)
+            if activation.shape[2:] != (width * span,):
                 raise ModulesError(
-                    f"The cache's {name!r} should hold {width} units; it has shape "
-                    f"{tuple(activation.shape)}. Add caches of the Collector's own model only."
+                    f"The cache's {name!r} should hold {width * span} values a token; it has shape "
+                    f"{tuple(activation.shape)}. Keep the batch axis (remove_batch_dim=False), and "
+                    "add caches of the Collector's own model only."
                 )
-            _reduce_into(reduced, name, mask, activation)
+            _reduce_into(reduced, name, span, mask, activation)
         self._append(reduced, mask, frame)
 
     def matrix(self) -> ActivationMatrix:
@@ -257,7 +263,7 @@ class Collector:
 
 def _cached(
     cache: Mapping[str, torch.Tensor] | Any, name: str
-) -> Float[torch.Tensor, "batch pos width"]:
+) -> Float[torch.Tensor, "batch pos *shape"]:
     """A cache's activation, by the name that was asked for (a bridge's cache has aliases too)."""
     try:
         activation = cache[name]
@@ -266,36 +272,36 @@ def _cached(
             f"The cache should hold {name!r} and does not. Pass "
             "names_filter=collector.names_filter to run_with_cache."
         ) from error
-    if activation.ndim != 3:
-        raise ModulesError(
-            f"The cache's {name!r} should have shape batch x pos x units; it has "
-            f"{tuple(activation.shape)}. Keep the batch axis (remove_batch_dim=False)."
-        )
     return activation
 
 
 _AllReduced = dict[str, "_Reduced"]
-_Reduced = tuple[Float[np.ndarray, "batch width"], Float[np.ndarray, " width"]]
+_Reduced = tuple[Float[np.ndarray, "_batch _width"], Float[np.ndarray, " _coordinates"]]
 """A hook point's mean |activation| per sample, and its signed sum over all tokens."""
 
 
-def _activations(model: HookedModel, batch: Batch, hook_names: Sequence[str]) -> _AllReduced:
+def _activations(model: HookedModel, batch: Batch, units: Units) -> _AllReduced:
     """Each sample's mean |activation|, from a run that ends at the last hook point."""
     reduced: _AllReduced = {}
-    readers = {name: partial(_reduce_into, reduced, name, batch.mask) for name in hook_names}
+    readers = {
+        name: partial(_reduce_into, reduced, name, span, batch.mask)
+        for name, span in zip(units.hook_names, units.spans, strict=True)
+    }
     run_hooks_only(model, batch.tokens, batch.mask, readers)
     return reduced
 
 
-def _attributions(model: HookedModel, batch: Batch, hook_names: Sequence[str]) -> _AllReduced:
+def _attributions(model: HookedModel, batch: Batch, units: Units) -> _AllReduced:
     """Each sample's mean |activation x gradient of its summed loss|."""
     reduced: _AllReduced = {}
-    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, hook_names)
-    for name in hook_names:
-        _reduce_into(reduced, name, batch.mask, activations[name])
+    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
+    for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
+        _reduce_into(reduced, name, span, batch.mask, activations[name])
         totals = reduced[name][1]
-        products = activations[name].float() * gradients[name].float()
-        _reduce_into(reduced, name, batch.mask, products)
+        products = flat(activations[name].float() * gradients[name].float(), width * span)
+        # A unit's coordinates are silenced together: their products add up before the magnitude.
+        products = products.unflatten(-1, (width, span)).sum(-1)
+        _reduce_into(reduced, name, 1, batch.mask, products)
         reduced[name] = (reduced[name][0], totals)  # mean ablation's values stay activations
     return reduced
 
@@ -303,8 +309,9 @@ def _attributions(model: HookedModel, batch: Batch, hook_names: Sequence[str]) -
 def _reduce_into(
     reduced: _AllReduced,
     name: str,
+    span: int,
     mask: Bool[torch.Tensor, "_batch _pos"],
-    activation: Float[torch.Tensor, "batch pos width"],
+    activation: Float[torch.Tensor, "batch pos *shape"],
 ) -> None:
     """Reduce one hook point's activation over each sample's own tokens, in float32."""
     if activation.shape[:2] != mask.shape:
@@ -319,10 +326,11 @@ def _reduce_into(
             "empty. Drop that sample."
         )
     weights = mask.to(activation.device, torch.float32)
-    activation = activation.detach().float()
+    activation = activation.detach().flatten(2).float()
     # Padding may hold NaN in some models: multiplying by 0 would keep it.
     activation = activation.masked_fill(~mask.to(activation.device)[..., None], 0)
-    sums = einsum(weights, activation.abs(), "batch pos, batch pos width -> batch width")
+    sizes = activation.abs() if span == 1 else activation.unflatten(-1, (-1, span)).norm(dim=-1)
+    sums = einsum(weights, sizes, "batch pos, batch pos width -> batch width")
     means = sums / weights.sum(1, keepdim=True)
     totals = activation.sum((0, 1))
     reduced[name] = (means.cpu().numpy(), totals.cpu().numpy())

@@ -36,8 +36,9 @@ class ActivationMatrix:
     samples: pd.DataFrame
     """What the rows are: ``prompt``, ``n_tokens`` and whatever else was given."""
 
-    unit_means: Float[np.ndarray, " _units"] | None = None
-    """Each unit's mean activation (signed) over all tokens collected: mean ablation's values."""
+    unit_means: Float[np.ndarray, " _coordinates"] | None = None
+    """Each coordinate's mean (signed) over all tokens collected: mean ablation's values. Most units
+    have one coordinate, attention heads several."""
 
     model_name: str = "unknown"
     """The model they come from."""
@@ -64,10 +65,10 @@ class ActivationMatrix:
             raise ModulesError(
                 f"A matrix should hold at least one sample and one unit; got {self.values.shape}."
             )
-        if self.unit_means is not None and self.unit_means.shape != (len(self.units),):
+        n_means = self.units.n_coordinates
+        if self.unit_means is not None and self.unit_means.shape != (n_means,):
             raise ModulesError(
-                f"unit_means should have {len(self.units)} entries; it has shape "
-                f"{self.unit_means.shape}."
+                f"unit_means should have {n_means} entries; it has shape {self.unit_means.shape}."
             )
         check_choice("weight", self.weight, WEIGHTS)
         check_finite(self.values, self.units)

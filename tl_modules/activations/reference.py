@@ -10,7 +10,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.model import HookedModel, run_hooks_only
+from tl_modules.model import HookedModel, flat, run_hooks_only
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.units import Units, site_units
 
@@ -22,14 +22,14 @@ class Reference:
     units: Units
     """All units of the site."""
 
-    unit_means: Float[np.ndarray, " units"]
-    """Each unit's mean activation (signed) over all tokens: for ``"mean"``."""
+    unit_means: Float[np.ndarray, " coordinates"]
+    """Each coordinate's mean (signed) over all tokens, for ``"mean"``; most units have one."""
 
-    position_means: Float[np.ndarray, "pos units"]
+    position_means: Float[np.ndarray, "pos coordinates"]
     """The same over the tokens at each position: for ``"position_mean"``."""
 
-    tokens: Float[np.ndarray, "tokens units"]
-    """All units' activations at some random tokens: for ``"resample"``."""
+    tokens: Float[np.ndarray, "tokens coordinates"]
+    """All coordinates' activations at some random tokens: for ``"resample"``."""
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -93,6 +93,7 @@ class _Sums:
         self, units: Units, lengths: np.ndarray, n_tokens: int, n_positions: int, seed: int
     ) -> None:
         self.units = units
+        coordinates = units.coordinates()
         n_positions = min(n_positions, int(lengths.max()))
         n_all = int(lengths.sum())
         drawn = np.random.default_rng(seed).permutation(n_all)[:n_tokens]
@@ -100,12 +101,12 @@ class _Sums:
         self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         self._place = np.full(n_all, -1)
         self._place[drawn] = np.arange(len(drawn))
-        self._tokens = np.zeros((len(drawn), len(units)), dtype=np.float32)
-        self._totals = np.zeros(len(units))
-        self._by_position = np.zeros((n_positions, len(units)))
+        self._tokens = np.zeros((len(drawn), len(coordinates)), dtype=np.float32)
+        self._totals = np.zeros(len(coordinates))
+        self._by_position = np.zeros((n_positions, len(coordinates)))
         self._n_at = (lengths[:, None] > np.arange(n_positions)).sum(axis=0)
         self._n_all = n_all
-        stops = np.cumsum((0, *units.widths))
+        stops = np.cumsum((0, *coordinates.widths))
         self._columns = {
             name: slice(start, stop)
             for name, start, stop in zip(units.hook_names, stops[:-1], stops[1:], strict=True)
@@ -116,7 +117,8 @@ class _Sums:
         columns = self._columns[name]
 
         def read(activation: torch.Tensor) -> None:
-            values = activation.detach().float().cpu()
+            width = int(columns.stop - columns.start)
+            values = flat(activation.detach(), width).float().cpu()
             values = torch.where(batch.mask[..., None], values, 0.0)
             bad = ~values.isfinite().all(2).all(1)
             if bad.any():

@@ -315,8 +315,8 @@ class StoreWriter:
         self._units = units
         self._half = _half.FORMATS[dtype]
         self._model_name = model_name
-        self.unit_means: Float[np.ndarray, " _units"] | None = None
-        """Each unit's mean (signed) activation, for mean ablation; kept by ``close``."""
+        self.unit_means: Float[np.ndarray, " _coordinates"] | None = None
+        """Each coordinate's mean (signed), for mean ablation; kept by ``close``."""
         self._state = "open"
         self._buffer = np.empty((samples_per_chunk, len(units)), dtype=np.uint16)
         self._n_buffered = 0
@@ -383,10 +383,10 @@ class StoreWriter:
         unit_means = self.unit_means
         if not self._samples:
             raise ModulesError("A store should hold at least one sample; none was added.")
-        if unit_means is not None and unit_means.shape != (len(self._units),):
+        n_means = self._units.n_coordinates
+        if unit_means is not None and unit_means.shape != (n_means,):
             raise ModulesError(
-                f"unit_means should have {len(self._units)} entries; it has shape "
-                f"{unit_means.shape}."
+                f"unit_means should have {n_means} entries; it has shape {unit_means.shape}."
             )
         if self._n_buffered:
             self._flush()

@@ -50,7 +50,7 @@ class Attribution:
 
         Both are the same estimate, so they compare if the metric was the same: here its mean over
         the prompts, there TransformerLens' ``metric_fn`` of a single prompt, without padding, of
-        which it knows nothing. A module's units are parts of the layers' ``mlp_out``: rows overlap.
+        which it knows nothing. Rows overlap: neurons are parts of the layers' ``mlp_out``.
 
         Args:
             nodes: What TransformerLens 4's ``attribution_patch`` returned at node granularity.
@@ -166,8 +166,8 @@ def attribute_modules(
     for name in units.hook_names:
         change = (clean[name] - corrupted[name]).float() * gradients[name].float()
         kept = real.bool().to(change.device)[..., None]
-        pieces.append(torch.where(kept, change, 0.0).sum((0, 1)))
-    scores = torch.cat(pieces).cpu().double().numpy()
+        pieces.append(torch.where(kept, change.flatten(2), 0.0).sum((0, 1)))
+    scores = units.every().summed(torch.cat(pieces).cpu().double().numpy())
     table = pd.DataFrame(
         {
             "module": [module.label for module in chosen],

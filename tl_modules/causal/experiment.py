@@ -141,7 +141,9 @@ def _values(
     if controls == "magnitude":
         for source in (means, module.means):
             found = getattr(source, "unit_center", None)
-            if found is not None and getattr(source, "weight", None) == "activation":
+            if source is None or found is None or not source.units.same_hooks(module.units):
+                continue
+            if getattr(source, "weight", None) == "activation":
                 return np.asarray(found, dtype=np.float64)
         raise ModulesError(
             "controls='magnitude' needs the units' mean |activation|, which these modules do not "
@@ -150,6 +152,11 @@ def _values(
         )
     if means is None:
         raise ModulesError("controls='attribution' needs means to ablate to. Pass reference=...")
+    if not means.units.same_hooks(module.units):
+        raise ModulesError(
+            "controls='attribution' needs a reference of the modules' own units; its site or model "
+            "is another. Collect it with the same units=..."
+        )
     estimates, names = ablation_attribution(
         model, frame, means, batch_size=batch_size, max_tokens=max_tokens, progress=False
     )

@@ -151,6 +151,10 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     check_seed(seed)
     for module in chosen:
         module.units.check_model(model)
+        if not module.n_units:
+            raise ModulesError(
+                f"Every module should have units; module {module.label} has none. Leave it out."
+            )
     check_pairs(clean_tokens, corrupted_tokens)
     clean, corrupted = (
         Rows(model, tokens, attention_mask, batch_size)
@@ -215,10 +219,11 @@ class _Pair:
         """
         self._clean, self._corrupted, self._mask = clean, corrupted, attention_mask
         units = modules[0].units
-        members = np.zeros((sum(units.widths), len(modules)), dtype=np.float32)
+        widths = units.coordinates().widths
+        members = np.zeros((sum(widths), len(modules)), dtype=np.float32)
         for at, module in enumerate(modules):
-            members[module.units.flat(), at] = 1
-        parts = np.split(members, np.cumsum(units.widths)[:-1])
+            members[module.units.coordinates().flat(), at] = 1
+        parts = np.split(members, np.cumsum(widths)[:-1])
         self._members = {
             name: torch.from_numpy(part).to(clean[name].device)
             for name, part in zip(units.hook_names, parts, strict=True)
@@ -262,8 +267,8 @@ class _Pair:
         )
 
     def _real(self, change: torch.Tensor) -> torch.Tensor:
-        """A change in float32, 0 at padding."""
-        change = change.float()
+        """A change in float32, ``[batch, pos, coordinates]``, 0 at padding."""
+        change = change.flatten(2).float()
         if self._mask is None:
             return change
         return change.masked_fill(~self._mask.bool().to(change.device)[..., None], 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -135,11 +136,12 @@ def get_act_patch_module_by_layer(
         ModulesError: As ``get_act_patch_module`` raises.
     """
     chosen = as_list(modules)
-    layers = chosen[0].units.layers
+    of_hook = np.asarray(chosen[0].units.layers)
+    layers = sorted(set(of_hook.tolist()))
     cells = []
     for module in chosen:
-        for at, layer in enumerate(layers):
-            units = module.units.select(module.units.hook == at)
+        for layer in layers:
+            units = module.units.select(of_hook[module.units.hook] == layer)
             cells.append(({"module": module.label, "layer": layer}, units, None))
     sweep, rest = _sweep(model, corrupted_tokens, clean_cache, patching_metric, options)
     return sweep.result(cells, (len(chosen), len(layers)), return_index_df, **rest)

@@ -15,7 +15,7 @@ from tl_modules.errors import check_at_least
 from tl_modules.gradients import loss_gradients
 from tl_modules.hooks import unit_hooks
 from tl_modules.losses import n_predicted
-from tl_modules.model import HookedModel
+from tl_modules.model import HookedModel, flat
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.tokens import Batch, categories_of, prompt_frame
 from tl_modules.units import Units
@@ -144,17 +144,19 @@ def ablation_attribution(
 
 
 def _batch_estimates(
-    model: HookedModel, batch: Batch, units: Units, means: Float[np.ndarray, " units"]
+    model: HookedModel, batch: Batch, units: Units, means: Float[np.ndarray, " coordinates"]
 ) -> Float[np.ndarray, "batch units"]:
     """The estimates of each prompt: rows of a batch do not touch each other."""
     activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
     pieces, start = [], 0
-    for name, width in zip(units.hook_names, units.widths, strict=True):
+    for name, width in zip(units.hook_names, units.coordinates().widths, strict=True):
         to = torch.from_numpy(means[start : start + width]).to(gradients[name])
-        change = (to - activations[name]).float() * gradients[name].float()
+        change = (to - flat(activations[name], width)).float()
+        change = change * flat(gradients[name], width).float()
         # Padding may hold NaN in some models.
         change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
         pieces.append(change.float().sum(1).cpu().numpy())
         start += width
     # The gradients are of the summed loss.
-    return np.concatenate(pieces, axis=1) / n_predicted(batch.mask).numpy()[:, None]
+    estimates = units.summed(np.concatenate(pieces, axis=1))
+    return estimates / n_predicted(batch.mask).numpy()[:, None]

@@ -12,6 +12,7 @@ from tl_modules.commands.options import add_common, add_prompts, check_file, rea
 from tl_modules.data.models import load_model
 from tl_modules.errors import check_at_least, check_choice
 from tl_modules.files import write_bytes
+from tl_modules.units import SITES
 
 
 def add_parser(commands: Any) -> None:
@@ -23,6 +24,9 @@ def add_parser(commands: Any) -> None:
         "prompt to one safetensors file, which 'discover' and 'evaluate' read.",
     )
     parser.add_argument("--out", type=Path, required=True, help="file to write, acts.safetensors")
+    parser.add_argument(
+        "--units", default="mlp", help=f"the site: {', '.join(SITES)}, or several joined by + (mlp)"
+    )
     parser.add_argument(
         "--weight",
         default="activation",
@@ -38,7 +42,9 @@ def run(args: argparse.Namespace) -> None:
     """Collect and write."""
     check_file(args.out)
     check_choice("weight", args.weight, WEIGHTS)
-    acts = prompts_to_matrix(args, read_prompts(args.prompts), args.weight)
+    for site in args.units.split("+"):
+        check_choice("units", site, tuple(SITES))
+    acts = prompts_to_matrix(args, read_prompts(args.prompts), args.units, args.weight)
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
     write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))
@@ -46,7 +52,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def prompts_to_matrix(
-    args: argparse.Namespace, prompts: pd.DataFrame, weight: str = "activation"
+    args: argparse.Namespace,
+    prompts: pd.DataFrame,
+    units: str = "mlp",
+    weight: str = "activation",
 ) -> ActivationMatrix:
     """The activations that the options ask for; everything is checked before the model loads."""
     # The loss needs a token to predict.
@@ -57,6 +66,7 @@ def prompts_to_matrix(
     acts = collect(
         model,
         prompts,
+        units=units,
         batch_size=args.batch_size,
         max_tokens=args.max_tokens,
         weight=weight,

@@ -83,12 +83,14 @@ def _row(module: Module, effects: pd.DataFrame) -> dict[str, Any]:
 
 def _histogram(module: Module, width: float = 360.0, height: float = 60.0) -> list[_Bar]:
     """Bars over the layers; full height is the module's largest layer."""
-    counts = module.units.counts()
+    of_hook = np.asarray(module.units.layers)
+    layers = np.unique(of_hook)
+    counts = np.bincount(np.searchsorted(layers, of_hook[module.units.hook]), minlength=len(layers))
     step = width / len(counts)
     tallest = max(int(counts.max()), 1)
     return [
         _Bar(layer, step * position, height * float(count) / tallest, int(count))
         for position, (layer, count) in enumerate(
-            zip(module.units.layers, np.asarray(counts), strict=True)
+            zip(layers.tolist(), counts.tolist(), strict=True)
         )
     ]
