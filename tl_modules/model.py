@@ -92,6 +92,23 @@ def flat(activation: torch.Tensor, width: int) -> torch.Tensor:
     return activation
 
 
+def checked_flat(activation: torch.Tensor, width: int, name: str) -> torch.Tensor:
+    """The same of a whole batch's activation.
+
+    Raises:
+        ModulesError: If it is not ``[batch, pos, width]``.
+    """
+    values = flat(activation, width)
+    if values.ndim != 3 or values.shape[-1] != width:
+        raise ModulesError(
+            f"The activation at {name!r} should have a batch and a position axis and {width} "
+            f"values a token, as the model's cfg says; it has shape {tuple(activation.shape)}. Add "
+            "caches of the Collector's own model, with their batch axis (remove_batch_dim=False); "
+            "where a model's layers are wider or narrower than its cfg says, choose another site."
+        )
+    return values
+
+
 def forward(
     model: HookedModel,
     tokens: Int[torch.Tensor, "batch pos"],

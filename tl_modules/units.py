@@ -30,6 +30,9 @@ class Site:
     span: tuple[str, ...] = ()
     """Fields whose product says how many coordinates of the activation make one unit; 1 without."""
 
+    apart_from: str | None = None
+    """The name of a hook point that must be another than this site's, with ``{layer}`` in it."""
+
     def units(self, model: HookedModel) -> "Units":
         """All units of a model at this site, layer by layer.
 
@@ -52,12 +55,37 @@ class Site:
             prod(int(getattr(model.cfg, name)) for name in fields)
             for fields in (self.width, self.span)
         )
+        self._check_apart(model, names)
         layers = tuple(range(n_layers))
         return Units.whole(names, layers, (width,) * n_layers, (span,) * n_layers, self.name)
 
+    def _check_apart(self, model: HookedModel, names: tuple[str, ...]) -> None:
+        """Refuse layers where TransformerLens gives another hook point this site's name."""
+        if self.apart_from is None:
+            return
+        others = [self.apart_from.format(layer=layer) for layer in range(len(names))]
+        same = [
+            name
+            for name, other in zip(names, others, strict=True)
+            if model.hook_dict[name] is model.hook_dict.get(other)
+        ]
+        if same:
+            raise ModulesError(
+                f"The site {self.name!r} needs each layer's own hook point for its neurons; in "
+                f"{len(same)} of {len(names)} layers of {model_name(model)!r} {same[0]!r} is "
+                f"{self.apart_from!r} under another name, as where the layer is a mixture of "
+                "experts, whose neurons TransformerLens does not expose. Use 'attn_heads', "
+                "'attn_z' or 'resid'."
+            )
+
 
 _SITES = (
-    Site("mlp", "blocks.{layer}.mlp.hook_post", ("d_mlp",)),
+    Site(
+        "mlp",
+        "blocks.{layer}.mlp.hook_post",
+        ("d_mlp",),
+        apart_from="blocks.{layer}.mlp.hook_out",
+    ),
     Site("attn_heads", "blocks.{layer}.attn.hook_z", ("n_heads",), ("d_head",)),
     Site("attn_z", "blocks.{layer}.attn.hook_z", ("n_heads", "d_head")),
     Site("resid", "blocks.{layer}.hook_resid_post", ("d_model",)),

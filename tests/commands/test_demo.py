@@ -12,7 +12,7 @@ from tl_modules.commands import demo
 @pytest.fixture
 def small_demo(model, prompts, monkeypatch):
     """The demo on the tiny model and its prompts."""
-    monkeypatch.setattr(demo, "load_demo_model", lambda: model)
+    monkeypatch.setattr(demo, "load_model", lambda name: model)
     monkeypatch.setattr(demo, "load_prompts", lambda: prompts)
     monkeypatch.setattr(demo, "HELD_OUT", 2)
 

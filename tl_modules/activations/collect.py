@@ -17,7 +17,7 @@ from tl_modules.activations.matrix import WEIGHTS, ActivationMatrix, check_finit
 from tl_modules.activations.store import ActivationStore, StoreWriter
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.gradients import loss_gradients
-from tl_modules.model import HookedModel, flat, model_name, run_hooks_only
+from tl_modules.model import HookedModel, checked_flat, flat, model_name, run_hooks_only
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.units import Units, site_units
 
@@ -198,14 +198,7 @@ class Collector:
         for name, width, span in zip(
             self.names_filter, self.units.widths, self.units.spans, strict=True
         ):
-            activation = flat(_cached(cache, name), width * span)
-            if activation.shape[2:] != (width * span,):
-                raise ModulesError(
-                    f"The cache's {name!r} should hold {width * span} values a token; it has shape "
-                    f"{tuple(activation.shape)}. Keep the batch axis (remove_batch_dim=False), and "
-                    "add caches of the Collector's own model only."
-                )
-            _reduce_into(reduced, name, span, mask, activation)
+            _reduce_into(reduced, name, width, span, mask, _cached(cache, name))
         self._append(reduced, mask, frame)
 
     def matrix(self) -> ActivationMatrix:
@@ -284,8 +277,8 @@ def _activations(model: HookedModel, batch: Batch, units: Units) -> _AllReduced:
     """Each sample's mean |activation|, from a run that ends at the last hook point."""
     reduced: _AllReduced = {}
     readers = {
-        name: partial(_reduce_into, reduced, name, span, batch.mask)
-        for name, span in zip(units.hook_names, units.spans, strict=True)
+        name: partial(_reduce_into, reduced, name, width, span, batch.mask)
+        for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True)
     }
     run_hooks_only(model, batch.tokens, batch.mask, readers)
     return reduced
@@ -296,12 +289,12 @@ def _attributions(model: HookedModel, batch: Batch, units: Units) -> _AllReduced
     reduced: _AllReduced = {}
     activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
     for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
-        _reduce_into(reduced, name, span, batch.mask, activations[name])
+        _reduce_into(reduced, name, width, span, batch.mask, activations[name])
         totals = reduced[name][1]
         products = flat(activations[name].float() * gradients[name].float(), width * span)
         # A unit's coordinates are silenced together: their products add up before the magnitude.
         products = products.unflatten(-1, (width, span)).sum(-1)
-        _reduce_into(reduced, name, 1, batch.mask, products)
+        _reduce_into(reduced, name, width, 1, batch.mask, products)
         reduced[name] = (reduced[name][0], totals)  # mean ablation's values stay activations
     return reduced
 
@@ -309,6 +302,7 @@ def _attributions(model: HookedModel, batch: Batch, units: Units) -> _AllReduced
 def _reduce_into(
     reduced: _AllReduced,
     name: str,
+    width: int,
     span: int,
     mask: Bool[torch.Tensor, "_batch _pos"],
     activation: Float[torch.Tensor, "batch pos *shape"],
@@ -326,7 +320,7 @@ def _reduce_into(
             "empty. Drop that sample."
         )
     weights = mask.to(activation.device, torch.float32)
-    activation = activation.detach().flatten(2).float()
+    activation = checked_flat(activation.detach(), width * span, name).float()
     # Padding may hold NaN in some models: multiplying by 0 would keep it.
     activation = activation.masked_fill(~mask.to(activation.device)[..., None], 0)
     sizes = activation.abs() if span == 1 else activation.unflatten(-1, (-1, span)).norm(dim=-1)

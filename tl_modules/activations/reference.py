@@ -10,7 +10,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.model import HookedModel, flat, run_hooks_only
+from tl_modules.model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.units import Units, site_units
 
@@ -118,7 +118,7 @@ class _Sums:
 
         def read(activation: torch.Tensor) -> None:
             width = int(columns.stop - columns.start)
-            values = flat(activation.detach(), width).float().cpu()
+            values = checked_flat(activation.detach(), width, name).float().cpu()
             values = torch.where(batch.mask[..., None], values, 0.0)
             bad = ~values.isfinite().all(2).all(1)
             if bad.any():

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +12,9 @@ import pandas as pd
 
 from tl_modules.activations.collect import collect
 from tl_modules.causal.effects import module_effects
-from tl_modules.commands.options import add_common, make_folder
+from tl_modules.commands.options import add_common, add_model, make_folder
 from tl_modules.data.corpora import load_prompts
-from tl_modules.data.demo_model import load_demo_model
+from tl_modules.data.models import load_model
 from tl_modules.discovery.discover import discover
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.files import write_bytes
@@ -30,13 +29,14 @@ def add_parser(commands: Any) -> None:
     """Describe the command."""
     demo = commands.add_parser(
         "demo",
-        help="collect, discover and ablate on SmolLM2-135M-Instruct",
-        description="Collect SmolLM2-135M-Instruct's activations over the project's prompts, "
+        help="collect, discover and ablate on a small real model",
+        description="Collect a model's activations over the project's prompts, "
         "discover modules, ablate each beside its controls on prompts that discovery did not "
         "see, print the module x category table, and write modules.safetensors, effects.csv, "
         "summary.json and report.html.",
     )
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write to")
+    add_model(demo)
     demo.add_argument("-k", "--n-modules", type=int, default=7, help="how many modules (7)")
     demo.add_argument(
         "--n-controls", type=int, default=19, help="random controls for each module (19)"
@@ -48,7 +48,6 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect, discover, ablate, write."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is on disk
     started = time.perf_counter()
     progress = not args.no_progress
     # Refused here rather than after half a minute of work.
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
         )
     make_folder(args.out)
     print("[1/4] Loading the model")
-    model = load_demo_model()
+    model = load_model(args.model)
     print(f"[2/4] Collecting activations over {len(seen)} prompts")
     acts = collect(model, seen, progress=progress)
     print(f"[3/4] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")

