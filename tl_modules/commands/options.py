@@ -1,11 +1,11 @@
 """Options and checks that several commands share."""
 
 import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
 
+from tl_modules.data import prompt_files
 from tl_modules.data.corpora import CORPORA, load_prompts
 from tl_modules.data.models import DEMO
 from tl_modules.data.wheel_models import WHEEL_MODELS
@@ -34,8 +34,8 @@ def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
     parser.add_argument(
         "--prompts",
         default="abilities",
-        help="a JSON Lines file with 'prompt' and, where wanted, 'category'; or one of the "
-        f"project's own: {', '.join(CORPORA)} (abilities)",
+        help="a JSON Lines, CSV or Parquet file with 'prompt' and, where wanted, 'category'; or "
+        f"one of the project's own: {', '.join(CORPORA)} (abilities)",
     )
     parser.add_argument(
         "--max-tokens", type=int, default=max_tokens, help=f"cut prompts there ({max_tokens})"
@@ -47,40 +47,22 @@ def read_prompts(name: str) -> pd.DataFrame:
     """A prompt file, or one of the project's own corpora.
 
     Args:
-        name: A corpus, or the path of a JSON Lines file.
+        name: A corpus, or the path of a file that ``tl_modules.data.read_prompts`` reads.
 
     Returns:
         One row a prompt.
 
     Raises:
-        ModulesError: If there is no such file, or a line is no JSON object with a ``prompt``.
+        ModulesError: If there is neither, or ``tl_modules.data.read_prompts`` refuses the file.
     """
     if name in CORPORA:
         return load_prompts(name)
-    try:
-        lines = Path(name).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    if not Path(name).suffix:
         raise ModulesError(
-            f"Cannot read the prompts {name!r}: {error}. Name a JSON Lines file in UTF-8, or "
-            f"one of {', '.join(CORPORA)}."
-        ) from error
-    rows = [_row(name, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise ModulesError(f"{name!r} should hold at least one prompt; it is empty.")
-    return pd.DataFrame(rows)
-
-
-def _row(name: str, number: int, line: str) -> dict[str, object]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ModulesError(f"Line {number} of {name!r} is no JSON: {error}.") from error
-    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
-        raise ModulesError(
-            f"Line {number} of {name!r} should be an object with a text 'prompt'; got "
-            f"{line[:80]!r}."
+            "--prompts should name a file (.jsonl, .csv, .parquet) or one of "
+            f"{', '.join(CORPORA)}; got {name!r}."
         )
-    return row
+    return prompt_files.read_prompts(name)
 
 
 def check_file(path: Path) -> None:

@@ -1,0 +1,236 @@
+"""A user's own prompts, from a file, a pandas frame or a Hugging Face dataset."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+
+Row = tuple[str, Any]
+"""What a row is called in messages ("Line 3"), and what it holds."""
+
+
+def read_prompts(
+    source: Any, *, prompt: str = "prompt", category: str = "category"
+) -> pd.DataFrame:
+    """Prompts from wherever they are kept.
+
+    Args:
+        source: The path of a JSON Lines (``.jsonl``, ``.ndjson``), JSON (``.json``, a list of
+            objects), CSV (``.csv``), TSV (``.tsv``) or Parquet (``.parquet``) file, the text ones
+            in UTF-8 and, with ``.gz`` at the end, gzipped; or a pandas frame, or one split of a
+            Hugging Face ``datasets`` object.
+        prompt: The column that holds the prompts.
+        category: The column that holds their categories; unless it is named here, there need be
+            none.
+
+    Returns:
+        A new frame, one row a prompt: ``prompt``, ``category`` where there is one, and every other
+        column as it was. A CSV or TSV file has no types, so all its columns are texts ("007"
+        stays "007", "NA" stays "NA") and an empty cell is a missing value.
+
+    Raises:
+        ModulesError: If the source cannot be read, holds nothing, lacks a column, or a prompt is
+            no text or empty; the message names its line (from 1) or row (from 0).
+
+    >>> read_prompts(pd.DataFrame({"text": ["Name a prime."]}), prompt="text")
+              prompt
+    0  Name a prime.
+    """
+    if prompt == category:
+        raise ModulesError(
+            f"prompt and category should name different columns; both are {prompt!r}."
+        )
+    if isinstance(source, str | Path):
+        name, frame = repr(str(source)), _read_file(Path(source), prompt)
+    else:
+        name, frame = "source", _table("source", source, prompt)
+    if not len(frame):
+        raise ModulesError(f"{name} should hold at least one prompt; it is empty.")
+    return _rename(name, frame, {prompt: "prompt", category: "category"})
+
+
+def _rename(name: str, frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
+    """The columns under the names that the package knows them by."""
+    for given, wanted in columns.items():
+        if given == wanted:
+            continue
+        _check_column(name, list(frame.columns), given)
+        if wanted in frame.columns:
+            raise ModulesError(
+                f"{name} should have one column for the {wanted}; it has {given!r}, which you "
+                f"named, and {wanted!r}. Drop or rename one."
+            )
+    return frame.rename(columns=columns)
+
+
+def _check_column(name: str, found: list[Any], column: str) -> None:
+    if column not in found:
+        raise ModulesError(
+            f"{name} should have a column {column!r}; got {found}. Pass the names of yours as "
+            "prompt=... and category=...."
+        )
+    if len(set(found)) < len(found):
+        raise ModulesError(
+            f"{name} should have columns of different names; got {found}. Rename one."
+        )
+
+
+def _check_texts(name: str, rows: Iterator[Row] | list[Row], prompt: str, rule: str) -> None:
+    for place, row in rows:
+        text = row.get(prompt) if isinstance(row, dict) else None
+        if not isinstance(text, str) or not text:
+            raise ModulesError(
+                f"{place} of {name} should {rule} a text {prompt!r}; got {repr(row)[:80]}. "
+                "Correct or drop it."
+            )
+
+
+def _table(name: str, source: Any, prompt: str) -> pd.DataFrame:
+    """A frame, or what turns into one, with its prompts checked."""
+    if isinstance(source, Mapping):
+        raise ModulesError(
+            f"source should be one split of a dataset; got a mapping of {list(source)}. Pass one "
+            "of them, such as dataset['train']."
+        )
+    if isinstance(source, pd.DataFrame):
+        frame = source.reset_index(drop=True)
+    elif hasattr(source, "to_pandas") and hasattr(source, "column_names"):
+        frame = source.to_pandas()
+    else:
+        raise ModulesError(
+            "source should be a path, a pandas frame or a Hugging Face dataset; got a "
+            f"{type(source).__name__}. Put a list of texts into a frame with a column 'prompt'."
+        )
+    _check_column(name, list(frame.columns), prompt)
+    rows = ((f"Row {row}", {prompt: text}) for row, text in enumerate(frame[prompt].tolist()))
+    _check_texts(name, rows, prompt, "have")
+    return frame
+
+
+def _read_file(path: Path, prompt: str) -> pd.DataFrame:
+    name = repr(str(path))
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if path.suffix == ".parquet":
+        return _table(name, _read_parquet(path), prompt)
+    if suffix not in _TEXT_FORMATS:
+        raise ModulesError(
+            f"A file of prompts should end in {', '.join(_TEXT_FORMATS)} or .parquet; got {name}. "
+            "Convert it, or read it into a pandas frame and pass that."
+        )
+    return _TEXT_FORMATS[suffix](name, _read_text(path), prompt)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")  # Excel puts a byte order mark before its UTF-8
+    except UnicodeDecodeError as error:
+        raise ModulesError(
+            f"{str(path)!r} should be in UTF-8: {error}. Save it as UTF-8 (Excel: 'CSV UTF-8')."
+        ) from error
+    except (OSError, EOFError) as error:
+        raise ModulesError(
+            f"Cannot read the prompts {str(path)!r}: {error}. Name a file that is there."
+        ) from error
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except ImportError as error:
+        raise ModulesError("Reading Parquet needs pyarrow. Run: pip install pyarrow") from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise ModulesError(
+            f"Cannot read the prompts {str(path)!r}: {error}. Name a Parquet file."
+        ) from error
+
+
+def _json_lines(name: str, text: str, prompt: str) -> pd.DataFrame:
+    # Only at line feeds: str.splitlines would also split at U+2028, which JSON texts may hold.
+    lines = enumerate(text.split("\n"), 1)
+    rows = [
+        (f"Line {number}", _parse(f"Line {number} of {name}", line))
+        for number, line in lines
+        if line.strip()
+    ]
+    return _objects(name, rows, prompt)
+
+
+def _json_list(name: str, text: str, prompt: str) -> pd.DataFrame:
+    content = _parse(name, text)
+    if not isinstance(content, list):
+        raise ModulesError(
+            f"{name} should hold a list of objects; got {text[:80]!r}. A file with one object a "
+            "line should end in .jsonl."
+        )
+    return _objects(name, [(f"Row {row}", value) for row, value in enumerate(content)], prompt)
+
+
+def _parse(place: str, text: str) -> Any:
+    try:
+        value = json.loads(text)
+        # JSON may spell half a surrogate pair, which is no character and which pandas refuses.
+        json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except (ValueError, RecursionError) as error:
+        raise ModulesError(f"{place} is no JSON: {error}.") from error
+
+
+def _objects(name: str, rows: list[Row], prompt: str) -> pd.DataFrame:
+    _check_texts(name, rows, prompt, "be an object with")
+    return pd.DataFrame([row for _, row in rows])
+
+
+def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFrame:
+    # Not pandas' reader, which shifts columns where a row has a cell too many, and guesses types.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = next(_cells(name, reader), ("", []))[1]
+    if header:
+        _check_column(name, header, prompt)
+    rows: list[Row] = []
+    for place, cells in _cells(name, reader):
+        if len(cells) != len(header):
+            raise ModulesError(
+                f"{place} of {name} should have {len(header)} cells, as the first line has; got "
+                f"{len(cells)}. Put a text that holds the delimiter between quotes."
+            )
+        rows.append((place, dict(zip(header, (cell or None for cell in cells), strict=True))))
+    _check_texts(name, rows, prompt, "have")
+    return pd.DataFrame([row for _, row in rows])
+
+
+def _cells(name: str, reader: Any) -> Iterator[tuple[str, list[str]]]:
+    """Each record with the line that it begins on; blank lines are none."""
+    start = reader.line_num + 1
+    try:
+        for cells in reader:
+            if cells:
+                yield f"Line {start}", cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ModulesError(
+            f"The record at line {start} of {name} is no CSV: {error}. Double the quotes inside "
+            "a quoted text, or use JSON Lines."
+        ) from error
+
+
+def _tsv(name: str, text: str, prompt: str) -> pd.DataFrame:
+    return _csv(name, text, prompt, delimiter="\t")
+
+
+_TEXT_FORMATS: dict[str, Callable[[str, str, str], pd.DataFrame]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json_list,
+    ".csv": _csv,
+    ".tsv": _tsv,
+}
