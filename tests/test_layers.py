@@ -22,7 +22,7 @@ LAYERS = [
     "activations",
     "discovery",
     "evaluate",
-    "compare",
+    "compare matching",
     "causal",
     "report",
     "data",

@@ -32,6 +32,7 @@ from tl_modules.discovery.objective import objective
 from tl_modules.discovery.stability import choose_n_modules, stability
 from tl_modules.errors import ModulesError
 from tl_modules.evaluate import Probe, probe, probe_accuracy
+from tl_modules.matching import ModuleMatch, match_modules
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
 from tl_modules.report.plots import plot_n_modules
@@ -48,6 +49,7 @@ __all__ = [
     "IterDResult",
     "Module",
     "ModuleGraph",
+    "ModuleMatch",
     "ModuleSet",
     "ModulesError",
     "Objective",
@@ -72,6 +74,7 @@ __all__ = [
     "get_act_patch_module_by_pos",
     "greedy_circuit",
     "iterd",
+    "match_modules",
     "module_effects",
     "module_graph",
     "objective",
