@@ -3,10 +3,12 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from benchmarks import ablation, iterd, scale, search
+from benchmarks import ablation, iterd, readings, scale, search
+from tests.conftest import tiny_model
 from tl_modules.discovery import _kernel
 
 
@@ -41,6 +43,25 @@ def test_scale(saved, monkeypatch, capsys):
     out = run(scale, ["--smaller", "40", "--modules", "8", "--acts", saved], monkeypatch, capsys)
     assert "peak resident anonymous memory" in out
     assert "samples x 2" in out
+
+
+@pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }} how"])
+def test_readings(template, prompts, monkeypatch, capsys, tmp_path):
+    model = tiny_model()
+    model.tokenizer.chat_template = template
+    monkeypatch.setattr(readings, "load_model", lambda name: model)
+    monkeypatch.setattr(readings, "PUBLIC", tmp_path / "absent.jsonl")
+    monkeypatch.setattr(readings, "load_prompts", lambda: prompts)
+    words = ["--modules", "2", "--max-tokens", "12", "--out", str(tmp_path / "table.csv")]
+    out = run(readings, words, monkeypatch, capsys)
+    assert ("plain form only" in out) == (template is None)
+    table = pd.read_csv(tmp_path / "table.csv", index_col="reading")
+    assert len(table) == (8 if template is None else 11)
+    assert table.loc["all", "r_with_all"] == pytest.approx(1)
+    # The benchmark's one pass for all readings gives what collect gives for each.
+    acts = tlm.collect(model, prompts, max_tokens=12, tokens="content", aggregate="max")
+    expected = tlm.discover(acts, 2).objective.L
+    assert table.loc["content, max", "L"] == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.slow

@@ -67,8 +67,8 @@ def test_what_cannot_be_probed_is_refused(train, test):
     narrow = tlm.ActivationMatrix.from_arrays(test.values[:, :80], samples=test.samples)
     with pytest.raises(tlm.ModulesError, match="of the modules' own units"):
         tlm.probe(modules, train, narrow)
-    unfitted = replace(modules, unit_center=None)
-    with pytest.raises(tlm.ModulesError, match="hold no fitted z-score"):
+    unfitted = replace(modules, normaliser=None)
+    with pytest.raises(tlm.ModulesError, match="hold no fitted normaliser"):
         tlm.probe(unfitted, train, test)
 
 

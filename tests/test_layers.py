@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # except inside one folder.
 LAYERS = [
     "errors resources stats",
-    "files frames losses model",
+    "files frames losses model normalise reading",
     "gradients",
     "units",
     "positions",

@@ -60,8 +60,12 @@ def test_saving_and_loading_keeps_everything(modules, tmp_path):
     path = tmp_path / "modules.safetensors"
     modules.save(path)
     found = tlm.ModuleSet.load(path)
-    for name in ("unit_labels", "sample_labels", "sample_scores", "unit_means", "unit_center"):
+    for name in ("unit_labels", "sample_labels", "sample_scores", "unit_means"):
         np.testing.assert_array_equal(getattr(found, name), getattr(modules, name))
+    for name in ("mean", "std"):
+        np.testing.assert_array_equal(
+            getattr(found.normaliser, name), getattr(modules.normaliser, name)
+        )
     for name in ("n_modules", "objective", "seed", "history", "converged", "model_name"):
         assert getattr(found, name) == getattr(modules, name)
     assert found.versions["torch"] == modules.versions["torch"] != "not installed"

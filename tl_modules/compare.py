@@ -75,7 +75,9 @@ def compare_methods(
     for name, acts in (("train", train), ("test", test)):
         categories(acts, name)
         if acts.normaliser is not None:
-            raise ModulesError(f"{name} should be raw activations; these are z-scored.")
+            raise ModulesError(
+                f"{name} should be raw activations; these are {acts.normaliser.noun}."
+            )
     most = min(train.values.shape)
     for k in n_modules:
         if not 2 <= k <= most:

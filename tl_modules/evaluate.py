@@ -7,7 +7,6 @@ import pandas as pd
 from jaxtyping import Float
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import ZScore
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.modules import BACKGROUND, ModuleSet
 
@@ -34,8 +33,8 @@ def probe(
 ) -> Probe:
     """Predict held-out prompts' categories from their mean activation in each module.
 
-    A sample's features are its K mean z-scores over each module's units (held-out samples use the
-    mean and deviation fitted at discovery), standardised over the training samples
+    A sample's features are its K mean z-scores over each module's units (held-out samples are
+    normalised as fitted at discovery), standardised over the training samples
     (arXiv 2603.17823, downstream test).
 
     Args:
@@ -102,32 +101,32 @@ def module_means(
 
     Args:
         modules: The modules.
-        acts: Raw activations, or z-scored ones (then taken as they are).
+        acts: Raw activations, or normalised ones (then taken as they are).
 
     Returns:
         One row a sample, one column a module.
 
     Raises:
-        ModulesError: If the activations are of other units, or no fitted z-score is known.
+        ModulesError: If the activations are of other units, or no fitted normaliser is known.
     """
     if not acts.units.same_hooks(modules.units):
         raise ModulesError(
             "The activations should be of the modules' own units; their hook points or widths "
             "differ. Collect them from the model that the modules were discovered on."
         )
-    if acts.weight != modules.weight:
+    if acts.reading != modules.reading:
         raise ModulesError(
-            f"The activations should be collected as the modules' were, with weight="
-            f"{modules.weight!r}; theirs is {acts.weight!r}. Collect them anew."
+            f"The activations should be collected as the modules' were ({modules.reading}); they "
+            f"are {acts.reading}. Collect them anew."
         )
     values = acts.values
     if acts.normaliser is None:
-        if modules.unit_center is None or modules.unit_scale is None:
+        if modules.normaliser is None:
             raise ModulesError(
-                "These modules hold no fitted z-score: they were discovered on a matrix that had "
-                "been z-scored elsewhere. Pass z-scored activations, acts.zscore(like=...)."
+                "These modules hold no fitted normaliser: they were made by hand. Pass normalised "
+                "activations, acts.zscore(like=...)."
             )
-        values = ZScore(modules.unit_center, modules.unit_scale).apply(values)
+        values = modules.normaliser.apply(values)
     members = np.zeros((len(modules.units), modules.n_modules), dtype=values.dtype)
     inside = np.flatnonzero(modules.unit_labels != BACKGROUND)
     members[inside, modules.unit_labels[inside]] = 1

@@ -17,7 +17,14 @@ from tl_modules.errors import ModulesError
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
 from tl_modules.hooks import Attached, unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.normalise import (
+    Normaliser,
+    check_normaliser,
+    normaliser_arrays,
+    read_normaliser,
+)
 from tl_modules.positions import Positions
+from tl_modules.reading import Reading
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.units import Units
 
@@ -258,8 +265,8 @@ class ModuleSet:
     model_name: str = "unknown"
     """The model that the activations come from."""
 
-    weight: str = "activation"
-    """What the activations' values were; see ``ActivationMatrix``."""
+    reading: Reading = field(default_factory=Reading)
+    """How the activations' values came about; see ``ActivationMatrix``."""
 
     unit_scores: Float[np.ndarray, " _units"] | None = None
     """How well each unit fits its module: its mean z on its own topic minus its best other."""
@@ -268,11 +275,8 @@ class ModuleSet:
     """Each coordinate's mean (signed) over the tokens collected: mean ablation's values. Most units
     have one coordinate, attention heads several."""
 
-    unit_center: Float[np.ndarray, " _units"] | None = None
-    """Each unit's mean value over the samples: the z-score's centre, for held-out prompts."""
-
-    unit_scale: Float[np.ndarray, " _units"] | None = None
-    """The z-score's scale."""
+    normaliser: Normaliser | None = None
+    """What normalised the activations, for held-out prompts; it knows each unit's mean value."""
 
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
     """Versions of the packages that made it."""
@@ -286,8 +290,6 @@ class ModuleSet:
             ("unit_labels", n_units),
             ("unit_means", self.units.n_coordinates),
             ("unit_scores", n_units),
-            ("unit_center", n_units),
-            ("unit_scale", n_units),
             ("sample_labels", n_samples),
             ("sample_scores", n_samples),
         ):
@@ -302,6 +304,8 @@ class ModuleSet:
             if name.endswith("labels"):
                 self._check_labels(name, array)
             object.__setattr__(self, name, _read_only(array))
+
+        check_normaliser(self.normaliser, n_units)
 
     def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
         """Refuse labels that are no module's; only units may be set aside."""
@@ -392,10 +396,12 @@ class ModuleSet:
             "converged": self.converged,
             "starts": None if self.starts is None else frame_to_json(self.starts),
             "model_name": self.model_name,
-            "weight": self.weight,
+            "reading": self.reading.to_dict(),
+            "normalisation": None if self.normaliser is None else self.normaliser.name,
             "versions": self.versions,
         }
         arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
+        arrays |= normaliser_arrays(self.normaliser)
         files.write(path, _FILE_KIND, header, arrays)
 
     @classmethod
@@ -419,7 +425,8 @@ class ModuleSet:
                 converged=header["converged"],
                 starts=None if starts is None else frame_from_json(starts),
                 model_name=header["model_name"],
-                weight=str(header.get("weight", "activation")),
+                reading=Reading.from_dict(header["reading"]),
+                normaliser=read_normaliser(header["normalisation"], arrays),
                 versions=header["versions"],
                 **{name: arrays[name] for name in _ARRAYS if name in arrays},
             )
@@ -445,8 +452,6 @@ _ARRAYS = (
     "sample_scores",
     "unit_scores",
     "unit_means",
-    "unit_center",
-    "unit_scale",
 )
 
 

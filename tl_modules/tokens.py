@@ -25,6 +25,9 @@ class Batch:
     mask: Bool[torch.Tensor, "batch pos"]
     """True where a token is real."""
 
+    counted: Bool[torch.Tensor, "batch pos"]
+    """True where a token counts: all real ones, or some of them."""
+
 
 def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
     """The prompts as a frame with a column ``prompt``, numbered from 0.
@@ -135,7 +138,76 @@ def tokenise(
     return found
 
 
-def batches(token_lists: Sequence[Int[torch.Tensor, " _pos"]], batch_size: int) -> Iterator[Batch]:
+def answers_of(frame: pd.DataFrame) -> list[str]:
+    """Each prompt's answer, without space around it.
+
+    Args:
+        frame: What ``prompt_frame`` returned.
+
+    Returns:
+        Texts, one a prompt.
+
+    Raises:
+        ModulesError: If there is no column ``answer``, or a prompt has none.
+    """
+    if "answer" not in frame.columns:
+        raise ModulesError(
+            "Answers need a column 'answer' beside 'prompt'. Add it, or use metric='loss' "
+            "(module_effects) or tokens='all' (collect)."
+        )
+    answers = frame["answer"].tolist()
+    for row, answer in enumerate(answers):
+        if not isinstance(answer, str) or not answer.strip():
+            raise ModulesError(
+                f"Every prompt should have an answer; prompt {row} has {answer!r}. Fill it in, or "
+                "drop the prompt."
+            )
+    return [answer.strip() for answer in answers]
+
+
+def tokenise_with_answers(
+    model: HookedModel, frame: pd.DataFrame
+) -> tuple[list[torch.Tensor], Int[np.ndarray, " prompts"]]:
+    """Each prompt's tokens with its answer's, and the position where the answer begins.
+
+    Args:
+        model: The model.
+        frame: What ``prompt_frame`` returned, with ``answer``.
+
+    Returns:
+        One tensor a prompt, of the prompt, a space and the answer; and where the answers begin.
+
+    Raises:
+        ModulesError: If an answer is missing, changes how its prompt is tokenised, or does not fit
+            the model's context.
+    """
+    prompts = [prompt.rstrip() for prompt in frame["prompt"]]
+    whole = [
+        f"{prompt} {answer}" for prompt, answer in zip(prompts, answers_of(frame), strict=True)
+    ]
+    token_lists = tokenise(model, whole)
+    longest = getattr(model.cfg, "n_ctx", None) or np.inf
+    starts = []
+    for row, (alone, both) in enumerate(zip(tokenise(model, prompts), token_lists, strict=True)):
+        if len(both) >= longest:
+            raise ModulesError(
+                f"A prompt and its answer should fit the model's context of {longest} tokens; "
+                f"prompt {row} may not. Shorten it."
+            )
+        if len(both) <= len(alone) or not torch.equal(both[: len(alone)], alone):
+            raise ModulesError(
+                f"The answer should follow its prompt as tokens of its own; with prompt {row} "
+                f"({whole[row]!r}) it changes the prompt's tokens or is cut off. Reword it."
+            )
+        starts.append(len(alone))
+    return token_lists, np.array(starts)
+
+
+def batches(
+    token_lists: Sequence[Int[torch.Tensor, " _pos"]],
+    batch_size: int,
+    counted: Sequence[Bool[torch.Tensor, " _pos"]] | None = None,
+) -> Iterator[Batch]:
     """Batches of prompts of similar length, longest first.
 
     Padding goes on the right, where causal attention keeps it from reaching any real token; the
@@ -144,6 +216,7 @@ def batches(token_lists: Sequence[Int[torch.Tensor, " _pos"]], batch_size: int) 
     Args:
         token_lists: Each prompt's tokens.
         batch_size: How many prompts at a time.
+        counted: Which tokens of each prompt count; all by default.
 
     Raises:
         ModulesError: If ``batch_size`` is below 1.
@@ -156,4 +229,10 @@ def batches(token_lists: Sequence[Int[torch.Tensor, " _pos"]], batch_size: int) 
         chosen = [token_lists[row] for row in rows]
         tokens = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
         positions = torch.arange(tokens.shape[1])
-        yield Batch(rows, tokens, positions[None, :] < torch.from_numpy(lengths[rows])[:, None])
+        mask = positions[None, :] < torch.from_numpy(lengths[rows])[:, None]
+        count = mask
+        if counted is not None:
+            count = torch.nn.utils.rnn.pad_sequence(
+                [counted[row] for row in rows], batch_first=True
+            )
+        yield Batch(rows, tokens, mask, count)

@@ -9,6 +9,7 @@ import torch
 import tl_modules as tlm
 from tests.conftest import tiny_model
 from tl_modules.losses import next_token_losses
+from tl_modules.reading import Reading
 
 HOOK = "blocks.{}.mlp.hook_post"
 
@@ -63,18 +64,18 @@ def test_the_model_needs_no_gradients_and_keeps_none(prompts, attributed):
 def test_files_and_modules_remember_what_the_values_were(attributed, acts, tmp_path):
     attributed.save(tmp_path / "acts.safetensors")
     loaded = tlm.ActivationMatrix.load(tmp_path / "acts.safetensors")
-    assert loaded.weight == "attribution"
+    assert loaded.reading.weight == "attribution"
     assert "mean |attribution|" in repr(loaded)
     modules = tlm.discover(loaded, 3)
     modules.save(tmp_path / "modules.safetensors")
-    assert tlm.ModuleSet.load(tmp_path / "modules.safetensors").weight == "attribution"
-    assert tlm.discover(acts, 3).weight == acts.weight == "activation"
+    assert tlm.ModuleSet.load(tmp_path / "modules.safetensors").reading == attributed.reading
+    assert tlm.discover(acts, 3).reading == acts.reading == Reading()
 
 
 def test_profiles_of_the_other_kind_are_refused(attributed, acts):
     modules = tlm.discover(attributed, 3)
     assert 0 <= tlm.probe_accuracy(modules, attributed, attributed) <= 1
-    with pytest.raises(tlm.ModulesError, match="with weight='attribution'; theirs is 'activation'"):
+    with pytest.raises(tlm.ModulesError, match=r"\(mean \|attribution\|\); they are mean \|act"):
         tlm.probe_accuracy(modules, acts, acts)
 
 
@@ -97,4 +98,4 @@ def test_what_cannot_be_attributed_is_refused(model, acts, tmp_path):
     with torch.inference_mode(), pytest.raises(tlm.ModulesError, match="inference_mode"):
         collected(model, ["the cat"])
     with pytest.raises(tlm.ModulesError, match="weight should be one of"):
-        replace(acts, weight="loss")
+        replace(acts, reading=Reading(weight="loss"))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tl_modules as tlm
-from tl_modules.activations.normalise import ZScore
+from tl_modules.normalise import ZScore
 
 
 @given(
@@ -88,7 +88,7 @@ def test_a_prompt_holding_markup_stays_text_in_the_notebook():
 def test_activations_are_never_zscored_twice(acts):
     scored = acts.zscore()
     for like in (None, scored.normaliser):
-        with pytest.raises(tlm.ModulesError, match="z-scored already"):
+        with pytest.raises(tlm.ModulesError, match="z-scores already"):
             scored.zscore(like=like)
 
 
@@ -115,5 +115,5 @@ def test_values_that_are_no_table_of_numbers_are_refused(values):
 
 def test_a_normaliser_of_other_units_is_refused(acts):
     like = ZScore(np.zeros(3), np.ones(3))
-    with pytest.raises(tlm.ModulesError, match="like should be fitted on 36 units; it has 3"):
+    with pytest.raises(tlm.ModulesError, match="fitted on 36 units; its normaliser_mean has shape"):
         acts.zscore(like=like)

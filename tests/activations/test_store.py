@@ -8,7 +8,7 @@ import torch
 
 import tl_modules as tlm
 from tl_modules.activations import _half
-from tl_modules.activations.normalise import ZScore
+from tl_modules.normalise import ZScore
 
 
 def decoded(halves, name):
@@ -177,7 +177,9 @@ def test_a_chunk_of_pickled_objects_is_refused(values, tmp_path):
 def test_it_shows_itself_in_a_notebook(values, tmp_path):
     frame = pd.DataFrame({"prompt": ["<script>"] * 23})
     store = write(tmp_path / "acts", values, samples=frame)
-    assert repr(store).startswith("ActivationStore(23 samples x 9 units of unknown, float16, 1 ch")
+    assert repr(store).startswith(
+        "ActivationStore(mean |activation|: 23 samples x 9 units of unknown, fl"
+    )
     assert "<script>" not in store._repr_html_()
 
 

@@ -226,7 +226,7 @@ def test_test_compares_sets_and_controls_on_unseen_prompts(
     effects = pd.read_csv(out / "effects.csv", keep_default_na=False, na_values=[""])
     table = pd.read_csv(out / "summary.csv", keep_default_na=False, na_values=[""])
     assert len(table) == 2 * 2 * 2
-    assert table["weight"].tolist() == ["activation"] * 4 + ["attribution"] * 4
+    assert table["reading"].tolist() == ["mean |activation|"] * 4 + ["mean |attribution|"] * 4
     assert table["excluded"].tolist() == ["none", "none", "4 shared", "4 shared"] * 2
     assert len(effects) == 8 * 3 * 2
     assert len(pd.read_csv(out / "shared.csv")) == 4

@@ -84,7 +84,7 @@ def test_planted_modules_are_found_in_a_store(dtype, tmp_path):
     assert pytest.approx(exact.objective.L, rel=1e-3) == found.objective.L
     scores = [modules.unit_scores for modules in (found, exact)]
     assert np.corrcoef(*scores)[0, 1] > 0.999
-    np.testing.assert_allclose(found.unit_center, exact.unit_center, rtol=2e-3)
+    np.testing.assert_allclose(found.normaliser.mean, exact.normaliser.mean, rtol=2e-3)
 
 
 def test_16_bits_change_a_partitions_l_by_less_than_a_thousandth(acts, tmp_path):

@@ -1,24 +1,24 @@
 """Collecting an activation matrix: from prompts, or from caches the user makes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pandas as pd
 import torch
-from einops import einsum
 from jaxtyping import Bool, Float, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.activations.matrix import WEIGHTS, ActivationMatrix, check_finite
+from tl_modules.activations.matrix import ActivationMatrix, check_finite
+from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.store import ActivationStore, StoreWriter
-from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.gradients import loss_gradients
-from tl_modules.model import HookedModel, checked_flat, flat, model_name, run_hooks_only
-from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
+from tl_modules.model import HookedModel, checked_flat, model_name, run_hooks_only
+from tl_modules.reading import Reading
+from tl_modules.tokens import Batch, batches, prompt_frame
 from tl_modules.units import Units, site_units
 
 
@@ -31,6 +31,9 @@ def collect(
     batch_size: int = ...,
     max_tokens: int | None = ...,
     weight: str = ...,
+    aggregate: str = ...,
+    tokens: str = ...,
+    chat: bool = ...,
     store: None = None,
     dtype: str = ...,
     progress: bool = ...,
@@ -46,6 +49,9 @@ def collect(
     batch_size: int = ...,
     max_tokens: int | None = ...,
     weight: str = ...,
+    aggregate: str = ...,
+    tokens: str = ...,
+    chat: bool = ...,
     store: str | Path,
     dtype: str = ...,
     progress: bool = ...,
@@ -60,6 +66,9 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     batch_size: int = 16,
     max_tokens: int | None = None,
     weight: str = "activation",
+    aggregate: str = "mean",
+    tokens: str = "all",
+    chat: bool = False,
     store: str | Path | None = None,
     dtype: str = "float16",
     progress: bool = True,
@@ -85,6 +94,14 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             prompt's tokens of |activation x gradient of the prompt's summed next-token loss by
             it|, in nats: about what setting the unit to 0 at one token does to the loss. It takes
             a backward pass, and memory for all layers' activations.
+        aggregate: What becomes of a prompt's tokens: ``"mean"`` of |a|, ``"rms"``, ``"max"``, or
+            ``"fraction_active"``, the share of tokens where the unit is above 0 (not for heads,
+            whose lengths always are).
+        tokens: Which tokens count: ``"all"``; ``"content"``, the prompt's own text without BOS and
+            template; ``"last"``; ``"answer"``, those of the column ``answer``, which then follows
+            the prompt. Means for ablation are over the same tokens.
+        chat: Put each prompt into the tokenizer's chat template as the user's turn, up to where
+            the reply begins. ``max_tokens`` then cuts the prompt's own text.
         store: A new folder: write an ``ActivationStore`` there as the prompts run, instead of a
             matrix in memory. Its samples are in the order they ran, longest first; their column
             ``row`` is their place among the prompts.
@@ -97,31 +114,30 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
 
     Raises:
         ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units,
-            or an activation is NaN or infinite.
+            an option cannot be, or an activation is NaN or infinite.
     """
-    check_choice("weight", weight, WEIGHTS)
+    reading = Reading(weight, aggregate, tokens, chat)
     frame = prompt_frame(prompts)
-    collector = Collector(model, units)
+    collector = Collector(model, units, aggregate=aggregate)
     writer = None
     if store is not None:
-        if weight != "activation":
+        if weight == "attribution":
             raise ModulesError(
                 "A store's 16 bits are too coarse for attributions, many of which are below 1e-7. "
                 "Leave store out."
             )
         check_at_least("batch_size", batch_size, 1)
         writer = collector._into = ActivationStore.create(
-            store, collector.units, dtype=dtype, model_name=model_name(model)
+            store, collector.units, dtype=dtype, model_name=model_name(model), reading=reading
         )
         frame = frame.assign(row=np.arange(len(frame)))
-    least = 1 if weight == "activation" else 2
-    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least)
+    token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
     reduce = _activations if weight == "activation" else _attributions
     order = []
     with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
-        for batch in batches(token_lists, batch_size):
-            reduced = reduce(model, batch, collector.units)
-            collector._append(reduced, batch.mask, frame.iloc[batch.rows])
+        for batch in batches(token_lists, batch_size, counted):
+            reduced = reduce(model, batch, collector.units, aggregate)
+            collector._append(reduced, batch.counted, frame.iloc[batch.rows])
             order.append(batch.rows)
             bar.update(len(batch.rows))
     if writer is not None:
@@ -131,7 +147,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     position = np.argsort(np.concatenate(order))
     return replace(
         acts,
-        weight=weight,
+        reading=reading,
         values=acts.values[position],
         samples=acts.samples.iloc[position].reset_index(drop=True),
     )
@@ -150,17 +166,24 @@ class Collector:
         acts = collector.matrix()
     """
 
-    def __init__(self, model: HookedModel, units: str = "mlp") -> None:
+    def __init__(self, model: HookedModel, units: str = "mlp", *, aggregate: str = "mean") -> None:
         """Prepare for a model.
 
         Args:
             model: The model whose caches will be added.
             units: The site; see ``collect``.
+            aggregate: What becomes of a sample's tokens; see ``collect``.
 
         Raises:
-            ModulesError: If the model has no such units.
+            ModulesError: If the model has no such units, or the aggregate cannot be.
         """
         self.units = site_units(model, units)
+        self._reading = Reading(aggregate=aggregate)
+        if aggregate == "fraction_active" and max(self.units.spans) > 1:
+            raise ModulesError(
+                "aggregate='fraction_active' needs units that can be inactive; the length of a "
+                "head's output is always above 0. Use another aggregate, or units='attn_z'."
+            )
         self.names_filter = list(self.units.hook_names)
         self._model_name = model_name(model)
         self._into: StoreWriter | None = None
@@ -180,8 +203,8 @@ class Collector:
         Args:
             cache: What ``run_with_cache`` returned, with its batch axis; it needs the hook points
                 in ``names_filter``.
-            attention_mask: 1 or True where a token is real, padding on either side; without it
-                every position counts.
+            attention_mask: 1 or True where a token counts: the real ones, padding on either side,
+                or some of them. Without it every position counts.
             samples: One row (or prompt) a sample of the batch.
 
         Raises:
@@ -198,7 +221,8 @@ class Collector:
         for name, width, span in zip(
             self.names_filter, self.units.widths, self.units.spans, strict=True
         ):
-            _reduce_into(reduced, name, width, span, mask, _cached(cache, name))
+            activation = checked_flat(_cached(cache, name).detach(), width * span, name)
+            reduced[name] = _reduced(activation, span, mask, self._reading.aggregate)
         self._append(reduced, mask, frame)
 
     def matrix(self) -> ActivationMatrix:
@@ -215,6 +239,7 @@ class Collector:
             pd.concat(self._samples, ignore_index=True),
             self._unit_means(),
             self._model_name,
+            reading=self._reading,
         )
 
     def _append(self, reduced: "_AllReduced", mask: torch.Tensor, samples: pd.DataFrame) -> None:
@@ -268,63 +293,82 @@ def _cached(
     return activation
 
 
+_Activation = Float[torch.Tensor, "batch pos coordinates"]
+_Counted = Bool[torch.Tensor, "_batch _pos"]
 _AllReduced = dict[str, "_Reduced"]
 _Reduced = tuple[Float[np.ndarray, "_batch _width"], Float[np.ndarray, " _coordinates"]]
-"""A hook point's mean |activation| per sample, and its signed sum over all tokens."""
+"""A hook point's value per sample, and its signed sum over all tokens that count."""
 
 
-def _activations(model: HookedModel, batch: Batch, units: Units) -> _AllReduced:
-    """Each sample's mean |activation|, from a run that ends at the last hook point."""
+def _activations(model: HookedModel, batch: Batch, units: Units, aggregate: str) -> _AllReduced:
+    """Each sample's aggregated |activation|, from a run that ends at the last hook point."""
     reduced: _AllReduced = {}
-    readers = {
-        name: partial(_reduce_into, reduced, name, width, span, batch.mask)
-        for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True)
-    }
+
+    def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
+        def read(activation: torch.Tensor) -> None:
+            activation = checked_flat(activation.detach(), width * span, name)
+            reduced[name] = _reduced(activation, span, batch.counted, aggregate)
+
+        return read
+
+    hooks = zip(units.hook_names, units.widths, units.spans, strict=True)
+    readers = {name: reader(name, width, span) for name, width, span in hooks}
     run_hooks_only(model, batch.tokens, batch.mask, readers)
     return reduced
 
 
-def _attributions(model: HookedModel, batch: Batch, units: Units) -> _AllReduced:
-    """Each sample's mean |activation x gradient of its summed loss|."""
+def _attributions(model: HookedModel, batch: Batch, units: Units, aggregate: str) -> _AllReduced:
+    """Each sample's aggregated |activation x gradient of its summed loss|."""
     reduced: _AllReduced = {}
     activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
     for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
-        _reduce_into(reduced, name, width, span, batch.mask, activations[name])
-        totals = reduced[name][1]
-        products = flat(activations[name].float() * gradients[name].float(), width * span)
+        activation, gradient = (
+            checked_flat(of[name], width * span, name).float() for of in (activations, gradients)
+        )
         # A unit's coordinates are silenced together: their products add up before the magnitude.
-        products = products.unflatten(-1, (width, span)).sum(-1)
-        _reduce_into(reduced, name, width, 1, batch.mask, products)
-        reduced[name] = (reduced[name][0], totals)  # mean ablation's values stay activations
+        products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
+        values, _ = _reduced(products, 1, batch.counted, aggregate)
+        totals = _masked(activation, batch.counted).sum((0, 1))  # for mean ablation
+        reduced[name] = (values, totals.cpu().numpy())
     return reduced
 
 
-def _reduce_into(
-    reduced: _AllReduced,
-    name: str,
-    width: int,
-    span: int,
-    mask: Bool[torch.Tensor, "_batch _pos"],
-    activation: Float[torch.Tensor, "batch pos *shape"],
-) -> None:
-    """Reduce one hook point's activation over each sample's own tokens, in float32."""
-    if activation.shape[:2] != mask.shape:
+def _reduced(activation: _Activation, span: int, counted: _Counted, aggregate: str) -> _Reduced:
+    """One hook point's activation, reduced over the tokens of each sample that count."""
+    if activation.shape[:2] != counted.shape:
         raise ModulesError(
             f"attention_mask should have the shape of the tokens, {tuple(activation.shape[:2])}; "
-            f"it has {tuple(mask.shape)}."
+            f"it has {tuple(counted.shape)}."
         )
-    if not bool(mask.any(1).all()):
-        row = int((~mask.any(1)).nonzero()[0, 0])
+    if not bool(counted.any(1).all()):
+        row = int((~counted.any(1)).nonzero()[0, 0])
         raise ModulesError(
             f"Every sample should have at least one token; row {row} of the attention mask is "
             "empty. Drop that sample."
         )
-    weights = mask.to(activation.device, torch.float32)
-    activation = checked_flat(activation.detach(), width * span, name).float()
-    # Padding may hold NaN in some models: multiplying by 0 would keep it.
-    activation = activation.masked_fill(~mask.to(activation.device)[..., None], 0)
-    sizes = activation.abs() if span == 1 else activation.unflatten(-1, (-1, span)).norm(dim=-1)
-    sums = einsum(weights, sizes, "batch pos, batch pos width -> batch width")
-    means = sums / weights.sum(1, keepdim=True)
-    totals = activation.sum((0, 1))
-    reduced[name] = (means.cpu().numpy(), totals.cpu().numpy())
+    activation = _masked(activation, counted)
+    values = _aggregated(activation, span, counted, aggregate)
+    return values.cpu().numpy(), activation.sum((0, 1)).cpu().numpy()
+
+
+def _masked(activation: _Activation, counted: _Counted) -> _Activation:
+    """In float32, and 0 at tokens that do not count: multiplying by 0 would keep padding's NaN."""
+    return activation.float().masked_fill(~counted.to(activation.device)[..., None], 0)
+
+
+def _aggregated(
+    activation: _Activation, span: int, counted: _Counted, aggregate: str
+) -> Float[torch.Tensor, "batch units"]:
+    """Each sample's value of each unit, from activations that are 0 at tokens that do not count."""
+    if aggregate == "fraction_active":
+        sizes = (activation > 0).float()
+    elif span == 1:
+        sizes = activation.abs()
+    else:
+        sizes = activation.unflatten(-1, (-1, span)).norm(dim=-1)
+    if aggregate == "max":
+        return sizes.amax(1)
+    if aggregate == "rms":
+        sizes = sizes.square()
+    means = sizes.sum(1) / counted.sum(1, keepdim=True).to(sizes.device)
+    return means.sqrt() if aggregate == "rms" else means

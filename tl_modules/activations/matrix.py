@@ -1,7 +1,7 @@
 """The activation matrix: what discovery works on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,20 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from tl_modules import files
-from tl_modules.activations.normalise import ZScore
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.normalise import (
+    Normaliser,
+    ZScore,
+    check_normaliser,
+    fit_normaliser,
+    normaliser_arrays,
+    read_normaliser,
+)
+from tl_modules.reading import Reading
 from tl_modules.units import Units
 
 _FILE_KIND = "ActivationMatrix"
-
-WEIGHTS = ("activation", "attribution")
-"""``activation``: mean |activation| over the sample's tokens. ``attribution``: mean |activation x
-gradient of the sample's summed next-token loss by it|, in nats."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +32,7 @@ class ActivationMatrix:
     """How strongly each sample drives each unit."""
 
     values: Float[np.ndarray, "_samples _units"]
-    """What ``weight`` says of each unit on each sample, or its z-score after ``zscore()``."""
+    """What ``reading`` says of each unit on each sample, or that normalised."""
 
     units: Units
     """What the columns are."""
@@ -37,17 +41,17 @@ class ActivationMatrix:
     """What the rows are: ``prompt``, ``n_tokens`` and whatever else was given."""
 
     unit_means: Float[np.ndarray, " _coordinates"] | None = None
-    """Each coordinate's mean (signed) over all tokens collected: mean ablation's values. Most units
-    have one coordinate, attention heads several."""
+    """Each coordinate's mean (signed) over all tokens that counted: mean ablation's values. Most
+    units have one coordinate, attention heads several."""
 
     model_name: str = "unknown"
     """The model they come from."""
 
-    normaliser: ZScore | None = None
-    """What ``zscore()`` fitted; None in a raw matrix."""
+    normaliser: Normaliser | None = None
+    """What ``normalise()`` fitted; None in a raw matrix."""
 
-    weight: str = "activation"
-    """One of ``WEIGHTS``: what the raw values are."""
+    reading: Reading = field(default_factory=Reading)
+    """How the raw values came about."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, and values that are not finite."""
@@ -70,7 +74,7 @@ class ActivationMatrix:
             raise ModulesError(
                 f"unit_means should have {n_means} entries; it has shape {self.unit_means.shape}."
             )
-        check_choice("weight", self.weight, WEIGHTS)
+        check_normaliser(self.normaliser, len(self.units))
         check_finite(self.values, self.units)
 
     @classmethod
@@ -120,28 +124,42 @@ class ActivationMatrix:
         )
 
     def zscore(self, like: ZScore | None = None) -> "ActivationMatrix":
-        """Each unit z-scored over the samples.
+        """Each unit z-scored over the samples: ``normalise("zscore")``.
 
         Args:
             like: A fitted ``ZScore`` to use instead, for held-out samples.
 
         Returns:
-            A new matrix; its ``normaliser`` holds the means and standard deviations used.
+            As ``normalise``.
 
         Raises:
-            ModulesError: If there are fewer than two samples to fit on, the matrix is z-scored
-                already, or ``like`` was fitted on other units.
+            ModulesError: As ``normalise`` raises.
+        """
+        return self.normalise("zscore", like)
+
+    def normalise(self, name: str, like: Normaliser | None = None) -> "ActivationMatrix":
+        """Each unit normalised over the samples. ``discover`` takes such a matrix as it is.
+
+        Args:
+            name: ``"zscore"`` (arXiv 2603.17823; what ``discover`` does to a raw matrix);
+                ``"rank"``, each unit's place among its own values on the samples, scaled to mean 0
+                and variance 1; or ``"none"``, the values as they are.
+            like: A fitted normaliser to use instead, for held-out samples.
+
+        Returns:
+            A new matrix; its ``normaliser`` holds what was fitted.
+
+        Raises:
+            ModulesError: If there is no such normalisation, there are fewer than two samples to fit
+                on, the matrix is normalised already, or ``like`` was fitted on other units.
         """
         if self.normaliser is not None:
             raise ModulesError(
-                "These activations are z-scored already. Call zscore() on the matrix as collected."
+                f"These activations are {self.normaliser.noun} already. Normalise the matrix as "
+                "collected."
             )
-        fitted = ZScore.fit(self.values) if like is None else like
-        if fitted.mean.shape != (len(self.units),):
-            raise ModulesError(
-                f"like should be fitted on {len(self.units)} units; it has {len(fitted.mean)}. Use "
-                "the normaliser of a matrix of the same model and site."
-            )
+        fitted = fit_normaliser(name, self.values) if like is None else like
+        check_normaliser(fitted, len(self.units))
         return replace(self, values=fitted.apply(self.values), normaliser=fitted)
 
     def select(self, rows: Int[np.ndarray, " _rows"] | Sequence[int]) -> "ActivationMatrix":
@@ -171,13 +189,12 @@ class ActivationMatrix:
             "units": self.units.to_dict(),
             "samples": frame_to_json(self.samples),
             "model_name": self.model_name,
-            "weight": self.weight,
+            "reading": self.reading.to_dict(),
+            "normalisation": None if self.normaliser is None else self.normaliser.name,
         }
-        arrays = {"values": self.values}
+        arrays = {"values": self.values, **normaliser_arrays(self.normaliser)}
         if self.unit_means is not None:
             arrays["unit_means"] = self.unit_means
-        if self.normaliser is not None:
-            arrays |= {"zscore_mean": self.normaliser.mean, "zscore_std": self.normaliser.std}
         files.write(path, _FILE_KIND, header, arrays)
 
     @classmethod
@@ -189,17 +206,14 @@ class ActivationMatrix:
         """
 
         def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ActivationMatrix":
-            fitted = None
-            if "zscore_mean" in arrays:
-                fitted = ZScore(arrays["zscore_mean"], arrays["zscore_std"])
             return cls(
                 arrays["values"],
                 Units.from_dict(header["units"]),
                 frame_from_json(header["samples"]),
                 arrays.get("unit_means"),
                 header["model_name"],
-                fitted,
-                header.get("weight", "activation"),
+                read_normaliser(header["normalisation"], arrays),
+                Reading.from_dict(header["reading"]),
             )
 
         return files.read(path, _FILE_KIND, build)
@@ -207,7 +221,9 @@ class ActivationMatrix:
     def __repr__(self) -> str:
         """One line, not its arrays."""
         n_samples, n_units = self.values.shape
-        kind = f"mean |{self.weight}|" if self.normaliser is None else f"z-scores of {self.weight}"
+        kind = str(self.reading)
+        if self.normaliser is not None:
+            kind = f"{self.normaliser.noun} of {kind}"
         return (
             f"ActivationMatrix({kind}: {n_samples:,} samples x {n_units:,} units of "
             f"{self.model_name})"

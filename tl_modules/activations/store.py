@@ -14,9 +14,10 @@ from jaxtyping import Float, Int, UInt16
 from tl_modules import files
 from tl_modules.activations import _half
 from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
-from tl_modules.activations.normalise import MIN_STD, ZScore
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.normalise import MIN_STD, ZScore
+from tl_modules.reading import Reading
 from tl_modules.units import Units
 
 DTYPES = tuple(_half.FORMATS)
@@ -52,6 +53,7 @@ class _Described:
     dtype: str
     chunks: tuple[Chunk, ...]
     unit_means: np.ndarray | None
+    reading: Reading
 
     @staticmethod
     def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "_Described":
@@ -63,6 +65,7 @@ class _Described:
             header["dtype"],
             tuple(Chunk(**chunk) for chunk in header["chunks"]),
             arrays.get("unit_means"),
+            Reading.from_dict(header["reading"]),
         )
 
 
@@ -107,8 +110,8 @@ class ActivationStore:
         self.dtype = described.dtype
         self.unit_means = described.unit_means
         self.chunks = described.chunks
-        self.weight = "activation"
-        """What the values are; see ``ActivationMatrix``."""
+        self.reading = described.reading
+        """How the values came about."""
         self.bytes_read = 0
         """Bytes of values that passes over the store have read so far."""
         if sum(chunk.n_rows for chunk in self.chunks) != len(self.samples):
@@ -125,6 +128,7 @@ class ActivationStore:
         dtype: str = "float16",
         samples_per_chunk: int | None = None,
         model_name: str = "unknown",
+        reading: Reading | None = None,
     ) -> "StoreWriter":
         """Begin a new store.
 
@@ -134,6 +138,7 @@ class ActivationStore:
             dtype: ``"float16"`` or ``"bfloat16"``.
             samples_per_chunk: By default as many as make 128 MB.
             model_name: The model that the activations come from.
+            reading: How they come about; by default mean |activation| over all tokens.
 
         Returns:
             A writer; the store exists once the writer is closed.
@@ -143,7 +148,12 @@ class ActivationStore:
                 cannot be.
         """
         return StoreWriter(
-            path, units, dtype=dtype, samples_per_chunk=samples_per_chunk, model_name=model_name
+            path,
+            units,
+            dtype=dtype,
+            samples_per_chunk=samples_per_chunk,
+            model_name=model_name,
+            reading=reading,
         )
 
     @property
@@ -242,6 +252,7 @@ class ActivationStore:
             self.samples.iloc[chosen].reset_index(drop=True),
             self.unit_means,
             self.model_name,
+            reading=self.reading,
         )
 
     def verify(self) -> None:
@@ -270,8 +281,8 @@ class ActivationStore:
         """One line."""
         n_samples, n_units = self.shape
         return (
-            f"ActivationStore({n_samples:,} samples x {n_units:,} units of {self.model_name}, "
-            f"{self.dtype}, {len(self.chunks)} chunks in {str(self.path)!r})"
+            f"ActivationStore({self.reading}: {n_samples:,} samples x {n_units:,} units of "
+            f"{self.model_name}, {self.dtype}, {len(self.chunks)} chunks in {str(self.path)!r})"
         )
 
     def _repr_html_(self) -> str:
@@ -290,6 +301,7 @@ class StoreWriter:
         dtype: str = "float16",
         samples_per_chunk: int | None = None,
         model_name: str = "unknown",
+        reading: Reading | None = None,
     ) -> None:
         """Make the folder; see ``ActivationStore.create``."""
         check_choice("dtype", dtype, DTYPES)
@@ -315,6 +327,7 @@ class StoreWriter:
         self._units = units
         self._half = _half.FORMATS[dtype]
         self._model_name = model_name
+        self._reading = Reading() if reading is None else reading
         self.unit_means: Float[np.ndarray, " _coordinates"] | None = None
         """Each coordinate's mean (signed), for mean ablation; kept by ``close``."""
         self._state = "open"
@@ -395,6 +408,7 @@ class StoreWriter:
             "samples": frame_to_json(pd.concat(self._samples, ignore_index=True)),
             "model_name": self._model_name,
             "dtype": self._half.name,
+            "reading": self._reading.to_dict(),
             "chunks": [vars(chunk) for chunk in self._chunks],
         }
         arrays = {} if unit_means is None else {"unit_means": unit_means}

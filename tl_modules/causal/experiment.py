@@ -140,11 +140,12 @@ def _values(
         return None
     if controls == "magnitude":
         for source in (means, module.means):
-            found = getattr(source, "unit_center", None)
+            found = getattr(source, "normaliser", None)
             if source is None or found is None or not source.units.same_hooks(module.units):
                 continue
-            if getattr(source, "weight", None) == "activation":
-                return np.asarray(found, dtype=np.float64)
+            reading = getattr(source, "reading", None)
+            if reading is not None and reading.is_magnitude:
+                return np.asarray(found.mean, dtype=np.float64)
         raise ModulesError(
             "controls='magnitude' needs the units' mean |activation|, which these modules do not "
             "hold. Discover them from raw activations (or pass modules that were as reference=), "

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.losses import next_token_losses
 from tl_modules.model import HookedModel
-from tl_modules.tokens import Batch, batches, tokenise
+from tl_modules.tokens import Batch, batches, tokenise, tokenise_with_answers
 
 METRICS = ("loss", "answer_logprob", "answer_accuracy")
 """``loss``: mean next-token loss, nats per token. ``answer_logprob``: minus the log-probability of
@@ -65,7 +65,7 @@ def make_task(
             f"max_tokens goes with metric='loss'; with {metric!r} it would cut the answers off. "
             "Leave it out."
         )
-    token_lists, starts = _with_answers(model, frame)
+    token_lists, starts = tokenise_with_answers(model, frame)
     measure = _error_rate if metric == "answer_accuracy" else _answer_surprise
 
     def of_answers(
@@ -101,41 +101,3 @@ def _error_rate(
     """1 where the most likely token differs from the answer's anywhere."""
     wrong = logits[:, :-1].argmax(2) != tokens[:, 1:].to(logits.device)
     return (wrong & answers).any(1).float()
-
-
-def _with_answers(
-    model: HookedModel, frame: pd.DataFrame
-) -> tuple[list[torch.Tensor], Int[np.ndarray, " prompts"]]:
-    """Each prompt's tokens with its answer's, and the position where the answer begins."""
-    if "answer" not in frame.columns:
-        raise ModulesError(
-            "The answer metrics need a column 'answer' beside 'prompt'. Add it, or use "
-            "metric='loss'."
-        )
-    prompts = frame["prompt"].tolist()
-    whole = []
-    for row, (prompt, answer) in enumerate(zip(prompts, frame["answer"].tolist(), strict=True)):
-        if not isinstance(answer, str) or not answer.strip():
-            raise ModulesError(
-                f"Every prompt should have an answer; prompt {row} has {answer!r}. Fill it in, or "
-                "drop the prompt."
-            )
-        whole.append(f"{prompt.rstrip()} {answer.strip()}")
-    token_lists = tokenise(model, whole)
-    longest = getattr(model.cfg, "n_ctx", None) or np.inf
-    starts = []
-    for row, (alone, both) in enumerate(
-        zip(tokenise(model, [prompt.rstrip() for prompt in prompts]), token_lists, strict=True)
-    ):
-        if len(both) >= longest:
-            raise ModulesError(
-                f"A prompt and its answer should fit the model's context of {longest} tokens; "
-                f"prompt {row} may not. Shorten it."
-            )
-        if len(both) <= len(alone) or not torch.equal(both[: len(alone)], alone):
-            raise ModulesError(
-                f"The answer should follow its prompt as tokens of its own; with prompt {row} "
-                f"({whole[row]!r}) it changes the prompt's tokens or is cut off. Reword it."
-            )
-        starts.append(len(alone))
-    return token_lists, np.array(starts)

@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.collect import collect
-from tl_modules.activations.matrix import WEIGHTS, ActivationMatrix
+from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
 from tl_modules.data.models import load_model
 from tl_modules.errors import check_at_least, check_choice
 from tl_modules.files import write_bytes
+from tl_modules.reading import AGGREGATES, TOKENS, Reading
 from tl_modules.units import SITES
 
 
@@ -33,6 +34,17 @@ def add_parser(commands: Any) -> None:
         help="what a value is: 'activation' (mean |a|) or 'attribution' (mean |a x gradient of the "
         "loss|)",
     )
+    parser.add_argument(
+        "--aggregate",
+        default="mean",
+        help=f"what becomes of a prompt's tokens: {', '.join(AGGREGATES)} (mean)",
+    )
+    parser.add_argument(
+        "--tokens", default="all", help=f"which tokens count: {', '.join(TOKENS)} (all)"
+    )
+    parser.add_argument(
+        "--chat", action="store_true", help="put prompts into the tokenizer's chat template"
+    )
     add_prompts(parser, max_tokens=128)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -41,10 +53,10 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Collect and write."""
     check_file(args.out)
-    check_choice("weight", args.weight, WEIGHTS)
+    reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
     for site in args.units.split("+"):
         check_choice("units", site, tuple(SITES))
-    acts = prompts_to_matrix(args, read_prompts(args.prompts), args.units, args.weight)
+    acts = prompts_to_matrix(args, read_prompts(args.prompts), args.units, reading)
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
     write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))
@@ -55,11 +67,12 @@ def prompts_to_matrix(
     args: argparse.Namespace,
     prompts: pd.DataFrame,
     units: str = "mlp",
-    weight: str = "activation",
+    reading: Reading | None = None,
 ) -> ActivationMatrix:
     """The activations that the options ask for; everything is checked before the model loads."""
+    reading = Reading() if reading is None else reading
     # The loss needs a token to predict.
-    check_at_least("max_tokens", args.max_tokens, 1 if weight == "activation" else 2)
+    check_at_least("max_tokens", args.max_tokens, 1 if reading.weight == "activation" else 2)
     check_at_least("batch_size", args.batch_size, 1)
     model = load_model(args.model)
     print(f"Collecting activations over {len(prompts):,} prompts")
@@ -68,8 +81,8 @@ def prompts_to_matrix(
         prompts,
         units=units,
         batch_size=args.batch_size,
-        max_tokens=args.max_tokens,
-        weight=weight,
+        max_tokens=None if reading.tokens == "answer" else args.max_tokens,
+        **reading.to_dict(),
         progress=not args.no_progress,
     )
     print(acts)

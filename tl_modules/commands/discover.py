@@ -9,8 +9,9 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.commands.options import add_common, check_file
 from tl_modules.compare import split_by_category
 from tl_modules.discovery.discover import discover
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_choice
 from tl_modules.files import write_bytes
+from tl_modules.normalise import NORMALISATIONS
 
 
 def add_parser(commands: Any) -> None:
@@ -31,6 +32,11 @@ def add_parser(commands: Any) -> None:
         type=float,
         help="share of each category's samples to leave out, for 'test' to find unseen",
     )
+    parser.add_argument(
+        "--normalise",
+        default="zscore",
+        help=f"what is done to each unit first: {', '.join(NORMALISATIONS)} (zscore)",
+    )
     add_common(parser)
     parser.set_defaults(run=run)
 
@@ -38,6 +44,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Discover, print, write."""
     check_file(args.out)
+    check_choice("normalise", args.normalise, NORMALISATIONS)
     acts = ActivationStore(args.acts) if args.acts.is_dir() else ActivationMatrix.load(args.acts)
     if args.held_out is not None:
         if isinstance(acts, ActivationStore):
@@ -47,6 +54,10 @@ def run(args: argparse.Namespace) -> None:
             )
         acts, _ = split_by_category(acts, test_share=args.held_out, seed=args.seed)
     print(acts)
+    if args.normalise != "zscore":
+        if isinstance(acts, ActivationStore):
+            raise ModulesError("A store is z-scored as it is read. Leave --normalise out.")
+        acts = acts.normalise(args.normalise)
     modules = discover(
         acts,
         args.n_modules,

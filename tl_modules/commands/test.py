@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     make_folder(args.out)
     model = load_model(args.model)
     # All are ablated to the same means; controls of like magnitude need mean |activation|.
-    plain = [modules for modules in sets.values() if modules.weight == "activation"]
+    plain = [modules for modules in sets.values() if modules.reading.is_magnitude]
     reference = next(iter([*plain, *sets.values()]))
     options: dict[str, Any] = {
         "batch_size": args.batch_size,
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
             seed=args.seed,
             **options,
         )
-        what = {"modules": name, "weight": modules.weight, "excluded": left_out}
+        what = {"modules": name, "reading": str(modules.reading), "excluded": left_out}
         tables.append(effects.assign(**what))
         rows.append(what | {"controls": kind} | summary(effects))
         # After every run: what an interrupted test has found is not lost.
@@ -137,8 +137,8 @@ def _load(args: argparse.Namespace) -> dict[str, ModuleSet]:
     for name, modules in sets.items():
         if not modules.units.same_hooks(first.units):
             raise ModulesError(f"The module files should be of one model; {name!r} is another's.")
-    weights = [modules.weight for modules in sets.values()]
-    if "magnitude" in args.controls and "activation" not in weights:
+    magnitudes = any(modules.reading.is_magnitude for modules in sets.values())
+    if "magnitude" in args.controls and not magnitudes:
         raise ModulesError(
             "Controls of like magnitude need modules that were discovered on activations. Add such "
             "a file, or leave 'magnitude' out."

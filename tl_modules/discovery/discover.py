@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import ZScore
 from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.iterd import IterDResult, check_n_modules, descend
 from tl_modules.discovery.products import InMemory, Products, Streamed
@@ -18,6 +17,7 @@ from tl_modules.discovery.search import improve
 from tl_modules.discovery.start import START_KINDS, principal_components, start_labels
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.modules import ModuleSet
+from tl_modules.normalise import Normaliser
 
 
 def discover(
@@ -33,7 +33,8 @@ def discover(
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
 
-    Each unit is z-scored over the samples (unless ``acts`` is already), then IterD runs from a
+    Each unit is z-scored over the samples (unless ``acts`` is normalised already: see
+    ``ActivationMatrix.normalise``), then IterD runs from a
     balanced k-means start until nothing moves; of several starts the one with the highest L is
     kept. Every unit and every sample gets a module: at the border the label is close to a coin
     flip, and another seed gives another partition. Where the data hold fewer groups than K, a
@@ -127,8 +128,8 @@ def _from_starts(
 
 def normalised(
     acts: ActivationMatrix | ActivationStore, n_modules: int
-) -> tuple[ZScore | None, Products]:
-    """What z-scores the activations (None if they were, elsewhere), and their z-scores.
+) -> tuple[Normaliser | None, Products]:
+    """What normalises the activations, and them normalised.
 
     Raises:
         ModulesError: If K is out of range or there are fewer than two samples.
@@ -142,7 +143,7 @@ def normalised(
 
 
 def scored_matrix(acts: ActivationMatrix, n_modules: int) -> tuple[ActivationMatrix, InMemory]:
-    """The activations z-scored (as they are, if they were), and the same for IterD.
+    """The activations z-scored (as they are, if normalised already), and the same for IterD.
 
     Raises:
         ModulesError: If K is out of range or there are fewer than two samples.
@@ -154,7 +155,7 @@ def scored_matrix(acts: ActivationMatrix, n_modules: int) -> tuple[ActivationMat
 
 def as_module_set(
     acts: ActivationMatrix | ActivationStore,
-    scaler: ZScore | None,
+    normaliser: Normaliser | None,
     products: Products,
     result: IterDResult,
     n_modules: int,
@@ -162,12 +163,12 @@ def as_module_set(
     seed: int,
     method: str,
 ) -> ModuleSet:
-    """A partition of z-scored activations with all that a ``ModuleSet`` keeps.
+    """A partition of normalised activations with all that a ``ModuleSet`` keeps.
 
     Args:
         acts: The activations that were partitioned.
-        scaler: What z-scored them.
-        products: Their z-scores.
+        normaliser: What normalised them.
+        products: Them, normalised.
         result: The partition.
         n_modules: K.
         seed: What it was seeded with.
@@ -191,10 +192,9 @@ def as_module_set(
         history=result.history,
         converged=result.converged,
         model_name=acts.model_name,
-        weight=acts.weight,
+        reading=acts.reading,
         unit_means=acts.unit_means,
-        unit_center=None if scaler is None else scaler.mean,
-        unit_scale=None if scaler is None else scaler.std,
+        normaliser=normaliser,
     )
 
 

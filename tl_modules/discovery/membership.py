@@ -54,6 +54,8 @@ def set_aside_background(
             f"{len(modules.background)} units of these modules were set aside already. Pass the "
             "modules as discovered."
         )
+    if acts.normaliser is None and modules.normaliser is not None:
+        acts = acts.normalise(modules.normaliser.name, like=modules.normaliser)
     scored, products = scored_matrix(acts, modules.n_modules)
     matrix = products.matrix
     null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))

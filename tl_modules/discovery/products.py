@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.activations import _half
-from tl_modules.activations.normalise import ZScore
 from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery import _kernel, _stream
 from tl_modules.errors import ModulesError
+from tl_modules.normalise import ZScore
 
 _SampleLabels = Int[np.ndarray, " samples"]
 _UnitLabels = Int[np.ndarray, " units"]

@@ -9,12 +9,12 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import ZScore
 from tl_modules.discovery.iterd import IterDResult, iterd
 from tl_modules.discovery.objective import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.start import strongest_labels
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.normalise import fit_normaliser
 
 _Matrix = Float[np.ndarray, "samples units"]
 _MAX_ROUNDS = 100
@@ -26,6 +26,7 @@ def stability(
     *,
     n_seeds: int = 5,
     n_halves: int = 5,
+    normalise: str = "zscore",
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -37,6 +38,7 @@ def stability(
         n_seeds: Discoveries on all samples with different seeds; every pair is compared.
         n_halves: Random splits of the samples; the two halves' discoveries are compared, and so are
             those of a null: the same halves with every column permuted independently.
+        normalise: What is done to each half by itself; see ``ActivationMatrix.normalise``.
         seed: Seeds everything.
         progress: Show a progress bar.
 
@@ -49,14 +51,15 @@ def stability(
         compare ``held_out_L`` with the halves' ``L`` and with the null's.
 
     Raises:
-        ModulesError: If ``acts`` is z-scored already, or K is out of range for half of the samples.
+        ModulesError: If ``acts`` is normalised already, or K is out of range for half of the
+            samples.
     """
     check_at_least("n_seeds", n_seeds, 2)
     check_at_least("n_halves", n_halves, 1)
     if acts.normaliser is not None:
         raise ModulesError(
-            "stability() z-scores each half by itself and so needs raw activations; these are "
-            "z-scored. Pass the matrix as collected."
+            "stability() normalises each half by itself and so needs raw activations; these are "
+            f"{acts.normaliser.noun}. Pass the matrix as collected."
         )
     rows = []
     with tqdm(total=n_seeds + 4 * n_halves, desc="stability", disable=not progress) as bar:
@@ -65,20 +68,22 @@ def stability(
             bar.update()
             return iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
 
-        whole = acts.zscore().values
+        whole = acts.normalise(normalise).values
         fits = [fit(whole, seed + number) for number in range(n_seeds)]
         rows += [_agreement("seeds", one, other) for one, other in combinations(fits, 2)]
         for kind, first, second in _halves(acts.values, n_halves, seed):
-            scaler = ZScore.fit(first)
-            matrices = (scaler.apply(first), ZScore.fit(second).apply(second))
-            one, other = (fit(matrix, seed) for matrix in matrices)
-            held_out = _held_out(scaler.apply(second), one.unit_labels, n_modules)
+            fitted = [fit_normaliser(normalise, half) for half in (first, second)]
+            one, other = (
+                fit(normaliser.apply(half), seed)
+                for normaliser, half in zip(fitted, (first, second), strict=True)
+            )
+            held_out = _held_out(fitted[0].apply(second), one.unit_labels, n_modules)
             rows.append(_agreement(kind, one, other) | {"held_out_L": held_out})
     return pd.DataFrame(rows)
 
 
 def choose_n_modules(
-    acts: ActivationMatrix, n_modules: Sequence[int] = (5, 10, 15, 20), **options: int | bool
+    acts: ActivationMatrix, n_modules: Sequence[int] = (5, 10, 15, 20), **options: int | str | bool
 ) -> pd.DataFrame:
     """``stability`` over a range of K.
 

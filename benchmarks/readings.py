@@ -1,0 +1,164 @@
+"""Which tokens to read, how to aggregate and normalise them: L, stability, held-out accuracy.
+
+    python -m benchmarks.readings [--model demo] [--per-category 100] [--max-tokens 64] [--out FILE]
+
+Prompts are the public ones beside the project, or the project's own where those are absent. One
+pass in plain form and one in chat form (where the tokenizer has a template) serve all readings.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+import tl_modules as tlm
+from benchmarks.search import PUBLIC
+from tl_modules.activations.prompt_tokens import prompt_tokens
+from tl_modules.data import load_prompts, read_prompts
+from tl_modules.data.models import load_model
+from tl_modules.normalise import NORMALISATIONS
+from tl_modules.reading import Reading
+from tl_modules.tokens import batches, prompt_frame
+
+Counted = Callable[[torch.Tensor], torch.Tensor]
+
+FORMS = {
+    False: ("all", "content", "last"),
+    True: ("all", "content", "last"),
+}
+AGGREGATES = ("rms", "max", "fraction_active")
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--per-category", type=int, default=100)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--modules", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--out", type=Path, help="CSV file for the table")
+    args = parser.parse_args()
+    prompts = read_prompts(PUBLIC) if PUBLIC.exists() else load_prompts()
+    prompts = prompt_frame(prompts.groupby("category", sort=False).head(args.per_category))
+    model = load_model(args.model)
+    print(f"{len(prompts)} prompts, cut at {args.max_tokens} tokens, K = {args.modules}")
+    found: dict[str, tlm.ActivationMatrix] = {}
+    for chat, tokens in FORMS.items():
+        if chat and not getattr(model.tokenizer, "chat_template", None):
+            print("The tokenizer has no chat template: plain form only.")
+            continue
+        found |= collected(model, prompts, chat, tokens, args)
+    sinks(found.pop("BOS"), found["content"])
+    reference = found["all"]
+    rows = {}
+    for name, acts in found.items():
+        kinds = NORMALISATIONS if name == "all" else ("zscore",)
+        for kind in kinds:
+            label = name if kind == "zscore" else f"{name}, normalise={kind}"
+            rows[label] = figures(acts, reference, kind, args.modules)
+            print(f"{label}: {rows[label]}", flush=True)
+    table = pd.DataFrame(rows).T
+    print(f"\n{table.round(3).to_string()}")
+    if args.out is not None:
+        table.to_csv(args.out, index_label="reading")
+
+
+def collected(
+    model: tlm.HookedModel,
+    prompts: pd.DataFrame,
+    chat: bool,
+    tokens: tuple[str, ...],
+    args: argparse.Namespace,
+) -> dict[str, tlm.ActivationMatrix]:
+    """One form's readings, from one pass."""
+    prefix = "chat, " if chat else ""
+    readings = {f"{prefix}{name}": (name, "mean") for name in tokens}
+    if not chat:
+        readings |= {f"content, {how}": ("content", how) for how in AGGREGATES}
+        readings["BOS"] = ("first", "mean")
+    collectors = {name: tlm.Collector(model, aggregate=how) for name, (_, how) in readings.items()}
+    cases = {
+        which: prompt_tokens(model, prompts, Reading(tokens=which, chat=chat), args.max_tokens)
+        for which in tokens
+    }
+    token_lists, _ = cases["all"]
+    counted: Mapping[str, list[torch.Tensor]] = {which: case[1] for which, case in cases.items()}
+    counted |= {"first": [torch.arange(len(one)) == 0 for one in token_lists]}
+    order = []
+    names = next(iter(collectors.values())).names_filter
+    bar = tqdm(total=len(prompts), desc=f"collect {prefix or 'plain'}")
+    for batch in batches(token_lists, args.batch_size):
+        with torch.inference_mode():
+            _, cache = model.run_with_cache(
+                batch.tokens, names_filter=names, attention_mask=batch.mask.long()
+            )
+        for name, (which, _) in readings.items():
+            mask = torch.nn.utils.rnn.pad_sequence(
+                [counted[which][row] for row in batch.rows], batch_first=True
+            )
+            samples = prompts.iloc[batch.rows].assign(length=batch.mask.sum(1).numpy())
+            collectors[name].add(cache, attention_mask=mask, samples=samples)
+        order.append(batch.rows)
+        bar.update(len(batch.rows))
+    position = np.argsort(np.concatenate(order))
+    return {name: collector.matrix().select(position) for name, collector in collectors.items()}
+
+
+def sinks(bos: tlm.ActivationMatrix, content: tlm.ActivationMatrix) -> None:
+    """How much larger units are at the first token than at the others."""
+    ratio = bos.values.mean(0) / np.maximum(content.values.mean(0), 1e-8)
+    shares = {at: float(np.quantile(ratio, at)) for at in (0.5, 0.9, 0.99, 0.999)}
+    print(
+        "mean |a| at the first token over that at the prompt's own, by unit: "
+        + ", ".join(f"{at:.1%} of units below {value:.2f}" for at, value in shares.items())
+        + f"; above 10: {(ratio > 10).mean():.2%}. The largest mean |a| of a unit: "
+        f"{bos.values.mean(0).max():,.1f} at the first token, {content.values.mean(0).max():,.1f} "
+        "elsewhere"
+    )
+    spread = bos.values.std(0).max()
+    print(f"over prompts the first token's activations differ by at most {spread:.1e} (std)")
+
+
+def figures(
+    acts: tlm.ActivationMatrix, reference: tlm.ActivationMatrix, kind: str, k: int
+) -> dict[str, float]:
+    """One reading's numbers."""
+    modules = tlm.discover(acts.normalise(kind), k)
+    halves = tlm.stability(acts, k, n_seeds=2, n_halves=3, normalise=kind, progress=False)
+    train, test = tlm.split_by_category(acts)
+    parted = tlm.discover(train.normalise(kind), k)
+    values = acts.normalise(kind).values
+    correlation = column_correlations(values, reference.zscore().values)
+    length = 1 / acts.samples["length"].to_numpy(dtype=np.float64)
+    with_length = column_correlations(values, np.repeat(length[:, None], values.shape[1], axis=1))
+    by_kind = halves.groupby("kind")["ari"].mean()
+    numbers = {
+        "L": modules.objective.L,
+        "xi": modules.objective.xi,
+        "ari_halves": by_kind["halves"],
+        "ari_seeds": by_kind["seeds"],
+        "svc": tlm.probe_accuracy(parted, train, test, "svc"),
+        "lr": tlm.probe_accuracy(parted, train, test, "lr"),
+        "r_with_all": np.mean(correlation),
+        "r2_of_length": np.mean(with_length**2),
+    }
+    return {name: float(number) for name, number in numbers.items()}
+
+
+def column_correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Each column's Pearson correlation; 0 where one is constant."""
+    parts = [
+        values - values.mean(0, dtype=np.float64).astype(values.dtype) for values in (one, other)
+    ]
+    sizes = np.prod([np.sqrt((part.astype(np.float64) ** 2).sum(0)) for part in parts], axis=0)
+    products = (parts[0].astype(np.float64) * parts[1]).sum(0)
+    return products / np.where(sizes > 0, sizes, 1)
+
+
+if __name__ == "__main__":
+    main()

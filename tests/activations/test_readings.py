@@ -1,0 +1,202 @@
+"""Which tokens count, in which form prompts stand, and what becomes of their activations."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tl_modules as tlm
+from tests.conftest import tiny_model
+from tl_modules.reading import Reading
+
+CHAT = (
+    "{% for m in messages %}why {{ m['content'] | trim }} how {% endfor %}"
+    "{% if add_generation_prompt %}def {% endif %}"
+)
+PROMPTS = ["the cat sat", "  one plus two equals three ", "why how why"]
+NAME = "blocks.1.mlp.hook_post"
+
+
+@pytest.fixture(scope="module")
+def chatty():
+    """A model whose tokenizer has a chat template; it adds a BOS to plain prompts."""
+    model = tiny_model()
+    model.tokenizer.chat_template = CHAT
+    return model
+
+
+def collected(model, prompts=PROMPTS, **options):
+    return tlm.collect(model, prompts, progress=False, **options)
+
+
+def neurons(model, tokens):
+    """The second layer's activations at each token."""
+    with torch.inference_mode():
+        return model.run_with_cache(tokens)[1][NAME][0].numpy()
+
+
+def chat_text(prompt, answer=""):
+    return f"why {prompt.strip()} how def {answer}".strip()
+
+
+def in_chat(model, prompt, answer=""):
+    return model.tokenizer(chat_text(prompt, answer), return_tensors="pt")["input_ids"]
+
+
+def test_content_leaves_bos_out(chatty):
+    assert int(chatty.to_tokens("the cat")[0, 0]) == chatty.tokenizer.bos_token_id
+    acts = collected(chatty, tokens="content")
+    for row, prompt in enumerate(PROMPTS):
+        a = neurons(chatty, chatty.to_tokens(prompt))[1:]
+        np.testing.assert_allclose(acts.values[row, 12:24], np.abs(a).mean(0), rtol=1e-4)
+    assert acts.samples["n_tokens"].tolist() == [3, 5, 3]
+    assert not np.allclose(acts.values, collected(chatty).values)
+
+
+def test_last_is_the_last_token_alone(chatty):
+    acts = collected(chatty, tokens="last")
+    for row, prompt in enumerate(PROMPTS):
+        a = neurons(chatty, chatty.to_tokens(prompt))[-1]
+        np.testing.assert_allclose(acts.values[row, 12:24], np.abs(a), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("tokens", ["all", "content", "last"])
+def test_chat_puts_prompts_into_the_template(chatty, tokens):
+    acts = collected(chatty, chat=True, tokens=tokens)
+    for row, prompt in enumerate(PROMPTS):
+        ids = in_chat(chatty, prompt)
+        chosen = {"all": slice(None), "content": slice(1, -2), "last": slice(-1, None)}[tokens]
+        a = np.abs(neurons(chatty, ids)[chosen])
+        np.testing.assert_allclose(acts.values[row, 12:24], a.mean(0), rtol=1e-4, atol=1e-7)
+        assert acts.samples["n_tokens"][row] == len(a)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_answers_alone_are_read(chatty, chat):
+    frame = pd.DataFrame({"prompt": PROMPTS, "answer": ["on the mat", "not", "is was"]})
+    acts = collected(chatty, frame, tokens="answer", chat=chat)
+    for row, (prompt, answer) in enumerate(zip(frame["prompt"], frame["answer"], strict=True)):
+        ids = in_chat(chatty, prompt, answer) if chat else None
+        if ids is None:
+            ids = chatty.to_tokens(f"{prompt.rstrip()} {answer}")
+        a = np.abs(neurons(chatty, ids)[-len(answer.split()) :])
+        np.testing.assert_allclose(acts.values[row, 12:24], a.mean(0), rtol=1e-4, atol=1e-7)
+    for bad in (frame.drop(columns="answer"), frame.assign(answer=["", "a", "b"])):
+        with pytest.raises(tlm.ModulesError, match="answer"):
+            collected(chatty, bad, tokens="answer", chat=chat)
+    with pytest.raises(tlm.ModulesError, match="cut the answers off"):
+        collected(chatty, frame, tokens="answer", chat=chat, max_tokens=3)
+
+
+def test_in_chat_form_max_tokens_cuts_the_prompts_own_text(chatty):
+    acts = collected(chatty, ["the cat sat on the mat"], chat=True, max_tokens=3)
+    np.testing.assert_array_equal(acts.values, collected(chatty, ["the cat sat"], chat=True).values)
+
+
+def test_means_for_ablation_are_over_the_tokens_that_count(chatty):
+    acts = collected(chatty, tokens="last")
+    lasts = [neurons(chatty, chatty.to_tokens(prompt))[-1] for prompt in PROMPTS]
+    np.testing.assert_allclose(acts.unit_means[12:24], np.mean(lasts, axis=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"),
+    [
+        ("mean", lambda a: np.abs(a).mean(0)),
+        ("rms", lambda a: np.sqrt((a**2).mean(0))),
+        ("max", lambda a: np.abs(a).max(0)),
+        ("fraction_active", lambda a: (a > 0).mean(0)),
+    ],
+)
+def test_aggregates_are_what_they_say(chatty, aggregate, expected):
+    acts = collected(chatty, aggregate=aggregate)
+    collector = tlm.Collector(chatty, aggregate=aggregate)
+    for row, prompt in enumerate(PROMPTS):
+        tokens = chatty.to_tokens(prompt)
+        found = expected(neurons(chatty, tokens))
+        np.testing.assert_allclose(acts.values[row, 12:24], found, rtol=1e-4, atol=1e-7)
+        with torch.inference_mode():
+            collector.add(chatty.run_with_cache(tokens)[1])
+    np.testing.assert_allclose(collector.matrix().values, acts.values, rtol=1e-4, atol=1e-7)
+    assert collector.matrix().reading == acts.reading == Reading(aggregate=aggregate)
+
+
+def test_a_heads_size_is_its_length_under_every_aggregate(chatty):
+    largest = collected(chatty, units="attn_heads", aggregate="max").values
+    mean = collected(chatty, units="attn_heads").values
+    rms = collected(chatty, units="attn_heads", aggregate="rms").values
+    assert (mean <= rms + 1e-6).all()
+    assert (rms <= largest + 1e-6).all()
+    with pytest.raises(tlm.ModulesError, match="needs units that can be inactive"):
+        collected(chatty, units="attn_heads", aggregate="fraction_active")
+
+
+def test_attributions_are_read_at_the_same_tokens(chatty):
+    every = collected(chatty, weight="attribution")
+    content = collected(chatty, weight="attribution", tokens="content")
+    last = collected(chatty, weight="attribution", tokens="last")
+    n = every.samples["n_tokens"].to_numpy()[:, None]
+    bos = every.values * n - content.values * (n - 1)
+    assert (bos > -1e-6).all()
+    # Nothing is predicted from the last token.
+    np.testing.assert_array_equal(last.values, 0)
+    with pytest.raises(tlm.ModulesError, match="counts tokens where a unit is active"):
+        collected(chatty, weight="attribution", aggregate="fraction_active")
+
+
+@pytest.mark.parametrize("options", [{"tokens": "last"}, {"chat": True, "aggregate": "rms"}])
+def test_files_stores_and_modules_keep_the_reading(chatty, options, tmp_path):
+    acts = collected(chatty, **options)
+    acts.save(tmp_path / "acts.safetensors")
+    assert tlm.ActivationMatrix.load(tmp_path / "acts.safetensors").reading == acts.reading
+    store = collected(chatty, store=tmp_path / "store", **options)
+    assert store.reading == store.matrix().reading == acts.reading
+    modules = tlm.discover(acts, 2)
+    modules.save(tmp_path / "modules.safetensors")
+    assert tlm.ModuleSet.load(tmp_path / "modules.safetensors").reading == Reading(**options)
+    assert str(acts.reading) in repr(acts)
+    labelled = collected(chatty, pd.DataFrame({"prompt": PROMPTS, "category": list("aba")}))
+    with pytest.raises(tlm.ModulesError, match="should be collected as the modules' were"):
+        tlm.probe(modules, labelled, labelled)
+
+
+def test_what_cannot_be_read_is_refused(chatty, model):
+    with pytest.raises(tlm.ModulesError, match="aggregate should be one of 'mean', 'rms'"):
+        collected(chatty, aggregate="median")
+    with pytest.raises(tlm.ModulesError, match="tokens should be one of 'all', 'content'"):
+        collected(chatty, tokens="first")
+    with pytest.raises(tlm.ModulesError, match="a tokenizer with a chat template"):
+        collected(model, chat=True)
+    with pytest.raises(tlm.ModulesError, match=r"prompt 1 \(' '\) has none to read with tokens='c"):
+        collected(chatty, ["the", " "], chat=True, tokens="content")
+    with pytest.raises(tlm.ModulesError, match=r"context of 64 tokens; prompt 0 has 83"):
+        collected(chatty, ["the " * 80], chat=True)
+    other = tiny_model()
+    for template, message in (
+        ("why how", "should hold the user's message"),
+        ("{{ messages[0]['content'] }}{{ messages[0]['content'] | length }}", "puts another"),
+    ):
+        other.tokenizer.chat_template = template
+        with pytest.raises(tlm.ModulesError, match=message):
+            collected(other, chat=True)
+
+
+@pytest.mark.slow
+def test_the_real_models_template_stands_around_the_prompt(demo_model):
+    prompt = "Name the capital of France."
+    text = demo_model.tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    tokens = demo_model.to_tokens(text, prepend_bos=False)
+    assert "<|im_start|>assistant" in text
+    acts = tlm.collect(demo_model, [prompt], chat=True, progress=False)
+    assert acts.samples["n_tokens"].tolist() == [tokens.shape[1]]
+    content = tlm.collect(demo_model, [prompt], chat=True, tokens="content", progress=False)
+    alone = demo_model.to_tokens(prompt, prepend_bos=False)
+    assert content.samples["n_tokens"].tolist() == [alone.shape[1]]
+    with torch.inference_mode():
+        cached = demo_model.run_with_cache(tokens, names_filter="blocks.7.mlp.hook_post")[1]
+    expected = cached["blocks.7.mlp.hook_post"][0].abs().mean(0)
+    np.testing.assert_allclose(
+        acts.values[0, 7 * 1536 : 8 * 1536], expected.numpy(), rtol=1e-3, atol=1e-5
+    )

@@ -1,0 +1,176 @@
+"""Which tokens a prompt becomes, and which of them count."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+
+from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.model import HookedModel, check_model
+from tl_modules.reading import Reading
+from tl_modules.tokens import answers_of, tokenise, tokenise_with_answers
+
+_TokenLists = list[Int[torch.Tensor, " _pos"]]
+_Counted = list[Bool[torch.Tensor, " _pos"]]
+
+# Stands for the prompt where a template is looked at: a character of private use.
+_STAND_IN = "\ue000"
+
+
+def prompt_tokens(
+    model: HookedModel, frame: pd.DataFrame, reading: Reading, max_tokens: int | None
+) -> tuple[_TokenLists, _Counted]:
+    """Each prompt's tokens, and which of them count.
+
+    Args:
+        model: The model.
+        frame: What ``prompt_frame`` returned, with ``answer`` to read answers.
+        reading: In what form prompts stand, and which tokens count.
+        max_tokens: Cut prompts after so many tokens. In chat form the prompt's own text is cut,
+            never the template.
+
+    Returns:
+        One tensor a prompt each.
+
+    Raises:
+        ModulesError: If a prompt has no such token, does not fit the model's context in chat form,
+            or the tokenizer has no chat template.
+    """
+    if reading.tokens == "answer" and max_tokens is not None:
+        raise ModulesError(
+            "max_tokens would cut the answers off that tokens='answer' reads. Leave it out."
+        )
+    if reading.chat:
+        return _in_chat(model, frame, reading.tokens, max_tokens)
+    if reading.tokens == "answer":
+        token_lists, starts = tokenise_with_answers(model, frame)
+        return token_lists, [
+            torch.arange(len(tokens)) >= int(start)
+            for tokens, start in zip(token_lists, starts, strict=True)
+        ]
+    # The loss needs a token to predict.
+    least = 1 if reading.weight == "activation" else 2
+    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least)
+    if reading.tokens == "content":
+        return token_lists, _content(model, token_lists)
+    return token_lists, [_all_or_last(len(tokens), reading.tokens) for tokens in token_lists]
+
+
+def _all_or_last(length: int, tokens: str) -> Bool[torch.Tensor, " _pos"]:
+    positions = torch.arange(length)
+    return positions >= (length - 1 if tokens == "last" else 0)
+
+
+def _content(model: HookedModel, token_lists: _TokenLists) -> _Counted:
+    """All tokens but those that the tokenizer puts around a text."""
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    before, after = (
+        [getattr(tokenizer, f"{name}_token_id", None) for name in names]
+        for names in (("bos", "cls"), ("eos", "sep"))
+    )
+    found = []
+    for tokens in token_lists:
+        numbers = tokens.tolist()
+        first, last = 0, len(numbers)
+        # One on either side: a text may hold the same tokens itself.
+        first += numbers[0] in before and last > 1
+        last -= numbers[-1] in after and last > first + 1
+        positions = torch.arange(len(numbers))
+        found.append((positions >= first) & (positions < last))
+    return found
+
+
+def _in_chat(
+    model: HookedModel, frame: pd.DataFrame, tokens: str, max_tokens: int | None
+) -> tuple[_TokenLists, _Counted]:
+    """Each prompt as the user's turn in the tokenizer's chat template, up to the reply."""
+    chat = _Chat(model)
+    prompts = frame["prompt"].tolist()
+    if max_tokens is not None:
+        check_at_least("max_tokens", max_tokens, 1)
+        prompts = [chat.cut(prompt, max_tokens) for prompt in prompts]
+    answers = answers_of(frame) if tokens == "answer" else [""] * len(prompts)
+    longest = getattr(model.cfg, "n_ctx", None)
+    token_lists, counted = [], []
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        numbers, content, in_answer = chat.encode(row, prompt, answer)
+        if longest is not None and len(numbers) > longest:
+            raise ModulesError(
+                f"A prompt in chat form should fit the model's context of {longest} tokens; prompt "
+                f"{row} has {len(numbers)}. Pass max_tokens=... to cut the prompts' own text."
+            )
+        chosen = {
+            "content": content,
+            "answer": in_answer,
+            "all": _all_or_last(len(numbers), "all"),
+            "last": _all_or_last(len(numbers), "last"),
+        }[tokens]
+        if not bool(chosen.any()):
+            raise ModulesError(
+                f"Every prompt should hold at least one token; prompt {row} ({prompts[row]!r}) "
+                f"has none to read with tokens={tokens!r}. Drop it."
+            )
+        token_lists.append(numbers)
+        counted.append(chosen)
+    return token_lists, counted
+
+
+class _Chat:
+    """A tokenizer's chat template, and where a prompt stands in it."""
+
+    def __init__(self, model: HookedModel) -> None:
+        check_model(model)
+        self._tokenizer: Any = getattr(model, "tokenizer", None)
+        if not getattr(self._tokenizer, "chat_template", None):
+            raise ModulesError(
+                "chat=True needs a tokenizer with a chat template; the model's has none. Use an "
+                "instruction-tuned model, set model.tokenizer.chat_template, or leave chat out."
+            )
+        if not getattr(self._tokenizer, "is_fast", False):
+            raise ModulesError(
+                "chat=True needs a fast tokenizer, which tells where each token stands in the "
+                "text; the model's is a slow one. Load it with use_fast=True."
+            )
+        self._before, found, self._after = self._render(_STAND_IN).partition(_STAND_IN)
+        if not found:
+            raise ModulesError(
+                "The tokenizer's chat template should hold the user's message; it leaves it out. "
+                "Set model.tokenizer.chat_template to one that does."
+            )
+
+    def cut(self, prompt: str, max_tokens: int) -> str:
+        """The text of its first tokens."""
+        offsets = self._encode(prompt)[1]
+        return prompt if len(offsets) <= max_tokens else prompt[: offsets[max_tokens - 1][1]]
+
+    def encode(
+        self, row: int, prompt: str, answer: str
+    ) -> tuple[
+        Int[torch.Tensor, " _pos"], Bool[torch.Tensor, " _pos"], Bool[torch.Tensor, " _pos"]
+    ]:
+        """The tokens of prompt and answer in the template; which are the one's, the other's."""
+        text = self._render(prompt)
+        start, stop = len(self._before), len(text) - len(self._after)
+        if not (text.startswith(self._before) and text.endswith(self._after) and start <= stop):
+            raise ModulesError(
+                f"The tokenizer's chat template should put the same text around every prompt; "
+                f"around prompt {row} ({prompt!r}) it puts another. Set model.tokenizer."
+                "chat_template to one that does not look at the text."
+            )
+        numbers, offsets = self._encode(text + answer)
+        # A token that straddles the end of the template is not the answer's own.
+        in_answer = [first >= len(text) for first, _ in offsets]
+        content = [first < stop and last > start for first, last in offsets]
+        return torch.tensor(numbers), torch.tensor(content), torch.tensor(in_answer)
+
+    def _render(self, prompt: str) -> str:
+        return self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+
+    def _encode(self, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
+        # The template holds the special tokens itself.
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"], found["offset_mapping"]
