@@ -7,7 +7,8 @@ pass in plain form and one in chat form (where the tokenizer has a template) ser
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,12 @@ from benchmarks.search import PUBLIC
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.data import load_prompts, read_prompts
 from tl_modules.data.models import load_model
+from tl_modules.model import run_hooks_only
 from tl_modules.normalise import NORMALISATIONS
 from tl_modules.reading import Reading
 from tl_modules.tokens import batches, prompt_frame
 
-Counted = Callable[[torch.Tensor], torch.Tensor]
-
-FORMS = {
-    False: ("all", "content", "last"),
-    True: ("all", "content", "last"),
-}
+TOKENS = ("all", "content", "last")
 AGGREGATES = ("rms", "max", "fraction_active")
 
 
@@ -48,11 +45,11 @@ def main() -> None:
     model = load_model(args.model)
     print(f"{len(prompts)} prompts, cut at {args.max_tokens} tokens, K = {args.modules}")
     found: dict[str, tlm.ActivationMatrix] = {}
-    for chat, tokens in FORMS.items():
+    for chat in (False, True):
         if chat and not getattr(model.tokenizer, "chat_template", None):
             print("The tokenizer has no chat template: plain form only.")
             continue
-        found |= collected(model, prompts, chat, tokens, args)
+        found |= collected(model, prompts, chat, args)
     sinks(found.pop("BOS"), found["content"])
     reference = found["all"]
     rows = {}
@@ -72,19 +69,18 @@ def collected(
     model: tlm.HookedModel,
     prompts: pd.DataFrame,
     chat: bool,
-    tokens: tuple[str, ...],
     args: argparse.Namespace,
 ) -> dict[str, tlm.ActivationMatrix]:
     """One form's readings, from one pass."""
     prefix = "chat, " if chat else ""
-    readings = {f"{prefix}{name}": (name, "mean") for name in tokens}
+    readings = {f"{prefix}{name}": (name, "mean") for name in TOKENS}
     if not chat:
         readings |= {f"content, {how}": ("content", how) for how in AGGREGATES}
         readings["BOS"] = ("first", "mean")
     collectors = {name: tlm.Collector(model, aggregate=how) for name, (_, how) in readings.items()}
     cases = {
         which: prompt_tokens(model, prompts, Reading(tokens=which, chat=chat), args.max_tokens)
-        for which in tokens
+        for which in TOKENS
     }
     token_lists, _ = cases["all"]
     counted: Mapping[str, list[torch.Tensor]] = {which: case[1] for which, case in cases.items()}
@@ -93,10 +89,9 @@ def collected(
     names = next(iter(collectors.values())).names_filter
     bar = tqdm(total=len(prompts), desc=f"collect {prefix or 'plain'}")
     for batch in batches(token_lists, args.batch_size):
-        with torch.inference_mode():
-            _, cache = model.run_with_cache(
-                batch.tokens, names_filter=names, attention_mask=batch.mask.long()
-            )
+        cache: dict[str, torch.Tensor] = {}
+        readers = {name: partial(cache.__setitem__, name) for name in names}
+        run_hooks_only(model, batch.tokens, batch.mask, readers)
         for name, (which, _) in readings.items():
             mask = torch.nn.utils.rnn.pad_sequence(
                 [counted[which][row] for row in batch.rows], batch_first=True

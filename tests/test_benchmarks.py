@@ -1,5 +1,6 @@
 """The benchmarks still run, at a size where their figures mean nothing."""
 
+import re
 import sys
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from benchmarks import ablation, iterd, readings, scale, search
+from benchmarks import ablation, checkpoints, iterd, readings, scale, search
 from tests.conftest import tiny_model
 from tl_modules.discovery import _kernel
 
@@ -62,6 +63,22 @@ def test_readings(template, prompts, monkeypatch, capsys, tmp_path):
     acts = tlm.collect(model, prompts, max_tokens=12, tokens="content", aggregate="max")
     expected = tlm.discover(acts, 2).objective.L
     assert table.loc["content, max", "L"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_checkpoints(prompts, monkeypatch, capsys):
+    model = tiny_model()  # its own: it is trained
+    monkeypatch.setattr(checkpoints, "load_demo_model", lambda: model)
+    other = tiny_model(n_layers=2, d_mlp=8, gated=False)
+    monkeypatch.setattr(checkpoints, "load_model", {"other": other}.get)
+    monkeypatch.setattr(checkpoints, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(checkpoints, "HELD_OUT", 2)
+    words = ["--category", "code", "--modules", "2", "--other", "other", "--learning-rate", "0.003"]
+    out = run(checkpoints, words, monkeypatch, capsys)
+    moved = [int(line.split()[0]) for line in out.splitlines() if "units moved" in line]
+    assert len(moved) == 2
+    before, after = re.search(r"([\d.]+) before, ([\d.]+) after", out).groups()
+    assert abs(float(after) - float(before)) > 0.05  # random words: trained, not better
+    assert "by profiles on 4 prompts" in out
 
 
 @pytest.mark.slow
