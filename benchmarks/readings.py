@@ -77,7 +77,13 @@ def collected(
     if not chat:
         readings |= {f"content, {how}": ("content", how) for how in AGGREGATES}
         readings["BOS"] = ("first", "mean")
-    collectors = {name: tlm.Collector(model, aggregate=how) for name, (_, how) in readings.items()}
+    collectors = {
+        name: tlm.Collector(
+            model,
+            reading=Reading(aggregate=how, tokens=which if which in TOKENS else "all", chat=chat),
+        )
+        for name, (which, how) in readings.items()
+    }
     cases = {
         which: prompt_tokens(model, prompts, Reading(tokens=which, chat=chat), args.max_tokens)
         for which in TOKENS

@@ -90,8 +90,8 @@ def test_a_hostile_list_of_hook_points_is_refused_before_anything_is_allocated(u
 
 
 def test_a_newer_format_is_refused_with_the_remedy(saved, monkeypatch):
-    monkeypatch.setattr(files, "FORMAT_VERSION", 0)
-    with pytest.raises(tlm.ModulesError, match=r"format version 1; .*Install the version"):
+    monkeypatch.setattr(files, "FORMAT_VERSION", 1)
+    with pytest.raises(tlm.ModulesError, match=r"format version 2; .*Install the version"):
         tlm.ModuleSet.load(saved)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,22 +10,24 @@ from sklearn.metrics import adjusted_rand_score
 
 import tl_modules as tlm
 from tests.planted import planted_matrix
-from tl_modules.normalise import NORMALISATIONS, Rank
+from tl_modules.normalise import NORMALISATIONS, Rank, ZScore
 
-VALUES = arrays(
-    np.float32, (17, 5), elements=st.floats(-1000, 1000, width=32).map(lambda x: round(x, 1))
+# Whole numbers in a small range: most columns have ties, where ranks are easily wrong.
+VALUES = st.integers(2, 101).flatmap(
+    lambda n: arrays(np.float32, (n, 4), elements=st.integers(-3, 3))
 )
 
 
 @given(VALUES)
 def test_ranks_are_scipys_mid_ranks_scaled(values):
     found = Rank.fit(values).apply(values)
-    places = (rankdata(values, axis=0) - 1) / 16
+    places = (rankdata(values, axis=0) - 1) / (len(values) - 1)
     np.testing.assert_allclose(found, (places - 0.5) * np.sqrt(12), atol=1e-5)
 
 
 def test_of_many_samples_percentiles_are_kept(tmp_path):
     values = np.random.default_rng(0).lognormal(sigma=2, size=(1000, 3))
+    values[:400, 0] = 0  # most of all ties
     fitted = Rank.fit(values)
     assert fitted.quantiles.shape == (101, 3)
     exact = ((rankdata(values, axis=0) - 1) / 999 - 0.5) * np.sqrt(12)
@@ -92,3 +96,43 @@ def test_what_cannot_be_normalised_is_refused(acts):
     like = Rank(np.zeros(36), np.zeros((5, 3)))
     with pytest.raises(tlm.ModulesError, match=r"fitted on 36 units; its .*quantiles has shape"):
         acts.normalise("rank", like=like)
+    fitted = acts.normalise("rank").normaliser
+    with pytest.raises(tlm.ModulesError, match="should be a fitted 'zscore' normaliser; got Rank"):
+        acts.normalise("zscore", like=fitted)
+    with pytest.raises(tlm.ModulesError, match="normalise should be one of"):
+        acts.normalise("typo", like=fitted)
+
+
+def test_modules_and_activations_are_normalised_alike_or_not_at_all(acts, modules):
+    for other in (acts.normalise("rank"), acts.normalise("none")):
+        with pytest.raises(tlm.ModulesError, match="as the modules' were, by 'zscore'"):
+            tlm.probe(modules, other, other)
+        with pytest.raises(tlm.ModulesError, match="as the modules' were, by 'zscore'"):
+            tlm.set_aside_background(other, modules)
+
+
+ONES = np.ones(36)
+
+
+def from_file(kind, **arrays):
+    """As a hostile file might give it: past the types that the tests check."""
+    normaliser = object.__new__(kind)
+    vars(normaliser).update(arrays)
+    return normaliser
+
+
+@pytest.mark.parametrize(
+    "normaliser",
+    [
+        from_file(ZScore, mean=np.array(0.0), std=ONES),
+        ZScore(ONES, np.zeros(36)),
+        ZScore(np.full(36, np.nan), ONES),
+        from_file(ZScore, mean=np.ones(36, dtype=bool), std=ONES),
+        Rank(ONES, np.zeros((0, 36))),
+        Rank(ONES, np.zeros((1, 36))),
+        Rank(ONES, np.array([[1.0] * 36, [0.0] * 36])),
+    ],
+)
+def test_a_normaliser_that_no_fit_gives_is_refused(acts, normaliser):
+    with pytest.raises(tlm.ModulesError, match="normaliser"):
+        replace(acts, normaliser=normaliser)

@@ -35,6 +35,7 @@ from tl_modules.evaluate import Probe, probe, probe_accuracy
 from tl_modules.matching import ModuleMatch, match_modules
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
+from tl_modules.reading import Reading
 from tl_modules.report.plots import plot_n_modules
 from tl_modules.units import Site, Units
 
@@ -54,6 +55,7 @@ __all__ = [
     "ModulesError",
     "Objective",
     "Probe",
+    "Reading",
     "Reference",
     "Selectivity",
     "SharedUnits",

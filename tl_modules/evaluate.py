@@ -9,6 +9,7 @@ from jaxtyping import Float
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.modules import BACKGROUND, ModuleSet
+from tl_modules.normalise import check_same_kind
 
 CLASSIFIERS = ("svc", "lr")
 """``svc``: support vectors with an RBF kernel; ``lr``: one-vs-one logistic regression."""
@@ -33,7 +34,8 @@ def probe(
 ) -> Probe:
     """Predict held-out prompts' categories from their mean activation in each module.
 
-    A sample's features are its K mean z-scores over each module's units (held-out samples are
+    A sample's features are its K means over each module's units, z-scored or
+    as discovery had them (held-out samples are
     normalised as fitted at discovery), standardised over the training samples
     (arXiv 2603.17823, downstream test).
 
@@ -97,7 +99,7 @@ def probe_accuracy(
 def module_means(
     modules: ModuleSet, acts: ActivationMatrix
 ) -> Float[np.ndarray, "samples modules"]:
-    """Each sample's mean z-score over each module's units; 0 for a module without units.
+    """Each sample's normalised mean over each module's units; 0 for a module without units.
 
     Args:
         modules: The modules.
@@ -107,7 +109,8 @@ def module_means(
         One row a sample, one column a module.
 
     Raises:
-        ModulesError: If the activations are of other units, or no fitted normaliser is known.
+        ModulesError: If the activations are of other units or of another reading, normalised
+            otherwise, or no fitted normaliser is known.
     """
     if not acts.units.same_hooks(modules.units):
         raise ModulesError(
@@ -120,6 +123,8 @@ def module_means(
             f"are {acts.reading}. Collect them anew."
         )
     values = acts.values
+    if acts.normaliser is not None and modules.normaliser is not None:
+        check_same_kind(acts.normaliser, modules.normaliser)
     if acts.normaliser is None:
         if modules.normaliser is None:
             raise ModulesError(

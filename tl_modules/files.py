@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from tl_modules.errors import ModulesError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ENTRY = "tl_modules"
 _LONG = 10_000_000
 """A JSON header longer than this is kept as an array of bytes."""

@@ -55,8 +55,8 @@ class ModuleMatch:
             and ``units_gained`` (NA for different hook points), ``share_kept`` (of ``a``'s
             units); ``samples_kept``, ``samples_lost`` and ``samples_gained`` (NA unless both sets
             are of the same prompts, each there once); and before and after, as ``_a`` and
-            ``_b``: ``category``, ``mean_activation`` (the block's mean z-score) and ``mean_layer``
-            of the units. Without a partner, everything is lost, or gained.
+            ``_b``: ``category``, ``mean_activation`` (the block's mean, normalised) and
+            ``mean_layer`` of the units. Without a partner, everything is lost, or gained.
         """
         at_a, at_b = _numbers(self.pairs)
         before, after = _described(self.a, at_a), _described(self.b, at_b)
@@ -137,8 +137,8 @@ def match_modules(
         profiles: What to match by. Without it, by the units that two modules share, which takes
             the same hook points: similarity is the Jaccard overlap. With raw activations of the
             same held-out prompts from each set's own model, by what drives the modules, across
-            architectures too: similarity is the Pearson correlation of the modules' mean z-scores
-            over these samples (0 where one is constant).
+            architectures too: similarity is the Pearson correlation of the modules' normalised
+            means over these samples (0 where one is constant).
         n_permutations: Draws of the null. By units: ``b``'s labels permuted within each hook point,
             which keeps the modules' sizes and layers. By profiles: ``b``'s samples permuted.
         seed: Seeds the permutations.

@@ -62,7 +62,7 @@ class Module:
     """Its topic: the set's samples with this label, strongest first by ``score``."""
 
     scores: Float[np.ndarray, " _units"] | None = None
-    """How well each unit fits: its mean z on this topic minus its best mean on another."""
+    """How well each unit fits: its normalised mean on this topic minus its best on another."""
 
     means: HasUnitMeans | None = None
     """Where mean ablation takes its values from by default: the set it belongs to."""
@@ -245,7 +245,7 @@ class ModuleSet:
     """The partition's xi, B and L."""
 
     sample_scores: Float[np.ndarray, " _samples"]
-    """Each sample's mean z-score over its own module's units."""
+    """Each sample's mean over its own module's units, normalised."""
 
     seed: int | None = None
     """The seed of the discovery."""
@@ -269,7 +269,7 @@ class ModuleSet:
     """How the activations' values came about; see ``ActivationMatrix``."""
 
     unit_scores: Float[np.ndarray, " _units"] | None = None
-    """How well each unit fits its module: its mean z on its own topic minus its best other."""
+    """How well each unit fits its module: its normalised mean on its topic minus its best other."""
 
     unit_means: Float[np.ndarray, " _coordinates"] | None = None
     """Each coordinate's mean (signed) over the tokens collected: mean ablation's values. Most units
@@ -353,7 +353,7 @@ class ModuleSet:
 
         Returns:
             Columns ``module``, ``n_units``, ``n_samples``, ``n_layers``, ``mean_activation`` (the
-            block's mean z-score), ``category`` and ``category_share`` (the most frequent
+            block's mean, normalised), ``category`` and ``category_share`` (the most frequent
             category of its samples, and its share of them).
         """
         rows = []

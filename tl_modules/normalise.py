@@ -12,6 +12,8 @@ from tl_modules.errors import ModulesError, check_choice
 MIN_STD = 1e-8
 """A unit whose standard deviation is below this gets 1, so that it becomes 0, not noise."""
 
+_REFIT = "Fit it on the samples again."
+
 _LEVELS = 101
 """Quantiles that a rank keeps of each unit."""
 
@@ -78,8 +80,11 @@ class Rank:
         [-1.73, -0.87, 0.0, 1.73]
         """
         _check_two(values)
-        levels = np.linspace(0, 1, min(_LEVELS, len(values)))
-        return cls(values.mean(axis=0, dtype=np.float64), np.quantile(values, levels, axis=0))
+        if len(values) <= _LEVELS:  # exact: interpolation would split ties by a rounding error
+            quantiles = np.sort(values, axis=0).astype(np.float64)
+        else:
+            quantiles = np.quantile(values, np.linspace(0, 1, _LEVELS), axis=0)
+        return cls(values.mean(axis=0, dtype=np.float64), quantiles)
 
     def apply(self, values: _Values) -> _Values:
         """Each value's place among the quantiles, scaled to mean 0 and variance 1 if all differ.
@@ -89,8 +94,8 @@ class Rank:
         """
         levels = np.linspace(0, 1, len(self.quantiles))
         ranks = np.empty_like(values.T)
-        columns = zip(values.T.astype(np.float64), self.quantiles.T, strict=True)
-        for unit, (own, grid) in enumerate(columns):
+        for unit, grid in enumerate(self.quantiles.T):
+            own = values[:, unit].astype(np.float64)
             # Among equal quantiles np.interp takes the last: once from each end.
             upper = np.interp(own, grid, levels)
             lower = 1 - np.interp(-own, -grid[::-1], levels)
@@ -163,14 +168,35 @@ def check_normaliser(normaliser: Normaliser | None, n_units: int) -> None:
     """Refuse one that was fitted on another number of units.
 
     Raises:
-        ModulesError: If an array has another shape.
+        ModulesError: If an array has another shape, or values that no fit gives.
     """
     for name, array in normaliser_arrays(normaliser).items():
-        if array.shape[-1] != n_units or array.ndim != 1 + name.endswith("quantiles"):
+        if array.ndim != 1 + name.endswith("quantiles") or array.shape[-1] != n_units:
             raise ModulesError(
                 f"The normaliser should be fitted on {n_units} units; its {name} has shape "
                 f"{array.shape}. Use that of a matrix of the same model and site."
             )
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ModulesError(f"The normaliser's {name} should be finite numbers. {_REFIT}")
+    if isinstance(normaliser, ZScore) and not (normaliser.std > 0).all():
+        raise ModulesError(f"The normaliser's standard deviations should be above 0. {_REFIT}")
+    if isinstance(normaliser, Rank):
+        steps = np.diff(normaliser.quantiles, axis=0)
+        if len(steps) < 1 or (steps < 0).any():
+            raise ModulesError(f"The normaliser's quantiles should be 2 or more, rising. {_REFIT}")
+
+
+def check_same_kind(one: Normaliser, other: Normaliser) -> None:
+    """Refuse activations that were normalised otherwise than the modules'.
+
+    Raises:
+        ModulesError: If the kinds differ.
+    """
+    if one.name != other.name:
+        raise ModulesError(
+            f"The activations should be normalised as the modules' were, by {other.name!r}; they "
+            f"are by {one.name!r}. Pass the activations as collected."
+        )
 
 
 def _check_two(values: _Values) -> None:

@@ -44,6 +44,11 @@ class Reading:
                 "aggregate='fraction_active' counts tokens where a unit is active; "
                 "weight='attribution' says what it does to the loss. Choose one of the two."
             )
+        if self.weight == "attribution" and self.tokens in ("last", "answer"):
+            raise ModulesError(
+                f"weight='attribution' says what a unit does to the next tokens' loss, and from a "
+                f"last token none is predicted; got tokens={self.tokens!r}. Use 'all' or 'content'."
+            )
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> "Reading":

@@ -7,6 +7,8 @@ import torch
 
 import tl_modules as tlm
 from tests.conftest import tiny_model
+from tl_modules.activations.prompt_tokens import prompt_tokens
+from tl_modules.gradients import loss_gradients
 from tl_modules.reading import Reading
 
 CHAT = (
@@ -110,7 +112,7 @@ def test_means_for_ablation_are_over_the_tokens_that_count(chatty):
 )
 def test_aggregates_are_what_they_say(chatty, aggregate, expected):
     acts = collected(chatty, aggregate=aggregate)
-    collector = tlm.Collector(chatty, aggregate=aggregate)
+    collector = tlm.Collector(chatty, reading=tlm.Reading(aggregate=aggregate))
     for row, prompt in enumerate(PROMPTS):
         tokens = chatty.to_tokens(prompt)
         found = expected(neurons(chatty, tokens))
@@ -122,24 +124,32 @@ def test_aggregates_are_what_they_say(chatty, aggregate, expected):
 
 
 def test_a_heads_size_is_its_length_under_every_aggregate(chatty):
-    largest = collected(chatty, units="attn_heads", aggregate="max").values
-    mean = collected(chatty, units="attn_heads").values
-    rms = collected(chatty, units="attn_heads", aggregate="rms").values
-    assert (mean <= rms + 1e-6).all()
-    assert (rms <= largest + 1e-6).all()
+    with torch.inference_mode():
+        cache = chatty.run_with_cache(chatty.to_tokens(PROMPTS[1]))[1]
+    lengths = cache["blocks.1.attn.hook_z"].reshape(-1, 2, 8).norm(dim=-1)
+    expected = {
+        "mean": lengths.mean(0),
+        "rms": lengths.square().mean(0).sqrt(),
+        "max": lengths.amax(0),
+    }
+    for aggregate, values in expected.items():
+        acts = collected(chatty, units="attn_heads", aggregate=aggregate)
+        np.testing.assert_allclose(acts.values[1, 2:4], values.numpy(), rtol=1e-4)
     with pytest.raises(tlm.ModulesError, match="needs units that can be inactive"):
         collected(chatty, units="attn_heads", aggregate="fraction_active")
 
 
 def test_attributions_are_read_at_the_same_tokens(chatty):
-    every = collected(chatty, weight="attribution")
-    content = collected(chatty, weight="attribution", tokens="content")
-    last = collected(chatty, weight="attribution", tokens="last")
-    n = every.samples["n_tokens"].to_numpy()[:, None]
-    bos = every.values * n - content.values * (n - 1)
-    assert (bos > -1e-6).all()
-    # Nothing is predicted from the last token.
-    np.testing.assert_array_equal(last.values, 0)
+    acts = collected(chatty, weight="attribution", tokens="content")
+    for row, prompt in enumerate(PROMPTS):
+        tokens = chatty.to_tokens(prompt)
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+        activations, gradients = loss_gradients(chatty, tokens, mask, [NAME])
+        products = (activations[NAME] * gradients[NAME])[0, 1:].abs().mean(0)
+        np.testing.assert_allclose(acts.values[row, 12:24], products.numpy(), rtol=1e-3, atol=1e-7)
+    for which in ("last", "answer"):
+        with pytest.raises(tlm.ModulesError, match="from a last token none is predicted"):
+            collected(chatty, weight="attribution", tokens=which)
     with pytest.raises(tlm.ModulesError, match="counts tokens where a unit is active"):
         collected(chatty, weight="attribution", aggregate="fraction_active")
 
@@ -160,25 +170,61 @@ def test_files_stores_and_modules_keep_the_reading(chatty, options, tmp_path):
         tlm.probe(modules, labelled, labelled)
 
 
-def test_what_cannot_be_read_is_refused(chatty, model):
+def test_what_cannot_be_read_is_refused(chatty, model, tmp_path):
     with pytest.raises(tlm.ModulesError, match="aggregate should be one of 'mean', 'rms'"):
         collected(chatty, aggregate="median")
     with pytest.raises(tlm.ModulesError, match="tokens should be one of 'all', 'content'"):
         collected(chatty, tokens="first")
     with pytest.raises(tlm.ModulesError, match="a tokenizer with a chat template"):
         collected(model, chat=True)
-    with pytest.raises(tlm.ModulesError, match=r"prompt 1 \(' '\) has none to read with tokens='c"):
+    with pytest.raises(tlm.ModulesError, match="tokenises to nothing"):
+        collected(chatty, ["the", ""], store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    with pytest.raises(tlm.ModulesError, match=r"prompt 1 has none to read with tokens='c"):
         collected(chatty, ["the", " "], chat=True, tokens="content")
+    with pytest.raises(tlm.ModulesError, match="prompt 0 has none to read with tokens='content'"):
+        collected(chatty, tokens="content", max_tokens=1)  # only BOS is left
     with pytest.raises(tlm.ModulesError, match=r"context of 64 tokens; prompt 0 has 83"):
         collected(chatty, ["the " * 80], chat=True)
     other = tiny_model()
     for template, message in (
         ("why how", "should hold the user's message"),
         ("{{ messages[0]['content'] }}{{ messages[0]['content'] | length }}", "puts another"),
+        ("{{ raise_exception('no system prompt') }}", "does not take a single user's message"),
+        ("{% for m in messages %}", "does not take a single user's message"),
     ):
         other.tokenizer.chat_template = template
         with pytest.raises(tlm.ModulesError, match=message):
             collected(other, chat=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "counted"), [("how: ", [" sat"]), ("how:\n", ["sat"]), ("how:x", None)]
+)
+def test_an_answer_in_chat_form_has_tokens_of_its_own(template, counted):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    pieces.train_from_iterator(["how: sat", "how:xsat", "sat"] * 9, trainer)
+    model = tiny_model()
+    model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces)
+    model.tokenizer.chat_template = "{{ messages[0]['content'] }} " + template.replace(
+        "\n", "{{'\\n'}}"
+    )
+    frame = pd.DataFrame({"prompt": ["the cat"], "answer": ["sat"]})
+    reading = tlm.Reading(tokens="answer", chat=True)
+    if counted is None:  # "xsat" is one token
+        with pytest.raises(tlm.ModulesError, match="'sat'\\) changes the template's"):
+            prompt_tokens(model, frame, reading, None)
+        return
+    (tokens,), (chosen,) = prompt_tokens(model, frame, reading, None)
+    assert [model.tokenizer.decode([token]) for token in tokens[chosen].tolist()] == counted
 
 
 @pytest.mark.slow

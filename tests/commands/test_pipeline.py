@@ -275,7 +275,7 @@ def test_the_order_of_the_files_does_not_matter(two_sets, prompt_file, tmp_path,
     words += ["--per-category", "1", "--n-controls", "1", "--controls", "magnitude"]
     assert cli.main(["test", *two_sets[::-1], *words]) == 0
     assert cli.main(["test", two_sets[1], *words]) == 1
-    assert "discovered on activations" in capsys.readouterr().err
+    assert "discovered on magnitudes" in capsys.readouterr().err
     assert cli.main(["test", two_sets[0], *words, "--metric", "answer_accuracy"]) == 1
     assert "needs prompts with an 'answer'" in capsys.readouterr().err
 

@@ -8,9 +8,10 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.activations.aggregate import Reduced, reduced
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.store import ActivationStore, StoreWriter
@@ -75,10 +76,11 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
 ) -> ActivationMatrix | ActivationStore:
     """Run prompts through a model and keep, for each, every unit's mean |activation|.
 
-    Prompts are sorted by length, padded on the right and run in batches; the mean runs over a
-    prompt's own tokens (as ``model.to_tokens`` gives them), never over padding, so the matrix does
-    not depend on the batch size or the tokenizer's padding side. Only the hook points needed are
-    read, and the run ends at the last of them: no logits are computed.
+    Prompts are sorted by length, padded on the right and run in batches; the mean (or what else
+    ``aggregate`` says) runs over a prompt's own tokens (as ``model.to_tokens`` gives them), never
+    over padding, so the matrix does not depend on the batch size or the tokenizer's padding side.
+    Only the hook points needed are read, and the run ends at the last of them: no logits are
+    computed.
 
     Args:
         model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
@@ -89,11 +91,13 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             the output projection; ``"attn_z"``, those outputs' dimensions; ``"resid"``, the
             dimensions of the residual stream after each layer; or several: ``"mlp+attn_heads"``.
         batch_size: Prompts in a forward pass.
-        max_tokens: Cut prompts after so many tokens; None keeps the model's whole context.
+        max_tokens: Cut prompts after so many tokens; None keeps the model's whole context. In chat
+            form it cuts the prompt's own text, and a prompt that does not fit is refused.
         weight: What the values are: ``"activation"``, or ``"attribution"``: the mean over a
             prompt's tokens of |activation x gradient of the prompt's summed next-token loss by
             it|, in nats: about what setting the unit to 0 at one token does to the loss. It takes
-            a backward pass, and memory for all layers' activations.
+            a backward pass, and memory for all layers' activations; not with tokens ``"last"`` or
+            ``"answer"``, since nothing is predicted from a last token.
         aggregate: What becomes of a prompt's tokens: ``"mean"`` of |a|, ``"rms"``, ``"max"``, or
             ``"fraction_active"``, the share of tokens where the unit is above 0 (not for heads,
             whose lengths always are).
@@ -101,7 +105,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             template; ``"last"``; ``"answer"``, those of the column ``answer``, which then follows
             the prompt. Means for ablation are over the same tokens.
         chat: Put each prompt into the tokenizer's chat template as the user's turn, up to where
-            the reply begins. ``max_tokens`` then cuts the prompt's own text.
+            the reply begins. Causal tests still run prompts as they are given.
         store: A new folder: write an ``ActivationStore`` there as the prompts run, instead of a
             matrix in memory. Its samples are in the order they ran, longest first; their column
             ``row`` is their place among the prompts.
@@ -118,7 +122,9 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     """
     reading = Reading(weight, aggregate, tokens, chat)
     frame = prompt_frame(prompts)
-    collector = Collector(model, units, aggregate=aggregate)
+    collector = Collector(model, units, reading)
+    # Before a store is made, so that a refused prompt leaves no folder behind.
+    token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
     writer = None
     if store is not None:
         if weight == "attribution":
@@ -131,13 +137,12 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             store, collector.units, dtype=dtype, model_name=model_name(model), reading=reading
         )
         frame = frame.assign(row=np.arange(len(frame)))
-    token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
     reduce = _activations if weight == "activation" else _attributions
     order = []
     with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size, counted):
-            reduced = reduce(model, batch, collector.units, aggregate)
-            collector._append(reduced, batch.counted, frame.iloc[batch.rows])
+            found = reduce(model, batch, collector.units, aggregate)
+            collector._append(found, batch.counted, frame.iloc[batch.rows])
             order.append(batch.rows)
             bar.update(len(batch.rows))
     if writer is not None:
@@ -147,7 +152,6 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     position = np.argsort(np.concatenate(order))
     return replace(
         acts,
-        reading=reading,
         values=acts.values[position],
         samples=acts.samples.iloc[position].reset_index(drop=True),
     )
@@ -166,20 +170,24 @@ class Collector:
         acts = collector.matrix()
     """
 
-    def __init__(self, model: HookedModel, units: str = "mlp", *, aggregate: str = "mean") -> None:
+    def __init__(
+        self, model: HookedModel, units: str = "mlp", reading: Reading | None = None
+    ) -> None:
         """Prepare for a model.
 
         Args:
             model: The model whose caches will be added.
             units: The site; see ``collect``.
-            aggregate: What becomes of a sample's tokens; see ``collect``.
+            reading: How values come about; by default mean |activation| over all tokens. Its
+                ``aggregate`` is what ``add`` does; ``tokens`` and ``chat`` say what you give it,
+                so that matrices of different readings are not taken for alike.
 
         Raises:
-            ModulesError: If the model has no such units, or the aggregate cannot be.
+            ModulesError: If the model has no such units, or they cannot be read so.
         """
         self.units = site_units(model, units)
-        self._reading = Reading(aggregate=aggregate)
-        if aggregate == "fraction_active" and max(self.units.spans) > 1:
+        self._reading = Reading() if reading is None else reading
+        if self._reading.aggregate == "fraction_active" and max(self.units.spans) > 1:
             raise ModulesError(
                 "aggregate='fraction_active' needs units that can be inactive; the length of a "
                 "head's output is always above 0. Use another aggregate, or units='attn_z'."
@@ -204,14 +212,18 @@ class Collector:
             cache: What ``run_with_cache`` returned, with its batch axis; it needs the hook points
                 in ``names_filter``.
             attention_mask: 1 or True where a token counts: the real ones, padding on either side,
-                or some of them. Without it every position counts.
+                or some of them (then say so in ``reading``). Without it every position counts.
             samples: One row (or prompt) a sample of the batch.
 
         Raises:
             ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, or
                 an activation is NaN or infinite. Nothing of the cache is added then.
         """
-        reduced: _AllReduced = {}
+        if self._reading.weight != "activation":
+            raise ModulesError(
+                "A cache holds activations, no gradients. Use collect(..., weight='attribution')."
+            )
+        found: _AllReduced = {}
         if attention_mask is None:
             shape = _cached(cache, self.names_filter[0]).shape[:2]
             mask = torch.ones(shape, dtype=torch.bool)
@@ -222,8 +234,8 @@ class Collector:
             self.names_filter, self.units.widths, self.units.spans, strict=True
         ):
             activation = checked_flat(_cached(cache, name).detach(), width * span, name)
-            reduced[name] = _reduced(activation, span, mask, self._reading.aggregate)
-        self._append(reduced, mask, frame)
+            found[name] = reduced(activation, span, mask, self._reading.aggregate)
+        self._append(found, mask, frame)
 
     def matrix(self) -> ActivationMatrix:
         """Everything added so far, in the order added.
@@ -242,12 +254,12 @@ class Collector:
             reading=self._reading,
         )
 
-    def _append(self, reduced: "_AllReduced", mask: torch.Tensor, samples: pd.DataFrame) -> None:
+    def _append(self, found: "_AllReduced", mask: torch.Tensor, samples: pd.DataFrame) -> None:
         """Add a batch's reduced activations, all of it or nothing."""
         lengths = mask.sum(1).numpy()
-        values = np.concatenate([reduced[name][0] for name in self.names_filter], axis=1)
+        values = np.concatenate([found[name].values for name in self.names_filter], axis=1)
         check_finite(values, self.units, samples.index.tolist())
-        self._totals += np.concatenate([reduced[name][1] for name in self.names_filter])
+        self._totals += np.concatenate([found[name].totals for name in self.names_filter])
         self._n_tokens += int(lengths.sum())
         samples = samples.assign(n_tokens=lengths)
         if self._into is not None:
@@ -293,33 +305,30 @@ def _cached(
     return activation
 
 
-_Activation = Float[torch.Tensor, "batch pos coordinates"]
-_Counted = Bool[torch.Tensor, "_batch _pos"]
-_AllReduced = dict[str, "_Reduced"]
-_Reduced = tuple[Float[np.ndarray, "_batch _width"], Float[np.ndarray, " _coordinates"]]
-"""A hook point's value per sample, and its signed sum over all tokens that count."""
+_AllReduced = dict[str, Reduced]
+"""By hook point."""
 
 
 def _activations(model: HookedModel, batch: Batch, units: Units, aggregate: str) -> _AllReduced:
     """Each sample's aggregated |activation|, from a run that ends at the last hook point."""
-    reduced: _AllReduced = {}
+    found: _AllReduced = {}
 
     def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
         def read(activation: torch.Tensor) -> None:
             activation = checked_flat(activation.detach(), width * span, name)
-            reduced[name] = _reduced(activation, span, batch.counted, aggregate)
+            found[name] = reduced(activation, span, batch.counted, aggregate)
 
         return read
 
     hooks = zip(units.hook_names, units.widths, units.spans, strict=True)
     readers = {name: reader(name, width, span) for name, width, span in hooks}
     run_hooks_only(model, batch.tokens, batch.mask, readers)
-    return reduced
+    return found
 
 
 def _attributions(model: HookedModel, batch: Batch, units: Units, aggregate: str) -> _AllReduced:
     """Each sample's aggregated |activation x gradient of its summed loss|."""
-    reduced: _AllReduced = {}
+    found: _AllReduced = {}
     activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
     for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
         activation, gradient = (
@@ -327,48 +336,7 @@ def _attributions(model: HookedModel, batch: Batch, units: Units, aggregate: str
         )
         # A unit's coordinates are silenced together: their products add up before the magnitude.
         products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
-        values, _ = _reduced(products, 1, batch.counted, aggregate)
-        totals = _masked(activation, batch.counted).sum((0, 1))  # for mean ablation
-        reduced[name] = (values, totals.cpu().numpy())
-    return reduced
-
-
-def _reduced(activation: _Activation, span: int, counted: _Counted, aggregate: str) -> _Reduced:
-    """One hook point's activation, reduced over the tokens of each sample that count."""
-    if activation.shape[:2] != counted.shape:
-        raise ModulesError(
-            f"attention_mask should have the shape of the tokens, {tuple(activation.shape[:2])}; "
-            f"it has {tuple(counted.shape)}."
-        )
-    if not bool(counted.any(1).all()):
-        row = int((~counted.any(1)).nonzero()[0, 0])
-        raise ModulesError(
-            f"Every sample should have at least one token; row {row} of the attention mask is "
-            "empty. Drop that sample."
-        )
-    activation = _masked(activation, counted)
-    values = _aggregated(activation, span, counted, aggregate)
-    return values.cpu().numpy(), activation.sum((0, 1)).cpu().numpy()
-
-
-def _masked(activation: _Activation, counted: _Counted) -> _Activation:
-    """In float32, and 0 at tokens that do not count: multiplying by 0 would keep padding's NaN."""
-    return activation.float().masked_fill(~counted.to(activation.device)[..., None], 0)
-
-
-def _aggregated(
-    activation: _Activation, span: int, counted: _Counted, aggregate: str
-) -> Float[torch.Tensor, "batch units"]:
-    """Each sample's value of each unit, from activations that are 0 at tokens that do not count."""
-    if aggregate == "fraction_active":
-        sizes = (activation > 0).float()
-    elif span == 1:
-        sizes = activation.abs()
-    else:
-        sizes = activation.unflatten(-1, (-1, span)).norm(dim=-1)
-    if aggregate == "max":
-        return sizes.amax(1)
-    if aggregate == "rms":
-        sizes = sizes.square()
-    means = sizes.sum(1) / counted.sum(1, keepdim=True).to(sizes.device)
-    return means.sqrt() if aggregate == "rms" else means
+        values = reduced(products, 1, batch.counted, aggregate).values
+        # Mean ablation's values stay activations.
+        found[name] = Reduced(values, reduced(activation, span, batch.counted, "max").totals)
+    return found

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from tl_modules import files
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_choice
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
 from tl_modules.normalise import (
+    NORMALISATIONS,
     Normaliser,
     ZScore,
     check_normaliser,
@@ -84,14 +85,16 @@ class ActivationMatrix:
         units: Units | None = None,
         samples: pd.DataFrame | Sequence[Any] | None = None,
         unit_means: Float[np.ndarray, " _units"] | None = None,
+        reading: Reading | None = None,
     ) -> "ActivationMatrix":
         """A matrix made elsewhere.
 
         Args:
-            values: Mean |activation|, shape ``[samples, units]``.
+            values: Mean |activation|, or what ``reading`` says; shape ``[samples, units]``.
             units: What the columns are; without it the modules cannot be hooked to a model.
             samples: What the rows are; numbered without it.
             unit_means: Mean (signed) activation of each unit, for mean ablation.
+            reading: How the values came about; by default mean |activation| over all tokens.
 
         Returns:
             The matrix, float32 (float64 stays).
@@ -121,6 +124,7 @@ class ActivationMatrix:
             Units.anonymous(values.shape[1]) if units is None else units,
             samples.reset_index(drop=True),
             unit_means,
+            reading=Reading() if reading is None else reading,
         )
 
     def zscore(self, like: ZScore | None = None) -> "ActivationMatrix":
@@ -158,7 +162,13 @@ class ActivationMatrix:
                 f"These activations are {self.normaliser.noun} already. Normalise the matrix as "
                 "collected."
             )
+        check_choice("normalise", name, NORMALISATIONS)
         fitted = fit_normaliser(name, self.values) if like is None else like
+        if not isinstance(fitted, Normaliser) or fitted.name != name:
+            raise ModulesError(
+                f"like should be a fitted {name!r} normaliser; got {type(fitted).__name__}. Pass "
+                f"the normaliser of a matrix that went through normalise({name!r})."
+            )
         check_normaliser(fitted, len(self.units))
         return replace(self, values=fitted.apply(self.values), normaliser=fitted)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Bool, Int
+from jinja2 import TemplateError
 
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.model import HookedModel, check_model
@@ -71,15 +72,23 @@ def _content(model: HookedModel, token_lists: _TokenLists) -> _Counted:
         for names in (("bos", "cls"), ("eos", "sep"))
     )
     found = []
-    for tokens in token_lists:
+    for row, tokens in enumerate(token_lists):
         numbers = tokens.tolist()
-        first, last = 0, len(numbers)
         # One on either side: a text may hold the same tokens itself.
-        first += numbers[0] in before and last > 1
-        last -= numbers[-1] in after and last > first + 1
+        first = int(numbers[0] in before)
+        last = len(numbers) - int(len(numbers) > first and numbers[-1] in after)
         positions = torch.arange(len(numbers))
         found.append((positions >= first) & (positions < last))
+        _check_any(row, found[-1], "content")
     return found
+
+
+def _check_any(row: int, counted: Bool[torch.Tensor, " _pos"], tokens: str) -> None:
+    if not bool(counted.any()):
+        raise ModulesError(
+            f"Every prompt should hold at least one token that counts; prompt {row} has none to "
+            f"read with tokens={tokens!r}. Drop it, or raise max_tokens."
+        )
 
 
 def _in_chat(
@@ -107,11 +116,7 @@ def _in_chat(
             "all": _all_or_last(len(numbers), "all"),
             "last": _all_or_last(len(numbers), "last"),
         }[tokens]
-        if not bool(chosen.any()):
-            raise ModulesError(
-                f"Every prompt should hold at least one token; prompt {row} ({prompts[row]!r}) "
-                f"has none to read with tokens={tokens!r}. Drop it."
-            )
+        _check_any(row, chosen, tokens)
         token_lists.append(numbers)
         counted.append(chosen)
     return token_lists, counted
@@ -160,15 +165,28 @@ class _Chat:
                 "chat_template to one that does not look at the text."
             )
         numbers, offsets = self._encode(text + answer)
-        # A token that straddles the end of the template is not the answer's own.
-        in_answer = [first >= len(text) for first, _ in offsets]
+        end = len(text)
+        # A token may hold the space before the answer, too.
+        in_answer = [last > end and not text[first:end].strip() for first, last in offsets]
+        if any(first < end < last and text[first:end].strip() for first, last in offsets):
+            raise ModulesError(
+                f"The answer should follow the chat template as tokens of its own; that of prompt "
+                f"{row} ({answer!r}) changes the template's. Reword it."
+            )
         content = [first < stop and last > start for first, last in offsets]
         return torch.tensor(numbers), torch.tensor(content), torch.tensor(in_answer)
 
     def _render(self, prompt: str) -> str:
-        return self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        messages = [{"role": "user", "content": prompt}]
+        try:
+            return self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, ValueError, TypeError) as error:
+            raise ModulesError(
+                f"The tokenizer's chat template does not take a single user's message: {error}. "
+                "Set model.tokenizer.chat_template to one that does."
+            ) from error
 
     def _encode(self, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:
         # The template holds the special tokens itself.

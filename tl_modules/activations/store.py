@@ -344,7 +344,7 @@ class StoreWriter:
         """Add samples.
 
         Args:
-            values: Mean |activation|, shape ``[samples, units]``.
+            values: Mean |activation|, or what the reading says; shape ``[samples, units]``.
             samples: What they are, one row each; numbered without it.
 
         Raises:

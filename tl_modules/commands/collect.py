@@ -10,9 +10,10 @@ from tl_modules.activations.collect import collect
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
 from tl_modules.data.models import load_model
-from tl_modules.errors import check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.files import write_bytes
 from tl_modules.reading import AGGREGATES, TOKENS, Reading
+from tl_modules.tokens import answers_of
 from tl_modules.units import SITES
 
 
@@ -56,7 +57,16 @@ def run(args: argparse.Namespace) -> None:
     reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
     for site in args.units.split("+"):
         check_choice("units", site, tuple(SITES))
-    acts = prompts_to_matrix(args, read_prompts(args.prompts), args.units, reading)
+        if args.aggregate == "fraction_active" and SITES[site].span:
+            raise ModulesError(
+                f"--aggregate fraction_active needs units that can be inactive; those of {site!r} "
+                "never are. Use another aggregate, or attn_z."
+            )
+    prompts = read_prompts(args.prompts)
+    if args.tokens == "answer":
+        answers_of(prompts)
+        print("Prompts are not cut: their answers count (--tokens answer)")
+    acts = prompts_to_matrix(args, prompts, args.units, reading)
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
     write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))

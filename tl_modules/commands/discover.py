@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> None:
     """Discover, print, write."""
     check_file(args.out)
     check_choice("normalise", args.normalise, NORMALISATIONS)
+    if args.normalise != "zscore" and args.acts.is_dir():
+        raise ModulesError("A store is z-scored as it is read. Leave --normalise out.")
     acts = ActivationStore(args.acts) if args.acts.is_dir() else ActivationMatrix.load(args.acts)
     if args.held_out is not None:
         if isinstance(acts, ActivationStore):
@@ -54,9 +56,7 @@ def run(args: argparse.Namespace) -> None:
             )
         acts, _ = split_by_category(acts, test_share=args.held_out, seed=args.seed)
     print(acts)
-    if args.normalise != "zscore":
-        if isinstance(acts, ActivationStore):
-            raise ModulesError("A store is z-scored as it is read. Leave --normalise out.")
+    if isinstance(acts, ActivationMatrix):
         acts = acts.normalise(args.normalise)
     modules = discover(
         acts,

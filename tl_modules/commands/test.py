@@ -67,6 +67,11 @@ def run(args: argparse.Namespace) -> None:
     # All are ablated to the same means; controls of like magnitude need mean |activation|.
     plain = [modules for modules in sets.values() if modules.reading.is_magnitude]
     reference = next(iter([*plain, *sets.values()]))
+    if reference.reading.chat or reference.reading.tokens != "all":
+        print(
+            f"Modules of {reference.reading}: they are tested on prompts as given, without a "
+            "template, and ablated to their units' means over those tokens"
+        )
     options: dict[str, Any] = {
         "batch_size": args.batch_size,
         "max_tokens": args.max_tokens if args.metric == "loss" else None,
@@ -140,7 +145,7 @@ def _load(args: argparse.Namespace) -> dict[str, ModuleSet]:
     magnitudes = any(modules.reading.is_magnitude for modules in sets.values())
     if "magnitude" in args.controls and not magnitudes:
         raise ModulesError(
-            "Controls of like magnitude need modules that were discovered on activations. Add such "
+            "Controls of like magnitude need modules that were discovered on magnitudes. Add such "
             "a file, or leave 'magnitude' out."
         )
     return sets

@@ -113,7 +113,7 @@ def select_abilities(
     check_seed(seed)
     _check_columns(frame, language)
     category_of = _category_of_label(categories)
-    # By text, over all its rows: a text that comes twice with other labels may fit two categories.
+    # By text, over all rows in the language: with other labels it may fit another category too.
     fits: dict[str, set[str]] = defaultdict(set)
     ids: dict[str, str] = {}
     for key, prompt, labels in _labelled_prompts(frame, language):
@@ -177,14 +177,16 @@ def _labelled_prompts(
     for key, turns, label in rows:
         prompt = _first_human_turn(turns)
         if prompt and isinstance(label, dict):
-            yield str(key), prompt, _items(label.get("ability_en"))
+            labels = [one for one in _items(label.get("ability_en")) if isinstance(one, str)]
+            yield str(key), prompt, labels
 
 
 def _first_human_turn(turns: Any) -> str | None:
     """The opening turn's text. Where a system prompt opens, what follows it is another request."""
     first = next(iter(_items(turns)), None)
     if isinstance(first, dict) and first.get("from") == "human":
-        return first.get("value")
+        value = first.get("value")
+        return value if isinstance(value, str) and value.strip() else None
     return None
 
 
@@ -195,4 +197,4 @@ def _items(value: Any) -> list[Any]:
 
 def _draw(seed: int, prompt: str) -> bytes:
     """A place in a random order that neither the rows' order nor the other rows change."""
-    return hashlib.sha256(f"{seed}:{prompt}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{prompt}".encode(errors="surrogatepass")).digest()

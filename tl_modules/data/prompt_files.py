@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def _read_text(path: Path) -> str:
         raise ModulesError(
             f"{str(path)!r} should be in UTF-8: {error}. Save it as UTF-8 (Excel: 'CSV UTF-8')."
         ) from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ModulesError(
             f"Cannot read the prompts {str(path)!r}: {error}. Name a file that is there."
         ) from error

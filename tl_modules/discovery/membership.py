@@ -16,6 +16,7 @@ from tl_modules.discovery.objective import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.errors import ModulesError
 from tl_modules.modules import BACKGROUND, ModuleSet
+from tl_modules.normalise import check_same_kind
 
 
 def set_aside_background(
@@ -40,7 +41,7 @@ def set_aside_background(
 
     Raises:
         ModulesError: If the activations are not those of the modules, or ``quantile`` is not
-            between 0 and 1.
+            between 0 and 1, or the activations were normalised otherwise.
     """
     if not 0 < quantile < 1:
         raise ModulesError(f"quantile should lie between 0 and 1; got {quantile}.")
@@ -54,8 +55,11 @@ def set_aside_background(
             f"{len(modules.background)} units of these modules were set aside already. Pass the "
             "modules as discovered."
         )
-    if acts.normaliser is None and modules.normaliser is not None:
-        acts = acts.normalise(modules.normaliser.name, like=modules.normaliser)
+    if modules.normaliser is not None:
+        if acts.normaliser is None:
+            acts = acts.normalise(modules.normaliser.name, like=modules.normaliser)
+        else:
+            check_same_kind(acts.normaliser, modules.normaliser)
     scored, products = scored_matrix(acts, modules.n_modules)
     matrix = products.matrix
     null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))
