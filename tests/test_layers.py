@@ -17,6 +17,7 @@ LAYERS = [
     "positions",
     "replacements",
     "hooks",
+    "saes",
     "modules",
     "tokens",
     "activations",

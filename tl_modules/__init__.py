@@ -37,6 +37,8 @@ from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
 from tl_modules.reading import Reading
 from tl_modules.report.plots import plot_n_modules
+from tl_modules.saes.spliced import SplicedModel
+from tl_modules.saes.with_saes import with_saes
 from tl_modules.units import Site, Units
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "Selectivity",
     "SharedUnits",
     "Site",
+    "SplicedModel",
     "StoreWriter",
     "Units",
     "attribute_modules",
@@ -88,4 +91,5 @@ __all__ = [
     "shared_units",
     "split_by_category",
     "stability",
+    "with_saes",
 ]

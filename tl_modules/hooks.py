@@ -147,9 +147,10 @@ class Attached:
             model: The model.
             fwd_hooks: Hook point names with their functions.
         """
+        points = model.hook_dict  # which some models make anew each time
         # PyTorch's own hooks: the model's reset_hooks() does not know them.
         self._handles = [
-            model.hook_dict[name].register_forward_hook(
+            points[name].register_forward_hook(
                 lambda point, inputs, output, fn=fn: fn(output, hook=point)
             )
             for name, fn in fwd_hooks

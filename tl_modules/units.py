@@ -1,6 +1,6 @@
 """Where units live: a site names a kind of hook point, Units map its units to flat columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from operator import mul
@@ -97,23 +97,43 @@ that vector's length. ``attn_z``: the dimensions of those vectors. ``resid``: th
 residual stream after each layer."""
 
 
+def site_names(site: str) -> list[str]:
+    """The sites that a name such as ``"mlp+attn_heads"`` joins; needs no model.
+
+    Raises:
+        ModulesError: If there is no such site, or two share hook points.
+    """
+    names = site.split("+")
+    for name in names:
+        check_choice("units", name, (*SITES, "sae"))
+    patterns = [SITES[name].pattern if name in SITES else name for name in names]
+    if len(set(patterns)) < len(patterns):
+        raise ModulesError(
+            f"The sites of {site!r} should have different hook points; some are the same. Name "
+            "one of them."
+        )
+    return names
+
+
 def site_units(model: HookedModel, site: str) -> "Units":
     """All units of a model at a named site, or at several: ``"mlp+attn_heads"``.
+
+    The site ``"sae"`` is the model's own, in its mapping ``sites``: see ``with_saes``.
 
     Raises:
         ModulesError: If there is no such site, the model lacks its hook points, or two sites share
             hook points.
     """
+    check_model(model)
+    own: Mapping[str, Units] = getattr(model, "sites", {})
     parts = []
-    for name in site.split("+"):
-        check_choice("units", name, tuple(SITES))
-        parts.append(SITES[name].units(model))
-    names = [name for part in parts for name in part.hook_names]
-    if len(set(names)) < len(names):
-        raise ModulesError(
-            f"The sites of {site!r} should have different hook points; some are the same. Name "
-            "one of them."
-        )
+    for name in site_names(site):
+        if name == "sae" and name not in own:
+            raise ModulesError(
+                f"The site 'sae' needs a model with SAEs; {model_name(model)!r} has none. Use "
+                "tlm.with_saes(model, saes) in its place."
+            )
+        parts.append(SITES[name].units(model) if name in SITES else own[name])
     if len(parts) == 1:
         return parts[0]
     fields = ("hook_names", "layers", "widths", "spans")

@@ -29,6 +29,25 @@ def saved(model, prompt_file, tmp_path, monkeypatch):
     return out
 
 
+def test_collect_and_discover_read_and_normalise_as_asked(
+    model, prompt_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(collect, "load_model", lambda name: model)
+    out = tmp_path / "acts.safetensors"
+    words = ["collect", "--prompts", str(prompt_file), "--tokens", "content", "--aggregate", "max"]
+    assert cli.main([*words, "--out", str(out), "--no-progress"]) == 0
+    acts = tlm.ActivationMatrix.load(out)
+    assert acts.reading == tlm.Reading(tokens="content", aggregate="max")
+    found = tmp_path / "modules.safetensors"
+    words = ["discover", str(out), "--normalise", "rank", "-k", "2", "--out", str(found)]
+    assert cli.main(words) == 0
+    expected = tlm.discover(acts.normalise("rank"), 2)
+    assert tlm.ModuleSet.load(found).objective == expected.objective
+    store = tlm.collect(model, ["the cat", "a dog ran"], store=tmp_path / "store", progress=False)
+    assert cli.main(["discover", str(store.path), "--normalise", "rank", "--out", "x"]) == 1
+    assert "A store is z-scored as it is read" in capsys.readouterr().err
+
+
 def test_collect_writes_what_the_library_collects(saved, model, prompts):
     acts = tlm.ActivationMatrix.load(saved)
     expected = tlm.collect(model, prompts, max_tokens=12, progress=False)
@@ -92,7 +111,17 @@ def test_evaluate_writes_one_table_of_every_method(
         (["collect", "--prompts", "nowhere.jsonl"], "Cannot read the prompts 'nowhere.jsonl'"),
         (["collect", "--max-tokens", "0"], "max_tokens should be at least 1; got 0"),
         (["collect", "--batch-size", "0"], "batch_size should be at least 1; got 0"),
+        (["collect", "--units", "mlp+keys"], "units should be one of 'mlp'"),
+        (["collect", "--units", "attn_heads+attn_z"], "should have different hook points"),
+        (["collect", "--units", "sae"], "Use tlm.with_saes in Python"),
+        (["collect", "--tokens", "answer"], "need a column 'answer'"),
+        (["collect", "--tokens", "first"], "tokens should be one of 'all'"),
+        (
+            ["collect", "--aggregate", "fraction_active", "--units", "mlp+attn_heads"],
+            "needs units that can be inactive; those of 'attn_heads'",
+        ),
         (["discover", "nowhere"], "There is no file 'nowhere'"),
+        (["discover", "nowhere", "--normalise", "minmax"], "normalise should be one of 'zscore'"),
         (["evaluate", "--methods", "guess"], "methods should be one of 'iterd'"),
         (["evaluate", "-k", "1"], "n_modules should be at least 2; got 1"),
         (["evaluate", "--seed", "-1"], "seed should lie between"),

@@ -89,7 +89,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         units: The site: ``"mlp"``, the neurons as the down-projection reads them;
             ``"attn_heads"``, attention heads, whose activation is the length of their output before
             the output projection; ``"attn_z"``, those outputs' dimensions; ``"resid"``, the
-            dimensions of the residual stream after each layer; or several: ``"mlp+attn_heads"``.
+            dimensions of the residual stream after each layer; ``"sae"``, the latents of SAEs (see
+            ``with_saes``); or several: ``"mlp+attn_heads"``.
         batch_size: Prompts in a forward pass.
         max_tokens: Cut prompts after so many tokens; None keeps the model's whole context. In chat
             form it cuts the prompt's own text, and a prompt that does not fit is refused.

@@ -10,11 +10,11 @@ from tl_modules.activations.collect import collect
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
 from tl_modules.data.models import load_model
-from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.files import write_bytes
 from tl_modules.reading import AGGREGATES, TOKENS, Reading
 from tl_modules.tokens import answers_of
-from tl_modules.units import SITES
+from tl_modules.units import SITES, site_names
 
 
 def add_parser(commands: Any) -> None:
@@ -55,8 +55,12 @@ def run(args: argparse.Namespace) -> None:
     """Collect and write."""
     check_file(args.out)
     reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
-    for site in args.units.split("+"):
-        check_choice("units", site, tuple(SITES))
+    for site in site_names(args.units):
+        if site not in SITES:
+            raise ModulesError(
+                f"The site {site!r} needs SAEs, which the command line does not load. Use "
+                "tlm.with_saes in Python."
+            )
         if args.aggregate == "fraction_active" and SITES[site].span:
             raise ModulesError(
                 f"--aggregate fraction_active needs units that can be inactive; those of {site!r} "

@@ -1,0 +1,1 @@
+"""Latents of sparse autoencoders as units of a model."""
