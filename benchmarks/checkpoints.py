@@ -1,6 +1,6 @@
 """What fine-tuning moves, beside what another seed moves; and two architectures side by side.
 
-    python -m benchmarks.checkpoints [--category coding] [--steps 30] [--other gemma-3-270m]
+    python -m benchmarks.checkpoints [--category coding] [--steps 20] [--other gemma-3-270m]
 
 Modules of SmolLM2 over the project's prompts, before and after fine-tuning on one category's
 prompts, matched by units; then of SmolLM2 and another model, matched by their profiles on prompts
@@ -28,8 +28,8 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--category", default="coding")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--other", default="gemma-3-270m", help="'none' leaves it out")
     parser.add_argument("--max-tokens", type=int, default=48)
     parser.add_argument("--modules", type=int, default=7)

@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--modules", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--only-sinks", action="store_true", help="only what the first token does")
     parser.add_argument("--out", type=Path, help="CSV file for the table")
     args = parser.parse_args()
     prompts = read_prompts(PUBLIC) if PUBLIC.exists() else load_prompts()
@@ -45,13 +46,15 @@ def main() -> None:
     model = load_model(args.model)
     print(f"{len(prompts)} prompts, cut at {args.max_tokens} tokens, K = {args.modules}")
     found: dict[str, tlm.ActivationMatrix] = {}
-    for chat in (False, True):
+    for chat in (False,) if args.only_sinks else (False, True):
         if chat and not getattr(model.tokenizer, "chat_template", None):
             print("The tokenizer has no chat template: plain form only.")
             continue
         found |= collected(model, prompts, chat, args)
-    sinks(found.pop("BOS"), found["content"])
     reference = found["all"]
+    sinks(found.pop("BOS"), found["content"], reference)
+    if args.only_sinks:
+        return
     rows = {}
     for name, acts in found.items():
         kinds = NORMALISATIONS if name == "all" else ("zscore",)
@@ -110,8 +113,10 @@ def collected(
     return {name: collector.matrix().select(position) for name, collector in collectors.items()}
 
 
-def sinks(bos: tlm.ActivationMatrix, content: tlm.ActivationMatrix) -> None:
-    """How much larger units are at the first token than at the others."""
+def sinks(
+    bos: tlm.ActivationMatrix, content: tlm.ActivationMatrix, every: tlm.ActivationMatrix
+) -> None:
+    """How much larger units are at the first token than at the others, and what it does to them."""
     ratio = bos.values.mean(0) / np.maximum(content.values.mean(0), 1e-8)
     shares = {at: float(np.quantile(ratio, at)) for at in (0.5, 0.9, 0.99, 0.999)}
     print(
@@ -121,6 +126,14 @@ def sinks(bos: tlm.ActivationMatrix, content: tlm.ActivationMatrix) -> None:
         f"{bos.values.mean(0).max():,.1f} at the first token, {content.values.mean(0).max():,.1f} "
         "elsewhere"
     )
+    correlation = column_correlations(every.zscore().values, content.zscore().values)
+    explained = [with_length(acts.values, acts.samples) ** 2 for acts in (every, content)]
+    for name, units in (("above 10", ratio > 10), ("others", ratio <= 10)):
+        print(
+            f"{name}: z-scores with and without the first token correlate at "
+            f"{correlation[units].mean():.3f}; 1/length explains {explained[0][units].mean():.3f} "
+            f"and {explained[1][units].mean():.3f} of their variance"
+        )
     spread = bos.values.std(0).max()
     print(f"over prompts the first token's activations differ by at most {spread:.1e} (std)")
 
@@ -135,8 +148,6 @@ def figures(
     parted = tlm.discover(train.normalise(kind), k)
     values = acts.normalise(kind).values
     correlation = column_correlations(values, reference.zscore().values)
-    length = 1 / acts.samples["length"].to_numpy(dtype=np.float64)
-    with_length = column_correlations(values, np.repeat(length[:, None], values.shape[1], axis=1))
     by_kind = halves.groupby("kind")["ari"].mean()
     numbers = {
         "L": modules.objective.L,
@@ -146,9 +157,15 @@ def figures(
         "svc": tlm.probe_accuracy(parted, train, test, "svc"),
         "lr": tlm.probe_accuracy(parted, train, test, "lr"),
         "r_with_all": np.mean(correlation),
-        "r2_of_length": np.mean(with_length**2),
+        "r2_of_length": np.mean(with_length(values, acts.samples) ** 2),
     }
     return {name: float(number) for name, number in numbers.items()}
+
+
+def with_length(values: np.ndarray, samples: pd.DataFrame) -> np.ndarray:
+    """Each unit's correlation with one over the prompts' lengths."""
+    length = 1 / samples["length"].to_numpy(dtype=np.float64)
+    return column_correlations(values, np.repeat(length[:, None], values.shape[1], axis=1))
 
 
 def column_correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
