@@ -135,6 +135,18 @@ def test_one_language_is_kept_or_all():
     assert set(everything["id"]) == {*english["id"], "french"}
 
 
+def test_malformed_rows_are_passed_over():
+    odd = [
+        row("number", 7, ["story writing"]),
+        row("list", ["a"], ["story writing"]),
+        row("space", "  ", ["story writing"]),
+        row("labels", "Write.", [["story writing"], 3]),
+        row("half", "Write \ud800.", ["story writing"]),
+    ]
+    train, _ = select_abilities(frame_of(ROWS + odd), **ALL)
+    assert set(train["id"]) == {one["id"] for one in ROWS}
+
+
 def test_categories_may_be_ones_own():
     train, test = select_abilities(
         frame_of([*ROWS, NONE]), n_train=1, n_test=0, categories={"Cooking": ["cooking ability"]}

@@ -102,6 +102,12 @@ def test_columns_go_by_the_names_the_user_gives(tmp_path):
     assert list(read_prompts(path, prompt="question").columns) == ["prompt", "topic", "answer"]
 
 
+def test_the_column_that_holds_prompts_may_be_called_category():
+    given = pd.DataFrame({"category": ["Why?"], "topic": ["life"]})
+    frame = read_prompts(given, prompt="category", category="topic")
+    assert frame.to_dict("records") == [{"prompt": "Why?", "category": "life"}]
+
+
 def test_nested_columns_and_types_stay(tmp_path):
     row = {"prompt": "a", "turns": [{"from": "human"}], "n": 3}
     frame = read_prompts(written(tmp_path, "a.jsonl", as_json_lines([row])))
@@ -138,6 +144,7 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
         ("a.parquet", as_parquet([{"prompt": "a"}])[:-9], "Cannot read the prompts .*Parquet"),
         ("a.csv.gz", b"prompt\na", "Cannot read the prompts .*Not a gzipped file"),
         ("a.jsonl.gz", gzip.compress(b"{}")[:-5], "Cannot read the prompts"),
+        ("a.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, "Cannot read the prompts"),
         ("a.csv", "prompt\nÜ".encode("latin-1"), "should be in UTF-8: .*Excel: 'CSV UTF-8'"),
         ("a.jsonl", '{"prompt": "a"}'.encode("utf-16"), "should be in UTF-8"),
         ("a.csv", b"text\na", r"should have a column 'prompt'; got \['text'\]. Pass the names"),

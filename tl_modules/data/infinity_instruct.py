@@ -186,8 +186,13 @@ def _first_human_turn(turns: Any) -> str | None:
     first = next(iter(_items(turns)), None)
     if isinstance(first, dict) and first.get("from") == "human":
         value = first.get("value")
-        return value if isinstance(value, str) and value.strip() else None
+        return value if isinstance(value, str) and value.strip() and _is_unicode(value) else None
     return None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it holds no half of a surrogate pair, which pandas refuses."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _items(value: Any) -> list[Any]:
@@ -197,4 +202,4 @@ def _items(value: Any) -> list[Any]:
 
 def _draw(seed: int, prompt: str) -> bytes:
     """A place in a random order that neither the rows' order nor the other rows change."""
-    return hashlib.sha256(f"{seed}:{prompt}".encode(errors="surrogatepass")).digest()
+    return hashlib.sha256(f"{seed}:{prompt}".encode()).digest()

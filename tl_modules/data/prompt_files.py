@@ -63,7 +63,7 @@ def _rename(name: str, frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataF
         if given == wanted:
             continue
         _check_column(name, list(frame.columns), given)
-        if wanted in frame.columns:
+        if wanted in frame.columns and wanted not in columns:  # it is not renamed itself
             raise ModulesError(
                 f"{name} should have one column for the {wanted}; it has {given!r}, which you "
                 f"named, and {wanted!r}. Drop or rename one."
