@@ -33,6 +33,9 @@ def test_without_scores_all_units_weigh_alike():
 def test_logits_are_the_models_own_of_the_direction_alone(normalization_type):
     model = tiny_model(normalization_type=normalization_type)
     directions = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+    if normalization_type == "LN":
+        with torch.no_grad():
+            model.ln_final.b[:] = torch.arange(16)  # not the direction's doing
     with torch.inference_mode():
         found = _logits(model, directions)
         alone = directions / directions.pow(2).mean(-1, keepdim=True).sqrt()

@@ -60,7 +60,7 @@ def written_tokens(
 
     Every direction promotes something, so tokens are ordered by z: how far their logit stands out
     of that of ``n_controls`` random directions, in standard deviations (plus their median over
-    the tokens, Tusher et al. 2001, or tokens with few spread would lead by chance). A random
+    the tokens, Tusher et al. 2001, or tokens of little spread would lead by chance). A random
     direction is made of random units of the same layers, which take the module's scores and keep
     their own means.
 
