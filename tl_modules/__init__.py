@@ -32,6 +32,7 @@ from tl_modules.discovery.objective import objective
 from tl_modules.discovery.stability import choose_n_modules, stability
 from tl_modules.errors import ModulesError
 from tl_modules.evaluate import Probe, probe, probe_accuracy
+from tl_modules.interpret.interpret import interpret
 from tl_modules.matching import ModuleMatch, match_modules
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
@@ -39,6 +40,7 @@ from tl_modules.reading import Reading
 from tl_modules.report.plots import plot_n_modules
 from tl_modules.saes.spliced import SplicedModel
 from tl_modules.saes.with_saes import with_saes
+from tl_modules.topics import Topic
 from tl_modules.units import Site, Units
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "Site",
     "SplicedModel",
     "StoreWriter",
+    "Topic",
     "Units",
     "attribute_modules",
     "choose_n_modules",
@@ -78,6 +81,7 @@ __all__ = [
     "get_act_patch_module_by_layer",
     "get_act_patch_module_by_pos",
     "greedy_circuit",
+    "interpret",
     "iterd",
     "match_modules",
     "module_effects",

@@ -26,6 +26,7 @@ from tl_modules.normalise import (
 from tl_modules.positions import Positions
 from tl_modules.reading import Reading
 from tl_modules.replacements import HasUnitMeans
+from tl_modules.topics import Topic, WrittenToken
 from tl_modules.units import Units
 
 _FILE_KIND = "ModuleSet"
@@ -66,6 +67,9 @@ class Module:
 
     means: HasUnitMeans | None = None
     """Where mean ablation takes its values from by default: the set it belongs to."""
+
+    topic: Topic | None = None
+    """What it is about, once ``interpret`` has said so."""
 
     @property
     def n_units(self) -> int:
@@ -212,8 +216,9 @@ class Module:
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
+        name = self.label if self.topic is None else f"{self.label}, {self.topic.label!r}"
         return (
-            f"Module({self.label}: {self.n_units:,} units in {len(self.layers)} layers, "
+            f"Module({name}: {self.n_units:,} units in {len(self.layers)} layers, "
             f"{len(self.samples):,} samples, category {self.category})"
         )
 
@@ -278,6 +283,9 @@ class ModuleSet:
     normaliser: Normaliser | None = None
     """What normalised the activations, for held-out prompts; it knows each unit's mean value."""
 
+    topics: tuple[Topic, ...] | None = None
+    """What each module is about, once ``interpret`` has said so."""
+
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
     """Versions of the packages that made it."""
 
@@ -306,6 +314,11 @@ class ModuleSet:
             object.__setattr__(self, name, _read_only(array))
 
         check_normaliser(self.normaliser, n_units)
+        if self.topics is not None and len(self.topics) != self.n_modules:
+            raise ModulesError(
+                f"topics should have one entry a module, {self.n_modules}; they have "
+                f"{len(self.topics)}. Interpret the modules again: tlm.interpret(modules, model)."
+            )
 
     def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
         """Refuse labels that are no module's; only units may be set aside."""
@@ -342,6 +355,7 @@ class ModuleSet:
             scores=None if self.unit_scores is None else self.unit_scores[self.unit_labels == k],
             samples=samples.sort_values("score", ascending=False, kind="stable"),
             means=self,
+            topic=None if self.topics is None else self.topics[k],
         )
 
     def __iter__(self) -> Iterator[Module]:
@@ -378,6 +392,45 @@ class ModuleSet:
             )
         return pd.DataFrame(rows)
 
+    def describe(self) -> pd.DataFrame:
+        """What each module is about, one row a module; before ``interpret``, see ``to_frame``.
+
+        Returns:
+            Columns ``module``, ``label``, ``category`` and ``category_share`` as in ``to_frame``,
+            ``words``, ``promoted`` and ``suppressed`` (those tokens that are clearer than chance
+            makes one), ``top_prompt``, ``n_units`` and ``n_samples``. ``Module.topic`` has all
+            tokens, and the numbers.
+
+        Raises:
+            ModulesError: If the modules were not interpreted.
+        """
+        if self.topics is None:
+            raise ModulesError(
+                "These modules were not interpreted. Describe "
+                "tlm.interpret(modules, model), or see modules.to_frame()."
+            )
+        topics = self.topics
+        frame = self.to_frame()
+        words = [", ".join(word.word for word in topic.words) for topic in topics]
+        promoted, suppressed = (
+            [_clear(getattr(topic, name), topic.chance_z) for topic in topics]
+            for name in ("promoted", "suppressed")
+        )
+        return pd.DataFrame(
+            {
+                "module": frame["module"],
+                "label": [topic.label for topic in topics],
+                "category": frame["category"],
+                "category_share": frame["category_share"],
+                "words": words,
+                "promoted": promoted,
+                "suppressed": suppressed,
+                "top_prompt": [next(iter(topic.prompts), None) for topic in topics],
+                "n_units": frame["n_units"],
+                "n_samples": frame["n_samples"],
+            }
+        )
+
     def save(self, path: str | Path) -> None:
         """Write the set to one safetensors file with a JSON header, atomically.
 
@@ -398,6 +451,7 @@ class ModuleSet:
             "model_name": self.model_name,
             "reading": self.reading.to_dict(),
             "normalisation": None if self.normaliser is None else self.normaliser.name,
+            "topics": None if self.topics is None else [topic.to_dict() for topic in self.topics],
             "versions": self.versions,
         }
         arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
@@ -413,7 +467,7 @@ class ModuleSet:
         """
 
         def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ModuleSet":
-            starts = header.get("starts")
+            starts, topics = header.get("starts"), header.get("topics")
             return cls(
                 units=Units.from_dict(header["units"]),
                 samples=frame_from_json(header["samples"]),
@@ -427,6 +481,7 @@ class ModuleSet:
                 model_name=header["model_name"],
                 reading=Reading.from_dict(header["reading"]),
                 normaliser=read_normaliser(header["normalisation"], arrays),
+                topics=None if topics is None else tuple(map(Topic.from_dict, topics)),
                 versions=header["versions"],
                 **{name: arrays[name] for name in _ARRAYS if name in arrays},
             )
@@ -443,7 +498,8 @@ class ModuleSet:
 
     def _repr_html_(self) -> str:
         """For Jupyter: the table of modules."""
-        return html_table(repr(self), self.to_frame())
+        table = self.to_frame() if self.topics is None else self.describe()
+        return html_table(repr(self), table)
 
 
 _ARRAYS = (
@@ -476,6 +532,11 @@ def as_list(modules: Module | Iterable[Module]) -> list[Module]:
             "Pass one set at a time, or dataclasses.replace(module, label=...)."
         )
     return chosen
+
+
+def _clear(tokens: tuple[WrittenToken, ...], chance_z: float | None) -> str:
+    """The texts, quoted for their spaces, of tokens clearer than chance makes one."""
+    return ", ".join(repr(token.token) for token in tokens if abs(token.z) > (chance_z or 0))
 
 
 class _NoSuchModule(ModulesError, IndexError):

@@ -78,4 +78,5 @@ def set_aside_background(
         objective=objective(inside.matrix, *partition),
         sample_scores=topic_scores(inside, *partition),
         unit_scores=scores,
+        topics=None,  # they say what all units write
     )

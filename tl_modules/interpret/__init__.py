@@ -1,0 +1,1 @@
+"""What modules are about: words, contexts, the tokens they write; on the way to a label."""

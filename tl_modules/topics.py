@@ -1,0 +1,159 @@
+"""A module's topic: what its prompts, words, contexts and output directions say it is about."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any, NamedTuple
+
+from tl_modules.errors import ModulesError
+
+
+class Word(NamedTuple):
+    """A distinctive word."""
+
+    word: str
+    """Lower case."""
+
+    score: float
+    """Its c-TF-IDF."""
+
+
+class Context(NamedTuple):
+    """A token that drives the module, where it stands."""
+
+    before: str
+    """The text before it, a few tokens."""
+
+    token: str
+    """Its text."""
+
+    after: str
+    """The text after it, a few tokens."""
+
+    value: float
+    """The mean over the module's units of |activation| / the unit's mean |activation|."""
+
+    prompt: int
+    """Which of the topic's ``prompts``, from 0."""
+
+
+class WrittenToken(NamedTuple):
+    """A token whose logit the module's output direction moves."""
+
+    token: str
+    """Its text."""
+
+    logit: float
+    """Its logit, less the mean of all tokens', of the direction alone."""
+
+    z: float
+    """How far that stands out of the same logit of random units' directions."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What a module is about. ``interpret`` makes them."""
+
+    label: str
+    """A short name of its own in the set: "coding: python, function"."""
+
+    categories: dict[str, float]
+    """The share of the module's samples that each category has, largest first."""
+
+    words: tuple[Word, ...]
+    """Words that tell its prompts from the other modules', best first."""
+
+    prompts: tuple[str, ...]
+    """The prompts that drive it most, strongest first."""
+
+    contexts: tuple[Context, ...] = ()
+    """The tokens of those prompts that drive it most, strongest first."""
+
+    promoted: tuple[WrittenToken, ...] = ()
+    """The tokens that its output direction makes likelier, clearest first."""
+
+    suppressed: tuple[WrittenToken, ...] = ()
+    """The tokens that it makes unlikelier, clearest first."""
+
+    chance_z: float | None = None
+    """The clearest |z| of a random direction held against the others: how clear chance makes it."""
+
+    notes: tuple[str, ...] = ()
+    """Why contexts or tokens are missing, if they are."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, JSON-ready."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: [list(row) if isinstance(row, tuple) else row for row in value]
+            if isinstance(value, tuple)
+            else value
+            for name, value in found.items()
+        }
+
+    @classmethod
+    def from_dict(cls, described: dict[str, Any]) -> "Topic":
+        """A topic from what ``to_dict`` returned.
+
+        Raises:
+            ModulesError: If it is malformed.
+        """
+        try:
+            topic = cls(
+                label=_text(described["label"]),
+                categories={
+                    _text(name): _number(share)
+                    for name, share in dict(described["categories"]).items()
+                },
+                words=_rows(described, "words", _word),
+                prompts=_rows(described, "prompts", _text),
+                contexts=_rows(described, "contexts", _context),
+                promoted=_rows(described, "promoted", _written),
+                suppressed=_rows(described, "suppressed", _written),
+                chance_z=None if described["chance_z"] is None else _number(described["chance_z"]),
+                notes=_rows(described, "notes", _text),
+            )
+            if not all(0 <= context.prompt < len(topic.prompts) for context in topic.contexts):
+                raise ValueError("a context is of a prompt that is not there")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModulesError(
+                f"The file's topic is malformed: {error!r}. Interpret the modules again, or fetch "
+                "an intact copy."
+            ) from error
+        return topic
+
+
+def _rows(described: dict[str, Any], name: str, read: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """A list of a file's, each entry checked."""
+    if not isinstance(described[name], list):
+        raise TypeError(f"{name} is no list")
+    return tuple(map(read, described[name]))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not isfinite(value):
+        raise TypeError(f"{value!r} is no finite number")
+    return float(value)
+
+
+def _word(row: Any) -> Word:
+    word, score = row
+    return Word(_text(word), _number(score))
+
+
+def _context(row: Any) -> Context:
+    before, token, after, value, prompt = row
+    if type(prompt) is not int:
+        raise TypeError(f"{prompt!r} is no prompt's number")
+    return Context(_text(before), _text(token), _text(after), _number(value), prompt)
+
+
+def _written(row: Any) -> WrittenToken:
+    token, logit, z = row
+    return WrittenToken(_text(token), _number(logit), _number(z))
