@@ -25,6 +25,7 @@ LAYERS = [
     "evaluate",
     "compare matching",
     "causal",
+    "interpret",
     "report",
     "data",
     "commands",

@@ -1,0 +1,1 @@
+"""What modules are: where they lie, how they nest, what they cover."""
