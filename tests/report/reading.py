@@ -15,7 +15,7 @@ def check_readable(figure):
 def names_overlap(figure, n_rows):
     """Whether names down the side are closer than a line of text."""
     axis = figure.layout.yaxis
-    margins = 160
+    margins = 180
     pixels_a_row = (figure.layout.height - margins) / n_rows
     rows_a_name = n_rows / len(axis.ticktext)
     return pixels_a_row * rows_a_name < 14

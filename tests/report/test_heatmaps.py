@@ -4,11 +4,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
+from plotly.colors import sample_colorscale
 
 import tl_modules as tlm
 from tests.interpret.made_by_hand import layered, module_set
 from tests.report.reading import check_readable, names_overlap
-from tl_modules.report.style import module_name
+from tl_modules.report.style import DIVERGING, module_name
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,13 @@ def test_layers_are_drawn_as_the_log_of_their_ratio_to_chance(modules):
     assert figure.layout.yaxis.ticktext[0] == "0: math"
 
 
+def test_layers_that_are_not_read_leave_no_gap():
+    units = layered((6, 6, 6), layers=(3, 11, 20))
+    figure = tlm.plot_layers(module_set(units.hook, units))
+    assert list(figure.data[0].x) == list(figure.layout.xaxis.tickvals) == [0, 1, 2]
+    assert list(figure.layout.xaxis.ticktext) == ["3", "11", "20"]
+
+
 def test_a_module_without_units_is_left_blank(modules):
     emptied = module_set(np.where(modules.unit_labels == 2, 3, modules.unit_labels), modules.units)
     (heatmap,) = tlm.plot_layers(emptied).data
@@ -95,6 +103,15 @@ def test_effects_are_drawn_with_their_marks(effects):
     assert "nats per token" in heatmap.colorbar.title.text
     accuracy = tlm.plot_effects(effects, unit="share of answers").data[0]
     assert "share of answers" in accuracy.colorbar.title.text
+
+
+def test_one_large_effect_leaves_the_others_colour(effects):
+    scale = dict(tlm.plot_effects(effects).data[0].colorscale)
+    assert scale[0.5] == "rgb(247, 247, 247)"
+    assert scale[0.0] == "rgb(33, 102, 172)"
+    assert scale[1.0] == "rgb(178, 24, 43)"
+    # A quarter of the largest effect has half of its strength of colour.
+    assert scale[0.5 + 0.5 / 4] == sample_colorscale(DIVERGING, [0.75])[0]
 
 
 def test_rows_in_any_order_make_one_figure(effects):

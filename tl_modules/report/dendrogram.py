@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from tl_modules.interpret.hierarchy import Hierarchy
-from tl_modules.report.style import graph_objects, height_for, module_name, readable, ticks
+from tl_modules.report.style import MARGINS, graph_objects, height_for, module_name, readable, ticks
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -48,7 +48,8 @@ def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
     height = height_for(len(names))
     figure = plotly.Figure([tree, leaves])
     figure.update_xaxes(
-        title_text="distance (1 - Pearson correlation of profiles)", rangemode="tozero"
+        title_text="distance (1 - Pearson correlation of profiles)",
+        range=[0, 1.05 * hierarchy.linkage[-1, 2]],
     )
     figure.update_yaxes(
         title_text="module",
@@ -61,5 +62,5 @@ def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
             f"{hierarchy.cophenetic:.2f}, p {hierarchy.p_value:.2g})"
         ),
         width=800,
-        height=height + 160,
+        height=height + MARGINS,
     )

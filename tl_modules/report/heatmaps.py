@@ -11,10 +11,12 @@ from tl_modules.interpret.space import module_layers
 from tl_modules.modules import Module, as_list
 from tl_modules.report.style import (
     DIVERGING,
+    MARGINS,
     graph_objects,
     height_for,
     module_name,
     readable,
+    rooted_scale,
     text,
     ticks,
 )
@@ -58,7 +60,7 @@ def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
     names, shown = [module_name(module) for module in chosen], [str(layer) for layer in layers]
     heatmap = plotly.Heatmap(
         z=np.clip(logs, -limit, limit),
-        x=layers,
+        x=list(range(len(layers))),
         y=list(range(len(chosen))),
         customdata=_stacked(grids, names, shown),
         zmin=-limit,
@@ -76,7 +78,7 @@ def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
         ),
     )
     figure = plotly.Figure(heatmap).update_layout(title_text="Where modules lie")
-    figure.update_xaxes(title_text="layer", **ticks(shown, layers, _PLOT_WIDTH))
+    figure.update_xaxes(title_text="layer", **ticks(shown, list(range(len(layers))), _PLOT_WIDTH))
     return _rows(figure, names)
 
 
@@ -89,7 +91,9 @@ def plot_effects(
     """What ablating each module does to each category: categories across, modules down.
 
     An asterisk marks an effect above its controls' (``p_bh`` at most 0.05); a frame marks the
-    module's own category.
+    module's own category. The claim is that rows are strongest in their frames, which
+    ``selectivity`` tests: random controls may raise every category's loss by more. Colours change
+    faster near 0.
 
     Args:
         effects: What ``module_effects`` returned.
@@ -136,7 +140,7 @@ def plot_effects(
         texttemplate="%{text}",
         zmin=-limit,
         zmax=limit,
-        colorscale=DIVERGING,
+        colorscale=rooted_scale(),
         colorbar={"title": {"text": f"effect<br>({text(unit)})"}},
         hovertemplate=(
             "module %{customdata[3]}<br>on %{customdata[4]}<br>"
@@ -188,4 +192,4 @@ def _rows(figure: "Figure", names: list[str]) -> "Figure":
         autorange="reversed",
         **ticks(names, list(range(len(names))), height),
     )
-    return readable(figure).update_layout(width=_WIDTH, height=height + 160)
+    return readable(figure).update_layout(width=_WIDTH, height=height + MARGINS)

@@ -4,6 +4,8 @@ import html
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tl_modules.errors import ModulesError
 from tl_modules.modules import Module
 
@@ -16,6 +18,9 @@ _FAINT = "rgba(128, 128, 128, 0.25)"
 
 DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 """Blue, white, red: told apart by colour-blind readers, and light enough for black marks."""
+
+MARGINS = 180
+"""Pixels that plotly leaves above and below an axis, together."""
 
 _PIXELS_A_NAME = 14
 _LONGEST_NAME = 32
@@ -41,6 +46,17 @@ def readable(figure: "Figure") -> "Figure":
     return figure.update_layout(
         paper_bgcolor="rgba(0, 0, 0, 0)", plot_bgcolor="rgba(0, 0, 0, 0)", font={"color": _GREY}
     )
+
+
+def rooted_scale() -> list[list[Any]]:
+    """``DIVERGING`` with strength as the root of the value: one large cell leaves others colour."""
+    graph_objects()
+    from plotly.colors import sample_colorscale
+
+    steps = np.linspace(-1, 1, 21)
+    colours = sample_colorscale(DIVERGING, (0.5 + 0.5 * steps).tolist())
+    places = 0.5 + 0.5 * steps * np.abs(steps)
+    return [list(stop) for stop in zip(places.tolist(), colours, strict=True)]
 
 
 def module_name(module: Module) -> str:
