@@ -77,6 +77,9 @@ def test_a_real_tree_is_more_of_a_tree_than_its_null():
     assert tree.p_value == 1 / 200
     np.testing.assert_array_equal(tree.cut(4), pairs)
     np.testing.assert_array_equal(tree.cut(2), quads)
+    for n in range(1, 9):  # each branch by its first module, in order
+        branches = tree.cut(n)
+        assert list(dict.fromkeys(branches.tolist())) == list(range(n))
 
 
 def test_coarser_modules_are_the_union_of_a_branchs(planted):

@@ -76,7 +76,7 @@ def test_modules_confined_to_some_layers_have_the_index_of_their_third(planted):
 
 
 def test_random_labels_are_as_deep_and_as_even_as_chance_says():
-    units = layered((10, 80, 30, 40, 60))
+    units = layered((10, 20, 30, 40, 120))
     n_units = len(units)
     tables = [
         tlm.module_depth(
@@ -91,7 +91,7 @@ def test_random_labels_are_as_deep_and_as_even_as_chance_says():
         assert (table[name] <= 0.05).mean() < 0.12
         assert 0.4 < table[name].mean() < 0.6
     # Layers of unequal width: chance is not in the middle.
-    assert table["expected_index"].iloc[0] == pytest.approx((60 + 40 - 90) / 220)
+    assert table["expected_index"].iloc[0] == pytest.approx((120 + 40 - 30) / 220)
     assert table["index"].mean() == pytest.approx(table["expected_index"].iloc[0], abs=0.02)
 
 

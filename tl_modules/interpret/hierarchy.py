@@ -56,9 +56,7 @@ class Hierarchy:
 
         if not 1 <= n <= len(self.modules):
             raise ModulesError(f"n should lie between 1 and {len(self.modules)}; got {n}.")
-        branches = cut_tree(self.linkage, n_clusters=n)[:, 0]
-        _, firsts, numbers = np.unique(branches, return_index=True, return_inverse=True)
-        return np.argsort(np.argsort(firsts))[numbers]
+        return cut_tree(self.linkage, n_clusters=n)[:, 0]
 
     def coarsen(self, n: int, acts: ActivationMatrix) -> ModuleSet:
         """The n coarser modules that ``cut(n)`` makes, to ablate, say.
