@@ -32,11 +32,17 @@ from tl_modules.discovery.objective import objective
 from tl_modules.discovery.stability import choose_n_modules, stability
 from tl_modules.errors import ModulesError
 from tl_modules.evaluate import Probe, probe, probe_accuracy
-from tl_modules.interpret.interpret import interpret
+from tl_modules.interpret.coverage import Coverage, coverage
+from tl_modules.interpret.hierarchy import Hierarchy, hierarchy
+from tl_modules.interpret.nestedness import Nestedness, nestedness
+from tl_modules.interpret.space import module_depth, module_layers
+from tl_modules.interpret.with_topics import with_topics
 from tl_modules.matching import ModuleMatch, match_modules
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
 from tl_modules.reading import Reading
+from tl_modules.report.dendrogram import plot_hierarchy
+from tl_modules.report.heatmaps import plot_effects, plot_layers
 from tl_modules.report.plots import plot_n_modules
 from tl_modules.saes.spliced import SplicedModel
 from tl_modules.saes.with_saes import with_saes
@@ -49,7 +55,9 @@ __all__ = [
     "Attribution",
     "CircuitScores",
     "Collector",
+    "Coverage",
     "Dissociation",
+    "Hierarchy",
     "HookedModel",
     "IterDResult",
     "Module",
@@ -57,6 +65,7 @@ __all__ = [
     "ModuleMatch",
     "ModuleSet",
     "ModulesError",
+    "Nestedness",
     "Objective",
     "Probe",
     "Reading",
@@ -74,6 +83,7 @@ __all__ = [
     "collect",
     "collect_reference",
     "compare_methods",
+    "coverage",
     "discover",
     "discover_baseline",
     "dissociation",
@@ -81,12 +91,18 @@ __all__ = [
     "get_act_patch_module_by_layer",
     "get_act_patch_module_by_pos",
     "greedy_circuit",
-    "interpret",
+    "hierarchy",
     "iterd",
     "match_modules",
+    "module_depth",
     "module_effects",
     "module_graph",
+    "module_layers",
+    "nestedness",
     "objective",
+    "plot_effects",
+    "plot_hierarchy",
+    "plot_layers",
     "plot_n_modules",
     "probe",
     "probe_accuracy",
@@ -96,4 +112,5 @@ __all__ = [
     "split_by_category",
     "stability",
     "with_saes",
+    "with_topics",
 ]

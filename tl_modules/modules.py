@@ -69,7 +69,7 @@ class Module:
     """Where mean ablation takes its values from by default: the set it belongs to."""
 
     topic: Topic | None = None
-    """What it is about, once ``interpret`` has said so."""
+    """What it is about, once ``with_topics`` has said so."""
 
     @property
     def n_units(self) -> int:
@@ -284,7 +284,7 @@ class ModuleSet:
     """What normalised the activations, for held-out prompts; it knows each unit's mean value."""
 
     topics: tuple[Topic, ...] | None = None
-    """What each module is about, once ``interpret`` has said so."""
+    """What each module is about, once ``with_topics`` has said so."""
 
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
     """Versions of the packages that made it."""
@@ -317,7 +317,7 @@ class ModuleSet:
         if self.topics is not None and len(self.topics) != self.n_modules:
             raise ModulesError(
                 f"topics should have one entry a module, {self.n_modules}; they have "
-                f"{len(self.topics)}. Interpret the modules again: tlm.interpret(modules, model)."
+                f"{len(self.topics)}. Find them again: tlm.with_topics(modules, model)."
             )
 
     def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
@@ -393,7 +393,7 @@ class ModuleSet:
         return pd.DataFrame(rows)
 
     def describe(self) -> pd.DataFrame:
-        """What each module is about, one row a module; before ``interpret``, see ``to_frame``.
+        """What each module is about, one row a module; before ``with_topics``, see ``to_frame``.
 
         Returns:
             Columns ``module``, ``label``, ``category`` and ``category_share`` as in ``to_frame``,
@@ -402,12 +402,12 @@ class ModuleSet:
             tokens, and the numbers.
 
         Raises:
-            ModulesError: If the modules were not interpreted.
+            ModulesError: If the modules have no topics.
         """
         if self.topics is None:
             raise ModulesError(
-                "These modules were not interpreted. Describe "
-                "tlm.interpret(modules, model), or see modules.to_frame()."
+                "These modules have no topics yet. Use tlm.with_topics(modules, model) first, or "
+                "see modules.to_frame()."
             )
         topics = self.topics
         frame = self.to_frame()

@@ -52,7 +52,7 @@ class WrittenToken(NamedTuple):
 
 @dataclass(frozen=True)
 class Topic:
-    """What a module is about. ``interpret`` makes them."""
+    """What a module is about. ``with_topics`` makes them."""
 
     label: str
     """A short name of its own in the set: "coding: python, function"."""
@@ -117,7 +117,7 @@ class Topic:
                 raise ValueError("a context is of a prompt that is not there")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModulesError(
-                f"The file's topic is malformed: {error!r}. Interpret the modules again, or fetch "
+                f"The file's topic is malformed: {error!r}. Find the topics again, or fetch "
                 "an intact copy."
             ) from error
         return topic

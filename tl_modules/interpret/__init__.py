@@ -1,1 +1,1 @@
-"""What modules are about: words, contexts, the tokens they write; on the way to a label."""
+"""What modules are: what they are about, where they lie, how they nest, what they cover."""

@@ -1,10 +1,11 @@
-"""Figures, through plotly (the extra ``viz``)."""
+"""Choosing K, as a figure."""
 
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from tl_modules.errors import ModulesError
+from tl_modules.report.style import graph_objects, readable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
@@ -31,10 +32,9 @@ def plot_n_modules(table: pd.DataFrame) -> "Figure":
     Raises:
         ModulesError: If plotly is not installed, or the table is another one.
     """
-    try:
-        from plotly.subplots import make_subplots  # an extra, and slow to import
-    except ImportError as error:
-        raise ModulesError("Figures need plotly. Run: pip install 'tl-modules[viz]'") from error
+    graph_objects()  # refuses where plotly is missing
+    from plotly.subplots import make_subplots
+
     if list(table.index.names) != ["n_modules", "kind"] or ("ari", "mean") not in table.columns:
         raise ModulesError(
             f"table should be what choose_n_modules returned; its index is {table.index.names}."
@@ -59,7 +59,7 @@ def plot_n_modules(table: pd.DataFrame) -> "Figure":
     )
     figure.update_yaxes(title_text="adjusted Rand index of units' labels", row=1, col=1)
     figure.update_yaxes(title_text="L on the held-out half / L on its own", row=1, col=2)
-    return figure.update_layout(
+    return readable(figure).update_layout(
         title_text="How many modules: stability over K",
         legend={"orientation": "h", "y": -0.25},
         width=950,

@@ -17,10 +17,10 @@ from tl_modules.topics import Context, Topic, Word
 _Found = TypeVar("_Found")
 
 _N_LABEL_WORDS = 3
-_NO_MODEL = "Without a model there are no contexts and tokens: tlm.interpret(modules, model)."
+_NO_MODEL = "Without a model there are no contexts and tokens: tlm.with_topics(modules, model)."
 
 
-def interpret(  # noqa: PLR0913 - the options of one run, all by keyword
+def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     modules: ModuleSet,
     model: HookedModel | None = None,
     *,

@@ -10,7 +10,7 @@ import tl_modules as tlm
 
 @pytest.fixture(scope="module")
 def interpreted(model, modules):
-    return tlm.interpret(modules, model, progress=False)
+    return tlm.with_topics(modules, model, progress=False)
 
 
 def with_samples(modules, **columns):
@@ -45,18 +45,18 @@ def test_categories_are_shares_largest_first(interpreted):
 
 
 def test_without_a_model_the_samples_alone_tell(modules, interpreted):
-    for topic, whole in zip(tlm.interpret(modules).topics, interpreted.topics, strict=True):
+    for topic, whole in zip(tlm.with_topics(modules).topics, interpreted.topics, strict=True):
         assert (topic.label, topic.words, topic.prompts) == (
             whole.label,
             whole.words,
             whole.prompts,
         )
         assert topic.contexts == topic.promoted == topic.suppressed == ()
-        assert "tlm.interpret(modules, model)" in topic.notes[0]
+        assert "tlm.with_topics(modules, model)" in topic.notes[0]
 
 
 def test_what_cannot_be_found_is_said_and_the_rest_is_there(model, modules):
-    found = tlm.interpret(replace(modules, unit_means=None), model, progress=False).topics[0]
+    found = tlm.with_topics(replace(modules, unit_means=None), model, progress=False).topics[0]
     assert found.contexts
     assert found.promoted == ()
     assert found.notes[0].startswith("An output direction needs the units' mean activations")
@@ -64,25 +64,25 @@ def test_what_cannot_be_found_is_said_and_the_rest_is_there(model, modules):
 
 def test_modules_of_another_model_are_refused(modules, other_model):
     with pytest.raises(tlm.ModulesError, match="units should be those of the model"):
-        tlm.interpret(modules, other_model, progress=False)
+        tlm.with_topics(modules, other_model, progress=False)
 
 
 def test_samples_without_prompts_are_refused(modules):
     with pytest.raises(tlm.ModulesError, match="should have a column 'prompt'"):
-        tlm.interpret(replace(modules, samples=modules.samples.drop(columns="prompt")))
+        tlm.with_topics(replace(modules, samples=modules.samples.drop(columns="prompt")))
 
 
 @pytest.mark.parametrize("name", ["n_words", "n_prompts", "n_contexts", "n_tokens"])
 def test_asking_for_none_is_refused(modules, name):
     with pytest.raises(tlm.ModulesError, match=f"{name} should be at least 1; got 0"):
-        tlm.interpret(modules, **{name: 0})
+        tlm.with_topics(modules, **{name: 0})
 
 
 def test_a_label_is_the_dominant_category_and_the_most_distinctive_words(modules):
     labels = modules.sample_labels
     own = np.array(["python function", "poem rhyme", "goal football"])
     categories = np.array(["coding", "writing", "sport"])
-    found = tlm.interpret(with_samples(modules, prompt=own[labels], category=categories[labels]))
+    found = tlm.with_topics(with_samples(modules, prompt=own[labels], category=categories[labels]))
     assert [topic.label for topic in found.topics] == [
         "coding: function, python",
         "writing: poem, rhyme",
@@ -94,33 +94,33 @@ def test_a_category_of_no_majority_is_no_label(modules):
     n_samples = len(modules.samples)
     words = np.array(["python", "poem", "goal"])[modules.sample_labels]
     found = with_samples(modules, prompt=words, category=[f"{i}" for i in range(n_samples)])
-    assert [topic.label for topic in tlm.interpret(found).topics] == ["python", "poem", "goal"]
+    assert [topic.label for topic in tlm.with_topics(found).topics] == ["python", "poem", "goal"]
 
 
 def test_the_categorys_own_name_is_not_repeated(modules):
     words = np.array(["coding python", "poem", "goal"])[modules.sample_labels]
-    found = tlm.interpret(with_samples(modules, prompt=words, category="Coding"))
+    found = tlm.with_topics(with_samples(modules, prompt=words, category="Coding"))
     assert found.topics[0].label == "Coding: python"
 
 
 def test_a_label_holds_no_word_twice(modules):
     words = np.array(["function functions code", "poem", "goal"])[modules.sample_labels]
-    found = tlm.interpret(with_samples(modules, prompt=words, category="all"))
+    found = tlm.with_topics(with_samples(modules, prompt=words, category="all"))
     assert found.topics[0].label == "all: code, function"
 
 
 def test_labels_differ_where_nothing_tells_modules_apart(modules):
-    found = tlm.interpret(with_samples(modules, prompt="alike", category="same"))
+    found = tlm.with_topics(with_samples(modules, prompt="alike", category="same"))
     assert [topic.label for topic in found.topics] == ["same", "same (1)", "same (2)"]
     nameless = modules.samples.drop(columns="category").assign(prompt="alike")
-    found = tlm.interpret(replace(modules, samples=nameless))
+    found = tlm.with_topics(replace(modules, samples=nameless))
     assert [topic.label for topic in found.topics] == ["module 0", "module 1", "module 2"]
     assert found.topics[0].categories == {}
 
 
 def test_a_module_without_samples_is_named_by_its_number(modules):
     labels = np.where(modules.sample_labels == 2, 1, modules.sample_labels)
-    found = tlm.interpret(replace(modules, sample_labels=labels))
+    found = tlm.with_topics(replace(modules, sample_labels=labels))
     assert found.topics[2].label == "module 2"
     assert found.topics[2].prompts == ()
     assert found.describe()["top_prompt"].isna().tolist() == [False, False, True]
@@ -202,7 +202,7 @@ def test_the_description_has_one_row_a_module(interpreted):
 
 
 def test_describing_what_was_not_interpreted_says_how_to(modules):
-    with pytest.raises(tlm.ModulesError, match=r"tlm\.interpret\(modules, model\)"):
+    with pytest.raises(tlm.ModulesError, match=r"tlm\.with_topics\(modules, model\)"):
         modules.describe()
 
 
@@ -214,7 +214,7 @@ def test_the_notebook_shows_labels_once_they_are_there(interpreted, modules):
 
 
 def test_labels_are_text_not_markup(modules):
-    found = tlm.interpret(with_samples(modules, category="<b>x</b>"))
+    found = tlm.with_topics(with_samples(modules, category="<b>x</b>"))
     assert "<b>x" not in found._repr_html_()
     assert "<b>x" not in found[0]._repr_html_()
 
@@ -224,5 +224,5 @@ def test_setting_units_aside_forgets_what_all_units_write(interpreted, acts):
 
 
 def test_one_seed_gives_one_topic(model, modules, interpreted):
-    assert tlm.interpret(modules, model, progress=False).topics == interpreted.topics
-    assert tlm.interpret(modules, model, seed=1, progress=False).topics != interpreted.topics
+    assert tlm.with_topics(modules, model, progress=False).topics == interpreted.topics
+    assert tlm.with_topics(modules, model, seed=1, progress=False).topics != interpreted.topics

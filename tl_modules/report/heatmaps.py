@@ -1,0 +1,195 @@
+"""Modules as rows of a heatmap: over the layers, and over categories of prompts."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+from tl_modules.interpret.space import module_layers
+from tl_modules.modules import Module, as_list
+from tl_modules.report.style import (
+    DIVERGING,
+    MARGINS,
+    graph_objects,
+    height_for,
+    module_name,
+    readable,
+    rooted_scale,
+    text,
+    ticks,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_WIDTH = 800
+_PLOT_WIDTH = 560  # what is left of it beside names and colour bar
+_SIGNIFICANT = 0.05
+
+
+def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
+    """Where each module's units lie: layers across, modules down.
+
+    Colour is the number of units in a layer over what chance would put there, on a log scale: white
+    as expected, red more, blue fewer. It ends at the most extreme cell, at most at 8 times.
+
+    Args:
+        modules: A ``ModuleSet``, some modules of one, or one.
+
+    Returns:
+        A plotly figure; ``module_layers`` has its numbers.
+
+    Raises:
+        ModulesError: If plotly is not installed, or as ``module_layers`` raises.
+    """
+    plotly = graph_objects()
+    chosen = as_list(modules)
+    table = module_layers(chosen)
+    layers = table["layer"].unique().tolist()
+    grids = {
+        name: table[name].to_numpy(dtype=float).reshape(len(chosen), len(layers))
+        for name in ("ratio", "n_units", "expected", "p_bh")
+    }
+    with np.errstate(divide="ignore"):  # no units there: the scale's end
+        logs = np.log2(grids["ratio"])
+    finite = np.abs(logs[np.isfinite(logs)])
+    limit = float(np.clip(finite.max(initial=0.0), 1, 3))
+    marks = list(range(-int(limit), int(limit) + 1))
+    names, shown = [module_name(module) for module in chosen], [str(layer) for layer in layers]
+    heatmap = plotly.Heatmap(
+        z=np.clip(logs, -limit, limit),
+        x=list(range(len(layers))),
+        y=list(range(len(chosen))),
+        customdata=_stacked(grids, names, shown),
+        zmin=-limit,
+        zmax=limit,
+        colorscale=DIVERGING,
+        colorbar={
+            "title": {"text": "units in layer /<br>expected"},
+            "tickvals": marks,
+            "ticktext": [f"{2**mark}" if mark >= 0 else f"1/{2**-mark}" for mark in marks],
+        },
+        hovertemplate=(
+            "module %{customdata[4]}<br>layer %{customdata[5]}<br>"
+            "%{customdata[1]:.0f} units, expected %{customdata[2]:.1f} (x %{customdata[0]:.2f})<br>"
+            "p (BH) %{customdata[3]:.2g}<extra></extra>"
+        ),
+    )
+    figure = plotly.Figure(heatmap).update_layout(title_text="Where modules lie")
+    figure.update_xaxes(title_text="layer", **ticks(shown, list(range(len(layers))), _PLOT_WIDTH))
+    return _rows(figure, names)
+
+
+def plot_effects(
+    effects: pd.DataFrame,
+    *,
+    modules: Iterable[Module] | None = None,
+    unit: str = "nats per token",
+) -> "Figure":
+    """What ablating each module does to each category: categories across, modules down.
+
+    An asterisk marks an effect above its controls' (``p_bh`` at most 0.05); a frame marks the
+    module's own category. The claim is that rows are strongest in their frames, which
+    ``selectivity`` tests: random controls may raise every category's loss by more. Colours change
+    faster near 0.
+
+    Args:
+        effects: What ``module_effects`` returned.
+        modules: The modules, for their names; numbers without them.
+        unit: What the effect is measured in, for the colour bar.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, the table is another one, or ``modules`` lacks
+            one of its modules.
+    """
+    plotly = graph_objects()
+    needed = ("module", "category", "own", "effect", "control_mean", "p_bh")
+    missing = [name for name in needed if name not in effects.columns]
+    if missing or not len(effects):
+        raise ModulesError(
+            f"effects should be what module_effects returned; this table has {len(effects)} rows "
+            f"and lacks {missing}."
+        )
+    if effects.duplicated(["module", "category"]).any():
+        raise ModulesError(
+            "effects should hold each module and category once; this table repeats some. Pass the "
+            "rows of one call of module_effects."
+        )
+    labels = list(dict.fromkeys(effects["module"]))
+    categories = list(dict.fromkeys(effects["category"]))
+    grids = {
+        name: effects.pivot(index="module", columns="category", values=name)
+        .loc[labels, categories]
+        .to_numpy(dtype=float)
+        for name in ("effect", "control_mean", "p_bh", "own")
+    }
+    own = grids.pop("own") == 1
+    names, shown = _names(labels, modules), [text(str(category)) for category in categories]
+    limit = float(np.nanmax(np.abs(grids["effect"]), initial=0.0)) or 1.0
+    heatmap = plotly.Heatmap(
+        z=grids["effect"],
+        x=list(range(len(categories))),
+        y=list(range(len(labels))),
+        customdata=_stacked(grids, names, shown),
+        text=np.where(grids["p_bh"] <= _SIGNIFICANT, "*", ""),
+        texttemplate="%{text}",
+        zmin=-limit,
+        zmax=limit,
+        colorscale=rooted_scale(),
+        colorbar={"title": {"text": f"effect<br>({text(unit)})"}},
+        hovertemplate=(
+            "module %{customdata[3]}<br>on %{customdata[4]}<br>"
+            "effect %{z:.3g}, controls' %{customdata[1]:.3g}<br>"
+            "p (BH) %{customdata[2]:.2g}<extra></extra>"
+        ),
+    )
+    figure = plotly.Figure(heatmap).update_layout(
+        title_text="What ablating each module does (* above its controls, frame: own category)"
+    )
+    figure.update_xaxes(
+        title_text="category of prompts",
+        **ticks(shown, list(range(len(shown))), _PLOT_WIDTH),
+    )
+    frames = [
+        {"type": "rect", "x0": c - 0.5, "x1": c + 0.5, "y0": m - 0.5, "y1": m + 0.5}
+        for m, c in np.argwhere(own).tolist()
+    ]
+    figure.update_layout(shapes=[frame | {"line": {"color": "#111111"}} for frame in frames])
+    return _rows(figure, names)
+
+
+def _names(labels: list[int], modules: Iterable[Module] | None) -> list[str]:
+    """What the modules of a table are called."""
+    if modules is None:
+        return [str(label) for label in labels]
+    known = {module.label: module_name(module) for module in as_list(modules)}
+    missing = [label for label in labels if label not in known]
+    if missing:
+        raise ModulesError(
+            f"modules should hold those of the table; {missing} are missing. Pass the set that "
+            "module_effects was given."
+        )
+    return [known[label] for label in labels]
+
+
+def _stacked(grids: dict[str, np.ndarray], rows: list[str], columns: list[str]) -> np.ndarray:
+    """What a cell's hover text shows: each grid's number, then the row's and the column's name."""
+    called = np.meshgrid(np.array(rows, dtype=object), np.array(columns, dtype=object))
+    numbers = [grid.astype(object) for grid in grids.values()]
+    return np.stack([*numbers, *(names.T for names in called)], axis=-1)
+
+
+def _rows(figure: "Figure", names: list[str]) -> "Figure":
+    """The figure with a row a module, the first on top."""
+    height = height_for(len(names))
+    figure.update_yaxes(
+        title_text="module",
+        autorange="reversed",
+        **ticks(names, list(range(len(names))), height),
+    )
+    return readable(figure).update_layout(width=_WIDTH, height=height + MARGINS)
