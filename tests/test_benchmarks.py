@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from benchmarks import ablation, checkpoints, iterd, readings, scale, search
+from benchmarks import ablation, checkpoints, claims, iterd, readings, scale, search
 from tests.conftest import tiny_model
 from tl_modules.discovery import _kernel
 
@@ -63,6 +63,17 @@ def test_readings(template, prompts, monkeypatch, capsys, tmp_path):
     acts = tlm.collect(model, prompts, max_tokens=12, tokens="content", aggregate="max")
     expected = tlm.discover(acts, 2).objective.L
     assert table.loc["content, max", "L"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_claims(acts, monkeypatch, capsys, tmp_path):
+    acts.save(tmp_path / "acts.safetensors")
+    words = ["--acts", str(tmp_path / "acts.safetensors"), "--modules", "2", "3", "4"]
+    out = run(claims, [*words, "--out", str(tmp_path / "figures")], monkeypatch, capsys)
+    assert "Space, K = 3" in out
+    assert out.count("uncovered: [") == 3
+    assert "3 branches: [0, 1, 2]" in out
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert names == {"layers.html", "hierarchy.html"}
 
 
 def test_checkpoints(prompts, monkeypatch, capsys):
