@@ -129,6 +129,8 @@ def sinks(
     correlation = column_correlations(every.zscore().values, content.zscore().values)
     explained = [with_length(acts.values, acts.samples) ** 2 for acts in (every, content)]
     for name, units in (("above 10", ratio > 10), ("others", ratio <= 10)):
+        if not units.any():
+            continue
         print(
             f"{name}: z-scores with and without the first token correlate at "
             f"{correlation[units].mean():.3f}; 1/length explains {explained[0][units].mean():.3f} "
