@@ -10,8 +10,8 @@ import argparse
 from pathlib import Path
 
 import tl_modules as tlm
-from benchmarks.search import PUBLIC
-from tl_modules.data import load_demo_model, load_prompts, read_prompts
+from benchmarks.search import public_prompts
+from tl_modules.data import load_demo_model
 
 
 def main() -> None:
@@ -21,16 +21,19 @@ def main() -> None:
     parser.add_argument("--modules", type=int, nargs="+", default=[5, 10, 20])
     parser.add_argument("--out", type=Path, help="folder for figures (HTML)")
     args = parser.parse_args()
+    ks = sorted(set(args.modules))
+    if len(ks) < 2 or ks[len(ks) // 2] < 3:
+        parser.error("--modules takes two Ks or more, the middle one at least 3")
     if args.acts is not None:
         acts = tlm.ActivationMatrix.load(args.acts)
     else:
-        prompts = read_prompts(PUBLIC) if PUBLIC.exists() else load_prompts()
-        acts = tlm.collect(load_demo_model(), prompts, max_tokens=128)
+        acts = tlm.collect(load_demo_model(), public_prompts(), max_tokens=128)
     print(acts)
-    sets = [tlm.discover(acts, k) for k in args.modules]
+    sets = [tlm.discover(acts, k) for k in ks]
     middle = tlm.with_topics(sets[len(sets) // 2])
     depth = tlm.module_depth(middle)
     depth.insert(1, "label", [module.topic.label for module in middle])
+    depth.insert(3, "n_layers", [len(module.layers) for module in middle])
     print(f"\nSpace, K = {len(middle)}\n{depth.round(3).to_string(index=False)}")
     layers = tlm.module_layers(middle)
     print(f"cells of the layer table with p_bh at most 0.05: {(layers['p_bh'] <= 0.05).mean():.0%}")
@@ -41,7 +44,8 @@ def main() -> None:
     nested = tlm.nestedness(sets)
     print(f"\nHierarchy: nestedness over K\n{nested.overall.round(3).to_string(index=False)}")
     tree = tlm.hierarchy(middle, acts)
-    print(f"{tree}\n3 branches: {tree.cut(3).tolist()}")
+    first, second = (middle[int(k)].topic.label for k in tree.linkage[0, :2])
+    print(f"{tree}\nclosest: {first!r} and {second!r}\n3 branches: {tree.cut(3).tolist()}")
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         for name, figure in (

@@ -17,9 +17,8 @@ import torch
 from tqdm.auto import tqdm
 
 import tl_modules as tlm
-from benchmarks.search import PUBLIC
+from benchmarks.search import public_prompts
 from tl_modules.activations.prompt_tokens import prompt_tokens
-from tl_modules.data import load_prompts, read_prompts
 from tl_modules.data.models import load_model
 from tl_modules.model import run_hooks_only
 from tl_modules.normalise import NORMALISATIONS
@@ -41,8 +40,7 @@ def main() -> None:
     parser.add_argument("--only-sinks", action="store_true", help="only what the first token does")
     parser.add_argument("--out", type=Path, help="CSV file for the table")
     args = parser.parse_args()
-    prompts = read_prompts(PUBLIC) if PUBLIC.exists() else load_prompts()
-    prompts = prompt_frame(prompts.groupby("category", sort=False).head(args.per_category))
+    prompts = prompt_frame(public_prompts().groupby("category", sort=False).head(args.per_category))
     model = load_model(args.model)
     print(f"{len(prompts)} prompts, cut at {args.max_tokens} tokens, K = {args.modules}")
     found: dict[str, tlm.ActivationMatrix] = {}

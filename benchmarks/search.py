@@ -13,12 +13,21 @@ from pathlib import Path
 import pandas as pd
 
 import tl_modules as tlm
-from tl_modules.data import load_demo_model, load_prompts
+from tl_modules.data import load_demo_model, load_prompts, read_prompts
 from tl_modules.discovery.iterd import iterd
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.search import improve
 
-PUBLIC = Path("../shared/data/abilities-public.jsonl")
+PUBLIC = Path(__file__).parents[2] / "shared" / "data" / "abilities-public.jsonl"
+
+
+def public_prompts() -> pd.DataFrame:
+    """The public prompts beside the project, or its own; says which."""
+    if PUBLIC.exists():
+        print(f"prompts: {PUBLIC.name}")
+        return read_prompts(PUBLIC)
+    print(f"prompts: the project's own ({PUBLIC.name} is not beside the project)")
+    return load_prompts()
 
 
 def main() -> None:
@@ -31,8 +40,7 @@ def main() -> None:
     if args.acts is not None:
         acts = tlm.ActivationMatrix.load(args.acts)
     else:
-        prompts = pd.read_json(PUBLIC, lines=True) if PUBLIC.exists() else load_prompts()
-        acts = tlm.collect(load_demo_model(), prompts, max_tokens=128)
+        acts = tlm.collect(load_demo_model(), public_prompts(), max_tokens=128)
     print(acts)
     matrix = acts.zscore().values
     iterd(matrix[:50, :100], 2)  # compile

@@ -51,8 +51,8 @@ def test_readings(template, prompts, monkeypatch, capsys, tmp_path):
     model = tiny_model()
     model.tokenizer.chat_template = template
     monkeypatch.setattr(readings, "load_model", lambda name: model)
-    monkeypatch.setattr(readings, "PUBLIC", tmp_path / "absent.jsonl")
-    monkeypatch.setattr(readings, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(search, "PUBLIC", tmp_path / "absent.jsonl")
+    monkeypatch.setattr(search, "load_prompts", lambda: prompts)
     words = ["--modules", "2", "--max-tokens", "12", "--out", str(tmp_path / "table.csv")]
     out = run(readings, words, monkeypatch, capsys)
     assert ("plain form only" in out) == (template is None)
@@ -67,11 +67,13 @@ def test_readings(template, prompts, monkeypatch, capsys, tmp_path):
 
 def test_claims(acts, monkeypatch, capsys, tmp_path):
     acts.save(tmp_path / "acts.safetensors")
-    words = ["--acts", str(tmp_path / "acts.safetensors"), "--modules", "2", "3", "4"]
+    words = ["--acts", str(tmp_path / "acts.safetensors"), "--modules", "3", "4", "5"]
     out = run(claims, [*words, "--out", str(tmp_path / "figures")], monkeypatch, capsys)
-    assert "Space, K = 3" in out
+    assert "Space, K = 4" in out
     assert out.count("uncovered: [") == 3
-    assert "3 branches: [0, 1, 2]" in out
+    tree = tlm.hierarchy(tlm.discover(acts, 4), acts)
+    assert f"3 branches: {tree.cut(3).tolist()}" in out
+    assert repr(tree) in out
     names = {path.name for path in (tmp_path / "figures").iterdir()}
     assert names == {"layers.html", "hierarchy.html"}
 

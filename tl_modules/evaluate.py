@@ -112,6 +112,11 @@ def module_means(
         ModulesError: If the activations are of other units or of another reading, normalised
             otherwise, or no fitted normaliser is known.
     """
+    if not hasattr(acts, "values"):
+        raise ModulesError(
+            f"Module means need a matrix in memory; got {type(acts).__name__}. Load the samples "
+            "that you need: store.matrix(rows)."
+        )
     if not acts.units.same_hooks(modules.units):
         raise ModulesError(
             "The activations should be of the modules' own units; their hook points or widths "

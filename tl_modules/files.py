@@ -149,7 +149,7 @@ def read(
         return build(header, arrays)
     except ModulesError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModulesError(
             f"{str(path)!r} lacks parts of a {kind} ({error!r}). {_REMEDY}"
         ) from error

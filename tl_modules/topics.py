@@ -76,7 +76,7 @@ class Topic:
     """The tokens that it makes unlikelier, clearest first."""
 
     chance_z: float | None = None
-    """The clearest |z| of a random direction held against the others: how clear chance makes it."""
+    """The clearest |z| of any random direction held against the others: what chance reaches."""
 
     notes: tuple[str, ...] = ()
     """Why contexts or tokens are missing, if they are."""
@@ -115,7 +115,7 @@ class Topic:
             )
             if not all(0 <= context.prompt < len(topic.prompts) for context in topic.contexts):
                 raise ValueError("a context is of a prompt that is not there")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ModulesError(
                 f"The file's topic is malformed: {error!r}. Find the topics again, or fetch "
                 "an intact copy."

@@ -739,6 +739,7 @@ def nameless():
         (nameless(), "does not say where it goes.*Pass a mapping"),
         (Random("blocks.0.hook_resid_pst"), "no 'blocks.0.hook_resid_pst'. Hook points like it"),
         (Random("blocks.7.hook_resid_post"), "like it: .'blocks.*hook_resid_post"),
+        ({8: Random(RESID.format(0))}, "names of hook points to SAEs; got the key 8"),
         (Random("hook_embed"), "at a hook point of a layer.*got 'hook_embed'"),
         (make_saes("random", [1, 1]), "should have one SAE; the one of .blocks.1.hook_resid"),
         (changed(hook_name_out="blocks.0.hook_mlp_out"), "writes elsewhere, at 'blocks.0.hook_mlp"),

@@ -1,9 +1,11 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.planted import planted_matrix
 from tl_modules.evaluate import module_means
 from tl_modules.modules import BACKGROUND
 
@@ -145,3 +147,13 @@ def test_what_makes_no_tree_is_refused(planted):
         tree.coarsen(1, acts)
     with pytest.raises(tlm.ModulesError, match="own 80 samples; they are of 79"):
         tree.coarsen(2, acts.select(np.arange(79)))
+
+
+def test_coarser_modules_have_topics_of_their_own_to_be_found():
+    values, _, _ = planted_matrix(60, 120, 4, seed=0, strength=2.0)
+    prompts = pd.DataFrame({"prompt": [f"number {row}" for row in range(60)]})
+    acts = tlm.ActivationMatrix.from_arrays(values, samples=prompts)
+    modules = tlm.with_topics(tlm.discover(acts, 4))
+    coarser = tlm.hierarchy(modules, acts).coarsen(2, acts)
+    assert coarser.topics is None
+    assert len(tlm.with_topics(coarser).topics) == 2

@@ -121,7 +121,10 @@ def test_a_module_without_units_lies_nowhere(planted):
     assert row[["mean_layer", "std_layer", "evenness", "index", "p_value", "p_holm"]].isna().all()
     cells = tlm.module_layers(emptied).query("module == 1")
     assert cells["ratio"].isna().all()
-    assert (cells["p_value"] == 1).all()
+    assert cells[["p_value", "p_holm", "p_bh"]].isna().all(axis=None)
+    others = tlm.module_layers([module for module in emptied if module.label != 1])
+    together = tlm.module_layers(emptied).query("module != 1")
+    assert together["p_bh"].tolist() == pytest.approx(others["p_bh"].tolist())
 
 
 def test_the_same_seed_gives_the_same_depths_and_another_does_not():

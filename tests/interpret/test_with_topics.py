@@ -153,6 +153,7 @@ def malformed():
     yield "promoted", [["cat", 1.0]]
     yield "suppressed", None
     yield "chance_z", "2"
+    yield "chance_z", 10**400
     yield "notes", [1]
 
 

@@ -92,7 +92,7 @@ def _weights(modules: ModuleSet) -> list[Float[torch.Tensor, "_units _modules"]]
     alive = means > MIN_STD
     share = np.divide(1.0, means, out=np.zeros_like(means), where=alive)
     own = modules.unit_labels[:, None] == np.arange(modules.n_modules)
-    weights = own * share[:, None] / np.maximum(own.sum(axis=0), 1)
+    weights = own * share[:, None] / np.maximum((own & alive[:, None]).sum(axis=0), 1)
     parts = np.split(weights, np.cumsum(modules.units.widths)[:-1])
     return [torch.from_numpy(part).float() for part in parts]
 

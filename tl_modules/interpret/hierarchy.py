@@ -85,6 +85,7 @@ class Hierarchy:
             history=(),
             converged=False,
             starts=None,
+            topics=None,
         )
         means = module_means(merged, acts).astype(np.float64)
         scores = means[np.arange(len(means)), merged.sample_labels]

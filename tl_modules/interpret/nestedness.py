@@ -95,6 +95,8 @@ def nestedness(
 
 def _checked(sets: Sequence[ModuleSet]) -> list[ModuleSet]:
     """The sets, coarsest first."""
+    if isinstance(sets, ModuleSet) or not all(isinstance(one, ModuleSet) for one in sets):
+        raise ModulesError("sets should be a list of module sets. Pass [coarser, finer].")
     ordered = sorted(sets, key=len)
     ks = [len(modules) for modules in ordered]
     if len(ks) < 2 or len(set(ks)) < len(ks):

@@ -51,7 +51,8 @@ def module_layers(modules: Module | Iterable[Module]) -> pd.DataFrame:
             "n_units": counts.ravel(),
             "expected": expected.ravel(),
             "ratio": (counts / np.where(expected > 0, expected, np.nan)).ravel(),
-            "p_value": np.clip(2 * np.minimum(*tails), 0, 1).ravel(),
+            # Of a module without units nothing is tested.
+            "p_value": np.where(sizes > 0, np.clip(2 * np.minimum(*tails), 0, 1), np.nan).ravel(),
         }
     )
     p_values = table["p_value"].to_numpy()

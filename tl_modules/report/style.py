@@ -61,9 +61,7 @@ def rooted_scale() -> list[list[Any]]:
 
 def module_name(module: Module) -> str:
     """A module's number and its topic's label, or else its category."""
-    # A topic is there once the module is interpreted.
-    topic = getattr(module, "topic", None)
-    said = module.category if topic is None else str(topic.label)
+    said = module.category if module.topic is None else module.topic.label
     return str(module.label) if said is None else f"{module.label}: {text(said)}"
 
 

@@ -29,7 +29,7 @@ class Sae(Protocol):
         ...
 
     def decode(self, latents: torch.Tensor, /) -> torch.Tensor:
-        """Back again. Called once after each ``encode``, whose scales it may need."""
+        """Back again. Called at most once after each ``encode``, whose scales it may need."""
         ...
 
 

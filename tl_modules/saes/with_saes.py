@@ -70,6 +70,12 @@ def with_saes(model: HookedModel, saes: Any) -> SplicedModel:
 def _named(saes: Any) -> list[tuple[str, Sae]]:
     """Each SAE with the name of its hook point."""
     if isinstance(saes, Mapping):
+        for name in saes:
+            if not isinstance(name, str):
+                raise ModulesError(
+                    f"saes should map names of hook points to SAEs; got the key {name!r}. Write "
+                    "{'blocks.6.hook_resid_post': sae}."
+                )
         return [(name, _checked(sae)) for name, sae in saes.items()]
     # SAELens' SAEs can be iterated over too.
     alone = hasattr(saes, "encode") or not isinstance(saes, Iterable)
