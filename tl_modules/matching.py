@@ -12,12 +12,10 @@ from tl_modules.evaluate import module_means
 from tl_modules.frames import html_table
 from tl_modules.modules import BACKGROUND, ModuleSet
 from tl_modules.normalise import ZScore
-from tl_modules.stats import control_p_value
+from tl_modules.stats import ROUNDING, control_p_value
 
 _NOBODY = -1
 """The number of a missing partner."""
-
-_TOLERANCE = 1e-12
 
 _Similarity = Float[np.ndarray, "modules_a modules_b"]
 _Null = Float[np.ndarray, "permutations modules_a"]
@@ -299,7 +297,7 @@ def _pairs(
             "similarity": found,
             "null_mean": np.where(both, null.mean(axis=0)[at_a], np.nan),
             "p_value": [
-                control_p_value(float(value), null[:, module], _TOLERANCE)
+                control_p_value(float(value), null[:, module], ROUNDING)
                 for value, module in zip(found, at_a, strict=True)
             ],
             "n_units_a": before["n_units"],

@@ -54,6 +54,10 @@ def percentile_interval(
     return np.asarray(low), np.asarray(high)
 
 
+ROUNDING = 1e-12
+"""Tolerance for numbers of order 1 that are equal but for rounding: shares, correlations."""
+
+
 def control_p_value(
     observed: float, controls: Float[np.ndarray, " controls"], tolerance: float = 0.0
 ) -> float:

@@ -48,10 +48,19 @@ def reduced(activation: _Activation, span: int, counted: _Counted, aggregate: st
             f"Every sample should have at least one token; row {row} of the attention mask is "
             "empty. Drop that sample."
         )
-    # Multiplying by 0 would keep padding's NaN.
-    activation = activation.float().masked_fill(~counted.to(activation.device)[..., None], 0)
+    activation = _masked(activation, counted)
     values = _aggregated(activation, span, counted, aggregate)
     return Reduced(values.cpu().numpy(), activation.sum((0, 1)).cpu().numpy())
+
+
+def totals(activation: _Activation, counted: _Counted) -> Float[np.ndarray, " coordinates"]:
+    """The signed sums over all tokens that count, alone."""
+    return _masked(activation, counted).sum((0, 1)).cpu().numpy()
+
+
+def _masked(activation: _Activation, counted: _Counted) -> _Activation:
+    """In float32, 0 at tokens that do not count: multiplying by 0 would keep padding's NaN."""
+    return activation.float().masked_fill(~counted.to(activation.device)[..., None], 0)
 
 
 def _aggregated(

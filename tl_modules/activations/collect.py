@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.activations.aggregate import Reduced, reduced
+from tl_modules.activations.aggregate import Reduced, reduced, totals
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.store import ActivationStore, StoreWriter
@@ -339,5 +339,5 @@ def _attributions(model: HookedModel, batch: Batch, units: Units, aggregate: str
         products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
         values = reduced(products, 1, batch.counted, aggregate).values
         # Mean ablation's values stay activations.
-        found[name] = Reduced(values, reduced(activation, span, batch.counted, "max").totals)
+        found[name] = Reduced(values, totals(activation, batch.counted))
     return found

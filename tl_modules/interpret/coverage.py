@@ -12,9 +12,7 @@ from tl_modules.evaluate import categories, module_means
 from tl_modules.frames import html_table
 from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules import ModuleSet
-from tl_modules.stats import benjamini_hochberg, control_p_value, holm
-
-_TOLERANCE = 1e-12
+from tl_modules.stats import ROUNDING, benjamini_hochberg, control_p_value, holm
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,7 +111,7 @@ def coverage(
     )
     best = own.max(axis=1)
     p_values = np.array(
-        [control_p_value(float(best[c]), null[:, c], _TOLERANCE) for c in range(len(names))]
+        [control_p_value(float(best[c]), null[:, c], ROUNDING) for c in range(len(names))]
     )
     each = pd.DataFrame(
         {

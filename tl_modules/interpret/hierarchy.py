@@ -10,9 +10,7 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.evaluate import module_means
 from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules import BACKGROUND, ModuleSet, Objective
-from tl_modules.stats import control_p_value
-
-_TOLERANCE = 1e-12
+from tl_modules.stats import ROUNDING, control_p_value
 
 _Profiles = Float[np.ndarray, "samples modules"]
 
@@ -38,7 +36,7 @@ class Hierarchy:
     @property
     def p_value(self) -> float:
         """One-sided p-value of ``cophenetic`` against ``null_cophenetic``."""
-        return control_p_value(self.cophenetic, self.null_cophenetic, _TOLERANCE)
+        return control_p_value(self.cophenetic, self.null_cophenetic, ROUNDING)
 
     def cut(self, n: int) -> Int[np.ndarray, " _modules"]:
         """The tree cut into n branches.

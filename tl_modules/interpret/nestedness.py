@@ -11,9 +11,7 @@ from jaxtyping import Int
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
 from tl_modules.modules import BACKGROUND, ModuleSet
-from tl_modules.stats import control_p_value
-
-_TOLERANCE = 1e-12
+from tl_modules.stats import ROUNDING, control_p_value
 
 _Labels = Int[np.ndarray, " items"]
 
@@ -145,5 +143,5 @@ def _beside(shared: int, null: np.ndarray, n: int) -> dict[str, float]:
     return {
         "share": shared / n,
         "null_mean": float(null.mean()) / n,
-        "p_value": control_p_value(shared / n, null / n, _TOLERANCE),
+        "p_value": control_p_value(shared / n, null / n, ROUNDING),
     }

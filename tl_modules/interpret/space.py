@@ -9,10 +9,8 @@ from jaxtyping import Float, Int
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules import Module, as_list
-from tl_modules.stats import benjamini_hochberg, control_p_value, holm
+from tl_modules.stats import ROUNDING, benjamini_hochberg, control_p_value, holm
 from tl_modules.units import Units
-
-_TOLERANCE = 1e-12
 
 
 def module_layers(modules: Module | Iterable[Module]) -> pd.DataFrame:
@@ -105,9 +103,9 @@ def module_depth(
                 "n_units": module.n_units,
                 **own,
                 **expected,
-                "p_value": control_p_value(abs(own["index"] - whole["index"]), shifts, _TOLERANCE),
+                "p_value": control_p_value(abs(own["index"] - whole["index"]), shifts, ROUNDING),
                 "evenness_p_value": control_p_value(
-                    -own["evenness"], -null["evenness"].to_numpy(), _TOLERANCE
+                    -own["evenness"], -null["evenness"].to_numpy(), ROUNDING
                 ),
             }
         )
