@@ -6,7 +6,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.planted import planted_matrix
-from tl_modules.evaluate import module_means
+from tl_modules.profiles import module_means
 
 
 def labelled(seed, n_samples=60):

@@ -22,6 +22,7 @@ LAYERS = [
     "tokens",
     "activations",
     "discovery",
+    "profiles",
     "evaluate",
     "compare matching",
     "causal",

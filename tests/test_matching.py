@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import tl_modules as tlm
 from tests.conftest import tiny_model
 from tests.planted import planted_matrix
-from tl_modules.evaluate import module_means
+from tl_modules.profiles import module_means
 from tl_modules.units import Units
 
 WIDTHS = (50, 30, 40)

@@ -36,14 +36,18 @@ from tl_modules.interpret.coverage import Coverage, coverage
 from tl_modules.interpret.hierarchy import Hierarchy, hierarchy
 from tl_modules.interpret.nestedness import Nestedness, nestedness
 from tl_modules.interpret.space import module_depth, module_layers
+from tl_modules.interpret.token_values import token_values
 from tl_modules.interpret.with_topics import with_topics
 from tl_modules.matching import ModuleMatch, match_modules
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
 from tl_modules.reading import Reading
+from tl_modules.report.blocks import plot_activations
 from tl_modules.report.dendrogram import plot_hierarchy
 from tl_modules.report.heatmaps import plot_effects, plot_layers
+from tl_modules.report.landscape import plot_landscape
 from tl_modules.report.plots import plot_n_modules
+from tl_modules.report.tokens import plot_tokens
 from tl_modules.saes.spliced import SplicedModel
 from tl_modules.saes.with_saes import with_saes
 from tl_modules.topics import Topic
@@ -100,10 +104,13 @@ __all__ = [
     "module_layers",
     "nestedness",
     "objective",
+    "plot_activations",
     "plot_effects",
     "plot_hierarchy",
+    "plot_landscape",
     "plot_layers",
     "plot_n_modules",
+    "plot_tokens",
     "probe",
     "probe_accuracy",
     "selectivity",
@@ -111,6 +118,7 @@ __all__ = [
     "shared_units",
     "split_by_category",
     "stability",
+    "token_values",
     "with_saes",
     "with_topics",
 ]

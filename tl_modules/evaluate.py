@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.modules import BACKGROUND, ModuleSet
-from tl_modules.normalise import check_same_kind
+from tl_modules.modules import ModuleSet
+from tl_modules.profiles import module_means
 
 CLASSIFIERS = ("svc", "lr")
 """``svc``: support vectors with an RBF kernel; ``lr``: one-vs-one logistic regression."""
@@ -96,54 +95,7 @@ def probe_accuracy(
     return probe(modules, train, test, classifier).accuracy
 
 
-def module_means(
-    modules: ModuleSet, acts: ActivationMatrix
-) -> Float[np.ndarray, "samples modules"]:
-    """Each sample's normalised mean over each module's units; 0 for a module without units.
-
-    Args:
-        modules: The modules.
-        acts: Raw activations, or normalised ones (then taken as they are).
-
-    Returns:
-        One row a sample, one column a module.
-
-    Raises:
-        ModulesError: If the activations are of other units or of another reading, normalised
-            otherwise, or no fitted normaliser is known.
-    """
-    if not hasattr(acts, "values"):
-        raise ModulesError(
-            f"Module means need a matrix in memory; got {type(acts).__name__}. Load the samples "
-            "that you need: store.matrix(rows)."
-        )
-    if not acts.units.same_hooks(modules.units):
-        raise ModulesError(
-            "The activations should be of the modules' own units; their hook points or widths "
-            "differ. Collect them from the model that the modules were discovered on."
-        )
-    if acts.reading != modules.reading:
-        raise ModulesError(
-            f"The activations should be collected as the modules' were ({modules.reading}); they "
-            f"are {acts.reading}. Collect them anew."
-        )
-    values = acts.values
-    if acts.normaliser is not None and modules.normaliser is not None:
-        check_same_kind(acts.normaliser, modules.normaliser)
-    if acts.normaliser is None:
-        if modules.normaliser is None:
-            raise ModulesError(
-                "These modules hold no fitted normaliser: they were made by hand. Pass normalised "
-                "activations, acts.zscore(like=...)."
-            )
-        values = modules.normaliser.apply(values)
-    members = np.zeros((len(modules.units), modules.n_modules), dtype=values.dtype)
-    inside = np.flatnonzero(modules.unit_labels != BACKGROUND)
-    members[inside, modules.unit_labels[inside]] = 1
-    return (values @ members) / np.maximum(members.sum(axis=0), 1)
-
-
-def categories(acts: ActivationMatrix, name: str) -> list[str]:
+def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]:
     """Each sample's category.
 
     Args:

@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.evaluate import module_means
 from tl_modules.frames import html_table
 from tl_modules.modules import BACKGROUND, ModuleSet
 from tl_modules.normalise import ZScore
+from tl_modules.profiles import module_means
 from tl_modules.stats import ROUNDING, control_p_value
 
 _NOBODY = -1

@@ -6,8 +6,8 @@ import pytest
 
 import tl_modules as tlm
 from tests.planted import planted_matrix
-from tl_modules.evaluate import module_means
 from tl_modules.modules import BACKGROUND
+from tl_modules.profiles import module_means
 
 SUPERGROUPS = np.array([0, 0, 1, 1])
 

@@ -19,6 +19,10 @@ class Digits:
         """Ten digits."""
         return 10
 
+    def convert_ids_to_tokens(self, token):
+        """7 by its name."""
+        return "<seven>" if token == 7 else str(token)
+
     def decode(self, tokens, skip_special_tokens=False):
         """``"1 2"``, and 7 as nothing."""
         kept = [token for token in tokens if not (skip_special_tokens and token == 7)]

@@ -7,11 +7,13 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.evaluate import categories, module_means
+from tl_modules.evaluate import categories
 from tl_modules.frames import html_table
 from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules import ModuleSet
+from tl_modules.profiles import module_means
 from tl_modules.stats import ROUNDING, benjamini_hochberg, control_p_value, holm
 
 
@@ -54,7 +56,7 @@ class Coverage:
 
 def coverage(
     modules: ModuleSet,
-    acts: ActivationMatrix,
+    acts: ActivationMatrix | ActivationStore,
     *,
     least_share: float = 0.5,
     n_permutations: int = 999,

@@ -6,10 +6,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.evaluate import module_means
 from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules import BACKGROUND, ModuleSet, Objective
+from tl_modules.profiles import module_means
 from tl_modules.stats import ROUNDING, control_p_value
 
 _Profiles = Float[np.ndarray, "samples modules"]
@@ -56,7 +57,7 @@ class Hierarchy:
             raise ModulesError(f"n should lie between 1 and {len(self.modules)}; got {n}.")
         return cut_tree(self.linkage, n_clusters=n)[:, 0]
 
-    def coarsen(self, n: int, acts: ActivationMatrix) -> ModuleSet:
+    def coarsen(self, n: int, acts: ActivationMatrix | ActivationStore) -> ModuleSet:
         """The n coarser modules that ``cut(n)`` makes, to ablate, say.
 
         Args:
@@ -99,7 +100,11 @@ class Hierarchy:
 
 
 def hierarchy(
-    modules: ModuleSet, acts: ActivationMatrix, *, n_permutations: int = 199, seed: int = 0
+    modules: ModuleSet,
+    acts: ActivationMatrix | ActivationStore,
+    *,
+    n_permutations: int = 199,
+    seed: int = 0,
 ) -> Hierarchy:
     """Merge modules by their profiles, two at a time: average linkage of 1 - correlation.
 

@@ -3,11 +3,12 @@
 import numpy as np
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
 from tl_modules.modules import ModuleSet
 
 
-def check_own_samples(modules: ModuleSet, acts: ActivationMatrix) -> None:
+def check_own_samples(modules: ModuleSet, acts: ActivationMatrix | ActivationStore) -> None:
     """Refuse activations of other samples than the modules' labels are of.
 
     Raises:

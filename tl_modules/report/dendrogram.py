@@ -54,7 +54,7 @@ def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
     figure.update_yaxes(
         title_text="module",
         range=[_BETWEEN_LEAVES * len(names), 0],
-        **ticks(names, positions, height),
+        **ticks(names, positions, _BETWEEN_LEAVES * len(names), height),
     )
     return readable(figure).update_layout(
         title_text=(

@@ -1,7 +1,7 @@
 """Modules as rows of a heatmap: over the layers, and over categories of prompts."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -78,7 +78,7 @@ def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
         ),
     )
     figure = plotly.Figure(heatmap).update_layout(title_text="Where modules lie")
-    figure.update_xaxes(title_text="layer", **ticks(shown, list(range(len(layers))), _PLOT_WIDTH))
+    figure.update_xaxes(title_text="layer", **_ticks(shown, _PLOT_WIDTH))
     return _rows(figure, names)
 
 
@@ -153,7 +153,7 @@ def plot_effects(
     )
     figure.update_xaxes(
         title_text="category of prompts",
-        **ticks(shown, list(range(len(shown))), _PLOT_WIDTH),
+        **_ticks(shown, _PLOT_WIDTH),
     )
     frames = [
         {"type": "rect", "x0": c - 0.5, "x1": c + 0.5, "y0": m - 0.5, "y1": m + 0.5}
@@ -184,12 +184,17 @@ def _stacked(grids: dict[str, np.ndarray], rows: list[str], columns: list[str]) 
     return np.stack([*numbers, *(names.T for names in called)], axis=-1)
 
 
+def _ticks(names: list[str], pixels: int) -> dict[str, Any]:
+    """A name a row, or a column, where there is room."""
+    return ticks(names, range(len(names)), len(names), pixels)
+
+
 def _rows(figure: "Figure", names: list[str]) -> "Figure":
     """The figure with a row a module, the first on top."""
     height = height_for(len(names))
     figure.update_yaxes(
         title_text="module",
         autorange="reversed",
-        **ticks(names, list(range(len(names))), height),
+        **_ticks(names, height),
     )
     return readable(figure).update_layout(width=_WIDTH, height=height + MARGINS)

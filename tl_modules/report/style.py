@@ -1,6 +1,8 @@
 """What the figures share: names, ticks that fit, text that reads on white and on black."""
 
 import html
+import textwrap
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 # Contrast of 3.9:1 on white and 5.3:1 on black.
 _GREY = "#808080"
 _FAINT = "rgba(128, 128, 128, 0.25)"
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
+"""Of groups: readable on white and on black, and by colour-blind readers (Okabe & Ito 2008)."""
 
 DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 """Blue, white, red: told apart by colour-blind readers, and light enough for black marks."""
@@ -71,16 +76,37 @@ def text(said: str) -> str:
     return html.escape(short)
 
 
+def wrapped(said: str, width: int = 60, n_lines: int = 4) -> str:
+    """A text from outside for a figure's hover box: some lines of it, and only text."""
+    lines = textwrap.wrap(said, width, max_lines=n_lines, placeholder=" …")
+    return "<br>".join(map(html.escape, lines))
+
+
 def height_for(n_rows: int) -> int:
     """How many pixels so many rows get."""
     return min(max(24 * n_rows, 240), 1100)
 
 
-def ticks(names: list[str], positions: list[int] | list[float], pixels: int) -> dict[str, Any]:
-    """An axis' ticks: as many names as fit one beside the other, evenly left out.
+def ticks(
+    names: Sequence[str],
+    places: Sequence[int] | Sequence[float],
+    length: float | int,
+    pixels: int,
+) -> dict[str, Any]:
+    """An axis' ticks: the names that do not overlap the last one shown.
 
-    >>> ticks(["a", "b", "c", "d"], [0, 1, 2, 3], pixels=30)
+    Args:
+        names: What to show.
+        places: Where, rising.
+        length: The axis' length in the places' unit.
+        pixels: The same in pixels.
+
+    >>> ticks(["a", "b", "c", "d"], [0, 1, 2, 3], length=4, pixels=30)
     {'tickvals': [0, 2], 'ticktext': ['a', 'c']}
     """
-    step = -(-_PIXELS_A_NAME * len(names) // pixels)
-    return {"tickvals": positions[::step], "ticktext": names[::step]}
+    room = _PIXELS_A_NAME * length / pixels
+    kept: list[int] = []
+    for number, place in enumerate(places):
+        if not kept or place - places[kept[-1]] >= room:
+            kept.append(number)
+    return {"tickvals": [places[k] for k in kept], "ticktext": [names[k] for k in kept]}
