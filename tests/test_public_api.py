@@ -52,7 +52,7 @@ def test_importing_the_package_stays_light():
     assert found.stdout.strip() == "[]"
 
 
-COMMANDS = ["demo", "collect", "discover", "evaluate", "test"]
+COMMANDS = ["demo", "collect", "discover", "evaluate", "test", "report"]
 
 
 def shown_help(words, capsys):

@@ -46,6 +46,7 @@ from tl_modules.report.blocks import plot_activations
 from tl_modules.report.dendrogram import plot_hierarchy
 from tl_modules.report.heatmaps import plot_effects, plot_layers
 from tl_modules.report.landscape import plot_landscape
+from tl_modules.report.page import write_report
 from tl_modules.report.plots import plot_n_modules
 from tl_modules.report.tokens import plot_tokens
 from tl_modules.saes.spliced import SplicedModel
@@ -121,4 +122,5 @@ __all__ = [
     "token_values",
     "with_saes",
     "with_topics",
+    "write_report",
 ]

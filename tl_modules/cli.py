@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from tl_modules.commands import collect, demo, discover, evaluate, test
+from tl_modules.commands import collect, demo, discover, evaluate, report, test
 from tl_modules.errors import ModulesError
 
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         "do.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (demo, collect, discover, evaluate, test):
+    for command in (demo, collect, discover, evaluate, test, report):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     try:

@@ -173,15 +173,13 @@ def test_a_control_of_a_module_with_most_of_a_layer_is_smaller_and_the_table_say
 
 
 def test_a_module_without_units_changes_nothing(model, acts, prompts, tmp_path):
-    from tl_modules.report.html import write_page
-
     modules = two_modules(acts, np.zeros(36, dtype=int))
     assert modules[1].n_units == 0
     found = tlm.module_effects(model, modules[1], prompts, n_controls=2, progress=False)
     assert (found[["effect", "control_mean"]].abs() < 1e-9).all(axis=None)
     assert (found["p_value"] == 1).all()
     both = tlm.module_effects(model, modules, prompts, n_controls=1, progress=False)
-    write_page(tmp_path / "page.html", modules, both)
+    tlm.write_report(tmp_path / "page.html", modules, effects=both)
 
 
 def test_padding_never_counts_in_a_loss():

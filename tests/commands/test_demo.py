@@ -22,6 +22,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     words = ["demo", "--out", str(out), "-k", "3", "--n-controls", "3", "--no-progress"]
     assert cli.main(words) == 0
     names = {"modules.safetensors", "effects.csv", "report.html", "summary.json"}
+    names.add("acts.safetensors")
     assert {path.name for path in out.iterdir()} == names
 
     modules = tlm.ModuleSet.load(out / "modules.safetensors")
@@ -33,9 +34,15 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     assert summary["modules_whose_selectivity_exceeds_all_their_controls"] == above
 
     printed = capsys.readouterr().out
-    assert "[4/4] Ablating each module and 3 layer-matched random controls on 4 prompts" in printed
+    assert "[4/5] Ablating each module and 3 layer-matched random controls on 4 prompts" in printed
     for value in effects["effect"]:
         assert f"{value:.2f}" in printed
+    for module in modules:
+        assert f"  {module.label}  {module.topic.label}\n" in printed
+        assert module.topic.contexts
+    page = (out / "report.html").read_text()
+    assert all(module.topic.label in page for module in modules)
+    assert 'id="activations"' in page
 
 
 def test_discovery_does_not_see_the_prompts_of_the_causal_test(small_demo, prompts, tmp_path):

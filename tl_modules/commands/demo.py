@@ -18,8 +18,9 @@ from tl_modules.data.models import load_model
 from tl_modules.discovery.discover import discover
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.files import write_bytes
+from tl_modules.interpret.with_topics import with_topics
 from tl_modules.modules import ModuleSet
-from tl_modules.report.html import write_page
+from tl_modules.report.page import write_report
 
 HELD_OUT = 3
 """Prompts of each category that discovery does not see, for the causal test."""
@@ -32,8 +33,8 @@ def add_parser(commands: Any) -> None:
         help="collect, discover and ablate on a small real model",
         description="Collect a model's activations over the project's prompts, "
         "discover modules, ablate each beside its controls on prompts that discovery did not "
-        "see, print the module x category table, and write modules.safetensors, effects.csv, "
-        "summary.json and report.html.",
+        "see, print the module x category table, and write acts.safetensors, "
+        "modules.safetensors, effects.csv, summary.json and report.html.",
     )
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write to")
     add_model(demo)
@@ -63,14 +64,14 @@ def run(args: argparse.Namespace) -> None:
             f"n_modules should be at most the number of prompts, {len(seen)}; got {args.n_modules}."
         )
     make_folder(args.out)
-    print("[1/4] Loading the model")
+    print("[1/5] Loading the model")
     model = load_model(args.model)
-    print(f"[2/4] Collecting activations over {len(seen)} prompts")
+    print(f"[2/5] Collecting activations over {len(seen)} prompts")
     acts = collect(model, seen, progress=progress)
-    print(f"[3/4] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
+    print(f"[3/5] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
     modules = discover(acts, args.n_modules, seed=args.seed)
     print(
-        f"[4/4] Ablating each module and {args.n_controls} layer-matched random controls on "
+        f"[4/5] Ablating each module and {args.n_controls} layer-matched random controls on "
         f"{len(held_out)} prompts that discovery did not see"
     )
     effects = module_effects(
@@ -83,15 +84,20 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=progress,
     )
+    print("[5/5] Asking what each module is about, and writing the report")
+    modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
     # All at the end: an interrupted run leaves no mixture of its own files and older ones.
+    parts: dict[str, Any] = {"effects": effects, "acts": acts, "model": model, "seed": args.seed}
+    write_report(args.out / "report.html", modules, **parts, progress=progress)
+    acts.save(args.out / "acts.safetensors")
     modules.save(args.out / "modules.safetensors")
     write_bytes(args.out / "effects.csv", effects.to_csv(index=False).encode())
-    write_page(args.out / "report.html", modules, effects)
     summary = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
     write_bytes(args.out / "summary.json", json.dumps(summary, indent=2).encode())
     _print_results(modules, effects, summary)
-    print(f"\nWritten to {args.out}/: report.html, effects.csv, modules.safetensors, summary.json")
+    files = "report.html, effects.csv, modules.safetensors, acts.safetensors, summary.json"
+    print(f"\nWritten to {args.out}/: {files}")
 
 
 def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
@@ -133,6 +139,9 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame, summary: dict[str,
         "mean rise. Selectivity = own category minus mean of the others.\n"
     )
     print(shown.to_string())
+    print("\nWhat drives each module:")
+    for module in modules:
+        print(f"  {module.label:>3}  {'' if module.topic is None else module.topic.label}")
     print()
     for name, value in summary.items():
         if name.startswith("modules_whose"):

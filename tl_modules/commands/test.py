@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> None:
             **options,
         )
         what = {"modules": name, "reading": str(modules.reading), "excluded": left_out}
+        what |= {"metric": args.metric}
         tables.append(effects.assign(**what))
         rows.append(what | {"controls": kind} | summary(effects))
         # After every run: what an interrupted test has found is not lost.

@@ -9,6 +9,7 @@ import pandas as pd
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.space import module_layers
 from tl_modules.modules import Module, as_list
+from tl_modules.report.effects import SIGNIFICANT, check_effects
 from tl_modules.report.style import (
     DIVERGING,
     MARGINS,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _WIDTH = 800
 _PLOT_WIDTH = 560  # what is left of it beside names and colour bar
-_SIGNIFICANT = 0.05
 
 
 def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
@@ -108,18 +108,7 @@ def plot_effects(
             one of its modules.
     """
     plotly = graph_objects()
-    needed = ("module", "category", "own", "effect", "control_mean", "p_bh")
-    missing = [name for name in needed if name not in effects.columns]
-    if missing or not len(effects):
-        raise ModulesError(
-            f"effects should be what module_effects returned; this table has {len(effects)} rows "
-            f"and lacks {missing}."
-        )
-    if effects.duplicated(["module", "category"]).any():
-        raise ModulesError(
-            "effects should hold each module and category once; this table repeats some. Pass the "
-            "rows of one call of module_effects."
-        )
+    check_effects(effects)
     labels = list(dict.fromkeys(effects["module"]))
     categories = list(dict.fromkeys(effects["category"]))
     grids = {
@@ -136,7 +125,7 @@ def plot_effects(
         x=list(range(len(categories))),
         y=list(range(len(labels))),
         customdata=_stacked(grids, names, shown),
-        text=np.where(grids["p_bh"] <= _SIGNIFICANT, "*", ""),
+        text=np.where(grids["p_bh"] <= SIGNIFICANT, "*", ""),
         texttemplate="%{text}",
         zmin=-limit,
         zmax=limit,

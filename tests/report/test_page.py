@@ -1,0 +1,273 @@
+import json
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+from tests.interpret.made_by_hand import layered, module_set
+from tl_modules.report import page as page_module
+from tl_modules.report.prompts import prompt_rows
+
+HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+class Page(HTMLParser):
+    """Collects tags, text and addresses."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.words, self.ids = [], [], [], {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.links += [value for name, value in attrs if name in {"src", "href", "data"}]
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.tags and "id" in self.tags[-1][1]:
+            self.ids.setdefault(self.tags[-1][1]["id"], data)
+
+    @property
+    def text(self):
+        return "".join(self.words)
+
+    def count(self, tag, **wanted):
+        return sum(
+            name == tag and all(attrs.get(key) == value for key, value in wanted.items())
+            for name, attrs in self.tags
+        )
+
+
+@pytest.fixture(scope="module")
+def effects(model, modules, prompts):
+    return tlm.module_effects(model, modules, prompts, n_controls=2, progress=False)
+
+
+@pytest.fixture(scope="module")
+def described(model, modules):
+    return tlm.with_topics(modules, model, progress=False)
+
+
+def written(folder, modules, **parts):
+    tlm.write_report(folder / "page.html", modules, **parts, progress=False)
+    return Page((folder / "page.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def page(described, effects, acts, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return written(folder, described, effects=effects, acts=acts, model=model)
+
+
+def test_the_table_shows_every_effect_beside_its_controls(page, effects):
+    cells = [attrs for tag, attrs in page.tags if tag == "td" and "heat" in attrs.get("class", "")]
+    assert len(cells) == len(effects)
+    assert sum("own" in cell["class"] for cell in cells) == effects["own"].sum()
+    for row in effects.itertuples():
+        assert f"{row.effect:.2f}" in page.text
+        assert f"{row.control_mean:.2f} ± {row.control_std:.2f}" in page.text
+        assert f"{row.selectivity:.2f}" in page.text
+    assert "nats per token, 16 prompts" in page.text
+
+
+def test_each_module_has_a_card_with_its_topic_layers_and_prompts(page, described):
+    assert page.count("article") == page.count("svg") == len(described)
+    assert page.count("rect") == len(described) * 3
+    for module in described:
+        topic = module.topic
+        assert f"Module {module.label}: {topic.label}" in page.text
+        assert ", ".join(word.word for word in topic.words) in page.text
+        first = topic.contexts[0]
+        assert f"{first.before}{first.token}{first.after}" in page.text
+        for layer, count in enumerate(module.units.counts()):
+            assert f"layer {layer}: {count} units" in page.text
+        assert module.samples["prompt"].iloc[0][:20] in page.text
+
+
+def test_lines_stand_where_chance_would_put_the_units(page, described):
+    lines = [attrs for tag, attrs in page.tags if (tag, attrs.get("class")) == ("line", "expected")]
+    counts = described[0].units.counts()
+    expected = described[0].n_units / 3
+    assert float(lines[0]["y1"]) == pytest.approx(68 - 60 * expected / max(counts), abs=0.06)
+
+
+def test_the_models_run_colours_the_top_prompts(described, acts, model, tmp_path):
+    coloured = written(tmp_path, described, model=model)
+    spans = [attrs["style"] for tag, attrs in coloured.tags if tag == "span" and "style" in attrs]
+    assert spans
+    assert all(style.startswith("background:rgba(213,94,0,") for style in spans)
+    assert not any(
+        "style" in attrs for tag, attrs in written(tmp_path, described).tags if tag == "span"
+    )
+
+
+def test_figures_stand_with_their_data(page):
+    names = [attrs["data-figure"] for _, attrs in page.tags if "data-figure" in attrs]
+    assert names == ["data-activations", "data-layers", "data-hierarchy", "data-landscape"]
+    for name in names:
+        assert json.loads(page.ids[name])["data"]
+
+
+def test_without_activations_the_page_says_which_figures_need_them(described, tmp_path):
+    page = written(tmp_path, described)
+    assert [attrs["data-figure"] for _, attrs in page.tags if "data-figure" in attrs] == [
+        "data-layers"
+    ]
+    assert "Some need the activations" in page.text
+
+
+def test_without_plotly_there_are_no_figures_but_a_page(described, acts, tmp_path, monkeypatch):
+    for module in ("page", "figures"):
+        monkeypatch.setattr(f"tl_modules.report.{module}.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    page = written(tmp_path, described, acts=acts)
+    assert "pip install 'tl-modules[viz]'" in page.text
+    assert page.count("article") == 3
+    assert "plotly-source" not in page.ids
+
+
+def test_every_prompt_can_be_searched(page, described):
+    rows = json.loads(page.ids["prompt-data"])
+    assert len(rows) == len(described.samples)
+    assert {(row[0], row[3]) for row in rows} == set(
+        zip(described.sample_labels, described.samples["prompt"], strict=True)
+    )
+
+
+def test_the_page_needs_no_network(page):
+    assert all(link.startswith("#") for link in page.links)
+    assert not page.count("link")
+    assert not page.count("iframe")
+    (policy,) = [attrs["content"] for tag, attrs in page.tags if "http-equiv" in attrs]
+    assert policy.startswith("default-src 'none'")
+
+
+def test_what_prompts_and_names_hold_stays_text(modules, effects, model, acts, tmp_path):
+    samples = modules.samples.assign(prompt=HOSTILE, category=HOSTILE)
+    hostile = replace(modules, samples=samples, model_name=HOSTILE)
+    told = effects.assign(category=[f"{HOSTILE}{row % 2}" for row in range(len(effects))])
+    acts = replace(acts, samples=samples)
+    clean = written(tmp_path, modules, effects=effects, acts=acts_of(modules, acts))
+    page = written(tmp_path, hostile, effects=told, acts=acts)
+    assert page.count("img") == 0
+    assert page.count("script") == clean.count("script")
+    assert HOSTILE in page.text
+
+
+def acts_of(modules, acts):
+    """The activations with the modules' own samples."""
+    return replace(acts, samples=modules.samples)
+
+
+def test_modules_without_topics_get_those_of_their_samples(modules, tmp_path):
+    assert modules.topics is None
+    page = written(tmp_path, modules)
+    assert "Distinctive words" in page.text
+    assert "Without a model there are no contexts" in page.text
+
+
+def test_modules_without_prompts_or_controls_still_give_a_page(planted, effects, tmp_path):
+    modules = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4)
+    rows = pd.concat(
+        [
+            effects.head(1).assign(
+                module=k, n_units=modules[k].n_units, control_mean=np.nan, p_value=np.nan
+            )
+            for k in range(4)
+        ]
+    )
+    page = written(tmp_path, modules, effects=rows)
+    assert page.count("svg") == 4
+    assert "these effects alone say nothing about the modules" in page.text
+    assert "samples have no prompts" in page.text
+
+
+def test_several_runs_are_told_apart(described, effects, tmp_path):
+    runs = pd.concat(
+        [
+            effects.assign(modules="m", controls="layer", excluded=np.nan, metric="loss"),
+            effects.assign(
+                modules="m", controls="magnitude", excluded="5 shared", metric="answer_accuracy"
+            ),
+        ]
+    )
+    page = written(tmp_path, described, effects=runs)
+    assert "nats per token, 16 prompts; excluded: none, controls: layer" in page.text
+    assert "share of answers, 16 prompts; excluded: 5 shared, controls: magnitude" in page.text
+
+
+def test_effects_of_other_modules_are_refused(described, effects, tmp_path):
+    for wrong, message in (
+        (effects.assign(module=effects["module"] + 1), r"these 3 modules; it has rows of \[3\]"),
+        (effects.assign(n_units=7), "module 0 has 7 units, here"),
+        (effects.drop(columns="module"), "no column 'module'"),
+        (effects.drop(columns="p_bh"), r"lacks \['p_bh'\]"),
+        (pd.concat([effects, effects]), "each module and category once"),
+    ):
+        with pytest.raises(tlm.ModulesError, match=message):
+            tlm.write_report(tmp_path / "page.html", described, effects=wrong)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_module_that_was_not_tested_says_so(described, effects, tmp_path):
+    page = written(tmp_path, described, effects=effects[effects["module"] == 1])
+    assert page.text.count("not tested") == 2
+
+
+def test_prompts_are_shortened_then_left_out_to_fit():
+    texts = ["x" * 1000] * 30 + ["<" * 1000] * 10
+    modules = module_set(np.arange(60) % 2, layered([30, 30]), np.arange(40) % 2)
+    modules = replace(
+        modules,
+        samples=pd.DataFrame({"prompt": texts}),
+        sample_scores=np.linspace(1, 0, 40),
+    )
+    whole = prompt_rows(modules, 10**6)
+    assert (len(whole.rows), whole.n_all, whole.longest) == (40, 40, 400)
+    assert all(len(row[3]) == 400 and row[3].endswith("…") for row in whole.rows)
+    short = prompt_rows(modules, 12_000)
+    assert (len(short.rows), short.longest) == (40, 100)
+    few = prompt_rows(modules, 1_000)
+    assert 0 < len(few.rows) < 40
+    assert {row[0] for row in few.rows} == {0, 1}
+    assert min(row[2] for row in few.rows) > 0.5  # the strongest stay
+    assert prompt_rows(modules, 0).rows == []
+
+
+def test_a_page_of_many_modules_and_long_prompts_stays_below_10_mb(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    units, n_samples = layered([100] * 40), 7000
+    labels = np.append(np.arange(100), generator.integers(0, 100, n_samples - 100))
+    unit_labels = np.append(np.arange(100), generator.integers(0, 100, 3900))
+    names = [f"category {k % 12}" for k in range(n_samples)]
+    modules = module_set(unit_labels, units, labels, names)
+    words = np.array([f"word{k}" for k in range(500)])
+    prompts = [" ".join(row) for row in words[generator.integers(0, 500, (n_samples, 150))]]
+    modules = replace(modules, samples=modules.samples.assign(prompt=prompts))
+    acts = tlm.ActivationMatrix(
+        generator.normal(size=(n_samples, 4000)).astype(np.float32), units, modules.samples
+    )
+    cells = pd.MultiIndex.from_product([range(100), sorted(set(names))]).to_frame(index=False)
+    row = dict.fromkeys(
+        ("effect", "ci_low", "ci_high", "control_mean", "control_std", "p_value", "p_bh"), 0.123456
+    )
+    row |= {f"selectivity{end}": 0.5 for end in ("", "_ci_low", "_ci_high", "_p_value")}
+    row |= {f"selectivity_control_{end}": 0.5 for end in ("mean", "std")}
+    effects = cells.set_axis(["module", "category"], axis=1).assign(**row, own=False, n=3)
+    written(tmp_path, modules, effects=effects, acts=acts.zscore())
+    size = (tmp_path / "page.html").stat().st_size
+    assert 5e6 < size < 10e6
+    monkeypatch.setattr(page_module, "MAX_BYTES", size - 200_000)
+    page = written(tmp_path, modules, effects=effects, acts=acts.zscore())
+    assert (tmp_path / "page.html").stat().st_size <= size - 200_000
+    assert "Texts end after" in page.text
+
+
+def test_a_page_that_cannot_be_written_is_refused(described, tmp_path):
+    with pytest.raises(tlm.ModulesError, match="Cannot write"):
+        tlm.write_report(tmp_path / "nowhere" / "page.html", described)

@@ -1,0 +1,98 @@
+"""``tl-modules report``: a page of what a folder holds."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
+from tl_modules.commands.options import add_common, check_file
+from tl_modules.data.models import load_model
+from tl_modules.errors import ModulesError, check_seed
+from tl_modules.modules import ModuleSet
+from tl_modules.report.page import write_report
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "report",
+        help="write a page of saved modules, their effects and activations",
+        description="Write one HTML page, which needs no network, of a folder's modules: what "
+        "each is, where it lies, what ablating it does. Read are modules.safetensors and, where "
+        "they are there, effects.csv (of 'demo' or 'test') and acts.safetensors (or the store "
+        "acts/), which some figures need.",
+    )
+    parser.add_argument("dir", type=Path, help="the folder")
+    parser.add_argument("--out", type=Path, help="the HTML file (report.html in the folder)")
+    parser.add_argument(
+        "--modules", type=Path, help="another file of modules (modules.safetensors in the folder)"
+    )
+    parser.add_argument(
+        "--model",
+        help="run this model, to find topics where there are none and to colour the top prompts' "
+        "tokens; as 'collect' takes it",
+    )
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read, write, say where."""
+    out = args.out or args.dir / "report.html"
+    if not args.dir.is_dir():
+        raise ModulesError(
+            f"There is no folder {str(args.dir)!r}. Name the one that 'discover' wrote to."
+        )
+    path = args.modules or args.dir / "modules.safetensors"
+    if not path.is_file():
+        raise ModulesError(
+            f"{str(args.dir)!r} should hold modules.safetensors. Run 'tl-modules discover "
+            f"acts.safetensors --out {args.dir / 'modules.safetensors'}', or name a file with "
+            "--modules."
+        )
+    check_seed(args.seed)
+    check_file(out)
+    modules = ModuleSet.load(path)
+    effects = _effects(args.dir / "effects.csv", path.stem)
+    acts = _activations(args.dir)
+    model = None if args.model is None else load_model(args.model)
+    write_report(
+        out,
+        modules,
+        effects=effects,
+        acts=acts,
+        model=model,
+        seed=args.seed,
+        progress=not args.no_progress,
+    )
+    parts = {"effects.csv": effects, "activations": acts, "a model": model}
+    missing = [name for name, part in parts.items() if part is None]
+    print(f"Written to {out}" + (f" (without {', '.join(missing)})" if missing else ""))
+
+
+def _effects(path: Path, stem: str) -> pd.DataFrame | None:
+    """The folder's table, or those of its rows that are of this file's modules."""
+    if not path.is_file():
+        return None
+    try:
+        effects = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"category": str})
+    except (ValueError, OSError) as error:
+        raise ModulesError(
+            f"{str(path)!r} is no readable CSV ({error}). Run 'tl-modules test' again."
+        ) from error
+    if "modules" not in effects:
+        return effects
+    own = effects.loc[effects["modules"].astype(str) == stem]
+    return own if len(own) else None
+
+
+def _activations(folder: Path) -> ActivationMatrix | ActivationStore | None:
+    """The folder's activations, in a file or a store."""
+    if (folder / "acts.safetensors").is_file():
+        return ActivationMatrix.load(folder / "acts.safetensors")
+    if (folder / "acts").is_dir():
+        return ActivationStore(folder / "acts")
+    return None

@@ -1,0 +1,144 @@
+"""What a page says of each module."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from tl_modules.interpret.texts import NotReadable
+from tl_modules.interpret.token_values import token_values
+from tl_modules.model import HookedModel
+from tl_modules.modules import Module, ModuleSet
+from tl_modules.report.tokens import token_spans
+from tl_modules.topics import Topic, WrittenToken
+
+_LONGEST = 400  # characters of a prompt
+_MAX_TOKENS = 80
+_MANY = 30
+_MIN_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One layer's bar in a module's histogram, in the drawing's own units."""
+
+    layer: int
+    x: float
+    width: float
+    height: float
+    expected: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """One module."""
+
+    module: Module
+    name: str
+    shares: str
+    bars: list[Bar]
+    prompts: list[Markup]
+    promoted: str
+    suppressed: str
+
+
+def module_cards(
+    modules: ModuleSet, model: HookedModel | None, *, progress: bool = True
+) -> list[Card]:
+    """A card for each module.
+
+    Args:
+        modules: The modules.
+        model: Colours the prompts' tokens, if given and if the modules know their units' means.
+        progress: Show a progress bar while the model runs.
+    """
+    n_prompts = 5 if len(modules) <= _MANY else 2
+    chosen = {module.label: _top_prompts(module, n_prompts) for module in modules}
+    shown = _coloured(modules, chosen, model, progress=progress)
+    return [
+        Card(
+            module=module,
+            name=(module.category or "") if module.topic is None else module.topic.label,
+            shares=_shares(module.topic),
+            bars=_histogram(module),
+            prompts=shown[module.label],
+            promoted=_written(module.topic, "promoted"),
+            suppressed=_written(module.topic, "suppressed"),
+        )
+        for module in modules
+    ]
+
+
+def _top_prompts(module: Module, n_prompts: int) -> list[str]:
+    """Its strongest prompts."""
+    if "prompt" not in module.samples:
+        return []
+    return module.samples["prompt"].head(n_prompts).astype(str).tolist()
+
+
+def _coloured(
+    modules: ModuleSet,
+    chosen: dict[int, list[str]],
+    model: HookedModel | None,
+    *,
+    progress: bool,
+) -> dict[int, list[Markup]]:
+    """Each module's prompts as HTML: coloured by the model's run, or only text."""
+    plain = {
+        label: [escape(_shortened(prompt)) for prompt in prompts]
+        for label, prompts in chosen.items()
+    }
+    texts = [prompt for prompts in chosen.values() for prompt in prompts]
+    if model is None or not texts:
+        return plain
+    try:
+        values = token_values(model, modules, texts, max_tokens=_MAX_TOKENS, progress=progress)
+    except NotReadable:
+        return plain
+    found, start = {}, 0
+    for label, prompts in chosen.items():
+        own = values.loc[start : start + len(prompts) - 1]
+        # Made of escaped tokens.
+        found[label] = [Markup(spans) for spans in token_spans(own, label)] if prompts else []
+        start += len(prompts)
+    return found
+
+
+def _shortened(prompt: str) -> str:
+    return prompt if len(prompt) <= _LONGEST else prompt[: _LONGEST - 1] + "…"
+
+
+def _shares(topic: Topic | None) -> str:
+    """The categories that have more than a few of its samples."""
+    if topic is None:
+        return ""
+    kept = {name: share for name, share in topic.categories.items() if share >= _MIN_SHARE}
+    return ", ".join(f"{name} {share:.0%}" for name, share in kept.items())
+
+
+def _written(topic: Topic | None, which: str) -> str:
+    """The tokens that are clearer than chance makes one, quoted for their spaces."""
+    if topic is None:
+        return ""
+    tokens: tuple[WrittenToken, ...] = getattr(topic, which)
+    clear = [token for token in tokens if abs(token.z) > (topic.chance_z or 0)]
+    return ", ".join(repr(token.token) for token in clear)
+
+
+def _histogram(module: Module, width: float = 360.0, height: float = 60.0) -> list[Bar]:
+    """Bars over the layers, each beside what chance would put there; the tallest is full height."""
+    of_hook = np.asarray(module.units.layers)
+    layers = np.unique(of_hook)
+    places = np.searchsorted(layers, of_hook)
+    counts = np.bincount(places[module.units.hook], minlength=len(layers))
+    widths = np.bincount(places, weights=module.units.widths, minlength=len(layers))
+    expected = module.n_units * widths / widths.sum()
+    tallest = max(float(counts.max()), float(expected.max()), 1.0)
+    step = width / len(counts)
+    return [
+        Bar(layer, step * at, 0.85 * step, height * count / tallest, height * e / tallest, count)
+        for at, (layer, count, e) in enumerate(
+            zip(layers.tolist(), counts.tolist(), expected.tolist(), strict=True)
+        )
+    ]

@@ -1,0 +1,143 @@
+"""One self-contained HTML page: what each module is, where it lies, what ablating it does."""
+
+import base64
+import gzip
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tl_modules import files
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
+from tl_modules.errors import ModulesError
+from tl_modules.interpret.with_topics import with_topics
+from tl_modules.model import HookedModel
+from tl_modules.modules import ModuleSet
+from tl_modules.report.cards import module_cards
+from tl_modules.report.effects import split_runs
+from tl_modules.report.effects_table import effects_table
+from tl_modules.report.figures import report_figures
+from tl_modules.report.prompts import prompt_rows
+
+MAX_BYTES = 10_000_000
+"""A page stays below this: prompts are shortened, then left out, from the weakest."""
+
+
+def write_report(
+    path: str | Path,
+    modules: ModuleSet,
+    *,
+    effects: pd.DataFrame | None = None,
+    acts: ActivationMatrix | ActivationStore | None = None,
+    model: HookedModel | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Write a page to read modules by: one HTML file that needs no network.
+
+    It has a table of the modules and a card for each (its topic, layers and top prompts), what
+    ablating each does beside its controls, figures (with the extra ``viz``), and a search over
+    modules and prompts. What prompts hold is shown as text.
+
+    Args:
+        path: The HTML file.
+        modules: The modules; without topics they get those that their samples give, and, with a
+            model, all.
+        effects: What ``module_effects`` returned for them, or ``effects.csv`` of ``tl-modules
+            test``, with one run or several.
+        acts: The activations that they were discovered on, for the figures that need them.
+        model: The model that they were discovered in: it finds topics where there are none, and
+            colours the top prompts' tokens by their module's activation.
+        seed: Seeds the random directions of topics, and what the figures draw at random.
+        progress: Show progress bars while the model runs.
+
+    Raises:
+        ModulesError: If effects or activations are not these modules', or the file cannot be
+            written.
+    """
+    if effects is not None:
+        _check_modules(effects, modules)
+    if modules.topics is None and "prompt" in modules.samples:
+        modules = with_topics(modules, model, seed=seed, progress=progress)
+    runs = [] if effects is None else split_runs(effects)
+    figures = report_figures(modules, acts, seed=seed)
+    context = {
+        "modules": modules,
+        "cards": module_cards(modules, model, progress=progress),
+        "tables": [effects_table(run, table, modules) for run, table in runs],
+        "first_effects": _first_effects(runs),
+        "figures": figures,
+        "plotly": _plotly_source() if figures else None,
+        "has_plotly": find_spec("plotly") is not None,
+        "has_acts": acts is not None,
+    }
+    environment = Environment(
+        loader=PackageLoader("tl_modules.report"),
+        autoescape=True,  # prompts are untrusted text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["json"] = _json
+    template = environment.get_template("report.html.j2")
+    without_prompts = _encoded(template.render(context, prompts=prompt_rows(modules, 0)))
+    prompts = prompt_rows(modules, MAX_BYTES - len(without_prompts))
+    files.write_bytes(path, _encoded(template.render(context, prompts=prompts)))
+
+
+def _check_modules(effects: pd.DataFrame, modules: ModuleSet) -> None:
+    """Refuse effects of other modules."""
+    if "module" not in effects:
+        raise ModulesError(
+            "effects should be what module_effects returned; this table has no column 'module'."
+        )
+    unknown = sorted(set(effects["module"]) - set(range(len(modules))))
+    if unknown:
+        raise ModulesError(
+            f"effects should be of these {len(modules)} modules; it has rows of {unknown}. Pass "
+            "what module_effects(model, modules, ...) returned for this set."
+        )
+    whole = effects
+    if "excluded" in effects:
+        whole = effects.loc[effects["excluded"].fillna("none") == "none"]
+    if "n_units" not in whole:
+        return
+    sizes = {module.label: module.n_units for module in modules}
+    other = whole.loc[whole["n_units"] != whole["module"].map(sizes)]
+    if len(other):
+        row = other.iloc[0]
+        raise ModulesError(
+            f"effects should be of these modules; in them module {row['module']} has "
+            f"{row['n_units']} units, here {sizes[row['module']]}. Test this set again, or leave "
+            "the effects out."
+        )
+
+
+def _first_effects(runs: list[tuple[dict[str, str], pd.DataFrame]]) -> dict[int, dict[str, object]]:
+    """Of the first run, each module's row on its own category."""
+    if not runs:
+        return {}
+    table = runs[0][1]
+    own = table.loc[table["own"].astype(bool)]
+    return {int(row["module"]): row for row in own.to_dict(orient="records")}
+
+
+def _plotly_source() -> str:
+    """Plotly's script, compressed: it is most of the page, and opened only to draw."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+
+
+def _json(value: object) -> Markup:
+    """JSON that can stand in a script element: no ``<`` that would end it."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _encoded(page: str) -> bytes:
+    return page.encode("utf-8", errors="replace")

@@ -1,0 +1,119 @@
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const input = byId("search"), found = byId("found");
+  const cards = [...document.querySelectorAll("article.card")];
+  const texts = cards.map((card) => card.textContent.toLowerCase());
+  const rows = [...document.querySelectorAll("tr[data-module]")];
+
+  // Prompts: rows of [module, category, score, text]; what they hold is only ever text.
+  const prompts = JSON.parse(byId("prompt-data").textContent);
+  const list = byId("prompt-list"), which = byId("which"), more = byId("more");
+  const STEP = 50;
+  let matches = [], shown = 0;
+
+  function show() {
+    for (const [module, category, score, text] of matches.slice(shown, shown + STEP)) {
+      const item = document.createElement("li"), link = document.createElement("a");
+      link.href = `#module-${module}`;
+      link.textContent = `Module ${module}`;
+      const note = document.createElement("span");
+      note.className = "quiet";
+      note.textContent = ` ${category} ${score.toFixed(2)}\n`;
+      item.append(link, note, text);
+      list.append(item);
+    }
+    shown = Math.min(shown + STEP, matches.length);
+    more.hidden = shown >= matches.length;
+  }
+
+  function search() {
+    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const matching = (text) => words.every((word) => text.includes(word));
+    const kept = new Set();
+    cards.forEach((card, at) => {
+      card.hidden = !matching(texts[at]);
+      if (!card.hidden) kept.add(card.dataset.module);
+    });
+    for (const row of rows) row.hidden = !kept.has(row.dataset.module);
+    matches = prompts.filter(([module, category, , text]) =>
+      (which.value === "" || which.value === String(module)) &&
+      matching(`${category} ${text}`.toLowerCase()));
+    list.replaceChildren();
+    shown = 0;
+    show();
+    const few = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+    found.textContent = `${few(kept.size, "module")}, ${few(matches.length, "prompt")}`;
+  }
+
+  let waiting;
+  input.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(search, 100);
+  });
+  byId("search-form").addEventListener("submit", (event) => event.preventDefault());
+  which.addEventListener("change", search);
+  more.addEventListener("click", () => {
+    const first = shown;
+    show();
+    list.children[first]?.querySelector("a").focus();
+  });
+  document.addEventListener("keydown", (event) => {
+    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
+    if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      input.focus();
+    } else if (event.key === "Escape" && document.activeElement === input && input.value) {
+      input.value = "";
+      search();
+    }
+  });
+  for (const button of document.querySelectorAll("button[data-prompts-of]")) {
+    button.addEventListener("click", () => {
+      which.value = button.dataset.promptsOf;
+      search();
+      byId("prompts").scrollIntoView();
+      which.focus({ preventScroll: true });
+    });
+  }
+  search();
+
+  // Figures are drawn when they come near: plotly is unpacked once, for the first.
+  const drawings = [...document.querySelectorAll("[data-figure]")];
+  let plotly;
+  async function unpacked(id) {
+    const bytes = Uint8Array.from(atob(byId(id).textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  }
+  async function loaded() {
+    const script = document.createElement("script");
+    script.textContent = await unpacked("plotly-source");
+    document.head.append(script);
+    return window.Plotly;
+  }
+  const ink = () => getComputedStyle(document.body).color;
+  async function draw(drawing) {
+    plotly ??= loaded();
+    const { data, layout } = JSON.parse(byId(drawing.dataset.figure).textContent);
+    delete layout.width;
+    layout.font = { ...layout.font, color: ink() };
+    layout.title.text = "";
+    layout.margin = { t: 20 };
+    await (await plotly).newPlot(drawing, data, layout, { responsive: true, displaylogo: false });
+    drawing.dataset.drawn = "";
+  }
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      draw(target);
+    }
+  }, { rootMargin: "600px" });
+  drawings.forEach((drawing) => near.observe(drawing));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", async () => {
+    for (const drawing of drawings) {
+      if ("drawn" in drawing.dataset) (await plotly).relayout(drawing, { "font.color": ink() });
+    }
+  });
+})();
