@@ -18,6 +18,7 @@ LAYERS = [
     "replacements",
     "hooks",
     "saes",
+    "module",
     "modules",
     "tokens",
     "activations",
