@@ -17,7 +17,7 @@ LAYERS = [
     "positions",
     "replacements",
     "hooks",
-    "saes",
+    "saes sharing",
     "module",
     "modules",
     "tokens",
