@@ -46,7 +46,8 @@ def test_public_functions_document_arguments_results_and_refusals(name):
 def test_importing_the_package_stays_light():
     code = (
         "import sys, tl_modules; heavy = {'transformer_lens', 'transformers', 'sklearn',"
-        "'k_means_constrained', 'plotly', 'datasets'}; print(sorted(heavy & set(sys.modules)))"
+        "'k_means_constrained', 'plotly', 'datasets', 'huggingface_hub'};"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

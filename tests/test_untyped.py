@@ -18,6 +18,16 @@ modules = tlm.discover(acts, 2)
     [
         ("tlm.nestedness(modules)", "sets should be a list of module sets"),
         ("tlm.nestedness(list(modules))", "sets should be a list of module sets"),
+        ("tlm.ModuleSet.from_pretrained(7)", "Modules are loaded from a folder or a repository"),
+        ("modules.push_to_hub(7)", "Cannot share modules as 7: "),
+        (
+            "modules.save_pretrained(sys.argv[1], prompts='False')",
+            "prompts should be True or False; got 'False'",
+        ),
+        (
+            "modules.save_pretrained(sys.argv[1], effects=[1])",
+            "effects should be a table; got list",
+        ),
     ],
 )
 def test_it_is_refused(code, message):

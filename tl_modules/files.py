@@ -39,7 +39,20 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
     Raises:
         ModulesError: If the file cannot be written (no such folder, no permission, disk full).
     """
-    path = Path(path)
+    write_bytes(path, encode(kind, header, arrays))
+
+
+def encode(kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
+    """The bytes that ``write`` writes.
+
+    Args:
+        kind: What the file holds.
+        header: JSON-ready values.
+        arrays: NumPy arrays by name.
+
+    Returns:
+        A safetensors file.
+    """
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     described = {
         "kind": kind,
@@ -53,7 +66,7 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
         text = json.dumps({"kind": kind})
     # One entry: safetensors writes several in no fixed order, and equal runs should give equal
     # files.
-    write_bytes(path, save(arrays, metadata={_ENTRY: text}))
+    return save(arrays, metadata={_ENTRY: text})
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

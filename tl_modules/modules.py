@@ -1,31 +1,31 @@
 """Functional modules: disjoint sets of units across all layers, each with its topic's samples."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from tl_modules import files
 from tl_modules.errors import ModulesError
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
-from tl_modules.hooks import Attached, unit_hooks
-from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.module import Module
 from tl_modules.normalise import (
     Normaliser,
     check_normaliser,
     normaliser_arrays,
     read_normaliser,
 )
-from tl_modules.positions import Positions
 from tl_modules.reading import Reading
-from tl_modules.replacements import HasUnitMeans
+from tl_modules.sharing.card import model_card
+from tl_modules.sharing.effects import check_effects
+from tl_modules.sharing.folder import CARD, EFFECTS, MODULES, find_in_folder, write_folder
+from tl_modules.sharing.hub import fetch, push
+from tl_modules.sharing.private import without_prompts
 from tl_modules.topics import Topic, WrittenToken
 from tl_modules.units import Units
 
@@ -47,184 +47,6 @@ class Objective:
 
     L: float
     """xi * B, what discovery maximises."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Module:
-    """One functional module: its units, and the samples that drive them (its topic)."""
-
-    label: int
-    """Its number in the set, from 0."""
-
-    units: Units
-    """Its units."""
-
-    samples: pd.DataFrame
-    """Its topic: the set's samples with this label, strongest first by ``score``."""
-
-    scores: Float[np.ndarray, " _units"] | None = None
-    """How well each unit fits: its normalised mean on this topic minus its best on another."""
-
-    means: HasUnitMeans | None = None
-    """Where mean ablation takes its values from by default: the set it belongs to."""
-
-    topic: Topic | None = None
-    """What it is about, once ``with_topics`` has said so."""
-
-    @property
-    def n_units(self) -> int:
-        """How many units it has."""
-        return len(self.units)
-
-    @property
-    def layers(self) -> list[int]:
-        """The layers it has units in."""
-        return sorted({self.units.layers[hook] for hook, _ in self.units.by_hook()})
-
-    @property
-    def category(self) -> str | None:
-        """The most frequent category of its samples (the first by name of equals), if any."""
-        if "category" not in self.samples or not len(self.samples):
-            return None
-        counts = self.samples["category"].dropna().astype(str).value_counts().sort_index()
-        return str(counts.idxmax()) if len(counts) else None
-
-    def core(self, fraction: float) -> "Module":
-        """The part of the module that fits it best.
-
-        Args:
-            fraction: How much of its units to keep, above 0 and at most 1.
-
-        Returns:
-            A module of the strongest units by ``scores``, at least one, with the same topic.
-
-        Raises:
-            ModulesError: If the fraction is out of range or no scores are known.
-        """
-        if not 0 < fraction <= 1:
-            raise ModulesError(f"fraction should lie above 0 and at most at 1; got {fraction}.")
-        if self.scores is None:
-            raise ModulesError("These modules hold no unit scores. Discover them with discover().")
-        n_kept = max(round(fraction * self.n_units), 1)
-        kept = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
-        return replace(self, units=self.units.select(kept), scores=self.scores[kept])
-
-    def fwd_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
-        self,
-        method: str = "mean",
-        reference: HasUnitMeans | None = None,
-        *,
-        source: Any = None,
-        factor: float | None = None,
-        positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        keep_only: bool = False,
-        seed: int = 0,
-        rows: Int[np.ndarray, " _batch"] | None = None,
-    ) -> FwdHooks:
-        """Hooks that intervene on the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
-
-        Args:
-            method: What becomes of each unit's activation. ``"zero"``: 0. ``"mean"``: its mean
-                over the tokens of a reference. ``"position_mean"``: its mean over the reference's
-                tokens at the same position. ``"resample"``: its value at a random token of the
-                reference, the same token for all units. ``"patch"``: its value in ``source``, a
-                run on paired (counterfactual) prompts. ``"scale"``: itself times ``factor``
-                (steering; 1 changes nothing, below 0 turns it round).
-            reference: For the means and for resampling; by default the means of the activations
-                that the modules were discovered on. ``collect_reference`` makes one for all.
-            source: The other run's activation cache, of the same batch and length.
-            factor: What ``"scale"`` multiplies by.
-            positions: Where: None for everywhere, ``"last"`` for each prompt's last token, a
-                number or several, a slice, or a mask ``[batch, pos]`` (places in the run's tokens,
-                padding counted).
-            attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not
-                touched, and ``"last"`` is the last real token.
-            keep_only: Intervene on every unit of the site but the module's: is it enough alone?
-            seed: Seeds ``"resample"``.
-            rows: Each prompt's number, by which ``"resample"`` draws; from 0 by default.
-
-        Returns:
-            One ``(hook_name, fn)`` pair a hook point touched.
-
-        Raises:
-            ModulesError: If the method is unknown or lacks what it needs.
-        """
-        return unit_hooks(
-            self.units.complement() if keep_only else self.units,
-            method,
-            self.means if reference is None else reference,
-            source=source,
-            factor=factor,
-            positions=positions,
-            attention_mask=attention_mask,
-            seed=seed,
-            rows=rows,
-        )
-
-    @contextmanager
-    def ablated(
-        self,
-        model: HookedModel,
-        method: str = "mean",
-        reference: HasUnitMeans | None = None,
-        **options: Any,
-    ) -> Iterator[HookedModel]:
-        """Intervene in whatever runs inside the ``with``; every hook is gone afterwards.
-
-        Args:
-            model: The model that the activations were collected from.
-            method: As ``fwd_hooks`` takes it.
-            reference: As ``fwd_hooks`` takes it.
-            options: What else ``fwd_hooks`` takes.
-
-        Yields:
-            The model.
-
-        Raises:
-            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
-        """
-        self.units.check_model(model)
-        with model.hooks(fwd_hooks=self.fwd_hooks(method, reference, **options)):
-            yield model
-
-    def attach(
-        self,
-        model: HookedModel,
-        method: str = "mean",
-        reference: HasUnitMeans | None = None,
-        **options: Any,
-    ) -> Attached:
-        """Intervene in everything the model runs from now on, until the handle is removed.
-
-        The hooks outlive the model's own ``reset_hooks``.
-
-        Args:
-            model: The model that the activations were collected from.
-            method: As ``fwd_hooks`` takes it.
-            reference: As ``fwd_hooks`` takes it.
-            options: What else ``fwd_hooks`` takes.
-
-        Returns:
-            A handle: ``handle.remove()`` takes the hooks away; so does the end of a ``with``.
-
-        Raises:
-            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
-        """
-        self.units.check_model(model)
-        return Attached(model, self.fwd_hooks(method, reference, **options))
-
-    def __repr__(self) -> str:
-        """One line, not its arrays."""
-        name = self.label if self.topic is None else f"{self.label}, {self.topic.label!r}"
-        return (
-            f"Module({name}: {self.n_units:,} units in {len(self.layers)} layers, "
-            f"{len(self.samples):,} samples, category {self.category})"
-        )
-
-    def _repr_html_(self) -> str:
-        """For Jupyter: what it is, and its strongest samples."""
-        return html_table(repr(self), self.samples.head(5))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -438,6 +260,159 @@ class ModuleSet:
             ModulesError: If the file cannot be written, or a column of ``samples`` holds values
                 that JSON cannot.
         """
+        files.write(path, _FILE_KIND, *self._parts())
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        prompts: bool = True,
+        effects: pd.DataFrame | None = None,
+        licence: str | None = None,
+    ) -> None:
+        """Write a folder to share: the set, and a model card written from it.
+
+        The folder holds ``modules.safetensors``, ``README.md`` (the card), and ``effects.csv`` if
+        effects are given; files of these names are replaced, each atomically.
+
+        **The set holds the text of its prompts**, and so will whoever gets the folder.
+
+        Args:
+            folder: Where to; it is made if it is not there.
+            prompts: False leaves the prompts out: every text column of the samples but
+                ``category``, and the topics' prompts and contexts. The topics' single words stay.
+                Nothing causal needs the prompts; ``with_topics`` does.
+            effects: What ``module_effects`` returned for these modules; the card shows it beside
+                its controls.
+            licence: The hub's name of the licence you give it, such as ``"cc-by-4.0"``.
+
+        Raises:
+            ModulesError: If the effects have no controls or are of other modules, or the folder
+                cannot be written to.
+        """
+        name = Path(folder).name or "folder"
+        write_folder(folder, self._contents(name, None, prompts, effects, licence))
+
+    def push_to_hub(  # noqa: PLR0913 - the options of huggingface_hub's own uploads
+        self,
+        repo_id: str,
+        *,
+        prompts: bool = True,
+        effects: pd.DataFrame | None = None,
+        licence: str | None = None,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        commit_message: str = "Add functional modules",
+        create_pr: bool = False,
+        endpoint: str | None = None,
+    ) -> str:
+        """Upload the set and its model card to the Hugging Face hub, in one commit.
+
+        **This gives the text of the prompts to others**, unless ``prompts=False`` or the
+        repository is private. What was once committed stays in the repository's history.
+
+        Args:
+            repo_id: The repository, ``"user/name"``; it is made if it is not there. Its
+                ``README.md`` is replaced, so give modules a repository of their own.
+            prompts: False leaves the prompts out, as in ``save_pretrained``.
+            effects: What ``module_effects`` returned for these modules, as in ``save_pretrained``.
+            licence: The hub's name of the licence you give it, such as ``"cc-by-4.0"``.
+            private: Keep others out. None leaves that to the account's default: public for most.
+                A repository that is there already and is public is refused with ``private=True``.
+            token: A token with the right to write; by default the one that you logged in with.
+            revision: The branch, made if there is none; by default the main one.
+            commit_message: The commit's summary.
+            create_pr: Open a pull request instead of committing to the branch.
+            endpoint: The hub's address, if it is not the usual one.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ModulesError: If the name is none, the hub refuses (no token, no right to write) or
+                cannot be reached (offline mode, no connection), or as ``save_pretrained`` raises.
+        """
+        return push(
+            self._contents(repo_id, revision, prompts, effects, licence),
+            repo_id,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            endpoint=endpoint,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        endpoint: str | None = None,
+    ) -> "ModuleSet":
+        """Read a set that ``save_pretrained`` or ``push_to_hub`` wrote. Nothing is unpickled.
+
+        Args:
+            name_or_folder: A folder, or a repository on the Hugging Face hub, ``"user/name"``. A
+                folder of that name is preferred; then the other arguments are not used.
+            revision: A branch, tag or commit; by default the main branch.
+            token: A token with the right to read it, if it is private; by default the one that
+                you logged in with.
+            cache_dir: Where downloads are kept; by default huggingface_hub's own place.
+            local_files_only: Ask no server: take what was downloaded before.
+            endpoint: The hub's address, if it is not the usual one.
+
+        Returns:
+            The set.
+
+        Raises:
+            ModulesError: If there is no such folder, repository, revision or file in it, the hub
+                refuses or cannot be reached, or the file is truncated, altered, or no module set.
+        """
+        path = find_in_folder(name_or_folder) or fetch(
+            str(name_or_folder),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            endpoint=endpoint,
+        )
+        return cls.load(path)
+
+    def _contents(
+        self,
+        name: str,
+        revision: str | None,
+        prompts: bool,
+        effects: pd.DataFrame | None,
+        licence: str | None,
+    ) -> dict[str, bytes]:
+        """The files to share, by name."""
+        if not isinstance(prompts, bool):  # "False" is true
+            raise ModulesError(f"prompts should be True or False; got {prompts!r}.")
+        check_effects(effects, self.n_modules)
+        header, arrays = self._parts()
+        if not prompts:
+            header = without_prompts(header)
+        table = self.to_frame()
+        if self.topics is not None:
+            table = table.merge(self.describe()[["module", "label", "words"]])
+        card = model_card(
+            header, table, name=name, revision=revision, effects=effects, licence=licence
+        )
+        contents = {CARD: card.encode("utf-8", errors="replace")}
+        if effects is not None:
+            contents[EFFECTS] = effects.to_csv(index=False).encode("utf-8", errors="replace")
+        # Last: who finds new modules in the folder finds their card too.
+        return contents | {MODULES: files.encode(_FILE_KIND, header, arrays)}
+
+    def _parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a file keeps: a JSON-ready header, and arrays by name."""
         header = {
             "units": self.units.to_dict(),
             "samples": frame_to_json(self.samples),
@@ -456,7 +431,7 @@ class ModuleSet:
         }
         arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
         arrays |= normaliser_arrays(self.normaliser)
-        files.write(path, _FILE_KIND, header, arrays)
+        return header, arrays
 
     @classmethod
     def load(cls, path: str | Path) -> "ModuleSet":

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tl_modules.causal.experiment import Experiment, run_experiment
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.model import HookedModel
-from tl_modules.modules import Module
+from tl_modules.module import Module
 from tl_modules.stats import (
     N_RESAMPLES,
     beside_controls,

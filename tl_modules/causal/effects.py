@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.model import HookedModel
-from tl_modules.modules import Module
+from tl_modules.module import Module
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.stats import (
     N_RESAMPLES,

@@ -11,7 +11,7 @@ from tl_modules.causal.runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks
-from tl_modules.modules import Module
+from tl_modules.module import Module
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.units import Units
 

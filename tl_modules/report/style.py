@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_modules.errors import ModulesError
-from tl_modules.modules import Module
+from tl_modules.module import Module
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -1,0 +1,198 @@
+"""One functional module: its units, its samples, and how to intervene on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int, Shaped
+
+from tl_modules.errors import ModulesError
+from tl_modules.frames import html_table
+from tl_modules.hooks import Attached, unit_hooks
+from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.positions import Positions
+from tl_modules.replacements import HasUnitMeans
+from tl_modules.topics import Topic
+from tl_modules.units import Units
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Module:
+    """One functional module: its units, and the samples that drive them (its topic)."""
+
+    label: int
+    """Its number in the set, from 0."""
+
+    units: Units
+    """Its units."""
+
+    samples: pd.DataFrame
+    """Its topic: the set's samples with this label, strongest first by ``score``."""
+
+    scores: Float[np.ndarray, " _units"] | None = None
+    """How well each unit fits: its normalised mean on this topic minus its best on another."""
+
+    means: HasUnitMeans | None = None
+    """Where mean ablation takes its values from by default: the set it belongs to."""
+
+    topic: Topic | None = None
+    """What it is about, once ``with_topics`` has said so."""
+
+    @property
+    def n_units(self) -> int:
+        """How many units it has."""
+        return len(self.units)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers it has units in."""
+        return sorted({self.units.layers[hook] for hook, _ in self.units.by_hook()})
+
+    @property
+    def category(self) -> str | None:
+        """The most frequent category of its samples (the first by name of equals), if any."""
+        if "category" not in self.samples or not len(self.samples):
+            return None
+        counts = self.samples["category"].dropna().astype(str).value_counts().sort_index()
+        return str(counts.idxmax()) if len(counts) else None
+
+    def core(self, fraction: float) -> "Module":
+        """The part of the module that fits it best.
+
+        Args:
+            fraction: How much of its units to keep, above 0 and at most 1.
+
+        Returns:
+            A module of the strongest units by ``scores``, at least one, with the same topic.
+
+        Raises:
+            ModulesError: If the fraction is out of range or no scores are known.
+        """
+        if not 0 < fraction <= 1:
+            raise ModulesError(f"fraction should lie above 0 and at most at 1; got {fraction}.")
+        if self.scores is None:
+            raise ModulesError("These modules hold no unit scores. Discover them with discover().")
+        n_kept = max(round(fraction * self.n_units), 1)
+        kept = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
+        return replace(self, units=self.units.select(kept), scores=self.scores[kept])
+
+    def fwd_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
+        self,
+        method: str = "mean",
+        reference: HasUnitMeans | None = None,
+        *,
+        source: Any = None,
+        factor: float | None = None,
+        positions: Positions = None,
+        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+        keep_only: bool = False,
+        seed: int = 0,
+        rows: Int[np.ndarray, " _batch"] | None = None,
+    ) -> FwdHooks:
+        """Hooks that intervene on the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
+
+        Args:
+            method: What becomes of each unit's activation. ``"zero"``: 0. ``"mean"``: its mean
+                over the tokens of a reference. ``"position_mean"``: its mean over the reference's
+                tokens at the same position. ``"resample"``: its value at a random token of the
+                reference, the same token for all units. ``"patch"``: its value in ``source``, a
+                run on paired (counterfactual) prompts. ``"scale"``: itself times ``factor``
+                (steering; 1 changes nothing, below 0 turns it round).
+            reference: For the means and for resampling; by default the means of the activations
+                that the modules were discovered on. ``collect_reference`` makes one for all.
+            source: The other run's activation cache, of the same batch and length.
+            factor: What ``"scale"`` multiplies by.
+            positions: Where: None for everywhere, ``"last"`` for each prompt's last token, a
+                number or several, a slice, or a mask ``[batch, pos]`` (places in the run's tokens,
+                padding counted).
+            attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not
+                touched, and ``"last"`` is the last real token.
+            keep_only: Intervene on every unit of the site but the module's: is it enough alone?
+            seed: Seeds ``"resample"``.
+            rows: Each prompt's number, by which ``"resample"`` draws; from 0 by default.
+
+        Returns:
+            One ``(hook_name, fn)`` pair a hook point touched.
+
+        Raises:
+            ModulesError: If the method is unknown or lacks what it needs.
+        """
+        return unit_hooks(
+            self.units.complement() if keep_only else self.units,
+            method,
+            self.means if reference is None else reference,
+            source=source,
+            factor=factor,
+            positions=positions,
+            attention_mask=attention_mask,
+            seed=seed,
+            rows=rows,
+        )
+
+    @contextmanager
+    def ablated(
+        self,
+        model: HookedModel,
+        method: str = "mean",
+        reference: HasUnitMeans | None = None,
+        **options: Any,
+    ) -> Iterator[HookedModel]:
+        """Intervene in whatever runs inside the ``with``; every hook is gone afterwards.
+
+        Args:
+            model: The model that the activations were collected from.
+            method: As ``fwd_hooks`` takes it.
+            reference: As ``fwd_hooks`` takes it.
+            options: What else ``fwd_hooks`` takes.
+
+        Yields:
+            The model.
+
+        Raises:
+            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
+        """
+        self.units.check_model(model)
+        with model.hooks(fwd_hooks=self.fwd_hooks(method, reference, **options)):
+            yield model
+
+    def attach(
+        self,
+        model: HookedModel,
+        method: str = "mean",
+        reference: HasUnitMeans | None = None,
+        **options: Any,
+    ) -> Attached:
+        """Intervene in everything the model runs from now on, until the handle is removed.
+
+        The hooks outlive the model's own ``reset_hooks``.
+
+        Args:
+            model: The model that the activations were collected from.
+            method: As ``fwd_hooks`` takes it.
+            reference: As ``fwd_hooks`` takes it.
+            options: What else ``fwd_hooks`` takes.
+
+        Returns:
+            A handle: ``handle.remove()`` takes the hooks away; so does the end of a ``with``.
+
+        Raises:
+            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
+        """
+        self.units.check_model(model)
+        return Attached(model, self.fwd_hooks(method, reference, **options))
+
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        name = self.label if self.topic is None else f"{self.label}, {self.topic.label!r}"
+        return (
+            f"Module({name}: {self.n_units:,} units in {len(self.layers)} layers, "
+            f"{len(self.samples):,} samples, category {self.category})"
+        )
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: what it is, and its strongest samples."""
+        return html_table(repr(self), self.samples.head(5))

@@ -1,0 +1,108 @@
+"""The model card of shared modules, written from what their file holds."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tl_modules.reading import Reading
+from tl_modules.sharing.effects import COLUMNS
+from tl_modules.sharing.markdown import table, text
+
+TAGS = ["transformer-lens", "mechanistic-interpretability", "functional-modules"]
+
+_MOST_CATEGORIES = 20
+
+
+def model_card(
+    header: dict[str, Any],
+    modules: pd.DataFrame,
+    *,
+    name: str,
+    revision: str | None = None,
+    effects: pd.DataFrame | None = None,
+    licence: str | None = None,
+) -> str:
+    """The card: what the modules are, how to load them, how they were found, and their limits.
+
+    Args:
+        header: The header of the file that goes with it, as ``ModuleSet.save`` writes it.
+        modules: One row a module.
+        name: What to load them by, a repository or a folder.
+        revision: The branch they are on, if it is not the main one.
+        effects: What ``module_effects`` returned for them, checked by ``check_effects``.
+        licence: The hub's name of the licence, such as ``"cc-by-4.0"``.
+
+    Returns:
+        Markdown under a block of YAML. Text from the set stays text, whatever it holds.
+    """
+    # Escaped here, not by jinja's own HTML escaping: Markdown has more marks than HTML.
+    environment = Environment(
+        loader=PackageLoader("tl_modules.sharing"),
+        autoescape=False,
+        finalize=lambda value: value if isinstance(value, Markup) else text(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = lambda value: Markup(json.dumps(value))
+    samples = header["samples"]
+    return environment.get_template("card.md.j2").render(
+        **header,
+        metadata=Markup(_metadata(header["model_name"], licence)),
+        name=name,
+        revision=revision,
+        n_units=sum(header["units"]["widths"]),
+        n_background=sum(header["units"]["widths"]) - int(modules["n_units"].to_numpy().sum()),
+        n_samples=int(modules["n_samples"].to_numpy().sum()),
+        categories=_categories(samples.get("category", [])),
+        has_prompts="prompt" in samples,
+        other_columns=[column for column in samples if column not in ("prompt", "category")],
+        read=str(Reading.from_dict(header["reading"])),
+        n_starts=len(next(iter((header["starts"] or {}).values()), [])),
+        options=Markup(_options(header)),
+        table=Markup(table(modules)),
+        effects=None if effects is None else Markup(table(effects.loc[:, list(COLUMNS)])),
+    )
+
+
+def _metadata(model_name: str, licence: str | None) -> str:
+    """The YAML block that the hub reads."""
+    from huggingface_hub import ModelCardData
+
+    return ModelCardData(
+        library_name="tl_modules",
+        tags=TAGS,
+        license=licence,
+        base_model=model_name if _is_on_the_hub(model_name) else None,
+    ).to_yaml()
+
+
+def _is_on_the_hub(model_name: str) -> bool:
+    """Whether it looks like a repository, ``user/name``, and is no folder here."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(model_name)
+    except HFValidationError:
+        return False
+    return "/" in model_name and not Path(model_name).exists()
+
+
+def _categories(values: list[Any]) -> str:
+    """How many samples each category has, the largest first."""
+    counts = Counter(str(value) for value in values if value is not None and value == value)
+    shown = [f"{name} {count:,}" for name, count in counts.most_common(_MOST_CATEGORIES)]
+    rest = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+
+
+def _options(header: dict[str, Any]) -> str:
+    """The arguments of ``collect`` that the file keeps, as code."""
+    found = {"units": header["units"].get("site")} | header["reading"]
+    return "".join(f", {name}={value!r}" for name, value in found.items() if value is not None)
