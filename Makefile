@@ -68,7 +68,7 @@ lint: $(VENV)/.ready
 
 # -E and -a: every page anew, so that a warning is not passed over because its page is unchanged.
 docs: $(VENV)/.ready
-	$(BIN)/sphinx-build -q -E -a -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -E -a -n -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 format: $(VENV)/.ready
