@@ -12,7 +12,7 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-gemma test test-legacy test-fast lint format clean
+.PHONY: help setup demo demo-gemma test test-legacy test-fast lint docs format clean
 
 help:
 	@echo "make demo         set up, then find the demo model's modules and ablate them (out/demo/)"
@@ -21,15 +21,16 @@ help:
 	@echo "make test-fast    the same without the slow ones"
 	@echo "make test-legacy  every test on TransformerLens 3.9.0's HookedTransformer, with SAELens"
 	@echo "make lint         ruff and pyright"
+	@echo "make docs         the documentation as web pages (docs/_build/html/); warnings are errors"
 
 setup: $(VENV)/.ready
 
 # torch first, alone: otherwise another package's range picks a larger build of it.
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): torch and some sixty packages; a few minutes the first time ..."
+	@echo "Setting up $(VENV): torch and some eighty packages; a few minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[demo,viz,notebooks,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[demo,viz,notebooks,dev,docs,browser]'
 	$(BIN)/pip install -q --no-deps $(DEMO_WHEEL)
 	@touch $@
 
@@ -65,9 +66,14 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# -E and -a: every page anew, so that a warning is not passed over because its page is unchanged.
+docs: $(VENV)/.ready
+	$(BIN)/python -m sphinx -q -E -a -n -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(LEGACY) out .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEGACY) out docs/_build .pytest_cache .ruff_cache .hypothesis

@@ -60,12 +60,12 @@ WORDS = [
 ]
 
 
-def word_tokenizer():
+def word_tokenizer(known=WORDS):
     """A word-level tokenizer made in memory: no download. One a model, which adds a BOS to it."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<eos>", *WORDS])}
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", "<eos>", *known])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
@@ -73,7 +73,7 @@ def word_tokenizer():
     )
 
 
-def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0, normalization_type="RMS"):
+def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0, normalization_type="RMS", known=WORDS):
     """A small random model: a TransformerBridge on 4.x, a HookedTransformer on 3.9."""
     config = {
         "n_layers": n_layers,
@@ -82,7 +82,7 @@ def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0, normalization_type="
         "n_heads": 2,
         "d_mlp": d_mlp,
         "n_ctx": 64,
-        "d_vocab": len(WORDS) + 3,
+        "d_vocab": len(known) + 3,
         "act_fn": "silu",
         "gated_mlp": gated,
         "normalization_type": normalization_type,
@@ -92,7 +92,7 @@ def tiny_model(*, n_layers=3, d_mlp=12, gated=True, seed=0, normalization_type="
         "model_name": "tiny",
         "initializer_range": 0.3,
     }
-    tokenizer = word_tokenizer()
+    tokenizer = word_tokenizer(known)
     if LEGACY:
         # The real one, to test against.
         from transformer_lens import (

@@ -3,19 +3,28 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+import tl_modules as tlm
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readme_links_to_files_that_are_there():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
 
 
 @pytest.mark.slow
-def test_the_readmes_examples_run(demo_model, monkeypatch, tmp_path, capsys):
+def test_the_readmes_example_runs(demo_model, monkeypatch, tmp_path, capsys):
     # The model that is already loaded, so as not to load it twice.
     monkeypatch.setattr("tl_modules.data.load_demo_model", lambda: demo_model)
     monkeypatch.chdir(tmp_path)
-    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(examples) == 2
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names = {}
-    for example in examples:
-        exec(compile(example, "README.md", "exec"), names)
+    exec(compile(example, "README.md", "exec"), names)
     assert "category_share" in capsys.readouterr().out
-    assert names["acts"].values.shape == (2, 30 * 1536)
+    assert names["acts"].values.shape == (7 * 10, 30 * 1536)
     assert len(names["effects"]) == 7 * 7
+    saved = tlm.ModuleSet.load("modules.safetensors")
+    assert saved.objective == names["modules"].objective
+    assert not any(point._forward_hooks for point in demo_model.hook_dict.values())

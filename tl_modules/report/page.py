@@ -36,7 +36,7 @@ def write_report(
     model: HookedModel | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> None:
+) -> Path:
     """Write a page to read modules by: one HTML file that needs no network.
 
     It has a table of the modules and a card for each (its topic, layers and top prompts), what
@@ -54,6 +54,9 @@ def write_report(
             colours the top prompts' tokens by their module's activation.
         seed: Seeds the random directions of topics, and what the figures draw at random.
         progress: Show progress bars while the model runs.
+
+    Returns:
+        The file.
 
     Raises:
         ModulesError: If effects or activations are not these modules', or the file cannot be
@@ -87,6 +90,7 @@ def write_report(
     without_prompts = _encoded(template.render(context, prompts=prompt_rows(modules, 0)))
     prompts = prompt_rows(modules, MAX_BYTES - len(without_prompts))
     files.write_bytes(path, _encoded(template.render(context, prompts=prompts)))
+    return Path(path)
 
 
 def _check_modules(effects: pd.DataFrame, modules: ModuleSet) -> None:
