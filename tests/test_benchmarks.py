@@ -1,6 +1,7 @@
 """The benchmarks still run, at a size where their figures mean nothing."""
 
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from benchmarks import ablation, checkpoints, claims, iterd, readings, scale, search
+from benchmarks import ablation, checkpoints, claims, iterd, readings, report, scale, search
 from tests.conftest import tiny_model
 from tl_modules.discovery import _kernel
 
@@ -32,6 +33,18 @@ def test_iterd(monkeypatch, capsys):
     monkeypatch.setattr(_kernel, "PARALLEL", _kernel.PARALLEL)
     words = ["--samples", "40", "--units", "200", "--modules", "3", "--slice", "20"]
     assert "ratio (published" in run(iterd, words, monkeypatch, capsys)
+
+
+def test_report(monkeypatch, capsys):
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="the extra 'browser' is not installed in this environment"
+    )
+    assert playwright
+    if shutil.which("chromium") is None:
+        pytest.skip("there is no Chromium on this machine: apt-get install chromium")
+    words = ["--sizes", "28x3", "--units", "20", "--layers", "3", "--repeats", "1"]
+    found = run(report, words, monkeypatch, capsys)
+    assert re.search(r"28x3 +\d+\.\d+", found)
 
 
 def test_search(saved, monkeypatch, capsys):

@@ -29,6 +29,9 @@ class ReportFigure:
     name: str
     """Its anchor."""
 
+    short: str
+    """What links to it say."""
+
     title: str
     """Its heading."""
 
@@ -57,7 +60,7 @@ def report_figures(
         found.append(
             _figure(
                 "activations",
-                "The sorted matrix",
+                "Sorted matrix",
                 "Samples down and units across, sorted by module. Blocks on the diagonal are what "
                 "discovery raised; colour off it says that modules share drivers.",
                 plot_activations(modules, acts, max_rows=200, max_columns=300),
@@ -67,7 +70,7 @@ def report_figures(
         found.append(
             _figure(
                 "layers",
-                "Where modules lie",
+                "Layers",
                 "Red: more of a module's units lie in the layer than chance would put there; blue: "
                 "fewer. A layer has many units, so that even small departures are no accident: "
                 "read the ratio.",
@@ -80,7 +83,7 @@ def report_figures(
         found.append(
             _figure(
                 "hierarchy",
-                "Which modules are alike",
+                "Tree of modules",
                 "Modules that merge far to the left are active on the same samples.",
                 plot_hierarchy(hierarchy(modules, acts, seed=seed)),
             )
@@ -89,7 +92,7 @@ def report_figures(
         found.append(
             _figure(
                 "landscape",
-                "Prompts by the modules that are active on them",
+                "Prompts as points",
                 "Each point is a prompt; near ones make the same modules active. Numbers are "
                 "modules, at the middle of the prompts that make them most active. Two axes never "
                 "show all: their shares are on them.",
@@ -104,8 +107,9 @@ def _varied(modules: ModuleSet) -> bool:
     return len(np.unique(modules.unit_labels[modules.unit_labels >= 0])) == len(modules)
 
 
-def _figure(name: str, title: str, caption: str, figure: "Figure") -> ReportFigure:
+def _figure(name: str, short: str, caption: str, figure: "Figure") -> ReportFigure:
     text = figure.to_json()
     if text is None:
         raise ModulesError(f"plotly gave no JSON of the figure {name!r}. Update plotly.")
-    return ReportFigure(name, title, caption, text, int(figure.layout.height))
+    title = str(figure.layout.title.text)
+    return ReportFigure(name, short, title, caption, text, int(figure.layout.height))
