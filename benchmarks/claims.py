@@ -51,8 +51,9 @@ def main() -> None:
         for name, figure in (
             ("layers", tlm.plot_layers(middle)),
             ("hierarchy", tlm.plot_hierarchy(tree)),
+            ("coverage", tlm.plot_coverage(tlm.coverage(middle, acts), modules=middle)),
         ):
-            figure.write_html(args.out / f"{name}.html", include_plotlyjs="cdn")
+            figure.write_html(args.out / f"{name}.html", include_plotlyjs=True)
 
 
 if __name__ == "__main__":

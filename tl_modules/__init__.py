@@ -44,7 +44,7 @@ from tl_modules.modules import Module, ModuleSet, Objective
 from tl_modules.reading import Reading
 from tl_modules.report.blocks import plot_activations
 from tl_modules.report.dendrogram import plot_hierarchy
-from tl_modules.report.heatmaps import plot_effects, plot_layers
+from tl_modules.report.heatmaps import plot_coverage, plot_effects, plot_layers
 from tl_modules.report.landscape import plot_landscape
 from tl_modules.report.page import write_report
 from tl_modules.report.plots import plot_n_modules
@@ -106,6 +106,7 @@ __all__ = [
     "nestedness",
     "objective",
     "plot_activations",
+    "plot_coverage",
     "plot_effects",
     "plot_hierarchy",
     "plot_landscape",

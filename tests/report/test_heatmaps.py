@@ -150,6 +150,47 @@ def test_what_module_effects_returns_is_drawn(acts):
     np.testing.assert_allclose(heatmap.z, table["effect"].to_numpy().reshape(2, 2))
 
 
+@pytest.fixture(scope="module")
+def covered():
+    """Two modules of six samples: the first is all <b>a</b>, the second mixed."""
+    units = layered([4, 4])
+    names = ["<b>a</b>"] * 3 + ["b", "c", "<b>a</b>"]
+    found = module_set(np.arange(8) % 2, units, [0, 0, 0, 1, 1, 1], names)
+    values = np.random.default_rng(0).normal(size=(6, 8))
+    acts = tlm.ActivationMatrix(values, units, found.samples).zscore()
+    return found, tlm.coverage(found, acts, n_permutations=9)
+
+
+def test_coverage_is_drawn_as_shares_of_the_modules_samples(covered):
+    found, table = covered
+    figure = tlm.plot_coverage(table, modules=found)
+    (heatmap,) = figure.data
+    np.testing.assert_allclose(heatmap.z, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
+    assert list(heatmap.text[0]) == ["100%", "", ""]
+    assert heatmap.customdata[1, 0].tolist()[1:3] == [1 / 4, 1]
+    assert heatmap.customdata[0, 0].tolist()[4:] == [
+        "0: &lt;b&gt;a&lt;/b&gt;",
+        "&lt;b&gt;a&lt;/b&gt;",
+    ]
+    (frame,) = figure.layout.shapes
+    assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, -0.5, 0.5)
+    assert figure.layout.title.text.startswith("1 of 3 categories")
+    check_readable(figure)
+    assert list(tlm.plot_coverage(table).layout.yaxis.ticktext) == ["0", "1"]
+    with pytest.raises(tlm.ModulesError, match=r"\[0\] are missing"):
+        tlm.plot_coverage(table, modules=[found[1]])
+
+
+def test_coverage_of_100_modules_has_no_texts():
+    units = layered([200, 200])
+    found = module_set(np.arange(400) % 100, units, np.arange(200) % 100, ["a", "b"] * 100)
+    values = np.random.default_rng(0).normal(size=(200, 400))
+    acts = tlm.ActivationMatrix(values, units, found.samples).zscore()
+    figure = tlm.plot_coverage(tlm.coverage(found, acts, n_permutations=1))
+    assert figure.data[0].texttemplate is None
+    assert not names_overlap(figure, 100)
+
+
 def test_the_figures_say_what_they_show_on_light_and_on_dark_pages(modules, effects):
     for figure in (tlm.plot_layers(modules), tlm.plot_effects(effects)):
         check_readable(figure)

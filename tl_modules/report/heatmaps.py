@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
+from tl_modules.interpret.coverage import Coverage
 from tl_modules.interpret.space import module_layers
 from tl_modules.modules import Module, as_list
 from tl_modules.report.effects import SIGNIFICANT, check_effects
 from tl_modules.report.style import (
     DIVERGING,
     MARGINS,
+    SEQUENTIAL,
     graph_objects,
     height_for,
     module_name,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _WIDTH = 800
+_MOST_TEXTS = 40  # rows that have room for text
 _PLOT_WIDTH = 560  # what is left of it beside names and colour bar
 
 
@@ -144,12 +147,72 @@ def plot_effects(
         title_text="category of prompts",
         **_ticks(shown, _PLOT_WIDTH),
     )
-    frames = [
-        {"type": "rect", "x0": c - 0.5, "x1": c + 0.5, "y0": m - 0.5, "y1": m + 0.5}
-        for m, c in np.argwhere(own).tolist()
-    ]
-    figure.update_layout(shapes=[frame | {"line": {"color": "#111111"}} for frame in frames])
+    figure.update_layout(shapes=[_frame(m, c) for m, c in np.argwhere(own).tolist()])
     return _rows(figure, names)
+
+
+def plot_coverage(found: Coverage, *, modules: Iterable[Module] | None = None) -> "Figure":
+    """Which categories have a module: categories across, modules down.
+
+    Colour is the share of a module's samples that each category has. A frame marks each covered
+    category's best module: more than ``least_share`` of its samples are of the category.
+
+    Args:
+        found: What ``coverage`` returned.
+        modules: The modules, for their names; numbers without them.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, or ``modules`` lacks one of the table's modules.
+    """
+    plotly = graph_objects()
+    wide = found.table.pivot(index="module", columns="category")
+    labels, each = wide.index.tolist(), found.categories
+    categories = each["category"].tolist()
+    grids = {
+        name: wide[name][categories].to_numpy(dtype=float)
+        for name in ("share_of_module", "share_of_category", "n_samples", "mean_activation")
+    }
+    names, shown = _names(labels, modules), [text(str(category)) for category in categories]
+    shares = grids["share_of_module"]
+    heatmap = plotly.Heatmap(
+        z=shares,
+        x=list(range(len(categories))),
+        y=list(range(len(labels))),
+        customdata=_stacked(grids, names, shown),
+        text=[[f"{share:.0%}" if share >= 0.005 else "" for share in row] for row in shares],
+        texttemplate="%{text}" if len(labels) <= _MOST_TEXTS else None,
+        zmin=0,
+        zmax=1,
+        colorscale=SEQUENTIAL,
+        colorbar={"title": {"text": "share of the<br>module's samples"}, "tickformat": ".0%"},
+        hovertemplate=(
+            "module %{customdata[4]}<br>%{customdata[5]}<br>"
+            "%{customdata[0]:.0%} of the module's samples, %{customdata[1]:.0%} of the category's "
+            "(%{customdata[2]})<br>mean activation %{customdata[3]:.2f}<extra></extra>"
+        ),
+    )
+    n_covered = int(each["covered"].sum())
+    figure = plotly.Figure(heatmap).update_layout(
+        title_text=f"{n_covered} of {len(each)} categories have a module (frames)"
+    )
+    figure.update_xaxes(title_text="category of prompts", **_ticks(shown, _PLOT_WIDTH))
+    frames = [
+        (labels.index(module), number)
+        for number, (module, covered) in enumerate(
+            zip(each["module"], each["covered"], strict=True)
+        )
+        if covered
+    ]
+    return _rows(figure.update_layout(shapes=[_frame(m, c) for m, c in frames]), names)
+
+
+def _frame(row: int, column: int) -> dict[str, Any]:
+    """A rectangle around a cell."""
+    corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+    return {"type": "rect", **corners, "line": {"color": "#111111"}}
 
 
 def _names(labels: list[int], modules: Iterable[Module] | None) -> list[str]:

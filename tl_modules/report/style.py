@@ -24,6 +24,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 """Blue, white, red: told apart by colour-blind readers, and light enough for black marks."""
 
+SEQUENTIAL = [[0.0, "#f7f7f7"], [1.0, "#2166ac"]]
+"""White to blue."""
+
 MARGINS = 180
 """Pixels that plotly leaves above and below an axis, together."""
 
