@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # except inside one folder.
 LAYERS = [
     "errors resources stats",
-    "files frames losses model normalise reading topics",
+    "effects_frame files frames losses model normalise reading topics",
     "gradients",
     "units",
     "positions",

@@ -7,6 +7,7 @@ import pandas as pd
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.frames import as_texts
 from tl_modules.modules import ModuleSet
 from tl_modules.profiles import module_means
 
@@ -113,4 +114,4 @@ def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]
             f"{name} should have a category for every sample. Collect it from a frame with a "
             "column 'category'."
         )
-    return acts.samples["category"].astype(str).tolist()
+    return as_texts(acts.samples["category"]).tolist()

@@ -39,6 +39,15 @@ def frame_from_json(columns: dict[str, list[Any]]) -> pd.DataFrame:
     return pd.DataFrame({str(name): list(values) for name, values in columns.items()})
 
 
+def as_texts(column: Any) -> pd.Series:
+    r"""A column's values as text, whatever they hold: pandas' own text has no unpaired surrogates.
+
+    >>> as_texts(pd.Series(["\ud800", 7], dtype=object)).tolist()
+    ['\ud800', '7']
+    """
+    return pd.Series([str(value) for value in column], index=column.index, dtype=object)
+
+
 def html_table(title: str, frame: pd.DataFrame) -> str:
     """A captioned table; text from prompts and names stays text.
 

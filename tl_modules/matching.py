@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.frames import html_table
+from tl_modules.frames import as_texts, html_table
 from tl_modules.modules import BACKGROUND, ModuleSet
 from tl_modules.normalise import ZScore
 from tl_modules.profiles import module_means
@@ -236,7 +236,7 @@ def _check_same_prompts(one: ActivationMatrix, other: ActivationMatrix) -> None:
             "more held-out prompts."
         )
     if "prompt" in one.samples and "prompt" in other.samples:
-        texts = (acts.samples["prompt"].astype(str).to_numpy() for acts in (one, other))
+        texts = (as_texts(acts.samples["prompt"]).to_numpy() for acts in (one, other))
         differ = np.flatnonzero(np.not_equal(*texts))
         if len(differ):
             raise ModulesError(

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError
-from tl_modules.frames import html_table
+from tl_modules.frames import as_texts, html_table
 from tl_modules.hooks import Attached, unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
@@ -57,7 +57,7 @@ class Module:
         """The most frequent category of its samples (the first by name of equals), if any."""
         if "category" not in self.samples or not len(self.samples):
             return None
-        counts = self.samples["category"].dropna().astype(str).value_counts().sort_index()
+        counts = as_texts(self.samples["category"].dropna()).value_counts().sort_index()
         return str(counts.idxmax()) if len(counts) else None
 
     def core(self, fraction: float) -> "Module":

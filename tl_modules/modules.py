@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from tl_modules import files
 from tl_modules.errors import ModulesError
-from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.frames import as_texts, frame_from_json, frame_to_json, html_table
 from tl_modules.module import Module
 from tl_modules.normalise import (
     Normaliser,
@@ -22,7 +22,7 @@ from tl_modules.normalise import (
 )
 from tl_modules.reading import Reading
 from tl_modules.sharing.card import model_card
-from tl_modules.sharing.effects import check_effects
+from tl_modules.sharing.effects import check_controls
 from tl_modules.sharing.folder import CARD, EFFECTS, MODULES, find_in_folder, write_folder
 from tl_modules.sharing.hub import fetch, push
 from tl_modules.sharing.private import without_prompts
@@ -198,9 +198,7 @@ class ModuleSet:
             share = float("nan")
             scores = module.samples["score"].to_numpy()
             if category is not None:
-                share = float(
-                    np.mean(module.samples["category"].astype(str).to_numpy() == category)
-                )
+                share = float(np.mean(as_texts(module.samples["category"]).to_numpy() == category))
             rows.append(
                 {
                     "module": module.label,
@@ -395,7 +393,7 @@ class ModuleSet:
         """The files to share, by name."""
         if not isinstance(prompts, bool):  # "False" is true
             raise ModulesError(f"prompts should be True or False; got {prompts!r}.")
-        check_effects(effects, self.n_modules)
+        check_controls(effects, self.n_modules)
         header, arrays = self._parts()
         if not prompts:
             header = without_prompts(header)

@@ -1,5 +1,6 @@
 """Prompts to padded batches of tokens."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,10 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.frames import as_texts
 from tl_modules.model import HookedModel, check_model
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # no tokenizer reads one alone
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
             raise ModulesError(
                 f"Every prompt should be a string; prompt {row} is {prompt!r}. Drop or convert it."
             )
+        surrogate = _SURROGATE.search(prompt)
+        if surrogate:
+            raise ModulesError(
+                f"Every prompt should be whole text; prompt {row} holds half of a character, "
+                f"{surrogate.group()!r}. Replace it: "
+                "prompt.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+            )
     return frame
 
 
@@ -87,7 +98,7 @@ def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
             f"Every prompt should have a category; prompt {missing[0]} has none. Fill it in, drop "
             "the prompt, or drop the column."
         )
-    return frame["category"].astype(str).to_numpy(dtype=object)
+    return as_texts(frame["category"]).to_numpy()
 
 
 def tokenise(

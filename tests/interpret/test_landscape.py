@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,6 +7,7 @@ import pytest
 import tl_modules as tlm
 from tests.planted import planted_matrix
 from tl_modules.interpret.landscape import landscape
+from tl_modules.modules import BACKGROUND
 from tl_modules.profiles import module_means
 
 
@@ -44,12 +47,17 @@ def test_held_out_prompts_are_laid_out_too(planted):
 
 
 def test_a_module_that_is_constant_counts_as_nothing(planted):
-    from dataclasses import replace
-
     modules, acts = planted
     emptied = replace(modules, unit_labels=np.minimum(modules.unit_labels, 1))
     points = landscape(emptied, acts).points
     assert np.isfinite(points[["x", "y"]].to_numpy()).all()
+
+
+def test_modules_without_units_lay_everything_on_one_point(planted):
+    modules, acts = planted
+    found = landscape(replace(modules, unit_labels=np.full(90, BACKGROUND)), acts)
+    assert found.explained == (0.0, 0.0)
+    assert (found.points[["x", "y"]] == 0).all(axis=None)
 
 
 def test_what_cannot_be_laid_out_is_refused(planted):

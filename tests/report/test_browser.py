@@ -143,6 +143,40 @@ def test_the_keyboard_is_enough(page, modules):
     assert len(visible(page, "#prompt-list li")) == n_own
 
 
+def test_a_link_leads_to_its_module_though_the_search_hid_it(page):
+    page.fill("#search", "onerror")
+    wait_until(page, "document.querySelector('#found').textContent.endsWith(', 1 prompt')")
+    page.evaluate("document.querySelectorAll('article').forEach((card) => { card.hidden = true; })")
+    page.focus("#prompt-list a")
+    page.keyboard.press("Enter")
+    card = page.query_selector(page.evaluate("location.hash"))
+    assert card.is_visible()
+    below = page.evaluate("document.querySelector('#search-form').getBoundingClientRect().bottom")
+    assert card.bounding_box()["y"] >= below
+
+
+def test_all_prompts_of_a_module_are_all_whatever_was_searched(page, modules):
+    page.fill("#search", "onerror")
+    wait_until(page, "document.querySelector('#found').textContent.endsWith(', 1 prompt')")
+    button = visible(page, "button[data-prompts-of]")[0]
+    label = int(button.get_attribute("data-prompts-of"))
+    button.click()
+    assert len(visible(page, "#prompt-list li")) == len(modules[label].samples)
+
+
+def test_fingers_scroll_over_figures(browser, report):
+    context = browser.new_context(
+        viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(report.as_uri())
+    draw_all(page)
+    assert page.evaluate("document.querySelector('#layers .drawing').layout.dragmode") is False
+    shown = page.evaluate("document.querySelector('#layers .drawing').layout.yaxis.ticktext")
+    assert all(name.isdigit() for name in shown)
+    context.close()
+
+
 def test_the_skip_link_shows_when_it_has_the_focus(page):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"

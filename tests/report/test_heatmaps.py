@@ -221,7 +221,7 @@ def test_names_of_100_modules_do_not_overlap(many):
 def test_what_cannot_be_drawn_is_refused(modules, effects):
     with pytest.raises(tlm.ModulesError, match="at least two layers"):
         tlm.plot_layers(module_set(np.arange(8) % 2, layered((8,))))
-    with pytest.raises(tlm.ModulesError, match=r"what module_effects returned.*lacks \['p_bh'\]"):
+    with pytest.raises(tlm.ModulesError, match=r"this table has 9 rows and lacks \['p_bh'\]"):
         tlm.plot_effects(effects.drop(columns="p_bh"))
     with pytest.raises(tlm.ModulesError, match="this table has 0 rows"):
         tlm.plot_effects(effects.head(0))

@@ -33,12 +33,14 @@ def test_every_prompt_is_drawn_in_its_categorys_colour(modules, acts):
     for group, category in zip(groups, ["<b>a</b>", "b", None], strict=True):
         own = points["category"].isna() if category is None else points["category"] == category
         np.testing.assert_allclose(group.x, points.loc[own, "x"], rtol=1e-6)
+        np.testing.assert_allclose(group.y, points.loc[own, "y"], rtol=1e-6)
         assert all("&lt;script&gt;" in text and "…" in text for text in group.text)
         assert all("most active:" in text for text in group.text)
     assert len({group.marker.color for group in groups}) == 3
     assert list(middles.text) == ["0", "1", "2"]
-    at = points.loc[points["strongest"] == 1, "x"].median()
-    assert middles.x[1] == pytest.approx(at)
+    own = points[points["strongest"] == 1]
+    assert middles.x[1] == pytest.approx(own["x"].median())
+    assert middles.y[1] == pytest.approx(own["y"].median())
 
 
 def test_without_categories_colour_is_the_module(modules, acts):

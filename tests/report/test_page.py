@@ -1,4 +1,6 @@
+import html
 import json
+import re
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,7 +12,10 @@ import pytest
 import tl_modules as tlm
 from tests.interpret.made_by_hand import layered, module_set
 from tl_modules.report import page as page_module
+from tl_modules.report.effects_table import COLUMNS
 from tl_modules.report.prompts import prompt_rows
+from tl_modules.report.tokens import token_spans
+from tl_modules.topics import Word, WrittenToken
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 
@@ -20,7 +25,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.links, self.words, self.ids = [], [], [], {}
+        self.tags, self.links, self.words, self.ids, self.source = [], [], [], {}, text
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
@@ -64,15 +69,105 @@ def page(described, effects, acts, model, tmp_path_factory):
     return written(folder, described, effects=effects, acts=acts, model=model)
 
 
-def test_the_table_shows_every_effect_beside_its_controls(page, effects):
-    cells = [attrs for tag, attrs in page.tags if tag == "td" and "heat" in attrs.get("class", "")]
-    assert len(cells) == len(effects)
-    assert sum("own" in cell["class"] for cell in cells) == effects["own"].sum()
+def tables(page):
+    """Each table of effects: by module's number and category, what its cell says."""
+    found = []
+    for table in re.findall(r"<table>\s*<caption>(.*?)</table>", page.source, flags=re.DOTALL)[1:]:
+        names = re.findall(r"<th>(.*?)</th>", table)[1:]
+        rows = {}
+        for row in re.findall(r"<tr data-module=\"(\d+)\">(.*?)</tr>", table, flags=re.DOTALL):
+            cells = re.findall(r"<td.*?>(.*?)</td>", row[1], flags=re.DOTALL)
+            texts = [html.unescape(" ".join(re.sub(r"<.*?>", " ", cell).split())) for cell in cells]
+            rows[int(row[0])] = dict(zip(names, texts, strict=True))
+        found.append(rows)
+    return found
+
+
+def by_hand(modules, **changes):
+    """A table of effects in which every number is another."""
+    rows = [
+        {
+            "module": module,
+            "category": category,
+            "own": modules[module].category == category,
+            "n": 3 + at,
+            "effect": 1 + module + at / 10,
+            "control_mean": 0.5 + module + at / 100,
+            "control_std": 0.25,
+            "ci_low": 0.1,
+            "ci_high": 9.9,
+            "p_value": 0.04,
+            "p_bh": 0.06 - 0.04 * (module == 1),
+            "selectivity": 10.0 + module,
+            "selectivity_ci_low": -1.0,
+            "selectivity_ci_high": 20.0 + module,
+            "selectivity_control_mean": 30.0 + module,
+            "selectivity_control_std": 0.75,
+            "selectivity_p_value": 0.05 if module else 0.0001,
+        }
+        for module in range(len(modules))
+        for at, category in enumerate(["animal", "code"])
+    ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_every_effect_stands_in_its_place_beside_its_controls(described, tmp_path, seed):
+    effects = by_hand(described)
+    shuffled = effects if seed is None else effects.sample(frac=1, random_state=seed)
+    page = written(tmp_path, described, effects=shuffled)
+    (table,) = tables(page)
     for row in effects.itertuples():
-        assert f"{row.effect:.2f}" in page.text
-        assert f"{row.control_mean:.2f} ± {row.control_std:.2f}" in page.text
-        assert f"{row.selectivity:.2f}" in page.text
-    assert "nats per token, 16 prompts" in page.text
+        star = "*" if row.module == 1 else ""
+        assert table[row.module][row.category] == (
+            f"{row.effect:.2f}{star} {row.control_mean:.2f} ± 0.25"
+        )
+        assert table[row.module]["Selectivity"] == (
+            f"{10 + row.module:.2f} -1.00 to {20 + row.module:.2f}"
+        )
+        assert table[row.module]["of controls"] == f"{30 + row.module:.2f} ± 0.75"
+        assert table[row.module]["p"] == ("0.050" if row.module else "<0.001")
+    assert "nats per token, 7 prompts" in page.text
+    cells = [attrs for tag, attrs in page.tags if tag == "td" and "heat" in attrs.get("class", "")]
+    assert sum("own" in cell["class"].split() for cell in cells) == effects["own"].sum()
+    deepest = max(cells, key=lambda cell: float(re.findall(r",([\d.]+)\)", cell["style"])[0]))
+    assert "rgba(var(--heat),0.40)" in deepest["style"]
+
+
+def test_the_list_of_modules_shows_the_effect_on_their_own_categories(described, tmp_path):
+    effects = by_hand(described)
+    page = written(tmp_path, described, effects=effects)
+    listed = re.search(r"<table>\s*<caption>(.*?)</table>", page.source, flags=re.DOTALL)[1]
+    for row in effects[effects["own"]].itertuples():
+        own = re.search(rf'<tr data-module="{row.module}">(.*?)</tr>', listed, flags=re.DOTALL)[1]
+        for number in (row.effect, row.control_mean, row.selectivity, row.selectivity_control_mean):
+            assert f"{number:.2f}" in own
+    assert "nats per token, 7 prompts" in listed
+
+
+def test_a_cell_that_was_not_tested_says_so_in_its_place(described, tmp_path):
+    effects = by_hand(described)
+    page = written(tmp_path, described, effects=effects.drop(index=[0, 3]))
+    (table,) = tables(page)
+    assert table[0]["animal"] == table[1]["code"] == "not tested"
+    assert table[0]["code"].startswith("1.10")
+    assert "7 prompts" in page.text
+
+
+def test_small_effects_keep_their_digits(described, tmp_path):
+    effects = by_hand(described)
+    (table,) = tables(written(tmp_path, described, effects=effects.assign(effect=-0.000123)))
+    assert table[0]["code"].startswith("-0.000123")
+    (table,) = tables(written(tmp_path, described, effects=effects.assign(effect=-0.0)))
+    assert table[0]["code"].startswith("0.00")
+
+
+def test_what_module_effects_returns_is_shown(page, effects, described):
+    (table,) = tables(page)
+    for row in effects.itertuples():
+        shown = float(table[row.module][row.category].split()[0].rstrip("*"))
+        assert shown == pytest.approx(row.effect, abs=0.01 * effects["effect"].abs().max())
+    assert "nats per token, 16 prompts; controls: layer" in page.text
 
 
 def test_each_module_has_a_card_with_its_topic_layers_and_prompts(page, described):
@@ -96,14 +191,69 @@ def test_lines_stand_where_chance_would_put_the_units(page, described):
     assert float(lines[0]["y1"]) == pytest.approx(68 - 60 * expected / max(counts), abs=0.06)
 
 
-def test_the_models_run_colours_the_top_prompts(described, acts, model, tmp_path):
-    coloured = written(tmp_path, described, model=model)
-    spans = [attrs["style"] for tag, attrs in coloured.tags if tag == "span" and "style" in attrs]
-    assert spans
-    assert all(style.startswith("background:rgba(213,94,0,") for style in spans)
-    assert not any(
-        "style" in attrs for tag, attrs in written(tmp_path, described).tags if tag == "span"
+def test_the_models_run_colours_each_modules_prompts_by_its_own_values(described, model, tmp_path):
+    page = written(tmp_path, described, model=model)
+    cards = page.source.split("<article")[1:]
+    for module, card in zip(described, cards, strict=True):
+        own = module.samples["prompt"].head(5).tolist()
+        values = tlm.token_values(model, described, own, max_tokens=80, progress=False)
+        for spans in token_spans(values, module.label):
+            assert f"<li>{spans}</li>" in card
+    assert "the deeper the colour" in page.text
+    plain = written(tmp_path, described)
+    assert "213,94,0" not in plain.source
+    assert "the deeper the colour" not in plain.text
+
+
+def test_only_tokens_beyond_random_directions_are_told(described, tmp_path):
+    topic = replace(
+        described[0].topic,
+        promoted=(WrittenToken("clear", 2.0, 9.0), WrittenToken("within", 1.0, 3.0)),
+        suppressed=(WrittenToken("chance", -1.0, -3.9),),
+        chance_z=4.0,
     )
+    told = replace(described, topics=(topic, *described.topics[1:]))
+    card = written(tmp_path, told).source.split("<article")[1]
+    assert "random directions</dt><dd>&#39;clear&#39;</dd>" in card
+    assert "suppresses</dt><dd>none</dd>" in card
+
+
+def test_words_without_end_are_cut(described, tmp_path):
+    topic = replace(
+        described[0].topic,
+        label="w" * 10**5,
+        words=(Word("v" * 10**5, 1.0),),
+        categories={"c" * 10**5: 1.0},
+    )
+    page = written(tmp_path, replace(described, topics=(topic, *described.topics[1:])))
+    for letter in "wvc":
+        assert letter * 30 in page.text
+        assert letter * 100 not in page.text
+
+
+def test_a_module_that_never_varies_costs_only_the_figure(modules, acts, tmp_path):
+    values = acts.values.copy()
+    values[:, modules.unit_labels == 1] = 1.0
+    flat = replace(acts, values=values, normaliser=None)
+    constant = replace(modules, normaliser=flat.zscore().normaliser)
+    page = written(tmp_path, constant, acts=flat)
+    assert "Tree of modules: Each module's mean activation should vary" in page.text
+    assert "data-landscape" in page.ids
+    with pytest.raises(tlm.ModulesError, match="modules' own 16 samples; they are of 5"):
+        tlm.write_report(tmp_path / "no.html", modules, acts=acts.select(range(5)))
+
+
+def test_scores_that_are_not_numbers_and_halves_of_characters_are_shown(modules, acts, tmp_path):
+    scores = modules.sample_scores.copy()
+    scores[0] = np.nan
+    texts = modules.samples["prompt"].astype(object)
+    texts[1] = "half \ud800 of one"
+    samples = modules.samples.assign(prompt=texts, category="\udfff")
+    odd = replace(modules, samples=samples, sample_scores=scores)
+    page = written(tmp_path, odd, acts=replace(acts, samples=samples))
+    rows = json.loads(page.ids["prompt-data"])
+    assert [row[2] for row in rows].count(None) == 1
+    assert any("half" in row[3] for row in rows)
 
 
 def test_figures_stand_with_their_data(page):
@@ -118,12 +268,11 @@ def test_without_activations_the_page_says_which_figures_need_them(described, tm
     assert [attrs["data-figure"] for _, attrs in page.tags if "data-figure" in attrs] == [
         "data-layers"
     ]
-    assert "Some need the activations" in page.text
+    assert "Other figures need the activations, which were not given." in page.text
 
 
 def test_without_plotly_there_are_no_figures_but_a_page(described, acts, tmp_path, monkeypatch):
-    for module in ("page", "figures"):
-        monkeypatch.setattr(f"tl_modules.report.{module}.find_spec", lambda name: None)
+    monkeypatch.setattr("tl_modules.report.figures.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "plotly", None)
     page = written(tmp_path, described, acts=acts)
     assert "pip install 'tl-modules[viz]'" in page.text
@@ -184,6 +333,8 @@ def test_modules_without_prompts_or_controls_still_give_a_page(planted, effects,
     page = written(tmp_path, modules, effects=rows)
     assert page.count("svg") == 4
     assert "these effects alone say nothing about the modules" in page.text
+    assert "nan" not in page.text
+    assert "controls: layer" not in page.text
     assert "samples have no prompts" in page.text
 
 
@@ -197,21 +348,36 @@ def test_several_runs_are_told_apart(described, effects, tmp_path):
         ]
     )
     page = written(tmp_path, described, effects=runs)
-    assert "nats per token, 16 prompts; excluded: none, controls: layer" in page.text
-    assert "share of answers, 16 prompts; excluded: 5 shared, controls: magnitude" in page.text
+    assert "nats per token, 16 prompts; excluded: none; controls: layer" in page.text
+    assert "share of answers, 16 prompts; excluded: 5 shared; controls: magnitude" in page.text
 
 
 def test_effects_of_other_modules_are_refused(described, effects, tmp_path):
     for wrong, message in (
         (effects.assign(module=effects["module"] + 1), r"these 3 modules; it has rows of \[3\]"),
-        (effects.assign(n_units=7), "module 0 has 7 units, here"),
-        (effects.drop(columns="module"), "no column 'module'"),
-        (effects.drop(columns="p_bh"), r"lacks \['p_bh'\]"),
+        (effects.assign(n_units=37), "module 0 has 37 units, here"),
         (pd.concat([effects, effects]), "each module and category once"),
+        (effects.head(0), "this table has 0 rows"),
+        (effects.head(0).assign(controls="layer"), "this table has 0 rows"),
+        *((effects.drop(columns=name), rf"lacks \['{name}'\]") for name in COLUMNS),
     ):
         with pytest.raises(tlm.ModulesError, match=message):
             tlm.write_report(tmp_path / "page.html", described, effects=wrong)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_effects_without_some_units_are_still_these_modules(described, effects, tmp_path):
+    written(tmp_path, described, effects=effects.assign(n_units=1))
+
+
+def test_a_table_from_a_file_is_the_same(described, effects, tmp_path):
+    effects.to_csv(tmp_path / "effects.csv", index=False)
+    first = written(tmp_path, described, effects=effects)
+    for kind in (None, str):
+        read = pd.read_csv(tmp_path / "effects.csv", dtype={"own": kind} if kind else None)
+        again = written(tmp_path, described, effects=read)
+        assert tables(again) == tables(first)
+        assert again.source.count("heat own") == first.source.count("heat own") > 0
 
 
 def test_a_module_that_was_not_tested_says_so(described, effects, tmp_path):

@@ -88,14 +88,14 @@ def run(args: argparse.Namespace) -> None:
     modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
     # All at the end: an interrupted run leaves no mixture of its own files and older ones.
-    parts: dict[str, Any] = {"effects": effects, "acts": acts, "model": model, "seed": args.seed}
-    write_report(args.out / "report.html", modules, **parts, progress=progress)
     acts.save(args.out / "acts.safetensors")
     modules.save(args.out / "modules.safetensors")
     write_bytes(args.out / "effects.csv", effects.to_csv(index=False).encode())
     summary = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
     write_bytes(args.out / "summary.json", json.dumps(summary, indent=2).encode())
     _print_results(modules, effects, summary)
+    parts: dict[str, Any] = {"effects": effects, "acts": acts, "model": model, "seed": args.seed}
+    write_report(args.out / "report.html", modules, **parts, progress=progress)
     files = "report.html, effects.csv, modules.safetensors, acts.safetensors, summary.json"
     print(f"\nWritten to {args.out}/: {files}")
 

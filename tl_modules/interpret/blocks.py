@@ -44,8 +44,8 @@ def sort_blocks(
     Args:
         modules: The modules.
         acts: The activations that they were discovered on, raw or normalised.
-        max_rows: At most so many runs of samples, or one a module if that is more.
-        max_columns: At most so many runs of units, or one a module if that is more.
+        max_rows: At most so many runs of samples, and one more a small module.
+        max_columns: At most so many runs of units, and one more a small module.
 
     Returns:
         The mean normalised activation of each pair of runs, and what the runs of samples and of
@@ -74,7 +74,7 @@ def sort_blocks(
 def _bins(
     labels: Int[np.ndarray, " items"], scores: Float[np.ndarray, " items"] | None, limit: int
 ) -> Bins:
-    """At most ``limit`` bins, shared out by the modules' sizes; at least one a module."""
+    """About ``limit`` bins, shared out by the modules' sizes; at least one a module."""
     strength = np.zeros(len(labels)) if scores is None else scores
     order = np.lexsort((-strength, labels, labels == BACKGROUND))
     starts = np.flatnonzero(np.diff(labels[order], prepend=np.nan))

@@ -82,6 +82,8 @@ def _pca(
 ) -> tuple[Float[np.ndarray, "samples 2"], tuple[float, float]]:
     from sklearn.decomposition import PCA  # slow to import
 
+    if not features.any():  # no module's mean varies
+        return np.zeros((len(features), 2)), (0.0, 0.0)
     fitted = PCA(2, svd_solver="full").fit(features)  # signs are fixed, so no seed
     x, y = fitted.explained_variance_ratio_.tolist()
     return fitted.transform(features), (x, y)

@@ -5,6 +5,7 @@ import numpy as np
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
+from tl_modules.frames import as_texts
 from tl_modules.modules import ModuleSet
 
 
@@ -21,10 +22,9 @@ def check_own_samples(modules: ModuleSet, acts: ActivationMatrix | ActivationSto
             f"{len(acts.samples)}. {remedy}"
         )
     if "prompt" in acts.samples and "prompt" in modules.samples:
-        texts = (
-            frame["prompt"].astype(str).to_numpy() for frame in (acts.samples, modules.samples)
-        )
-        differ = np.flatnonzero(np.not_equal(*texts))
+        both = (acts.samples, modules.samples)
+        prompts = (as_texts(samples["prompt"]).to_numpy() for samples in both)
+        differ = np.flatnonzero(np.not_equal(*prompts))
         if len(differ):
             raise ModulesError(
                 "acts should be of the modules' own samples in their order; sample "

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from tl_modules.errors import check_at_least, check_seed
+from tl_modules.frames import as_texts
 from tl_modules.interpret.contexts import top_contexts
 from tl_modules.interpret.lens import Written, written_tokens
 from tl_modules.interpret.texts import NotReadable
@@ -120,7 +121,7 @@ def _categories(module: Module) -> dict[str, float]:
     """The categories' shares of a module's samples, largest first, equal ones by name."""
     if "category" not in module.samples:
         return {}
-    counts = module.samples["category"].dropna().astype(str).value_counts().sort_index()
+    counts = as_texts(module.samples["category"].dropna()).value_counts().sort_index()
     shares = (counts / len(module.samples)).sort_values(ascending=False, kind="stable")
     return {str(name): float(share) for name, share in shares.items()}
 

@@ -35,11 +35,11 @@ def plot_activations(
     Args:
         modules: The modules.
         acts: The activations that they were discovered on, raw or normalised.
-        max_rows: At most so many cells down, or one a module if that is more.
-        max_columns: At most so many across, or one a module if that is more.
+        max_rows: At most so many cells down, and one more a small module.
+        max_columns: At most so many across, and one more a small module.
 
     Returns:
-        A plotly figure, below 2 MB as HTML with the default sizes (without plotly's own script).
+        A plotly figure, below 2 MB as HTML (without plotly's own script) up to 250 modules.
 
     Raises:
         ModulesError: If plotly is not installed, the activations are of other samples or units, or
@@ -61,7 +61,8 @@ def plot_activations(
         colorscale=DIVERGING,
         colorbar={"title": {"text": f"mean<br>{_NOUNS[name]}"}},
         hovertemplate=(
-            "samples of module %{customdata[0]}<br>units of module %{customdata[1]}<br>"
+            "samples of module %{customdata[0]}<br>units of module %{customdata[1]}"
+            f"{' (-1: background)' if BACKGROUND in columns.labels else ''}<br>"
             "mean %{z:.2f}<extra></extra>"
         ),
     )

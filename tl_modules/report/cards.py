@@ -39,6 +39,7 @@ class Card:
     shares: str
     bars: list[Bar]
     prompts: list[Markup]
+    words: str
     promoted: str
     suppressed: str
 
@@ -59,10 +60,11 @@ def module_cards(
     return [
         Card(
             module=module,
-            name=(module.category or "") if module.topic is None else module.topic.label,
+            name=module_label(module),
             shares=_shares(module.topic),
             bars=_histogram(module),
             prompts=shown[module.label],
+            words=_words(module.topic),
             promoted=_written(module.topic, "promoted"),
             suppressed=_written(module.topic, "suppressed"),
         )
@@ -70,11 +72,21 @@ def module_cards(
     ]
 
 
+def module_label(module: Module) -> str:
+    """Its topic's label, or else its category; not more than fits in a heading."""
+    return shortened((module.category or "") if module.topic is None else module.topic.label, 80)
+
+
+def shortened(said: str, longest: int) -> str:
+    """A text from outside, cut."""
+    return said if len(said) <= longest else said[: longest - 1] + "…"
+
+
 def _top_prompts(module: Module, n_prompts: int) -> list[str]:
     """Its strongest prompts."""
     if "prompt" not in module.samples:
         return []
-    return module.samples["prompt"].head(n_prompts).astype(str).tolist()
+    return [str(prompt) for prompt in module.samples["prompt"].head(n_prompts)]
 
 
 def _coloured(
@@ -86,7 +98,7 @@ def _coloured(
 ) -> dict[int, list[Markup]]:
     """Each module's prompts as HTML: coloured by the model's run, or only text."""
     plain = {
-        label: [escape(_shortened(prompt)) for prompt in prompts]
+        label: [escape(shortened(prompt, _LONGEST)) for prompt in prompts]
         for label, prompts in chosen.items()
     }
     texts = [prompt for prompts in chosen.values() for prompt in prompts]
@@ -105,16 +117,18 @@ def _coloured(
     return found
 
 
-def _shortened(prompt: str) -> str:
-    return prompt if len(prompt) <= _LONGEST else prompt[: _LONGEST - 1] + "…"
-
-
 def _shares(topic: Topic | None) -> str:
     """The categories that have more than a few of its samples."""
     if topic is None:
         return ""
     kept = {name: share for name, share in topic.categories.items() if share >= _MIN_SHARE}
-    return ", ".join(f"{name} {share:.0%}" for name, share in kept.items())
+    return ", ".join(f"{shortened(name, 40)} {share:.0%}" for name, share in kept.items())
+
+
+def _words(topic: Topic | None) -> str:
+    """Its distinctive words."""
+    words = () if topic is None else topic.words
+    return ", ".join(shortened(word.word, 40) for word in words)
 
 
 def _written(topic: Topic | None, which: str) -> str:

@@ -1,20 +1,21 @@
 """The figures of a report, each with how to read it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.hierarchy import hierarchy
+from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules import ModuleSet
+from tl_modules.profiles import check_own_units
 from tl_modules.report.blocks import plot_activations
 from tl_modules.report.dendrogram import plot_hierarchy
 from tl_modules.report.heatmaps import plot_layers
-from tl_modules.report.landscape import plot_landscape
+from tl_modules.report.landscape import N_NUMBERED, plot_landscape
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -47,64 +48,81 @@ class ReportFigure:
 
 def report_figures(
     modules: ModuleSet, acts: ActivationMatrix | ActivationStore | None, *, seed: int = 0
-) -> list[ReportFigure]:
+) -> tuple[list[ReportFigure], list[str]]:
     """The figures that modules, and their activations if given, can fill; none without plotly.
+
+    Returns:
+        The figures, and why others are missing.
 
     Raises:
         ModulesError: If the activations are of other samples or units.
     """
     if find_spec("plotly") is None:
-        return []
-    found = []
-    if acts is not None:
-        found.append(
-            _figure(
-                "activations",
-                "Sorted matrix",
-                "Samples down and units across, sorted by module. Blocks on the diagonal are what "
-                "discovery raised; colour off it says that modules share drivers.",
-                plot_activations(modules, acts, max_rows=200, max_columns=300),
-            )
-        )
-    if len(set(modules.units.layers)) > 1:
-        found.append(
-            _figure(
-                "layers",
-                "Layers",
-                "Red: more of a module's units lie in the layer than chance would put there; blue: "
-                "fewer. A layer has many units, so that even small departures are no accident: "
-                "read the ratio.",
-                plot_layers(modules),
-            )
-        )
+        return [], ["Figures need plotly: pip install 'tl-modules[viz]'."]
+    missing = []
     if acts is None:
-        return found
-    if len(modules) > 2 and len(modules.samples) > 2 and _varied(modules):
-        found.append(
-            _figure(
-                "hierarchy",
-                "Tree of modules",
-                "Modules that merge far to the left are active on the same samples.",
-                plot_hierarchy(hierarchy(modules, acts, seed=seed)),
-            )
-        )
-    if len(modules.samples) > 2:
-        found.append(
-            _figure(
-                "landscape",
-                "Prompts as points",
-                "Each point is a prompt; near ones make the same modules active. Numbers are "
-                "modules, at the middle of the prompts that make them most active. Two axes never "
-                "show all: their shares are on them.",
-                plot_landscape(modules, acts, max_points=_MAX_POINTS, seed=seed),
-            )
-        )
-    return found
+        missing.append("Other figures need the activations, which were not given.")
+        wanted = [("layers", "Layers", _LAYERS, lambda: plot_layers(modules))]
+    else:
+        check_own_samples(modules, acts)
+        check_own_units(modules, acts)
+        wanted = _of_activations(modules, acts, seed)
+    found = []
+    for name, short, caption, draw in wanted:
+        try:
+            found.append(_figure(name, short, caption, draw()))
+        except ModulesError as error:  # these modules cannot fill it
+            missing.append(f"{short}: {error}")
+    return found, missing
 
 
-def _varied(modules: ModuleSet) -> bool:
-    """Whether every module has units, without which there is no profile to compare."""
-    return len(np.unique(modules.unit_labels[modules.unit_labels >= 0])) == len(modules)
+_Wanted = list[tuple[str, str, str, Callable[[], "Figure"]]]
+
+_ACTIVATIONS = (
+    "Samples down and units across, sorted by module. Blocks on the diagonal are what discovery "
+    "raised; colour off it says that modules share drivers."
+)
+_LAYERS = (
+    "Red: more of a module's units lie in the layer than chance would put there; blue: fewer. In "
+    "small modules many cells are within chance: the text at the pointer has the p-value."
+)
+_HIERARCHY = (
+    "Modules that merge far to the left are active on the same samples. The cophenetic correlation "
+    "says how much of a tree their distances are, p whether permuted profiles make as good a one."
+)
+_LANDSCAPE = (
+    "Each point is a prompt; near ones make the same modules active. {markers} are modules, at the "
+    "middle of the prompts that make them most active. Two axes rarely show all: their shares are "
+    "on them."
+)
+
+
+def _of_activations(
+    modules: ModuleSet, acts: ActivationMatrix | ActivationStore, seed: int
+) -> _Wanted:
+    """The figures of a page that has the activations."""
+    markers = "Numbers" if len(modules) <= N_NUMBERED else "White dots"
+    return [
+        (
+            "activations",
+            "Sorted matrix",
+            _ACTIVATIONS,
+            lambda: plot_activations(modules, acts, max_rows=200, max_columns=300),
+        ),
+        ("layers", "Layers", _LAYERS, lambda: plot_layers(modules)),
+        (
+            "hierarchy",
+            "Tree of modules",
+            _HIERARCHY,
+            lambda: plot_hierarchy(hierarchy(modules, acts, seed=seed)),
+        ),
+        (
+            "landscape",
+            "Prompts as points",
+            _LANDSCAPE.format(markers=markers),
+            lambda: plot_landscape(modules, acts, max_points=_MAX_POINTS, seed=seed),
+        ),
+    ]
 
 
 def _figure(name: str, short: str, caption: str, figure: "Figure") -> ReportFigure:

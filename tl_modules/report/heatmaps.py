@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tl_modules.effects_frame import SIGNIFICANT, check_effects, check_one_run, is_own
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.coverage import Coverage
 from tl_modules.interpret.space import module_layers
 from tl_modules.modules import Module, as_list
-from tl_modules.report.effects import SIGNIFICANT, check_effects
 from tl_modules.report.style import (
     DIVERGING,
     MARGINS,
@@ -111,7 +111,9 @@ def plot_effects(
             one of its modules.
     """
     plotly = graph_objects()
-    check_effects(effects)
+    check_effects(effects, ("module", "category", "own", "effect", "control_mean", "p_bh"))
+    check_one_run(effects)
+    effects = effects.assign(own=is_own(effects))
     labels = list(dict.fromkeys(effects["module"]))
     categories = list(dict.fromkeys(effects["category"]))
     grids = {
@@ -194,7 +196,7 @@ def plot_coverage(found: Coverage, *, modules: Iterable[Module] | None = None) -
             "(%{customdata[2]})<br>mean activation %{customdata[3]:.2f}<extra></extra>"
         ),
     )
-    n_covered = int(each["covered"].sum())
+    n_covered = int(np.count_nonzero(each["covered"]))
     figure = plotly.Figure(heatmap).update_layout(
         title_text=f"{n_covered} of {len(each)} categories have a module (frames)"
     )

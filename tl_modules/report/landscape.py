@@ -9,6 +9,7 @@ import pandas as pd
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import check_at_least
+from tl_modules.frames import as_texts
 from tl_modules.interpret.landscape import Landscape, landscape
 from tl_modules.modules import ModuleSet
 from tl_modules.report.style import COLOURS, graph_objects, module_name, readable, text, wrapped
@@ -27,7 +28,7 @@ _SYMBOLS += (
     "diamond-tall",
 )
 _STYLES = [(colour, symbol) for symbol, colour in product(_SYMBOLS, COLOURS)]
-_N_NUMBERED = 30
+N_NUMBERED = 30
 """Up to so many modules have their numbers drawn; of more, the numbers would overlap."""
 
 
@@ -84,10 +85,9 @@ def plot_landscape(
 def _groups(points: pd.DataFrame, names: list[str]) -> list[Any]:
     """A trace a category, or a module."""
     if "category" in points:
-        groups = points["category"].astype(object).where(points["category"].notna(), "none")
-        labels = sorted(groups.astype(str).unique())
+        groups = as_texts(points["category"]).where(points["category"].notna(), "none")
+        labels = sorted(groups.unique())
         shown = dict(zip(labels, map(text, labels), strict=True))
-        groups = groups.astype(str)
     else:
         groups = points["strongest"]
         shown = {number: names[number] for number in sorted(groups.unique())}
@@ -124,7 +124,7 @@ def _numbers(points: pd.DataFrame, names: list[str]) -> Any:
     """Each module at the middle of the prompts that it is most active on."""
     middles = points.groupby("strongest")[["x", "y"]].median()
     numbers = middles.index.tolist()
-    numbered = len(names) <= _N_NUMBERED
+    numbered = len(names) <= N_NUMBERED
     return graph_objects().Scatter(
         x=middles["x"].to_numpy(),
         y=middles["y"].to_numpy(),

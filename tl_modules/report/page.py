@@ -3,9 +3,11 @@
 import base64
 import gzip
 import json
-from importlib.util import find_spec
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -13,15 +15,15 @@ from markupsafe import Markup
 from tl_modules import files
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.effects_frame import check_effects, split_runs
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.with_topics import with_topics
 from tl_modules.model import HookedModel
 from tl_modules.modules import ModuleSet
 from tl_modules.report.cards import module_cards
-from tl_modules.report.effects import split_runs
-from tl_modules.report.effects_table import effects_table
+from tl_modules.report.effects_table import COLUMNS, effects_table
 from tl_modules.report.figures import report_figures
-from tl_modules.report.prompts import prompt_rows
+from tl_modules.report.prompts import PromptRows, prompt_rows
 
 MAX_BYTES = 10_000_000
 """A page stays below this: prompts are shortened, then left out, from the weakest."""
@@ -63,20 +65,20 @@ def write_report(
             written.
     """
     if effects is not None:
-        _check_modules(effects, modules)
+        check_effects(effects, COLUMNS, len(modules))
+        _check_sizes(effects, modules)
     if modules.topics is None and "prompt" in modules.samples:
         modules = with_topics(modules, model, seed=seed, progress=progress)
     runs = [] if effects is None else split_runs(effects)
-    figures = report_figures(modules, acts, seed=seed)
+    figures, missing = report_figures(modules, acts, seed=seed)
     context = {
         "modules": modules,
         "cards": module_cards(modules, model, progress=progress),
         "tables": [effects_table(run, table, modules) for run, table in runs],
-        "first_effects": _first_effects(runs),
         "figures": figures,
         "plotly": _plotly_source() if figures else None,
-        "has_plotly": find_spec("plotly") is not None,
-        "has_acts": acts is not None,
+        "missing": missing,
+        "coloured": model is not None,
     }
     environment = Environment(
         loader=PackageLoader("tl_modules.report"),
@@ -85,49 +87,41 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["json"] = _json
+    environment.filters |= {"json": _json, "number": _number, "p": _p}
     template = environment.get_template("report.html.j2")
-    without_prompts = _encoded(template.render(context, prompts=prompt_rows(modules, 0)))
-    prompts = prompt_rows(modules, MAX_BYTES - len(without_prompts))
+    without = _encoded(template.render(context, prompts=PromptRows([], len(modules.samples), 0)))
+    prompts = prompt_rows(modules, MAX_BYTES - len(without))
     files.write_bytes(path, _encoded(template.render(context, prompts=prompts)))
     return Path(path)
 
 
-def _check_modules(effects: pd.DataFrame, modules: ModuleSet) -> None:
-    """Refuse effects of other modules."""
-    if "module" not in effects:
-        raise ModulesError(
-            "effects should be what module_effects returned; this table has no column 'module'."
-        )
-    unknown = sorted(set(effects["module"]) - set(range(len(modules))))
-    if unknown:
-        raise ModulesError(
-            f"effects should be of these {len(modules)} modules; it has rows of {unknown}. Pass "
-            "what module_effects(model, modules, ...) returned for this set."
-        )
-    whole = effects
-    if "excluded" in effects:
-        whole = effects.loc[effects["excluded"].fillna("none") == "none"]
-    if "n_units" not in whole:
+def _check_sizes(effects: pd.DataFrame, modules: ModuleSet) -> None:
+    """Refuse effects of other modules that have these ones' numbers: larger than these are."""
+    if "n_units" not in effects:
         return
     sizes = {module.label: module.n_units for module in modules}
-    other = whole.loc[whole["n_units"] != whole["module"].map(sizes)]
+    largest = np.array([sizes[module] for module in effects["module"]])
+    other = effects.loc[effects["n_units"].to_numpy() > largest]  # some units may be excluded
     if len(other):
         row = other.iloc[0]
         raise ModulesError(
             f"effects should be of these modules; in them module {row['module']} has "
-            f"{row['n_units']} units, here {sizes[row['module']]}. Test this set again, or leave "
-            "the effects out."
+            f"{row['n_units']} units, here {sizes[row['module']]}. Test this set again, or move "
+            "the table (effects.csv) away."
         )
 
 
-def _first_effects(runs: list[tuple[dict[str, str], pd.DataFrame]]) -> dict[int, dict[str, object]]:
-    """Of the first run, each module's row on its own category."""
-    if not runs:
-        return {}
-    table = runs[0][1]
-    own = table.loc[table["own"].astype(bool)]
-    return {int(row["module"]): row for row in own.to_dict(orient="records")}
+def _number(value: Any, digits: int = 2) -> str:
+    """A number for a table, and a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    shown = f"{value:.{digits}f}"
+    return shown.lstrip("-") if float(shown) == 0 else shown
+
+
+def _p(value: Any) -> str:
+    """A p-value."""
+    return "<0.001" if value is not None and 0 <= value < 0.0005 else _number(value, 3)
 
 
 def _plotly_source() -> str:
@@ -139,7 +133,11 @@ def _plotly_source() -> str:
 
 def _json(value: object) -> Markup:
     """JSON that can stand in a script element: no ``<`` that would end it."""
-    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    text = (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, separators=(",", ":"), allow_nan=False)
+    )
     return Markup(text.replace("<", "\\u003c"))
 
 

@@ -4,7 +4,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tl_modules.modules import ModuleSet
+from tl_modules.report.cards import shortened
 
 _LONGEST = 400
 _SHORTEST = 60
@@ -34,29 +37,29 @@ def prompt_rows(modules: ModuleSet, n_bytes: int) -> PromptRows:
     samples = modules.samples
     if "prompt" not in samples:
         return PromptRows([], 0, _LONGEST)
-    ranked = [
-        (rank, row)
-        for module in modules
-        for rank, row in enumerate(module.samples.to_dict(orient="records"))
-        for row in [row | {"module": module.label}]
-    ]
+    rows, ranks = [], []
+    for module in modules:
+        for rank, sample in enumerate(module.samples.to_dict(orient="records")):
+            rows.append(_row(module.label, sample))
+            ranks.append(rank)
     longest = _LONGEST
-    rows = [_row(row, longest) for _, row in ranked]
     while _size(rows) > n_bytes and longest > _SHORTEST:
         longest = max(longest // 2, _SHORTEST)
-        rows = [_row(row, longest) for _, row in ranked]
-    kept = sorted(range(len(rows)), key=lambda number: ranked[number][0])
+        rows = [[*row[:3], shortened(row[3], longest)] for row in rows]
+    kept = sorted(range(len(rows)), key=lambda number: ranks[number])
     while kept and _size([rows[number] for number in kept]) > n_bytes:
         kept = kept[: int(0.9 * len(kept))]
     return PromptRows([rows[number] for number in sorted(kept)], len(samples), longest)
 
 
-def _row(sample: dict[str, Any], longest: int) -> list[Any]:
-    text = str(sample["prompt"])
-    short = text if len(text) <= longest else text[: longest - 1] + "…"
-    category = sample.get("category")
-    named = "" if category is None or category != category else str(category)
-    return [sample["module"], named, round(float(sample["score"]), 3), short]
+def _row(module: int, sample: dict[str, Any]) -> list[Any]:
+    category, score = sample.get("category"), float(sample["score"])
+    return [
+        module,
+        "" if category is None or category != category else shortened(str(category), 40),
+        round(score, 3) if np.isfinite(score) else None,  # JSON has no NaN
+        shortened(str(sample["prompt"]), _LONGEST),
+    ]
 
 
 def _size(rows: list[list[Any]]) -> int:

@@ -81,7 +81,7 @@ def text(said: str) -> str:
 
 def wrapped(said: str, width: int = 60, n_lines: int = 4) -> str:
     """A text from outside for a figure's hover box: some lines of it, and only text."""
-    lines = textwrap.wrap(said, width, max_lines=n_lines, placeholder=" …")
+    lines = textwrap.wrap(said[: 2 * width * n_lines], width, max_lines=n_lines, placeholder=" …")
     return "<br>".join(map(html.escape, lines))
 
 

@@ -37,6 +37,7 @@ class TokenView:
         """
         page = (
             '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Tokens</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta name="color-scheme" content="light dark"></head>'
             f"<body><main>{self.html}</main></body></html>"
         )

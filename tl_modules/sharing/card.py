@@ -34,7 +34,7 @@ def model_card(
         modules: One row a module.
         name: What to load them by, a repository or a folder.
         revision: The branch they are on, if it is not the main one.
-        effects: What ``module_effects`` returned for them, checked by ``check_effects``.
+        effects: What ``module_effects`` returned for them, checked by ``check_controls``.
         licence: The hub's name of the licence, such as ``"cc-by-4.0"``.
 
     Returns:

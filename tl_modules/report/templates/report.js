@@ -19,7 +19,7 @@
       link.textContent = `Module ${module}`;
       const note = document.createElement("span");
       note.className = "quiet";
-      note.textContent = ` ${category} ${score.toFixed(2)}\n`;
+      note.textContent = ` ${category} ${score === null ? "–" : score.toFixed(2)}\n`;
       item.append(link, note, text);
       list.append(item);
     }
@@ -71,11 +71,22 @@
   for (const button of document.querySelectorAll("button[data-prompts-of]")) {
     button.addEventListener("click", () => {
       which.value = button.dataset.promptsOf;
+      input.value = "";
       search();
       byId("prompts").scrollIntoView();
       which.focus({ preventScroll: true });
     });
   }
+  // A search may have hidden the card that a link leads to.
+  document.addEventListener("click", ({ target }) => {
+    const hash = target.closest("a")?.getAttribute("href");
+    if (hash?.startsWith("#module-")) byId(hash.slice(1)).hidden = false;
+  });
+  // The bar stays on top: what is jumped to should stop below it.
+  const bar = byId("search-form");
+  new ResizeObserver(() => {
+    document.documentElement.style.scrollPaddingTop = `${bar.offsetHeight + 16}px`;
+  }).observe(bar);
   search();
 
   // Figures are drawn when they come near: plotly is unpacked once, for the first.
@@ -100,6 +111,10 @@
     layout.font = { ...layout.font, color: ink() };
     layout.title.text = "";
     layout.margin = { t: 20 };
+    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // fingers scroll
+    if (innerWidth < 600 && layout.yaxis.ticktext) {
+      layout.yaxis.ticktext = layout.yaxis.ticktext.map((name) => name.split(":")[0]);
+    }
     await (await plotly).newPlot(drawing, data, layout, { responsive: true, displaylogo: false });
     drawing.dataset.drawn = "";
   }
