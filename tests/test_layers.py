@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # except inside one folder.
 LAYERS = [
     "errors resources stats",
-    "files frames losses model normalise reading topics",
+    "frames",
+    "files losses model normalise reading topics",
     "gradients",
     "units",
     "positions",
