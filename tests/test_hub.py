@@ -276,7 +276,10 @@ def test_effects_stand_beside_their_controls(modules, effects, tmp_path):
     ("change", "message"),
     [
         (lambda table: table.drop(columns="control_mean"), r"lacks \['control_mean'\]"),
-        (lambda table: table.drop(columns=["control_std", "p_value"]), r"lacks \['control_std', 'p_value'\]"),
+        (
+            lambda table: table.drop(columns=["control_std", "p_value"]),
+            r"lacks \['control_std', 'p_value'\]",
+        ),
         (lambda table: table.assign(control_mean=float("nan")), "n_controls of at least 1"),
         (lambda table: table.head(0), "this table has 0 rows"),
         (lambda table: table.assign(module=7), r"these 3 modules; it has rows of \[7\]"),

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # except inside one folder.
 LAYERS = [
     "errors resources stats",
-    "effects_frame files frames losses model normalise reading topics",
+    "frames",
+    "effects_frame files losses model normalise reading topics",
     "gradients",
     "units",
     "positions",

@@ -135,10 +135,12 @@ def split_by_category(
         The training and the held-out samples, each in their old order.
 
     Raises:
-        ModulesError: If a category is missing or has a single sample, or the share cannot be.
+        ModulesError: If a category is missing or has a single sample, or the share or the seed
+            cannot be.
     """
     if not 0 < test_share < 1:
         raise ModulesError(f"test_share should lie between 0 and 1; got {test_share}.")
+    check_seed(seed)
     generator = np.random.default_rng(seed)
     names = np.asarray(categories(acts, "acts"))
     held_out = np.zeros(len(names), dtype=bool)
@@ -183,9 +185,9 @@ def _measured(
 
 def _fitted(acts: ActivationMatrix, method: str, n_modules: int, seed: int) -> ModuleSet:
     if method == "iterd":
-        return discover(acts, n_modules, seed=seed)
+        return discover(acts, n_modules, seed=seed, progress=False)
     if method == "iterd_kicks":
-        return discover(acts, n_modules, seed=seed, n_kicks=KICKS)
+        return discover(acts, n_modules, seed=seed, n_kicks=KICKS, progress=False)
     return discover_baseline(acts, method, n_modules, seed=seed)
 
 

@@ -1,12 +1,17 @@
-"""Frames of samples as JSON, and as HTML for Jupyter."""
+"""Frames of samples as JSON, columns of text, and tables for Jupyter."""
 
 import html
 import json
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from tl_modules.errors import ModulesError
+
+TEXT_ONLY = "tex2jax_ignore mathjax_ignore"
+"""HTML classes that keep Jupyter from reading what stands between dollar signs as mathematics."""
 
 
 def frame_to_json(frame: pd.DataFrame) -> dict[str, list[Any]]:
@@ -48,11 +53,55 @@ def as_texts(column: Any) -> pd.Series:
     return pd.Series([str(value) for value in column], index=column.index, dtype=object)
 
 
-def html_table(title: str, frame: pd.DataFrame) -> str:
-    """A captioned table; text from prompts and names stays text.
+def text_column(values: Iterable[str | None]) -> pd.Series:
+    """Texts, some or all of them missing: pandas makes a column without any text one of objects.
+
+    Halves of characters, which its text cannot hold, are replaced.
+    """
+    whole = (value and value.encode("utf-8", "replace").decode() for value in values)
+    return pd.Series(list(whole), dtype="str")
+
+
+def html_table(title: str, *frames: pd.DataFrame, widest: int = 80) -> str:
+    """Captioned tables for Jupyter, of as many rows and columns as pandas itself would show.
+
+    Text from prompts and names stays text. Colours are the page's. An index without a name is left
+    out.
+
+    Args:
+        title: The caption.
+        frames: The tables.
+        widest: Characters of a text at most.
+
+    Returns:
+        HTML without scripts or styles.
 
     >>> "<script>" in html_table("<script>", pd.DataFrame({"prompt": ["<script>"]}))
     False
     """
-    table = frame.to_html(index=False, escape=True, float_format=lambda value: f"{value:.3f}")
-    return f"<p><b>{html.escape(title)}</b></p>{table}"
+    tables = "".join(_html(frame.map(partial(_shortened, widest))) for frame in frames)
+    return f'<div class="{TEXT_ONLY}"><p><b>{html.escape(title)}</b></p>{tables}</div>'
+
+
+def _html(frame: pd.DataFrame) -> str:
+    most = pd.get_option("display.max_rows")
+    hidden = bool(most) and len(frame) > most
+    return frame.to_html(
+        index=frame.index.names != [None],
+        escape=True,
+        float_format=_number,
+        max_rows=pd.get_option("display.min_rows") if hidden else None,
+        max_cols=pd.get_option("display.max_columns"),
+        show_dimensions=hidden,
+    )
+
+
+def _shortened(widest: int, value: Any) -> Any:
+    """The beginning of a text, or of a list as text; a number as it is."""
+    text = str(value) if isinstance(value, str) or not pd.api.types.is_scalar(value) else ""
+    return f"{text[: widest - 1]}…" if len(text) > widest else value
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point: a small p-value is not 0.000."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

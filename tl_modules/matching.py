@@ -60,7 +60,8 @@ class ModuleMatch:
         before, after = _described(self.a, at_a), _described(self.b, at_b)
         units = _turnover("units", _crossed_units(self.a, self.b), at_a, at_b)
         samples = _turnover("samples", _crossed_samples(self.a, self.b), at_a, at_b)
-        units["share_kept"] = units["units_kept"] / before["n_units"].where(before["n_units"] > 0)
+        share = units["units_kept"] / before["n_units"].where(before["n_units"] > 0)
+        units["share_kept"] = share.astype("float64")  # NaN where missing, as in all other shares
         sides = {
             f"{name}_{side}": described[name]
             for name in ("category", "mean_activation", "mean_layer")

@@ -12,7 +12,13 @@ from jaxtyping import Float, Int
 
 from tl_modules import files
 from tl_modules.errors import ModulesError
-from tl_modules.frames import as_texts, frame_from_json, frame_to_json, html_table
+from tl_modules.frames import (
+    as_texts,
+    frame_from_json,
+    frame_to_json,
+    html_table,
+    text_column,
+)
 from tl_modules.module import Module
 from tl_modules.normalise import (
     Normaliser,
@@ -210,7 +216,8 @@ class ModuleSet:
                     "category_share": share,
                 }
             )
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        return table.assign(category=text_column(table["category"]))
 
     def describe(self) -> pd.DataFrame:
         """What each module is about, one row a module; before ``with_topics``, see ``to_frame``.
@@ -245,7 +252,7 @@ class ModuleSet:
                 "words": words,
                 "promoted": promoted,
                 "suppressed": suppressed,
-                "top_prompt": [next(iter(topic.prompts), None) for topic in topics],
+                "top_prompt": text_column(next(iter(topic.prompts), None) for topic in topics),
                 "n_units": frame["n_units"],
                 "n_samples": frame["n_samples"],
             }

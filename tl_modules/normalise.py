@@ -21,8 +21,18 @@ _Values = Float[np.ndarray, "_samples _units"]
 _PerUnit = Float[np.ndarray, " _units"]
 
 
-@dataclass(frozen=True)
-class ZScore:
+class _Fitted:
+    """What the normalisers share."""
+
+    mean: _PerUnit
+
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        return f"{type(self).__name__}({len(self.mean):,} units)"
+
+
+@dataclass(frozen=True, repr=False)
+class ZScore(_Fitted):
     """Each unit's mean and standard deviation over the samples it was fitted on."""
 
     name: ClassVar[str] = "zscore"
@@ -55,8 +65,8 @@ class ZScore:
         return (values - self.mean.astype(dtype)) / self.std.astype(dtype)
 
 
-@dataclass(frozen=True)
-class Rank:
+@dataclass(frozen=True, repr=False)
+class Rank(_Fitted):
     """Each unit's quantiles over the samples it was fitted on: an outlier counts as its rank."""
 
     name: ClassVar[str] = "rank"
@@ -103,8 +113,8 @@ class Rank:
         return (ranks.T - 0.5) * values.dtype.type(np.sqrt(12))
 
 
-@dataclass(frozen=True)
-class Raw:
+@dataclass(frozen=True, repr=False)
+class Raw(_Fitted):
     """No normalisation: units of large activations then decide the partition."""
 
     name: ClassVar[str] = "none"

@@ -5,7 +5,10 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from tl_modules.errors import ModulesError
+from tl_modules.frames import html_table
 
 
 class Word(NamedTuple):
@@ -50,7 +53,7 @@ class WrittenToken(NamedTuple):
     """How far that stands out of the same logit of random units' directions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Topic:
     """What a module is about. ``with_topics`` makes them."""
 
@@ -80,6 +83,25 @@ class Topic:
 
     notes: tuple[str, ...] = ()
     """Why contexts or tokens are missing, if they are."""
+
+    def __repr__(self) -> str:
+        """One line, not its texts."""
+        counted = ("words", "prompts", "contexts", "promoted", "suppressed")
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in counted)
+        return f"Topic({self.label!r}: {sizes})"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: what it holds, a line each."""
+        found = {
+            "categories": [f"{name} {share:.0%}" for name, share in self.categories.items()],
+            "words": [word.word for word in self.words],
+            "contexts": [repr(context.token) for context in self.contexts],
+            "promoted": [repr(token.token) for token in self.promoted],
+            "suppressed": [repr(token.token) for token in self.suppressed],
+            "prompts": list(self.prompts),
+        }
+        rows = [{"": name, "what": ", ".join(texts)} for name, texts in found.items()]
+        return html_table(repr(self), pd.DataFrame(rows), widest=400)
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields, JSON-ready."""

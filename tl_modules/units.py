@@ -345,10 +345,8 @@ class Units:
         return pd.DataFrame(
             {
                 "layer": np.asarray(self.layers)[self.hook],
-                "hook_name": pd.Categorical.from_codes(
-                    np.asarray(self.hook), categories=list(self.hook_names)
-                ),
-                "index": self.index,
+                "hook_name": pd.Series(self.hook_names, dtype="str").array.take(self.hook),
+                "index": self.index.astype(np.int64),
             }
         )
 

@@ -254,3 +254,15 @@ def test_a_store_holds_what_the_matrix_would(model, prompts, acts, tmp_path):
     assert np.isfinite(effects["effect"]).all()
     with pytest.raises(tlm.ModulesError, match="new or empty folder"):
         tlm.collect(model, prompts, store=tmp_path / "acts", **options)
+
+
+@pytest.mark.parametrize("half", ["\ud800", "the cat \udfff sat"])
+def test_half_of_a_character_is_refused_by_its_prompt(model, half):
+    with pytest.raises(tlm.ModulesError, match=r"prompt 1 holds half of a character.*utf-16"):
+        tlm.collect(model, ["the cat", half], progress=False)
+
+
+@pytest.mark.parametrize("text", ["🙂 cat", "قطة the", "e\u0301 cat", "\x00 cat"])
+def test_text_of_any_script_is_read(model, text):
+    acts = tlm.collect(model, ["the cat", text], progress=False)
+    assert np.isfinite(acts.values).all()

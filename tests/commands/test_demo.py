@@ -33,7 +33,8 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     above = (effects["selectivity"] > effects["selectivity_control_max"])[::2].sum()
     assert summary["modules_whose_selectivity_exceeds_all_their_controls"] == above
 
-    printed = capsys.readouterr().out
+    printed, bars = capsys.readouterr()
+    assert bars == ""
     assert "[4/5] Ablating each module and 3 layer-matched random controls on 4 prompts" in printed
     for value in effects["effect"]:
         assert f"{value:.2f}" in printed

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
+from tqdm.auto import tqdm
 
 from tl_modules.causal.patch import get_act_patch_module
 from tl_modules.causal.runs import check_pairs
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.frames import html_table
 from tl_modules.gradients import Taps
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
@@ -111,8 +113,12 @@ class Attribution:
             f"{self.metric_corrupted:.4g} corrupted, {self.metric_clean:.4g} clean)"
         )
 
+    def _repr_html_(self) -> str:
+        """For Jupyter: the table of modules."""
+        return html_table(repr(self), self.modules)
 
-def attribute_modules(
+
+def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     clean_tokens: Int[torch.Tensor, "_batch _pos"],
     corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
@@ -122,6 +128,7 @@ def attribute_modules(
     n_steps: int = 1,
     exact: bool = False,
     attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    progress: bool = True,
 ) -> Attribution:
     """Estimate what patching each module, and each unit, from the clean run would do.
 
@@ -143,6 +150,7 @@ def attribute_modules(
         n_steps: Gradients to average; 1 takes the corrupted run's.
         exact: Also patch each module.
         attention_mask: 1 or True where a token is real; padding counts for nothing.
+        progress: Show progress bars.
 
     Returns:
         The scores.
@@ -160,7 +168,7 @@ def attribute_modules(
     runs = _Runs(model, units.hook_names, metric, attention_mask, corrupted_tokens.shape)
     clean, metric_clean = runs.read(clean_tokens)
     corrupted, metric_corrupted = runs.read(corrupted_tokens)
-    gradients = runs.gradients(clean, corrupted, corrupted_tokens, n_steps)
+    gradients = runs.gradients(clean, corrupted, corrupted_tokens, n_steps, progress)
     real = torch.ones(corrupted_tokens.shape) if attention_mask is None else attention_mask
     pieces = []
     for name in units.hook_names:
@@ -183,7 +191,7 @@ def attribute_modules(
             runs.scalar,
             chosen,
             attention_mask=attention_mask,
-            progress=False,
+            progress=progress,
         )
         table["exact"] = patched.cpu().double().numpy() - metric_corrupted
     return Attribution(units.every(), scores, table, metric_clean, metric_corrupted)
@@ -218,10 +226,12 @@ class _Runs:
         corrupted: dict[str, torch.Tensor],
         tokens: torch.Tensor,
         n_steps: int,
+        progress: bool,
     ) -> dict[str, torch.Tensor]:
         """The metric's gradient by each hook point's activation, averaged over the steps."""
         total = {name: torch.zeros_like(corrupted[name]).float() for name in self.hook_names}
-        for step in range(n_steps):
+        steps = range(n_steps)
+        for step in tqdm(steps, desc="attribute", unit="step", disable=not progress):
             # Midpoints; a single step stays at the corrupted run.
             share = (step + 0.5) / n_steps if n_steps > 1 else 0.0
             embedding = torch.lerp(corrupted[EMBEDDING], clean[EMBEDDING], share)

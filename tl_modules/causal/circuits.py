@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from tl_modules.causal.kept import Kept
 from tl_modules.causal.runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.frames import html_table
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.replacements import HasUnitMeans
@@ -26,11 +27,11 @@ class CircuitScores:
     """The modules' labels."""
 
     table: pd.DataFrame
-    """Rows ``faithfulness`` (the metric's share that is left when every module outside the circuit
-    is ablated: 1 as with all modules, 0 as with none) and ``completeness`` (the share that is lost
-    when the circuit itself is ablated); columns ``effect``, ``ci_low``, ``ci_high`` (95 % bootstrap
-    over prompts), ``control_mean``, ``control_std``, ``p_value`` (one-sided: controls whose share
-    is at least as large)."""
+    """By ``measure``: ``faithfulness`` (the metric's share that is left when every module outside
+    the circuit is ablated: 1 as with all modules, 0 as with none) and ``completeness`` (the share
+    that is lost when the circuit itself is ablated). Columns ``effect``, ``ci_low``, ``ci_high``
+    (95 % bootstrap over prompts), ``control_mean``, ``control_std``, ``p_value`` (one-sided:
+    controls whose share is at least as large)."""
 
     minimality: pd.DataFrame
     """One row a member: ``module``, and the same numbers of the faithfulness that the circuit loses
@@ -61,7 +62,7 @@ class CircuitScores:
 
     def _repr_html_(self) -> str:
         """For Jupyter: both tables."""
-        return self.table.to_html() + self.minimality.to_html(index=False)
+        return html_table(repr(self), self.table, self.minimality)
 
 
 def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
@@ -148,7 +149,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     ]
     return CircuitScores(
         tuple(task.modules[member].label for member in members),
-        pd.DataFrame(table).T,
+        pd.DataFrame(table).T.rename_axis("measure"),
         pd.DataFrame(rows, columns=["module", *table["faithfulness"]]),
         metric_full=float(task.full.mean()),
         metric_empty=float(task.empty.mean()),

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from tl_modules.causal.experiment import Experiment, run_experiment
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.frames import html_table
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
 from tl_modules.stats import (
@@ -32,7 +33,8 @@ class Dissociation:
     ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``."""
 
     contrasts: pd.DataFrame
-    """The same numbers of ``P: A - B``, ``Q: B - A`` and their sum, the ``interaction``."""
+    """By ``contrast``, the same numbers of ``P: A - B``, ``Q: B - A`` and their sum, the
+    ``interaction``."""
 
     is_double: bool
     """Whether P hurts A, Q hurts B, and each its own set more than the other: the four intervals
@@ -44,6 +46,10 @@ class Dissociation:
         sum_ = self.contrasts.loc["interaction"]
         verdict = "double dissociation" if self.is_double else "no double dissociation"
         return f"Dissociation({verdict}: interaction {sum_['effect']:.3g}, p {sum_['p_value']:.2g})"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: both tables."""
+        return html_table(repr(self), self.contrasts, self.effects)
 
 
 def dissociation(
@@ -125,7 +131,7 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
             "Q: B - A": beside_controls(*contrasts["Q"]),
             "interaction": beside_controls(*sums),
         }
-    ).T
+    ).T.rename_axis("contrast")
     effects = pd.DataFrame(rows)
     each = table.iloc[:2]
     prefer = ((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all()

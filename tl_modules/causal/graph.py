@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.causal.runs import Read, Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.frames import html_table, text_column
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
@@ -90,7 +91,7 @@ class ModuleGraph:
 
     def _repr_html_(self) -> str:
         """For Jupyter: both tables."""
-        return "".join(table.to_html(index=False) for table in (self.nodes, self.edges))
+        return html_table(repr(self), self.nodes, self.edges)
 
 
 def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
@@ -192,8 +193,10 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
             row = {"source": source.label, "target": target.label}
             parts, whole = moved[own, :, at], pair.squares[:, at]
             edges.append(row | ratio_beside_controls(parts, whole, draws, tolerance=1e-5))
+    nodes, edges = (_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges))
     return ModuleGraph(
-        *(_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges)),
+        nodes.assign(category=text_column(nodes["category"])),
+        edges,
         metric_clean=float(after.mean()),
         metric_corrupted=float(before.mean()),
     )

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError, check_choice, check_seed
+from tl_modules.frames import html_table
 
 N_PERMUTATIONS = 5039
 """Random permutations of the categories where there are more than seven; else all are tried."""
@@ -46,6 +47,10 @@ class Selectivity:
             f"{self.null_std:.3g}, p = {self.p_value:.2g} of {self.n_permutations} permutations)"
         )
 
+    def _repr_html_(self) -> str:
+        """For Jupyter: the table, beside each module's own category."""
+        return html_table(repr(self), self.table.assign(own=self.own))
+
 
 def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> Selectivity:
     """The diagonal dominance of an effects table, against a label-permutation null.
@@ -63,7 +68,7 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
 
     Raises:
         ModulesError: If the table is another one, a value is NaN, a module is in it twice, no
-            module's own category is in it, or it has fewer than two categories.
+            module's own category is in it, it has fewer than two categories, or the seed cannot be.
 
     >>> effects = pd.DataFrame({"module": [0, 0, 1, 1], "category": ["a", "b", "a", "b"]})
     >>> effects["own"] = [True, False, False, True]
@@ -73,6 +78,7 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
     (1.5, 0.5)
     """
     check_choice("value", value, ("effect", "z"))
+    check_seed(seed)
     missing = {"module", "category", "own", value} - set(effects.columns)
     if missing:
         raise ModulesError(

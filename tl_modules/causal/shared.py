@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from tl_modules.causal.ablate import Intervention, intervention, no_intervention, run_task
 from tl_modules.causal.tasks import make_task
 from tl_modules.errors import check_at_least
+from tl_modules.frames import html_table
 from tl_modules.gradients import loss_gradients
 from tl_modules.hooks import unit_hooks
 from tl_modules.losses import n_predicted
@@ -39,7 +40,7 @@ class SharedUnits:
 
     def _repr_html_(self) -> str:
         """For Jupyter: the table."""
-        return self.table.to_html(index=False, escape=True)
+        return html_table(repr(self), self.table)
 
 
 def shared_units(

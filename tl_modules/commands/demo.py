@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"[2/5] Collecting activations over {len(seen)} prompts")
     acts = collect(model, seen, progress=progress)
     print(f"[3/5] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
-    modules = discover(acts, args.n_modules, seed=args.seed)
+    modules = discover(acts, args.n_modules, seed=args.seed, progress=progress)
     print(
         f"[4/5] Ablating each module and {args.n_controls} layer-matched random controls on "
         f"{len(held_out)} prompts that discovery did not see"

@@ -29,7 +29,7 @@ def discover(
     n_starts: int = 1,
     n_kicks: int = 0,
     n_jobs: int | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
 
@@ -117,13 +117,26 @@ def _from_starts(
     else:
         n_jobs = 1
 
-    def run(start: int) -> IterDResult:
-        labels = start_labels(points, _kind(start), n_modules, seed + start)
-        return descend(products, n_modules, labels, max_rounds=max_rounds, seed=seed + start)
+    with (
+        tqdm(total=n_starts, desc="discover", unit="start", disable=not progress) as bar,
+        ThreadPoolExecutor(n_jobs) as pool,
+    ):
 
-    with ThreadPoolExecutor(n_jobs) as pool:
-        runs = pool.map(run, range(n_starts))
-        return list(tqdm(runs, desc="starts", total=n_starts, disable=not progress))
+        def tell(number: int, value: float) -> None:
+            bar.set_postfix_str(f"round {number}, L = {value:,.0f}")
+
+        def run(start: int) -> IterDResult:
+            own = seed + start
+            labels = start_labels(points, _kind(start), n_modules, own)
+            return descend(
+                products, n_modules, labels, max_rounds=max_rounds, seed=own, on_round=tell
+            )
+
+        results = []
+        for result in pool.map(run, range(n_starts)):
+            results.append(result)
+            bar.update()
+        return results
 
 
 def normalised(

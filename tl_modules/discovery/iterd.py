@@ -1,5 +1,6 @@
 """IterD: iterative descent over units and samples in turn (arXiv 2603.17823)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ _Orders = Int[np.ndarray, "rounds _items"]
 _Sums = Float[np.ndarray, "items modules"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class IterDResult:
     """Where IterD ended."""
 
@@ -40,6 +41,14 @@ class IterDResult:
 
     converged: bool
     """Whether the last round moved nothing."""
+
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        end = "converged" if self.converged else "stopped"
+        return (
+            f"IterDResult({len(self.sample_labels):,} samples, {len(self.unit_labels):,} units, "
+            f"L = {self.objective.L:,.0f}, {end} after {len(self.history)} rounds)"
+        )
 
 
 def iterd(
@@ -111,6 +120,7 @@ def descend(
     orders: tuple[_Orders | None, _Orders | None] = (None, None),
     max_rounds: int,
     seed: int,
+    on_round: Callable[[int, float], object] = lambda number, value: None,
 ) -> IterDResult:
     """IterD from given labels, which it may change; see ``iterd``.
 
@@ -122,6 +132,7 @@ def descend(
         orders: Visiting orders of the first rounds, units' and samples'.
         max_rounds: Stop after so many rounds, or when nothing moved.
         seed: Seeds the orders.
+        on_round: Told each round's number, from 1, and L after it.
 
     Returns:
         Where it ended.
@@ -141,6 +152,7 @@ def descend(
         value, n_samples_moved = search.sweep_samples(sample_order)
         history.append(value)
         converged = n_units_moved + n_samples_moved == 0
+        on_round(len(history), value)
     return IterDResult(
         search.sample_labels,
         search.unit_labels,

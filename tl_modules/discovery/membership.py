@@ -14,13 +14,18 @@ from tl_modules.discovery.discover import (
 )
 from tl_modules.discovery.objective import objective
 from tl_modules.discovery.products import InMemory
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_seed
 from tl_modules.modules import BACKGROUND, ModuleSet
 from tl_modules.normalise import check_same_kind
 
 
 def set_aside_background(
-    acts: ActivationMatrix, modules: ModuleSet, *, quantile: float = 0.95, seed: int = 0
+    acts: ActivationMatrix,
+    modules: ModuleSet,
+    *,
+    quantile: float = 0.95,
+    seed: int = 0,
+    progress: bool = True,
 ) -> ModuleSet:
     """Take the units that fit no module better than chance out of the modules.
 
@@ -34,6 +39,7 @@ def set_aside_background(
         modules: The modules.
         quantile: Of the permuted units' scores; 0.95 keeps about one unit in twenty by chance.
         seed: Seeds the permutation and its discovery.
+        progress: Show a progress bar over that discovery.
 
     Returns:
         The modules without those units, whose label is now ``BACKGROUND`` (-1); xi, B and L are
@@ -41,10 +47,11 @@ def set_aside_background(
 
     Raises:
         ModulesError: If the activations are not those of the modules, or ``quantile`` is not
-            between 0 and 1, or the activations were normalised otherwise.
+            between 0 and 1, the seed cannot be, or the activations were normalised otherwise.
     """
     if not 0 < quantile < 1:
         raise ModulesError(f"quantile should lie between 0 and 1; got {quantile}.")
+    check_seed(seed)
     if not acts.units.same_hooks(modules.units) or len(acts.samples) != len(modules.samples):
         raise ModulesError(
             f"acts should be what the modules were discovered on, {len(modules.samples)} samples x "
@@ -63,7 +70,7 @@ def set_aside_background(
     scored, products = scored_matrix(acts, modules.n_modules)
     matrix = products.matrix
     null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))
-    chance = discover(null, modules.n_modules, seed=seed)
+    chance = discover(null, modules.n_modules, seed=seed, progress=progress)
     assert chance.unit_scores is not None  # discover() always sets them
     threshold = float(np.quantile(chance.unit_scores, quantile))
     sums = products.unit_sums(np.asarray(modules.sample_labels), modules.n_modules)

@@ -41,7 +41,7 @@ def improve(
     """
     generator = np.random.default_rng(seed)
     best = start
-    for _ in tqdm(range(n_kicks), desc="kicks", disable=not progress):
+    for _ in tqdm(range(n_kicks), desc="kicks", disable=not progress or not n_kicks):
         labels = best.sample_labels.copy()
         kicked = generator.random(len(labels)) < KICKED
         labels[kicked] = generator.integers(n_modules, size=int(kicked.sum()))

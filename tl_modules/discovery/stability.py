@@ -13,7 +13,7 @@ from tl_modules.discovery.iterd import IterDResult, iterd
 from tl_modules.discovery.objective import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.start import strongest_labels
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.normalise import fit_normaliser
 
 _Matrix = Float[np.ndarray, "samples units"]
@@ -51,22 +51,26 @@ def stability(
         compare ``held_out_L`` with the halves' ``L`` and with the null's.
 
     Raises:
-        ModulesError: If ``acts`` is normalised already, or K is out of range for half of the
-            samples.
+        ModulesError: If ``acts`` is normalised already, K is out of range for half of the samples,
+            or the seed cannot be.
     """
     check_at_least("n_seeds", n_seeds, 2)
     check_at_least("n_halves", n_halves, 1)
+    check_seed(seed)
+    check_seed(seed + n_seeds - 1)
     if acts.normaliser is not None:
         raise ModulesError(
             "stability() normalises each half by itself and so needs raw activations; these are "
             f"{acts.normaliser.noun}. Pass the matrix as collected."
         )
     rows = []
-    with tqdm(total=n_seeds + 4 * n_halves, desc="stability", disable=not progress) as bar:
+    total, desc = n_seeds + 4 * n_halves, f"stability, K = {n_modules}"
+    with tqdm(total=total, desc=desc, unit="fit", disable=not progress) as bar:
 
         def fit(matrix: _Matrix, fit_seed: int) -> IterDResult:
+            found = iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
             bar.update()
-            return iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
+            return found
 
         whole = acts.normalise(normalise).values
         fits = [fit(whole, seed + number) for number in range(n_seeds)]

@@ -105,7 +105,7 @@ def coverage(
             "module": np.tile(np.arange(len(modules)), len(names)),
             "n_samples": counts.ravel(),
             "mean_activation": np.concatenate(
-                [means[codes == code].mean(axis=0) for code in range(len(names))]
+                [means[codes == code].mean(axis=0, dtype=float) for code in range(len(names))]
             ),
             "share_of_category": (counts / sizes[:, None]).ravel(),
             "share_of_module": own.ravel(),

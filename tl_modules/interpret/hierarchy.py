@@ -3,11 +3,13 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.frames import html_table
 from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules import BACKGROUND, ModuleSet, Objective
 from tl_modules.profiles import module_means
@@ -97,6 +99,12 @@ class Hierarchy:
             f"{self.linkage[-1, 2]:.2f}, cophenetic correlation {self.cophenetic:.2f}, "
             f"p {self.p_value:.3g})"
         )
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: the merges, in order."""
+        columns = {"one": int, "other": int, "distance": float, "n_modules": int}
+        merges = pd.DataFrame(self.linkage, columns=list(columns)).astype(columns)
+        return html_table(repr(self), merges)
 
 
 def hierarchy(

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
+from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
@@ -44,7 +45,11 @@ class Nestedness:
 
 
 def nestedness(
-    sets: Sequence[ModuleSet], *, n_permutations: int = 199, seed: int = 0
+    sets: Sequence[ModuleSet],
+    *,
+    n_permutations: int = 199,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Nestedness:
     """Compare module sets of one matrix and different K: does each finer module split a coarser?
 
@@ -59,6 +64,7 @@ def nestedness(
         sets: Two module sets or more, in any order.
         n_permutations: Permutations of the coarser labels.
         seed: Seeds them.
+        progress: Show a progress bar.
 
     Returns:
         The shares of each set's modules in the next coarser set's, and of all together.
@@ -72,8 +78,10 @@ def nestedness(
     ordered = _checked(sets)
     generator = np.random.default_rng(seed)
     rows, overall = [], []
-    for coarse, fine in pairwise(ordered):
-        for kind, coarser, finer, strata in _kinds(coarse, fine):
+    pairs = [(*pair, *kind) for pair in pairwise(ordered) for kind in _kinds(*pair)]
+    total = len(pairs) * n_permutations
+    with tqdm(total=total, desc="nestedness", unit="draw", disable=not progress) as bar:
+        for coarse, fine, kind, coarser, finer, strata in pairs:
             sizes = np.bincount(finer, minlength=len(fine))
             crossed = _crossed(finer, coarser, len(fine), len(coarse))
             null = np.empty((n_permutations, len(fine)))
@@ -82,6 +90,7 @@ def nestedness(
                 order = np.lexsort((generator.random(len(strata)), strata))
                 shuffled = _crossed(finer, coarser[order], len(fine), len(coarse))
                 row[:] = shuffled.max(axis=1)
+                bar.update()
             head = {"kind": kind, "coarser_k": len(coarse), "finer_k": len(fine)}
             best = crossed.max(axis=1)
             for module, n in enumerate(sizes.tolist()):

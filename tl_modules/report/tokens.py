@@ -10,6 +10,7 @@ import pandas as pd
 
 from tl_modules import files
 from tl_modules.errors import ModulesError
+from tl_modules.frames import TEXT_ONLY
 from tl_modules.modules import Module, as_list
 from tl_modules.report.style import module_name
 
@@ -95,7 +96,7 @@ def plot_tokens(
         for number, name in names.items()
     ]
     return TokenView(
-        f'<div class="tlm-tokens">{_STYLE}<p><b>Tokens by module activation</b>\n'
+        f'<div class="tlm-tokens {TEXT_ONLY}">{_STYLE}<p><b>Tokens by module activation</b>\n'
         "mean over the module's units of |activation| / the unit's mean; colour begins at 1</p>"
         f"{''.join(parts)}</div>"
     )

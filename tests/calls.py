@@ -1,0 +1,132 @@
+"""Public functions called on the tiny model, in little time.
+
+Every one that draws, shows progress or makes a table is here. The first word of a
+call's name is the function's.
+"""
+
+from dataclasses import fields, is_dataclass
+from types import SimpleNamespace
+
+import pandas as pd
+import torch
+
+import tl_modules as tlm
+
+QUIET = {"progress": False}
+
+
+def setting(model, prompts, acts, modules, folder):
+    """What the calls are made with."""
+    generator = torch.Generator().manual_seed(0)
+    clean, corrupted = (torch.randint(3, 40, (4, 6), generator=generator) for _ in range(2))
+    train, test = tlm.split_by_category(acts, test_share=0.5)
+    return SimpleNamespace(
+        model=model,
+        prompts=prompts,
+        acts=acts,
+        modules=modules,
+        coarser=tlm.discover(acts, 2, **QUIET),
+        halves=(train, test),
+        pair=(clean, corrupted),
+        patched=(model, corrupted, model.run_with_cache(clean)[1]),
+        effects=tlm.module_effects(model, modules, prompts, n_controls=2, **QUIET),
+        page=folder / "report.html",
+    )
+
+
+def metric(logits):
+    return logits[:, -1, 5] - logits[:, -1, 6]
+
+
+def mean_metric(logits):
+    return metric(logits).mean()
+
+
+def patch(function, c):
+    return function(*c.patched, mean_metric, c.modules, return_index_df=True, **QUIET)
+
+
+def resampled(c):
+    reference = tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET)
+    options = {"method": "resample", "reference": reference, "n_controls": 2}
+    return tlm.module_effects(c.model, c.modules, c.prompts, **options, **QUIET)
+
+
+def compared(c):
+    methods = ["iterd", "spectral"]
+    runs = tlm.compare_methods(*c.halves, [2], methods=methods, n_seeds=1, **QUIET)
+    return runs.drop(columns=["seconds", "peak_mb"])  # no seed decides these
+
+
+CALLS = {
+    "collect": lambda c: tlm.collect(c.model, c.prompts, **QUIET),
+    "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
+    "discover": lambda c: tlm.discover(c.acts, 3, **QUIET),
+    "discover starts": lambda c: tlm.discover(c.acts, 3, n_starts=3, n_kicks=2, **QUIET),
+    "iterd": lambda c: tlm.iterd(c.acts.zscore().values, 3),
+    "set_aside_background": lambda c: tlm.set_aside_background(c.acts, c.modules, **QUIET),
+    "discover_baseline kmeans": lambda c: tlm.discover_baseline(c.acts, "kmeans", 3),
+    "discover_baseline spectral": lambda c: tlm.discover_baseline(c.acts, "spectral", 3),
+    "discover_baseline both": lambda c: tlm.discover_baseline(c.acts, "spectral_coclustering", 3),
+    "stability": lambda c: tlm.stability(c.acts, 2, n_seeds=2, n_halves=1, **QUIET),
+    "choose_n_modules": lambda c: tlm.choose_n_modules(
+        c.acts, [2, 3], n_seeds=2, n_halves=1, **QUIET
+    ),
+    "compare_methods": compared,
+    "split_by_category": lambda c: tlm.split_by_category(c.acts),
+    "probe svc": lambda c: tlm.probe(c.modules, *c.halves, "svc"),
+    "probe lr": lambda c: tlm.probe(c.modules, *c.halves, "lr"),
+    "match_modules": lambda c: tlm.match_modules(c.modules, c.coarser),
+    "module_effects": lambda c: tlm.module_effects(
+        c.model, c.modules, c.prompts, n_controls=2, **QUIET
+    ),
+    "module_effects resampled": resampled,
+    "selectivity": lambda c: tlm.selectivity(c.effects),
+    "dissociation": lambda c: tlm.dissociation(
+        c.model, *list(c.modules)[:2], c.prompts[::2], c.prompts[1::2], n_controls=19, **QUIET
+    ),
+    "shared_units": lambda c: tlm.shared_units(c.model, c.prompts, c.modules, n_units=2, **QUIET),
+    "get_act_patch_module": lambda c: patch(tlm.get_act_patch_module, c),
+    "get_act_patch_module_by_pos": lambda c: patch(tlm.get_act_patch_module_by_pos, c),
+    "get_act_patch_module_by_layer": lambda c: patch(tlm.get_act_patch_module_by_layer, c),
+    "attribute_modules": lambda c: tlm.attribute_modules(
+        c.model, *c.pair, metric, c.modules, n_steps=2, exact=True, **QUIET
+    ),
+    "module_graph": lambda c: tlm.module_graph(
+        c.model, *c.pair, metric, c.modules, n_controls=2, **QUIET
+    ),
+    "circuit_scores": lambda c: tlm.circuit_scores(
+        c.model, *c.pair, metric, c.modules, [0], n_controls=2, **QUIET
+    ),
+    "greedy_circuit": lambda c: tlm.greedy_circuit(
+        c.model, *c.pair, metric, c.modules, n_controls=2, **QUIET
+    ),
+    "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
+    "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
+    "module_layers": lambda c: tlm.module_layers(c.modules),
+    "module_depth": lambda c: tlm.module_depth(c.modules, n_draws=99),
+    "hierarchy": lambda c: tlm.hierarchy(c.modules, c.acts, n_permutations=9),
+    "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
+    "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
+    "plot_landscape": lambda c: tlm.plot_landscape(c.modules, c.acts, projection="tsne"),
+    "write_report": lambda c: tlm.write_report(
+        c.page, c.modules, acts=c.acts, model=c.model, **QUIET
+    ),
+}
+
+
+def frames_of(thing, name=""):
+    """All frames in a result, and those that its methods give, by name."""
+    if isinstance(thing, pd.DataFrame):
+        yield name, thing
+    elif isinstance(thing, list | tuple):
+        for number, part in enumerate(thing):
+            yield from frames_of(part, f"{name}[{number}]")
+    elif is_dataclass(thing):
+        for field in fields(thing):
+            yield from frames_of(getattr(thing, field.name), f"{name}.{field.name}")
+        for method in ("to_frame", "diff", "moved_units", "matrix"):
+            if hasattr(thing, method):
+                yield from frames_of(getattr(thing, method)(), f"{name}.{method}()")
+        if getattr(thing, "topics", None):
+            yield f"{name}.describe()", thing.describe()
