@@ -88,7 +88,7 @@ def test_claims(acts, monkeypatch, capsys, tmp_path):
     assert f"3 branches: {tree.cut(3).tolist()}" in out
     assert repr(tree) in out
     names = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert names == {"layers.html", "hierarchy.html"}
+    assert names == {"layers.html", "hierarchy.html", "coverage.html"}
 
 
 def test_checkpoints(prompts, monkeypatch, capsys):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 MAKE = """
-import numpy as np, tl_modules as tlm
+import sys, numpy as np, tl_modules as tlm
 values = np.random.default_rng(0).random((12, 8)) + np.kron(np.eye(2), np.ones((6, 4)))
 acts = tlm.ActivationMatrix.from_arrays(values)
 modules = tlm.discover(acts, 2)
@@ -30,7 +30,7 @@ modules = tlm.discover(acts, 2)
         ),
     ],
 )
-def test_it_is_refused(code, message):
-    run = [sys.executable, "-c", MAKE + code]
+def test_it_is_refused(code, message, tmp_path):
+    run = [sys.executable, "-c", MAKE + code, str(tmp_path / "new")]
     found = subprocess.run(run, capture_output=True, text=True, check=False)
     assert f"ModulesError: {message}" in found.stderr

@@ -58,8 +58,11 @@ def text_column(values: Iterable[str | None]) -> pd.Series:
 
     Halves of characters, which its text cannot hold, are replaced.
     """
-    whole = (value and value.encode("utf-8", "replace").decode() for value in values)
-    return pd.Series(list(whole), dtype="str")
+    whole = [
+        value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+        for value in values
+    ]
+    return pd.Series(whole, dtype="str")
 
 
 def html_table(title: str, *frames: pd.DataFrame, widest: int = 80) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,24 +59,28 @@ def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
                 f"prompts should have columns of different names; got {list(prompts.columns)}. "
                 "Rename one."
             )
-        frame = prompts.reset_index(drop=True)
-    else:
-        frame = pd.DataFrame({"prompt": list(prompts)})
-    if not len(frame):
+        _check_texts(prompts["prompt"].tolist())
+        return prompts.reset_index(drop=True)
+    _check_texts(list(prompts))  # before pandas, whose text has no halves of characters
+    return pd.DataFrame({"prompt": list(prompts)})
+
+
+def _check_texts(prompts: list[Any]) -> None:
+    """Refuse what no tokenizer reads."""
+    if not prompts:
         raise ModulesError("prompts should hold at least one prompt; got none.")
-    for row, prompt in enumerate(frame["prompt"].tolist()):
+    for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise ModulesError(
                 f"Every prompt should be a string; prompt {row} is {prompt!r}. Drop or convert it."
             )
-        surrogate = _SURROGATE.search(prompt)
-        if surrogate:
+        half = _SURROGATE.search(prompt)
+        if half:
             raise ModulesError(
                 f"Every prompt should be whole text; prompt {row} holds half of a character, "
-                f"{surrogate.group()!r}. Replace it: "
+                f"{half.group()!r}. Replace it: "
                 "prompt.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
             )
-    return frame
 
 
 def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
