@@ -7,7 +7,8 @@ Collect activations, discover modules, ablate them beside their controls::
     effects = tlm.module_effects(model, modules, held_out_prompts)
 """
 
-from tl_modules.activations.collect import Collector, collect
+from tl_modules.activations.collect import collect
+from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.reference import Reference, collect_reference
 from tl_modules.activations.store import ActivationStore, StoreWriter

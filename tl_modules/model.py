@@ -4,6 +4,7 @@ Nothing here imports TransformerLens: a ``TransformerBridge``, a ``HookedTransfo
 object with the same six names will do.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -71,6 +72,21 @@ def check_model(model: Any) -> None:
 def model_name(model: HookedModel) -> str:
     """The name in the model's configuration, or ``"unknown"``."""
     return str(getattr(model.cfg, "model_name", None) or "unknown")
+
+
+def fingerprint(model: HookedModel) -> str:
+    """A checksum of a model: parameters' and buffers' names and shapes, and values of each.
+
+    At most 4,096 values of each, evenly spaced: training another step changes some of them.
+    """
+    digest = hashlib.sha256(model_name(model).encode())
+    for kind in ("named_parameters", "named_buffers"):
+        for name, tensor in getattr(model, kind, dict)():
+            digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
+            if not tensor.is_meta:
+                values = tensor.detach().flatten()[:: max(1, tensor.numel() // 4096)]
+                digest.update(values.float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def flat(activation: torch.Tensor, width: int) -> torch.Tensor:

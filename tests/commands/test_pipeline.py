@@ -48,6 +48,22 @@ def test_collect_and_discover_read_and_normalise_as_asked(
     assert "A store is z-scored as it is read" in capsys.readouterr().err
 
 
+def test_collect_goes_on_with_a_store(model, prompts, prompt_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect, "load_model", lambda name: model)
+    words = ["collect", "--prompts", str(prompt_file), "--max-tokens", "12", "--no-progress"]
+    for _ in range(2):
+        assert cli.main([*words, "--out", str(tmp_path / "acts"), "--store"]) == 0
+        assert capsys.readouterr().out.endswith(f"Written to {tmp_path / 'acts'}/\n")
+    store = tlm.ActivationStore(tmp_path / "acts")
+    expected = tlm.collect(model, prompts, max_tokens=12, progress=False)
+    rows = store.samples["row"].to_numpy()
+    np.testing.assert_allclose(store.matrix().values, expected.values[rows], rtol=1e-3, atol=1e-6)
+    assert (
+        cli.main([*words, "--out", str(tmp_path / "acts"), "--store", "--dtype", "bfloat16"]) == 1
+    )
+    assert "begun with other settings: dtype differ" in capsys.readouterr().err
+
+
 def test_collect_writes_what_the_library_collects(saved, model, prompts):
     acts = tlm.ActivationMatrix.load(saved)
     expected = tlm.collect(model, prompts, max_tokens=12, progress=False)

@@ -1,26 +1,28 @@
-"""Collecting an activation matrix: from prompts, or from caches the user makes."""
+"""Collecting an activation matrix from prompts, in memory or into a store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.activations.aggregate import Reduced, reduced, totals
+from tl_modules.activations.batch_values import batch_values
+from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
 from tl_modules.activations.prompt_tokens import prompt_tokens
-from tl_modules.activations.store import ActivationStore, StoreWriter
-from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.gradients import loss_gradients
-from tl_modules.model import HookedModel, checked_flat, model_name, run_hooks_only
+from tl_modules.activations.store import DTYPES, ActivationStore
+from tl_modules.activations.unfinished import Plan, Unfinished, checksum
+from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.model import HookedModel, fingerprint, model_name
 from tl_modules.reading import Reading
 from tl_modules.tokens import Batch, batches, prompt_frame
-from tl_modules.units import Units, site_units
+from tl_modules.units import Units
+
+_CHUNK_BYTES = 32 * 1024**2
+"""What a killed run loses at most."""
 
 
 @overload
@@ -107,8 +109,10 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             the prompt. Means for ablation are over the same tokens.
         chat: Put each prompt into the tokenizer's chat template as the user's turn, up to where
             the reply begins. Causal tests still run prompts as they are given.
-        store: A new folder: write an ``ActivationStore`` there as the prompts run, instead of a
-            matrix in memory. Its samples are in the order they ran, longest first; their column
+        store: A folder: write an ``ActivationStore`` there as the prompts run, instead of a matrix
+            in memory. A run that was interrupted, killed even, is gone on with by the same call,
+            from its last whole chunk (32 MB), and ends with the same bytes; a finished one is
+            returned as it is. The samples are in the order they ran, longest first; their column
             ``row`` is their place among the prompts.
         dtype: Of the store: ``"float16"`` or ``"bfloat16"``.
         progress: Show a progress bar.
@@ -119,38 +123,27 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
 
     Raises:
         ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units,
-            an option cannot be, or an activation is NaN or infinite.
+            an option cannot be, an activation is NaN or infinite, or the store was begun with
+            another model, other prompts or settings, or is another process's.
     """
     reading = Reading(weight, aggregate, tokens, chat)
     frame = prompt_frame(prompts)
+    check_at_least("batch_size", batch_size, 1)
     collector = Collector(model, units, reading)
     # Before a store is made, so that a refused prompt leaves no folder behind.
     token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
-    writer = None
+    runs = list(batches(token_lists, batch_size, counted))
     if store is not None:
-        if weight == "attribution":
-            raise ModulesError(
-                "A store's 16 bits are too coarse for attributions, many of which are below 1e-7. "
-                "Leave store out."
-            )
-        check_at_least("batch_size", batch_size, 1)
-        writer = collector._into = ActivationStore.create(
-            store, collector.units, dtype=dtype, model_name=model_name(model), reading=reading
-        )
-        frame = frame.assign(row=np.arange(len(frame)))
-    reduce = _activations if weight == "activation" else _attributions
-    order = []
+        chunks = _chunked(runs, 2 * len(collector.units) * batch_size)
+        plan = _plan(model, frame, chunks, collector.units, reading, dtype, batch_size)
+        return _into_store(model, chunks, plan, store, progress=progress)
     with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
-        for batch in batches(token_lists, batch_size, counted):
-            found = reduce(model, batch, collector.units, aggregate)
+        for batch in runs:
+            found = batch_values(model, batch, collector.units, reading)
             collector._append(found, batch.counted, frame.iloc[batch.rows])
-            order.append(batch.rows)
             bar.update(len(batch.rows))
-    if writer is not None:
-        writer.unit_means = collector._unit_means()
-        return writer.close()
     acts = collector.matrix()
-    position = np.argsort(np.concatenate(order))
+    position = np.argsort(np.concatenate([batch.rows for batch in runs]))
     return replace(
         acts,
         values=acts.values[position],
@@ -158,186 +151,71 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     )
 
 
-class Collector:
-    """Gathers an activation matrix from activation caches that you already make.
-
-    Example::
-
-        collector = Collector(model, units="mlp")
-        _, cache = model.run_with_cache(
-            tokens, names_filter=collector.names_filter, attention_mask=mask
-        )
-        collector.add(cache, attention_mask=mask)
-        acts = collector.matrix()
-    """
-
-    def __init__(
-        self, model: HookedModel, units: str = "mlp", reading: Reading | None = None
-    ) -> None:
-        """Prepare for a model.
-
-        Args:
-            model: The model whose caches will be added.
-            units: The site; see ``collect``.
-            reading: How values come about; by default mean |activation| over all tokens. Its
-                ``aggregate`` is what ``add`` does; ``tokens`` and ``chat`` say what you give it,
-                so that matrices of different readings are not taken for alike.
-
-        Raises:
-            ModulesError: If the model has no such units, or they cannot be read so.
-        """
-        self.units = site_units(model, units)
-        self._reading = Reading() if reading is None else reading
-        if self._reading.aggregate == "fraction_active" and max(self.units.spans) > 1:
-            raise ModulesError(
-                "aggregate='fraction_active' needs units that can be inactive; the length of a "
-                "head's output is always above 0. Use another aggregate, or units='attn_z'."
-            )
-        self.names_filter = list(self.units.hook_names)
-        self._model_name = model_name(model)
-        self._into: StoreWriter | None = None
-        self._values: list[Float[np.ndarray, "batch units"]] = []
-        self._samples: list[pd.DataFrame] = []
-        self._totals = np.zeros(self.units.n_coordinates)
-        self._n_tokens = 0
-
-    def add(
-        self,
-        cache: Mapping[str, torch.Tensor] | Any,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        samples: pd.DataFrame | Sequence[str] | None = None,
-    ) -> None:
-        """Add the samples of one cache.
-
-        Args:
-            cache: What ``run_with_cache`` returned, with its batch axis; it needs the hook points
-                in ``names_filter``.
-            attention_mask: 1 or True where a token counts: the real ones, padding on either side,
-                or some of them (then say so in ``reading``). Without it every position counts.
-            samples: One row (or prompt) a sample of the batch.
-
-        Raises:
-            ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, or
-                an activation is NaN or infinite. Nothing of the cache is added then.
-        """
-        if self._reading.weight != "activation":
-            raise ModulesError(
-                "A cache holds activations, no gradients. Use collect(..., weight='attribution')."
-            )
-        found: _AllReduced = {}
-        if attention_mask is None:
-            shape = _cached(cache, self.names_filter[0]).shape[:2]
-            mask = torch.ones(shape, dtype=torch.bool)
-        else:
-            mask = torch.as_tensor(attention_mask).bool().cpu()
-        frame = self._sample_frame(samples, len(mask))
-        for name, width, span in zip(
-            self.names_filter, self.units.widths, self.units.spans, strict=True
-        ):
-            activation = checked_flat(_cached(cache, name).detach(), width * span, name)
-            found[name] = reduced(activation, span, mask, self._reading.aggregate)
-        self._append(found, mask, frame)
-
-    def matrix(self) -> ActivationMatrix:
-        """Everything added so far, in the order added.
-
-        Raises:
-            ModulesError: If nothing was added.
-        """
-        if not self._values:
-            raise ModulesError("Nothing was added to this Collector. Call add(cache) first.")
-        return ActivationMatrix(
-            np.concatenate(self._values),
-            self.units,
-            pd.concat(self._samples, ignore_index=True),
-            self._unit_means(),
-            self._model_name,
-            reading=self._reading,
-        )
-
-    def _append(self, found: "_AllReduced", mask: torch.Tensor, samples: pd.DataFrame) -> None:
-        """Add a batch's reduced activations, all of it or nothing."""
-        lengths = mask.sum(1).numpy()
-        values = np.concatenate([found[name].values for name in self.names_filter], axis=1)
-        check_finite(values, self.units, samples.index.tolist())
-        self._totals += np.concatenate([found[name].totals for name in self.names_filter])
-        self._n_tokens += int(lengths.sum())
-        samples = samples.assign(n_tokens=lengths)
-        if self._into is not None:
-            self._into.add(values, samples)
-        else:
-            self._values.append(values)
-            self._samples.append(samples)
-
-    def _unit_means(self) -> Float[np.ndarray, " units"]:
-        return (self._totals / self._n_tokens).astype(np.float32)
-
-    def _sample_frame(
-        self, samples: pd.DataFrame | Sequence[str] | None, n_samples: int
-    ) -> pd.DataFrame:
-        """The batch's samples as a frame."""
-        if samples is None:
-            first = sum(map(len, self._values))
-            return pd.DataFrame({"sample": np.arange(first, first + n_samples)})
-        frame = (
-            samples
-            if isinstance(samples, pd.DataFrame)
-            else pd.DataFrame({"prompt": list(samples)})
-        )
-        if len(frame) != n_samples:
-            raise ModulesError(
-                f"samples should have one row a sample of the cache, {n_samples}; it has "
-                f"{len(frame)}. Pass the rows of this batch only."
-            )
-        return frame
+def _chunked(runs: Sequence[Batch], batch_bytes: int) -> list[Sequence[Batch]]:
+    """Whole batches, a chunk's worth at a time: who goes on runs the same ones."""
+    step = max(1, _CHUNK_BYTES // batch_bytes)
+    return [runs[start : start + step] for start in range(0, len(runs), step)]
 
 
-def _cached(
-    cache: Mapping[str, torch.Tensor] | Any, name: str
-) -> Float[torch.Tensor, "batch pos *shape"]:
-    """A cache's activation, by the name that was asked for (a bridge's cache has aliases too)."""
-    try:
-        activation = cache[name]
-    except KeyError as error:
+def _plan(
+    model: HookedModel,
+    frame: pd.DataFrame,
+    chunks: Sequence[Sequence[Batch]],
+    units: Units,
+    reading: Reading,
+    dtype: str,
+    batch_size: int,
+) -> Plan:
+    """What the store will hold, and what another run of it should agree in."""
+    check_choice("dtype", dtype, DTYPES)
+    if reading.weight == "attribution":
         raise ModulesError(
-            f"The cache should hold {name!r} and does not. Pass "
-            "names_filter=collector.names_filter to run_with_cache."
-        ) from error
-    return activation
-
-
-_AllReduced = dict[str, Reduced]
-"""By hook point."""
-
-
-def _activations(model: HookedModel, batch: Batch, units: Units, aggregate: str) -> _AllReduced:
-    """Each sample's aggregated |activation|, from a run that ends at the last hook point."""
-    found: _AllReduced = {}
-
-    def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
-        def read(activation: torch.Tensor) -> None:
-            activation = checked_flat(activation.detach(), width * span, name)
-            found[name] = reduced(activation, span, batch.counted, aggregate)
-
-        return read
-
-    hooks = zip(units.hook_names, units.widths, units.spans, strict=True)
-    readers = {name: reader(name, width, span) for name, width, span in hooks}
-    run_hooks_only(model, batch.tokens, batch.mask, readers)
-    return found
-
-
-def _attributions(model: HookedModel, batch: Batch, units: Units, aggregate: str) -> _AllReduced:
-    """Each sample's aggregated |activation x gradient of its summed loss|."""
-    found: _AllReduced = {}
-    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
-    for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
-        activation, gradient = (
-            checked_flat(of[name], width * span, name).float() for of in (activations, gradients)
+            "A store's 16 bits are too coarse for attributions, many of which are below 1e-7. "
+            "Leave store out."
         )
-        # A unit's coordinates are silenced together: their products add up before the magnitude.
-        products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
-        values = reduced(products, 1, batch.counted, aggregate).values
-        # Mean ablation's values stay activations.
-        found[name] = Reduced(values, totals(activation, batch.counted))
-    return found
+    runs = [batch for chunk in chunks for batch in chunk]
+    rows = np.concatenate([batch.rows for batch in runs])
+    n_tokens = np.concatenate([batch.counted.sum(1).numpy() for batch in runs])
+    tokens = [part.numpy().tobytes() for b in runs for part in (b.tokens, b.mask, b.counted)]
+    return Plan(
+        units=units,
+        samples=frame.iloc[rows].assign(row=rows, n_tokens=n_tokens).reset_index(drop=True),
+        sizes=[sum(len(batch.rows) for batch in chunk) for chunk in chunks],
+        dtype=dtype,
+        reading=reading,
+        model_name=model_name(model),
+        told_by={
+            "the model's weights": fingerprint(model),
+            "tokens": checksum(*tokens),  # the tokenizer's, and max_tokens'
+            "batch_size": str(batch_size),
+        },
+    )
+
+
+def _into_store(
+    model: HookedModel,
+    chunks: Sequence[Sequence[Batch]],
+    plan: Plan,
+    store: str | Path,
+    *,
+    progress: bool,
+) -> ActivationStore:
+    """Run the chunks that are not in the store yet."""
+    n_samples = len(plan.samples)
+    with (
+        Unfinished(store, plan) as unfinished,
+        tqdm(total=n_samples, desc="collect", unit="prompt", disable=not progress) as bar,
+    ):
+        missing = unfinished.missing()
+        bar.update(n_samples - sum(plan.sizes[number] for number in missing))
+        for number in missing:
+            values, totals, n_tokens = [], np.zeros(plan.units.n_coordinates), 0
+            for batch in chunks[number]:
+                found = batch_values(model, batch, plan.units, plan.reading)
+                check_finite(found.values, plan.units, batch.rows.tolist())
+                values.append(found.values)
+                totals += found.totals
+                n_tokens += int(batch.counted.sum())
+                bar.update(len(batch.rows))
+            unfinished.write(number, np.concatenate(values), totals, n_tokens)
+        return unfinished.finish()

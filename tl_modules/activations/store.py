@@ -1,6 +1,5 @@
 """An activation matrix on disk, in chunks of samples: for matrices larger than memory."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, UInt16
+from jaxtyping import Float, Int
 
 from tl_modules import files
 from tl_modules.activations import _half
+from tl_modules.activations.chunks import (
+    Chunk,
+    Halves,
+    check_chunk,
+    check_fits,
+    read_chunk,
+    write_chunk,
+)
 from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.frames import frame_from_json, frame_to_json, html_table
@@ -23,24 +30,10 @@ from tl_modules.units import Units
 DTYPES = tuple(_half.FORMATS)
 
 _FILE_KIND = "ActivationStore"
-_MANIFEST = "store.safetensors"
+MANIFEST = "store.safetensors"
+"""The list of chunks; without it there is no whole store."""
+
 _CHUNK_BYTES = 128 * 1024**2
-
-_Halves = UInt16[np.ndarray, "rows units"]
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One file of a store."""
-
-    name: str
-    """Its name in the store's folder."""
-
-    n_rows: int
-    """Samples in it."""
-
-    sha256: str
-    """Of its values' bytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,13 +90,14 @@ class ActivationStore:
                 altered, or a chunk is missing or has another size than listed.
         """
         self.path = Path(path)
-        if not (self.path / _MANIFEST).is_file():
+        if not (self.path / MANIFEST).is_file():
             raise ModulesError(
-                f"There is no finished activation store in {str(path)!r}: {_MANIFEST} is missing. "
-                "Check the path; if writing was interrupted, write the store anew."
+                f"There is no finished activation store in {str(path)!r}: {MANIFEST} is missing. "
+                "Check the path. If collect(store=...) was interrupted, run the same call again; "
+                "what another writer began is written anew."
             )
 
-        described = files.read(self.path / _MANIFEST, _FILE_KIND, _Described.build)
+        described = files.read(self.path / MANIFEST, _FILE_KIND, _Described.build)
         self.units = described.units
         self.samples = described.samples
         self.model_name = described.model_name
@@ -166,31 +160,15 @@ class ActivationStore:
         """How the 16 bits are read."""
         return _half.FORMATS[self.dtype]
 
-    def read_chunk(self, number: int) -> _Halves:
+    def read_chunk(self, number: int) -> Halves:
         """A chunk's 16-bit values as a memory map.
 
         Raises:
             ModulesError: If the file is missing or has another shape than listed.
         """
-        chunk = self.chunks[number]
-        path = self.path / Path(chunk.name).name
-        try:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ModulesError(f"Cannot read chunk {str(path)!r}: {error}. {_REMEDY}") from error
-        shape = (chunk.n_rows, len(self.units))
-        dtype = np.dtype("<f2" if self.half is _half.FLOAT16 else "<u2")
-        if not isinstance(values, np.ndarray) or (values.shape, values.dtype) != (shape, dtype):
-            found = (getattr(values, "shape", None), getattr(values, "dtype", None))
-            raise ModulesError(
-                f"Chunk {str(path)!r} should hold {shape} values of type {dtype}; it holds "
-                f"{found[0]} of {found[1]}. {_REMEDY}"
-            )
-        if not values.flags.c_contiguous:
-            raise ModulesError(f"Chunk {str(path)!r} should be stored row by row. {_REMEDY}")
-        return values.view(np.uint16)
+        return read_chunk(self.path, self.chunks[number], len(self.units), self.half)
 
-    def iter_chunks(self) -> Iterator[tuple[int, _Halves]]:
+    def iter_chunks(self) -> Iterator[tuple[int, Halves]]:
         """Each chunk's first row and its 16-bit values; the next one is read ahead meanwhile."""
         start = 0
         for number, chunk in enumerate(self.chunks):
@@ -215,7 +193,7 @@ class ActivationStore:
             )
         mean, squares = np.zeros(n_units), np.zeros(n_units)
         for chunk, (start, halves) in zip(self.chunks, self.iter_chunks(), strict=True):
-            self._check(chunk, halves)
+            check_chunk(self.path, chunk, halves, self.half)
             _half.add_moments(halves, self.half.shift, self.half.scale, start, mean, squares)
         std = np.sqrt(squares / (n_samples - 1))
         return ZScore(mean, np.where(std < MIN_STD, 1.0, std))
@@ -262,20 +240,7 @@ class ActivationStore:
             ModulesError: If one was altered, or holds NaN or infinite values.
         """
         for chunk, (_, halves) in zip(self.chunks, self.iter_chunks(), strict=True):
-            self._check(chunk, halves)
-
-    def _check(self, chunk: Chunk, halves: _Halves) -> None:
-        if hashlib.sha256(halves.data).hexdigest() != chunk.sha256:
-            raise ModulesError(
-                f"Chunk {chunk.name!r} of {str(self.path)!r} was altered: its checksum does not "
-                f"match. {_REMEDY}"
-            )
-        bad = np.flatnonzero(_half.not_finite(halves, self.half.exponent))
-        if len(bad):
-            raise ModulesError(
-                f"Chunk {chunk.name!r} of {str(self.path)!r} should be finite; its row {bad[0]} "
-                f"holds NaN or infinite values. {_REMEDY}"
-            )
+            check_chunk(self.path, chunk, halves, self.half)
 
     def __repr__(self) -> str:
         """One line."""
@@ -365,11 +330,7 @@ class StoreWriter:
         if len(samples) != len(values):
             raise ModulesError(f"samples should have {len(values)} rows; it has {len(samples)}.")
         check_finite(values, self._units, names=range(first, first + len(values)))
-        if values.size and np.abs(values).max() > self._half.largest:
-            raise ModulesError(
-                f"Values up to {np.abs(values).max():.6g} do not fit {self._half.name}, which ends "
-                f"at {self._half.largest:.6g}. Use dtype='bfloat16'."
-            )
+        check_fits(values, self._half)
         frame_to_json(samples)  # refused now rather than at the end
         self._samples.append(samples.reset_index(drop=True))
         encoded = _half.encode(values, self._half)
@@ -403,16 +364,16 @@ class StoreWriter:
             )
         if self._n_buffered:
             self._flush()
-        header = {
-            "units": self._units.to_dict(),
-            "samples": frame_to_json(pd.concat(self._samples, ignore_index=True)),
-            "model_name": self._model_name,
-            "dtype": self._half.name,
-            "reading": self._reading.to_dict(),
-            "chunks": [vars(chunk) for chunk in self._chunks],
-        }
-        arrays = {} if unit_means is None else {"unit_means": unit_means}
-        files.write(self._path / _MANIFEST, _FILE_KIND, header, arrays)
+        write_manifest(
+            self._path,
+            units=self._units,
+            samples=pd.concat(self._samples, ignore_index=True),
+            chunks=self._chunks,
+            dtype=self._half.name,
+            model_name=self._model_name,
+            reading=self._reading,
+            unit_means=unit_means,
+        )
         self._state = "closed"
         return ActivationStore(self._path)
 
@@ -432,17 +393,39 @@ class StoreWriter:
             )
 
     def _flush(self) -> None:
-        rows = self._buffer[: self._n_buffered]
-        name = f"chunk-{len(self._chunks):05d}.npy"
         self._state = "broken"  # until the chunk is on disk
-        with files.atomic(self._path / name) as file:
-            np.save(file, rows.view(np.float16) if self._half is _half.FLOAT16 else rows)
+        rows = self._buffer[: self._n_buffered]
+        self._chunks.append(write_chunk(self._path, len(self._chunks), rows, self._half))
         self._state = "open"
-        self._chunks.append(Chunk(name, len(rows), hashlib.sha256(rows.data).hexdigest()))
         self._n_buffered = 0
 
 
-_REMEDY = "Write the store anew, or fetch an intact copy."
+def write_manifest(
+    path: Path,
+    *,
+    units: Units,
+    samples: pd.DataFrame,
+    chunks: Sequence[Chunk],
+    dtype: str,
+    model_name: str,
+    reading: Reading,
+    unit_means: Float[np.ndarray, " _coordinates"] | None,
+) -> None:
+    """List a store's chunks: from then on it is a whole one.
+
+    Raises:
+        ModulesError: If the list cannot be written.
+    """
+    header = {
+        "units": units.to_dict(),
+        "samples": frame_to_json(samples),
+        "model_name": model_name,
+        "dtype": dtype,
+        "reading": reading.to_dict(),
+        "chunks": [vars(chunk) for chunk in chunks],
+    }
+    arrays = {} if unit_means is None else {"unit_means": unit_means}
+    files.write(path / MANIFEST, _FILE_KIND, header, arrays)
 
 
 def _read_ahead(path: Path) -> None:

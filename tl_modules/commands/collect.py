@@ -8,9 +8,10 @@ import pandas as pd
 
 from tl_modules.activations.collect import collect
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import DTYPES
 from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
 from tl_modules.data.models import load_model
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.files import write_bytes
 from tl_modules.reading import AGGREGATES, TOKENS, Reading
 from tl_modules.tokens import answers_of
@@ -25,7 +26,21 @@ def add_parser(commands: Any) -> None:
         description="Run prompts through a model and write each unit's mean |activation| on each "
         "prompt to one safetensors file, which 'discover' and 'evaluate' read.",
     )
-    parser.add_argument("--out", type=Path, required=True, help="file to write, acts.safetensors")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="file to write, acts.safetensors, or a folder",
+    )
+    parser.add_argument(
+        "--store",
+        action="store_true",
+        help="write an activation store into the folder --out, in chunks as the prompts run; the "
+        "same command goes on where it was stopped",
+    )
+    parser.add_argument(
+        "--dtype", default="float16", help=f"the store's values: {', '.join(DTYPES)} (float16)"
+    )
     parser.add_argument(
         "--units", default="mlp", help=f"the site: {', '.join(SITES)}, or several joined by + (mlp)"
     )
@@ -53,7 +68,9 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect and write."""
-    check_file(args.out)
+    check_choice("dtype", args.dtype, DTYPES)
+    if not args.store:
+        check_file(args.out)
     reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
     for site in site_names(args.units):
         if site not in SITES:
@@ -70,6 +87,11 @@ def run(args: argparse.Namespace) -> None:
     if args.tokens == "answer":
         answers_of(prompts)
         print("Prompts are not cut: their answers count (--tokens answer)")
+    if args.store:
+        into = {"store": args.out, "dtype": args.dtype}
+        _collected(args, prompts, args.units, reading, **into)
+        print(f"Written to {args.out}/")
+        return
     acts = prompts_to_matrix(args, prompts, args.units, reading)
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
@@ -84,7 +106,13 @@ def prompts_to_matrix(
     reading: Reading | None = None,
 ) -> ActivationMatrix:
     """The activations that the options ask for; everything is checked before the model loads."""
-    reading = Reading() if reading is None else reading
+    return _collected(args, prompts, units, Reading() if reading is None else reading)
+
+
+def _collected(
+    args: argparse.Namespace, prompts: pd.DataFrame, units: str, reading: Reading, **into: Any
+) -> Any:
+    """A matrix, or a store."""
     # The loss needs a token to predict.
     check_at_least("max_tokens", args.max_tokens, 1 if reading.weight == "activation" else 2)
     check_at_least("batch_size", args.batch_size, 1)
@@ -97,6 +125,7 @@ def prompts_to_matrix(
         batch_size=args.batch_size,
         max_tokens=None if reading.tokens == "answer" else args.max_tokens,
         **reading.to_dict(),
+        **into,
         progress=not args.no_progress,
     )
     print(acts)

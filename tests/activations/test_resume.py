@@ -1,0 +1,281 @@
+"""A collection into a store that was stopped goes on, and ends as if it had not been."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+from tests.conftest import LEGACY, tiny_model
+from tl_modules.activations import collect as collect_module
+from tl_modules.activations import unfinished
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    monkeypatch.setattr(collect_module, "_CHUNK_BYTES", 1)  # a batch each: four of four prompts
+
+
+def collected(model, prompts, path, **options):
+    options = {"batch_size": 4, "progress": False} | options
+    return tlm.collect(model, prompts, store=path, **options)
+
+
+def contents(folder):
+    """Every file's bytes, but for the lock, which is empty and no part of the store."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.iterdir()
+        if path.name != ".lock"
+    }
+
+
+@contextmanager
+def stopped_after(n_chunks, monkeypatch):
+    """The power goes out as the next chunk is to be written."""
+    write, written = unfinished.Unfinished.write, []
+
+    def stopping(self, *args):
+        if len(written) == n_chunks:
+            raise KeyboardInterrupt
+        write(self, *args)
+        written.append(args[0])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(unfinished.Unfinished, "write", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+@pytest.fixture
+def undisturbed(model, prompts, tmp_path):
+    folder = tmp_path / "undisturbed"
+    collected(model, prompts, folder)
+    return contents(folder)
+
+
+@pytest.mark.parametrize("n_chunks", [0, 1, 3])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
+    model, prompts, tmp_path, undisturbed, n_chunks, monkeypatch
+):
+    folder = tmp_path / "acts"
+    with stopped_after(n_chunks, monkeypatch):
+        collected(model, prompts, folder)
+    with pytest.raises(tlm.ModulesError, match="no finished activation store"):
+        tlm.ActivationStore(folder)
+    runs = []
+    values = collect_module.batch_values
+    monkeypatch.setattr(
+        collect_module, "batch_values", lambda *args: runs.append(args[1]) or values(*args)
+    )
+    store = collected(model, prompts, folder)
+    assert len(runs) == 4 - n_chunks  # what was there is not run again
+    assert contents(folder) == undisturbed
+    store.verify()
+
+
+def test_a_finished_store_is_returned_as_it_is(model, prompts, tmp_path, monkeypatch):
+    first = collected(model, prompts, tmp_path / "acts")
+    before = contents(tmp_path / "acts")
+    monkeypatch.setattr(collect_module, "batch_values", None)  # nothing runs
+    again = collected(model, prompts, tmp_path / "acts")
+    np.testing.assert_array_equal(again.matrix().values, first.matrix().values)
+    assert contents(tmp_path / "acts") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"batch_size": 3}, "batch_size"),
+        ({"max_tokens": 3}, "tokens"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"units": "resid"}, "units"),
+        ({"aggregate": "rms"}, "reading"),
+        ({"prompts": "changed"}, "prompts"),
+        ({"model": "changed"}, "the model's weights"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_run_is_refused_never_mixed(
+    model, prompts, tmp_path, change, named, finished, monkeypatch
+):
+    folder = tmp_path / "acts"
+    if finished:
+        collected(model, prompts, folder)
+    else:
+        with stopped_after(2, monkeypatch):
+            collected(model, prompts, folder)
+    before, change = contents(folder), dict(change)
+    if change.pop("prompts", None):
+        prompts = prompts.assign(category="other")
+    if change.pop("model", None):
+        model = tiny_model(seed=1)
+    with pytest.raises(tlm.ModulesError, match=rf"begun with other settings: .*{named}.* differ"):
+        collected(model, prompts, folder, **change)
+    assert contents(folder) == before
+
+
+def test_settings_may_change_while_nothing_was_collected(model, prompts, tmp_path, monkeypatch):
+    with stopped_after(0, monkeypatch):
+        collected(model, prompts, tmp_path / "acts", batch_size=3)
+    assert collected(model, prompts, tmp_path / "acts").shape == (16, 36)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "its note", "no note"])
+def test_a_damaged_chunk_is_collected_anew(
+    model, prompts, tmp_path, undisturbed, damage, monkeypatch
+):
+    folder = tmp_path / "acts"
+    with stopped_after(3, monkeypatch):
+        collected(model, prompts, folder)
+    chunk, note = folder / "chunk-00001.npy", folder / "done-00001.safetensors"
+    data = bytearray(chunk.read_bytes())
+    if damage == "truncated":
+        chunk.write_bytes(data[:-5])
+    elif damage == "flipped":
+        data[-3] ^= 1
+        chunk.write_bytes(data)
+    elif damage == "missing":
+        chunk.unlink()
+    elif damage == "its note":
+        note.write_bytes(note.read_bytes()[:-2])
+    else:
+        note.unlink()
+    collected(model, prompts, folder)
+    assert contents(folder) == undisturbed
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(
+    model, prompts, tmp_path, undisturbed, monkeypatch
+):
+    folder = tmp_path / "acts"
+    with stopped_after(2, monkeypatch):
+        collected(model, prompts, folder)
+    (folder / ".chunk-00002.npy.0a1b2c3d.part").write_bytes(b"half")
+    collected(model, prompts, folder)
+    assert contents(folder) == undisturbed
+
+
+def test_a_folder_of_other_files_is_refused(model, prompts, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(tlm.ModulesError, match="it holds other files"):
+        collected(model, prompts, tmp_path)
+    assert contents(tmp_path).keys() == {"mine.txt"}
+
+
+def test_two_runs_do_not_write_to_one_folder(model, prompts, tmp_path):
+    collected(model, prompts, tmp_path / "other")
+    plan = {}
+
+    class Watched(unfinished.Unfinished):
+        def __init__(self, path, given):
+            super().__init__(path, given)
+            plan["plan"] = given
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(collect_module, "Unfinished", Watched)
+        collected(model, prompts, tmp_path / "more")
+    with (
+        unfinished.Unfinished(tmp_path / "acts", plan["plan"]),
+        pytest.raises(tlm.ModulesError, match="Another process is writing"),
+    ):
+        collected(model, prompts, tmp_path / "acts")
+    assert collected(model, prompts, tmp_path / "acts").shape == (16, 36)
+
+
+RUN = """
+import resource, sys, time
+import pandas as pd, torch
+import tl_modules as tlm
+from tests.toy import Toy
+from tl_modules.activations import collect as collect_module
+collect_module._CHUNK_BYTES = 1
+class Slow(Toy):
+    def forward(self, *args, **kwargs):
+        time.sleep(0.01)
+        return super().forward(*args, **kwargs)
+prompts = [" ".join(str((k * 7 + j) % 9 + 1) for j in range(k % 11 + 2)) for k in range(120)]
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+print("ready", flush=True)
+tlm.collect(Slow(), prompts, store=sys.argv[1], batch_size=2, progress=False)
+print("done", flush=True)
+"""
+ROOT = Path(__file__).parents[2]
+
+
+def started(folder, *more):
+    command = [sys.executable, "-c", RUN, str(folder), *map(str, more)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LEGACY, reason="minutes long, and it needs nothing of TransformerLens")
+def test_a_run_killed_at_20_random_moments_ends_with_the_same_bytes(tmp_path):
+    process = started(tmp_path / "undisturbed")
+    start = time.perf_counter()
+    _, errors = process.communicate()
+    whole = time.perf_counter() - start
+    assert errors == ""
+    expected = contents(tmp_path / "undisturbed")
+    generator, folder = np.random.default_rng(0), tmp_path / "acts"
+    kills, there = 0, []
+    while kills < 20:
+        process = started(folder)
+        time.sleep(float(generator.uniform(0, whole / 8)))
+        process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate()
+        if "done" in out:  # faster than the signal: begin once more
+            assert contents(folder) == expected
+            folder = tmp_path / f"again{kills}"
+        kills += 1
+        there.append(len(list(folder.glob("done-*"))) if folder.exists() else 0)
+    _, errors = started(folder).communicate()
+    assert errors == ""
+    assert contents(folder) == expected
+    assert len({n for n in there if 0 < n < 60}) > 3  # it was killed in the middle
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_in_an_error_and_the_run_goes_on_with_room(tmp_path):
+    folder = tmp_path / "acts"
+    process = started(folder, 700)  # no file may be longer: the list of chunks is
+    _, errors = process.communicate()
+    assert "ModulesError: Cannot write" in errors
+    assert not [name for name in contents(folder) if name.endswith(".part")]
+    _, errors = started(folder).communicate()
+    assert errors == ""
+    started(tmp_path / "undisturbed").communicate()
+    assert contents(folder) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_to_is_refused(model, prompts, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(tlm.ModulesError, match="Cannot write to the folder"):
+        collected(model, prompts, tmp_path / "acts")
+
+
+def test_a_folder_that_cannot_be_made_is_refused(model, prompts, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(tlm.ModulesError, match="Cannot write to the folder"):
+        collected(model, prompts, tmp_path / "file" / "acts")
+
+
+def test_prompts_are_told_apart_by_all_their_columns(model, tmp_path):
+    frame = pd.DataFrame({"prompt": ["the cat", "a dog"], "category": ["x", "y"]})
+    collected(model, frame, tmp_path / "acts")
+    with pytest.raises(tlm.ModulesError, match="prompts differ"):
+        collected(model, frame.assign(category=["y", "x"]), tmp_path / "acts")

@@ -1,0 +1,75 @@
+"""One batch through a model: every unit's value on each prompt."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from tl_modules.activations.aggregate import Reduced, reduced, totals
+from tl_modules.gradients import loss_gradients
+from tl_modules.model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.reading import Reading
+from tl_modules.tokens import Batch
+from tl_modules.units import Units
+
+
+def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Reading) -> Reduced:
+    """Run a batch, and reduce each prompt's tokens as the reading says.
+
+    Args:
+        model: The model.
+        batch: The prompts.
+        units: What to read.
+        reading: How.
+
+    Returns:
+        A value a prompt and unit, and the signed sums of all coordinates.
+    """
+    reduce = _activations if reading.weight == "activation" else _attributions
+    return joined(reduce(model, batch, units, reading.aggregate), units)
+
+
+def joined(found: Mapping[str, Reduced], units: Units) -> Reduced:
+    """Several hook points' values side by side, in the units' order."""
+    parts = [found[name] for name in units.hook_names]
+    return Reduced(
+        np.concatenate([part.values for part in parts], axis=1),
+        np.concatenate([part.totals for part in parts]),
+    )
+
+
+def _activations(
+    model: HookedModel, batch: Batch, units: Units, aggregate: str
+) -> dict[str, Reduced]:
+    """Each sample's aggregated |activation|, from a run that ends at the last hook point."""
+    found: dict[str, Reduced] = {}
+
+    def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
+        def read(activation: torch.Tensor) -> None:
+            activation = checked_flat(activation.detach(), width * span, name)
+            found[name] = reduced(activation, span, batch.counted, aggregate)
+
+        return read
+
+    hooks = zip(units.hook_names, units.widths, units.spans, strict=True)
+    readers = {name: reader(name, width, span) for name, width, span in hooks}
+    run_hooks_only(model, batch.tokens, batch.mask, readers)
+    return found
+
+
+def _attributions(
+    model: HookedModel, batch: Batch, units: Units, aggregate: str
+) -> dict[str, Reduced]:
+    """Each sample's aggregated |activation x gradient of its summed loss|."""
+    found: dict[str, Reduced] = {}
+    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
+    for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
+        activation, gradient = (
+            checked_flat(of[name], width * span, name).float() for of in (activations, gradients)
+        )
+        # A unit's coordinates are silenced together: their products add up before the magnitude.
+        products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
+        values = reduced(products, 1, batch.counted, aggregate).values
+        # Mean ablation's values stay activations.
+        found[name] = Reduced(values, totals(activation, batch.counted))
+    return found
