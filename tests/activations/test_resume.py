@@ -164,6 +164,15 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(
     assert contents(folder) == undisturbed
 
 
+def test_a_run_killed_as_it_wrote_its_plan_is_begun_again(model, prompts, tmp_path, undisturbed):
+    folder = tmp_path / "acts"
+    folder.mkdir()
+    (folder / ".lock").write_bytes(b"")
+    (folder / ".plan.safetensors.0a1b2c3d.part").write_bytes(b"half")
+    collected(model, prompts, folder)
+    assert contents(folder) == undisturbed
+
+
 def test_a_folder_of_other_files_is_refused(model, prompts, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(tlm.ModulesError, match="it holds other files"):
@@ -200,7 +209,7 @@ from tl_modules.activations import collect as collect_module
 collect_module._CHUNK_BYTES = 1
 class Slow(Toy):
     def forward(self, *args, **kwargs):
-        time.sleep(0.01)
+        time.sleep(0.03)
         return super().forward(*args, **kwargs)
 prompts = [" ".join(str((k * 7 + j) % 9 + 1) for j in range(k % 11 + 2)) for k in range(120)]
 if len(sys.argv) > 2:
@@ -234,7 +243,7 @@ def test_a_run_killed_at_20_random_moments_ends_with_the_same_bytes(tmp_path):
     kills, there = 0, []
     while kills < 20:
         process = started(folder)
-        time.sleep(float(generator.uniform(0, whole / 8)))
+        time.sleep(float(generator.uniform(0, whole / 2.5)))
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate()
         if "done" in out:  # faster than the signal: begin once more

@@ -114,7 +114,8 @@ class Unfinished:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in self._path.iterdir()}
-            if names - {_LOCK} and _PLAN not in names:
+            foreign = {name for name in names if name != _LOCK and not name.endswith(".part")}
+            if foreign and _PLAN not in names:
                 raise ModulesError(
                     f"{str(self._path)!r} should be a new or empty folder, or one that collect() "
                     "began; it holds other files. Name another one, or delete it first."
