@@ -65,6 +65,11 @@ def text_column(values: Iterable[str | None]) -> pd.Series:
     return pd.Series(whole, dtype="str")
 
 
+def shortened(said: str, longest: int) -> str:
+    """A text from outside, cut to so many characters."""
+    return said if len(said) <= longest else f"{said[: longest - 1]}…"
+
+
 def html_table(title: str, *frames: pd.DataFrame, widest: int = 80) -> str:
     """Captioned tables for Jupyter, of as many rows and columns as pandas itself would show.
 
@@ -82,7 +87,7 @@ def html_table(title: str, *frames: pd.DataFrame, widest: int = 80) -> str:
     >>> "<script>" in html_table("<script>", pd.DataFrame({"prompt": ["<script>"]}))
     False
     """
-    tables = "".join(_html(frame.map(partial(_shortened, widest))) for frame in frames)
+    tables = "".join(_html(frame.map(partial(_short_value, widest))) for frame in frames)
     return f'<div class="{TEXT_ONLY}"><p><b>{html.escape(title)}</b></p>{tables}</div>'
 
 
@@ -99,10 +104,10 @@ def _html(frame: pd.DataFrame) -> str:
     )
 
 
-def _shortened(widest: int, value: Any) -> Any:
+def _short_value(widest: int, value: Any) -> Any:
     """The beginning of a text, or of a list as text; a number as it is."""
     text = str(value) if isinstance(value, str) or not pd.api.types.is_scalar(value) else ""
-    return f"{text[: widest - 1]}…" if len(text) > widest else value
+    return shortened(text, widest) if len(text) > widest else value
 
 
 def _number(value: float) -> str:

@@ -32,7 +32,7 @@ from tl_modules.sharing.effects import check_controls
 from tl_modules.sharing.folder import CARD, EFFECTS, MODULES, find_in_folder, write_folder
 from tl_modules.sharing.hub import fetch, push
 from tl_modules.sharing.private import without_prompts
-from tl_modules.topics import Topic, WrittenToken
+from tl_modules.topics import Topic, clear_tokens
 from tl_modules.units import Units
 
 _FILE_KIND = "ModuleSet"
@@ -240,7 +240,7 @@ class ModuleSet:
         frame = self.to_frame()
         words = [", ".join(word.word for word in topic.words) for topic in topics]
         promoted, suppressed = (
-            [_clear(getattr(topic, name), topic.chance_z) for topic in topics]
+            [clear_tokens(getattr(topic, name), topic.chance_z) for topic in topics]
             for name in ("promoted", "suppressed")
         )
         return pd.DataFrame(
@@ -512,11 +512,6 @@ def as_list(modules: Module | Iterable[Module]) -> list[Module]:
             "Pass one set at a time, or dataclasses.replace(module, label=...)."
         )
     return chosen
-
-
-def _clear(tokens: tuple[WrittenToken, ...], chance_z: float | None) -> str:
-    """The texts, quoted for their spaces, of tokens clearer than chance makes one."""
-    return ", ".join(repr(token.token) for token in tokens if abs(token.z) > (chance_z or 0))
 
 
 class _NoSuchModule(ModulesError, IndexError):

@@ -53,6 +53,11 @@ class WrittenToken(NamedTuple):
     """How far that stands out of the same logit of random units' directions."""
 
 
+def clear_tokens(tokens: tuple[WrittenToken, ...], chance_z: float | None) -> str:
+    """The texts, quoted for their spaces, of tokens clearer than chance makes one."""
+    return ", ".join(repr(token.token) for token in tokens if abs(token.z) > (chance_z or 0))
+
+
 @dataclass(frozen=True, repr=False)
 class Topic:
     """What a module is about. ``with_topics`` makes them."""

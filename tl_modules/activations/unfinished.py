@@ -103,6 +103,7 @@ class Unfinished:
         self._plan = plan
         self._half = _half.FORMATS[plan.dtype]
         self._lock: FileLock | None = None
+        self._done: dict[int, _Done] = {}
 
     def __enter__(self) -> "Unfinished":
         """Take the folder, and go on from what is there.
@@ -152,7 +153,11 @@ class Unfinished:
         """The chunks that are not there, or not as they were written."""
         if self.is_finished:
             return []
-        return [number for number in range(len(self._plan.sizes)) if self._read(number) is None]
+        for number in range(len(self._plan.sizes)):
+            done = self._read(number)
+            if done is not None:
+                self._done[number] = done
+        return [number for number in range(len(self._plan.sizes)) if number not in self._done]
 
     def write(
         self,
@@ -177,6 +182,7 @@ class Unfinished:
         chunk = write_chunk(self._path, number, _half.encode(values, self._half), self._half)
         header = {"chunk": vars(chunk), "n_tokens": n_tokens}
         files.write(self._path / _DONE.format(number), _DONE_KIND, header, {"totals": totals})
+        self._done[number] = _Done(chunk, n_tokens, totals)
 
     def finish(self) -> ActivationStore:
         """List the chunks: the store is whole.
@@ -185,14 +191,14 @@ class Unfinished:
             ModulesError: If a chunk is missing, or the list cannot be written.
         """
         if not self.is_finished:
-            done = [self._read(number) for number in range(len(self._plan.sizes))]
-            there = [each for each in done if each is not None]
-            if len(there) < len(done):
+            n_chunks = len(self._plan.sizes)
+            if len(self._done) < n_chunks:
                 raise ModulesError(
-                    f"{len(done) - len(there)} of {len(done)} chunks of {str(self._path)!r} are "
+                    f"{n_chunks - len(self._done)} of {n_chunks} chunks of {str(self._path)!r} are "
                     "missing. Run the same collect() again."
                 )
             # In the chunks' order, however they came about: equal runs have equal means.
+            there = [self._done[number] for number in range(n_chunks)]
             n_tokens = sum(each.n_tokens for each in there)
             totals = np.sum([each.totals for each in there], axis=0)
             write_manifest(

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
+from tl_modules.frames import shortened
 from tl_modules.interpret.texts import NotReadable
 from tl_modules.interpret.token_values import token_values
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet
+from tl_modules.report.style import module_title
 from tl_modules.report.tokens import token_spans
-from tl_modules.topics import Topic, WrittenToken
+from tl_modules.topics import Topic, clear_tokens
 
 _LONGEST = 400  # characters of a prompt
 _MAX_TOKENS = 80
@@ -57,29 +59,27 @@ def module_cards(
     n_prompts = 5 if len(modules) <= _MANY else 2
     chosen = {module.label: _top_prompts(module, n_prompts) for module in modules}
     shown = _coloured(modules, chosen, model, progress=progress)
-    return [
-        Card(
-            module=module,
-            name=module_label(module),
-            shares=_shares(module.topic),
-            bars=_histogram(module),
-            prompts=shown[module.label],
-            words=_words(module.topic),
-            promoted=_written(module.topic, "promoted"),
-            suppressed=_written(module.topic, "suppressed"),
-        )
-        for module in modules
-    ]
+    return [_card(module, shown[module.label]) for module in modules]
+
+
+def _card(module: Module, prompts: list[Markup]) -> Card:
+    """A module's card."""
+    topic = module.topic
+    return Card(
+        module=module,
+        name=module_label(module),
+        shares=_shares(topic),
+        bars=_histogram(module),
+        prompts=prompts,
+        words=_words(topic),
+        promoted="" if topic is None else clear_tokens(topic.promoted, topic.chance_z),
+        suppressed="" if topic is None else clear_tokens(topic.suppressed, topic.chance_z),
+    )
 
 
 def module_label(module: Module) -> str:
     """Its topic's label, or else its category; not more than fits in a heading."""
-    return shortened((module.category or "") if module.topic is None else module.topic.label, 80)
-
-
-def shortened(said: str, longest: int) -> str:
-    """A text from outside, cut."""
-    return said if len(said) <= longest else said[: longest - 1] + "…"
+    return shortened(module_title(module) or "", 80)
 
 
 def _top_prompts(module: Module, n_prompts: int) -> list[str]:
@@ -129,15 +129,6 @@ def _words(topic: Topic | None) -> str:
     """Its distinctive words."""
     words = () if topic is None else topic.words
     return ", ".join(shortened(word.word, 40) for word in words)
-
-
-def _written(topic: Topic | None, which: str) -> str:
-    """The tokens that are clearer than chance makes one, quoted for their spaces."""
-    if topic is None:
-        return ""
-    tokens: tuple[WrittenToken, ...] = getattr(topic, which)
-    clear = [token for token in tokens if abs(token.z) > (topic.chance_z or 0)]
-    return ", ".join(repr(token.token) for token in clear)
 
 
 def _histogram(module: Module, width: float = 360.0, height: float = 60.0) -> list[Bar]:

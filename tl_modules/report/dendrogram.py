@@ -3,7 +3,15 @@
 from typing import TYPE_CHECKING
 
 from tl_modules.interpret.hierarchy import Hierarchy
-from tl_modules.report.style import MARGINS, graph_objects, height_for, module_name, readable, ticks
+from tl_modules.report.style import (
+    COLOURS,
+    MARGINS,
+    graph_objects,
+    height_for,
+    module_name,
+    readable,
+    ticks,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -34,14 +42,14 @@ def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
         across += [*heights, None]  # None ends the line
         down += [*places, None]
     tree = plotly.Scatter(
-        x=across, y=down, mode="lines", line={"color": "#0072B2"}, hoverinfo="x", showlegend=False
+        x=across, y=down, mode="lines", line={"color": COLOURS[0]}, hoverinfo="x", showlegend=False
     )
     leaves = plotly.Scatter(
         x=[0.0] * len(names),
         y=positions,
         text=names,
         mode="markers",
-        marker={"color": "#0072B2", "size": 5},
+        marker={"color": COLOURS[0], "size": 5},
         hovertemplate="%{text}<extra></extra>",
         showlegend=False,
     )

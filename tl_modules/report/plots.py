@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.report.style import graph_objects, readable
+from tl_modules.report.style import COLOURS, graph_objects, readable
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure, Scatter
 
-# Readable on white and on black, and by colour-blind readers (Okabe & Ito 2008).
-_COLOURS = {"seeds": "#0072B2", "halves": "#009E73", "null": "#D55E00"}
+_COLOURS = {"seeds": COLOURS[0], "null": COLOURS[1], "halves": COLOURS[2]}
 _NAMES = {"seeds": "seeds", "halves": "halves of the prompts", "null": "null: permuted columns"}
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tl_modules.frames import shortened
 from tl_modules.modules import ModuleSet
-from tl_modules.report.cards import shortened
 
 _LONGEST = 400
 _SHORTEST = 60

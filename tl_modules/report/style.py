@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_modules.errors import ModulesError
+from tl_modules.frames import shortened
 from tl_modules.module import Module
 
 if TYPE_CHECKING:
@@ -69,14 +70,18 @@ def rooted_scale() -> list[list[Any]]:
 
 def module_name(module: Module) -> str:
     """A module's number and its topic's label, or else its category."""
-    said = module.category if module.topic is None else module.topic.label
+    said = module_title(module)
     return str(module.label) if said is None else f"{module.label}: {text(said)}"
+
+
+def module_title(module: Module) -> str | None:
+    """What a module is called beside its number: its topic's label, or else its category."""
+    return module.category if module.topic is None else module.topic.label
 
 
 def text(said: str) -> str:
     """A name from outside for plotly, which reads some HTML: shortened, and only text."""
-    short = said if len(said) <= _LONGEST_NAME else said[: _LONGEST_NAME - 1] + "…"
-    return html.escape(short)
+    return html.escape(shortened(said, _LONGEST_NAME))
 
 
 def wrapped(said: str, width: int = 60, n_lines: int = 4) -> str:
