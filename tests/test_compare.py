@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import once
 from tests.test_evaluate import labelled
 from tl_modules import compare
 from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
@@ -122,6 +123,7 @@ del ring
 """
 
 
+@once
 @pytest.mark.skipif(sys.platform != "linux", reason="freed memory is given back on Linux alone")
 @pytest.mark.parametrize(
     ("before", "first"),

@@ -29,8 +29,10 @@ def small_models():
     prompts = Counter(" ".join(tl_modules.data.load_prompts()["prompt"]).split())
     common = [word for word, _ in prompts.most_common(300)]
     known = sorted({*common, *re.findall(r"\w+", code), *code.split()})
+    first = tiny_model(d_mlp=32, known=known, n_ctx=256)
+    first.tokenizer.chat_template = "{{ messages[0]['content'] }} how "
     return {
-        "SmolLM2-135M-Instruct": tiny_model(d_mlp=32, known=known),
+        "SmolLM2-135M-Instruct": first,
         "gemma-3-270m": tiny_model(n_layers=2, d_mlp=48, seed=1, known=known),
     }
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import tl_modules as tlm
-from tl_modules import files
+from tl_modules import cli, files
 
 
 @pytest.fixture
@@ -122,8 +122,46 @@ def test_headers_longer_than_safetensors_takes_are_kept_whole(tmp_path, monkeypa
         assert list(arrays) == ["a"]
         return found
 
-    assert files.read(tmp_path / "file", "Thing", build) == header
+    def read():
+        return files.read(tmp_path / "file", "Thing", build, lambda _: {"a": (3,)})
+
+    assert read() == header
     data = (tmp_path / "file").read_bytes()
     (tmp_path / "file").write_bytes(data.replace(b"u00fc", b"u00fd", 1))
     with pytest.raises(tlm.ModulesError, match="was altered"):
-        files.read(tmp_path / "file", "Thing", build)
+        read()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 256, "\u0e01" * 100])
+def test_what_can_be_no_path_is_refused_wherever_one_is_taken(
+    modules, acts, model, prompts, tmp_path, name, capsys
+):
+    path = tmp_path / name
+    for run in (
+        lambda: acts.save(path),
+        lambda: acts.save(path / "acts.safetensors"),
+        lambda: tlm.ActivationMatrix.load(path),
+        lambda: tlm.ActivationStore(path),
+        lambda: tlm.ActivationStore.create(path, acts.units),
+        lambda: tlm.collect(model, prompts, store=path, progress=False),
+        lambda: modules.save_pretrained(path),
+        lambda: tlm.write_report(path, modules, progress=False),
+        lambda: tlm.data.read_prompts(f"{path}.jsonl"),
+    ):
+        with pytest.raises(tlm.ModulesError, match=r"can be no path: .* Name another\."):
+            run()
+    for words in (["report", str(path)], ["discover", "acts", "--out", str(path)]):
+        assert cli.main(words) == 1
+        assert "can be no path" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_name_is_no_text_is_written_and_read(modules, tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff\xfe modules.safetensors")
+    modules.save(path)
+    assert tlm.ModuleSet.load(path).objective == modules.objective
+
+
+def test_no_name_is_no_file(acts):
+    with pytest.raises(tlm.ModulesError, match="should name a file to write to"):
+        acts.save("")

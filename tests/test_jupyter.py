@@ -27,6 +27,7 @@ RESULTS = {
     "hierarchy": tlm.Hierarchy,
     "nestedness": tlm.Nestedness,
     "coverage": tlm.Coverage,
+    "thought_states": tlm.Thoughts,
     "with_topics": tlm.ModuleSet,
 }
 ONE_LINE_ONLY = {"collect_reference": tlm.Reference, "probe svc": tlm.Probe, "iterd": None}

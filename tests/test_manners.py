@@ -92,14 +92,18 @@ def test_a_seed_that_cannot_be_is_refused(call, acts):
 TEXTS = {
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
+    *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
 }
 COUNTS = {
     *("module", "layer", "index", "n", "n_units", "n_samples", "n_layers", "n_tokens", "seed"),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
-    *("pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
+    *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
+    *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
+    *("new_index", "n_with", "n_without", "n_features", "resample", "feature"),
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),
 }
-FLAGS = {"own", "covered", "converged", "special"}
+FLAGS = {"own", "covered", "converged", "special", "rectified", "shuffled"}
+FLAGS |= {"is_correct", "correct_at_first", "consistent"}
 
 
 def expected_kind(where, column):

@@ -3,6 +3,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from tl_modules.stats import (
+    auc,
     benjamini_hochberg,
     bootstrap_indices,
     control_p_value,
@@ -79,3 +80,14 @@ def test_adjusted_p_values_keep_their_order_their_gaps_and_their_range(adjust):
     order = np.argsort(p_values[known])
     assert (np.diff(found[known][order]) >= 0).all()
     assert np.isnan(adjust(np.full(3, np.nan))).all()
+
+
+def test_auc_is_scikit_learns():
+    from sklearn.metrics import roc_auc_score
+
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 6, (3, 2, 20)).astype(float)  # with ties
+    truth = generator.random(20) < 0.4
+    found = auc(scores, truth)
+    for at in np.ndindex(3, 2):
+        assert found[at] == pytest.approx(roc_auc_score(truth, scores[at]))

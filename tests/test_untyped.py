@@ -28,6 +28,14 @@ modules = tlm.discover(acts, 2)
             "modules.save_pretrained(sys.argv[1], effects=[1])",
             "effects should be a table; got list",
         ),
+        (
+            "import torch; tlm.rectified(torch.ones(2), torch.ones(3))",
+            "forget and retain should be gradients by the same entries",
+        ),
+        (
+            "tlm.forgetting(None, None, ['a'], ['b'], held_out='ab')",
+            "held_out should be two sets of prompts, (forget, retain); got str",
+        ),
     ],
 )
 def test_it_is_refused(code, message, tmp_path):

@@ -7,6 +7,7 @@ Collect activations, discover modules, ablate them beside their controls::
     effects = tlm.module_effects(model, modules, held_out_prompts)
 """
 
+from tl_modules import determinism as determinism  # first: before anything multiplies
 from tl_modules.activations.collect import collect
 from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix
@@ -14,9 +15,12 @@ from tl_modules.activations.reference import Reference, collect_reference
 from tl_modules.activations.store import ActivationStore, StoreWriter
 from tl_modules.causal.attribute import Attribution, attribute_modules
 from tl_modules.causal.circuits import CircuitScores, circuit_scores, greedy_circuit
+from tl_modules.causal.concepts import concept_effects
 from tl_modules.causal.dissociation import Dissociation, dissociation
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.graph import ModuleGraph, module_graph
+from tl_modules.causal.pairs import with_corrupted
+from tl_modules.causal.parts import Parts, specialised_parts
 from tl_modules.causal.patch import (
     get_act_patch_module,
     get_act_patch_module_by_layer,
@@ -37,22 +41,39 @@ from tl_modules.interpret.coverage import Coverage, coverage
 from tl_modules.interpret.hierarchy import Hierarchy, hierarchy
 from tl_modules.interpret.nestedness import Nestedness, nestedness
 from tl_modules.interpret.space import module_depth, module_layers
+from tl_modules.interpret.thought_states import thought_states
+from tl_modules.interpret.thoughts import Thoughts
 from tl_modules.interpret.token_values import token_values
 from tl_modules.interpret.with_topics import with_topics
 from tl_modules.matching import ModuleMatch, match_modules
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet, Objective
+from tl_modules.neighbours.detectors import Detectors, compare_detectors
+from tl_modules.neighbours.eigenshift import EigenShift, eigenshift
+from tl_modules.neighbours.leace import ConceptErasure, leace
 from tl_modules.reading import Reading
 from tl_modules.report.blocks import plot_activations
+from tl_modules.report.concepts import plot_concepts
+from tl_modules.report.costs import plot_costs
 from tl_modules.report.dendrogram import plot_hierarchy
+from tl_modules.report.detectors import plot_detectors
 from tl_modules.report.heatmaps import plot_coverage, plot_effects, plot_layers
 from tl_modules.report.landscape import plot_landscape
 from tl_modules.report.page import write_report
 from tl_modules.report.plots import plot_n_modules
+from tl_modules.report.thoughts import plot_thoughts
 from tl_modules.report.tokens import plot_tokens
 from tl_modules.saes.spliced import SplicedModel
 from tl_modules.saes.with_saes import with_saes
+from tl_modules.targets import Target
 from tl_modules.topics import Topic
+from tl_modules.training.forgetting import forgetting
+from tl_modules.training.limited import training_all_but, training_only
+from tl_modules.training.masks import parameter_masks
+from tl_modules.training.pathways import Fusion, fuse_pathways
+from tl_modules.training.rectify import rectified
+from tl_modules.training.reweight import satimp_weights
+from tl_modules.training.unlearn import Unlearning, unlearn
 from tl_modules.units import Site, Units
 
 __all__ = [
@@ -61,8 +82,12 @@ __all__ = [
     "Attribution",
     "CircuitScores",
     "Collector",
+    "ConceptErasure",
     "Coverage",
+    "Detectors",
     "Dissociation",
+    "EigenShift",
+    "Fusion",
     "Hierarchy",
     "HookedModel",
     "IterDResult",
@@ -73,6 +98,7 @@ __all__ = [
     "ModulesError",
     "Nestedness",
     "Objective",
+    "Parts",
     "Probe",
     "Reading",
     "Reference",
@@ -81,24 +107,33 @@ __all__ = [
     "Site",
     "SplicedModel",
     "StoreWriter",
+    "Target",
+    "Thoughts",
     "Topic",
     "Units",
+    "Unlearning",
     "attribute_modules",
     "choose_n_modules",
     "circuit_scores",
     "collect",
     "collect_reference",
+    "compare_detectors",
     "compare_methods",
+    "concept_effects",
     "coverage",
     "discover",
     "discover_baseline",
     "dissociation",
+    "eigenshift",
+    "forgetting",
+    "fuse_pathways",
     "get_act_patch_module",
     "get_act_patch_module_by_layer",
     "get_act_patch_module_by_pos",
     "greedy_circuit",
     "hierarchy",
     "iterd",
+    "leace",
     "match_modules",
     "module_depth",
     "module_effects",
@@ -106,22 +141,35 @@ __all__ = [
     "module_layers",
     "nestedness",
     "objective",
+    "parameter_masks",
     "plot_activations",
+    "plot_concepts",
+    "plot_costs",
     "plot_coverage",
+    "plot_detectors",
     "plot_effects",
     "plot_hierarchy",
     "plot_landscape",
     "plot_layers",
     "plot_n_modules",
+    "plot_thoughts",
     "plot_tokens",
     "probe",
     "probe_accuracy",
+    "rectified",
+    "satimp_weights",
     "selectivity",
     "set_aside_background",
     "shared_units",
+    "specialised_parts",
     "split_by_category",
     "stability",
+    "thought_states",
     "token_values",
+    "training_all_but",
+    "training_only",
+    "unlearn",
+    "with_corrupted",
     "with_saes",
     "with_topics",
     "write_report",

@@ -2,9 +2,13 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from tl_modules.commands import collect, demo, discover, evaluate, report, test
+from tl_modules.commands.options import say
+from tl_modules.commands.ranks import check_alone
 from tl_modules.errors import ModulesError
+from tl_modules.files import checked_path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,11 +30,17 @@ def main(argv: list[str] | None = None) -> int:
         command.add_parser(commands)
     args = parser.parse_args(argv)
     try:
+        if not getattr(args, "may_share", False):
+            check_alone()
+        for value in vars(args).values():
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path):
+                    checked_path(path)
         args.run(args)
     except ModulesError as error:
-        print(f"tl-modules: {error}", file=sys.stderr)
+        say(f"tl-modules: {error}", sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("tl-modules: interrupted", file=sys.stderr)
+        say("tl-modules: interrupted", sys.stderr)
         return 130
     return 0

@@ -40,7 +40,8 @@ def check_effects(
             f"effects should have rows, and the columns {', '.join(columns)}; this table has "
             f"{len(effects)} rows and lacks {missing}. {_REMEDY}"
         )
-    strange = [] if n_modules is None else sorted(set(effects["module"]) - set(range(n_modules)))
+    known = set(effects["module"]) if n_modules is None else set(range(n_modules))
+    strange = sorted(set(effects["module"]) - known, key=str)
     if strange:
         raise ModulesError(
             f"effects should be of these {n_modules} modules; it has rows of {strange}. {_REMEDY}"
@@ -67,7 +68,8 @@ def split_runs(effects: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame
         ModulesError: If a run repeats cells.
     """
     told_by = [name for name in _RUN_COLUMNS if name in effects.columns]
-    told = [tuple(map(_said, row)) for row in effects[told_by].itertuples(index=False)]
+    # Not itertuples: of no columns, pandas 2 makes no rows.
+    told = [tuple(map(_said, row)) for row in effects[told_by].to_numpy(dtype=object)]
     found = []
     for values in dict.fromkeys(told):
         table = effects.loc[[each == values for each in told]]

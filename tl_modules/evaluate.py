@@ -7,7 +7,7 @@ import pandas as pd
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.frames import as_texts
+from tl_modules.frames import as_texts, check_whole
 from tl_modules.modules import ModuleSet
 from tl_modules.profiles import module_means
 
@@ -112,11 +112,14 @@ def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]
         One name a sample.
 
     Raises:
-        ModulesError: If a sample has none.
+        ModulesError: If a sample has none, or one is no whole text.
     """
-    if "category" not in acts.samples or bool(pd.isna(acts.samples["category"]).to_numpy().any()):
+    found = acts.samples.get("category")
+    texts = [] if found is None else as_texts(found).tolist()
+    if found is None or bool(pd.isna(found).to_numpy().any()) or not all(map(str.strip, texts)):
         raise ModulesError(
             f"{name} should have a category for every sample. Collect it from a frame with a "
             "column 'category'."
         )
-    return as_texts(acts.samples["category"]).tolist()
+    check_whole(texts, "category")
+    return texts

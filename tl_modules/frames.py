@@ -1,7 +1,10 @@
 """Frames of samples as JSON, columns of text, and tables for Jupyter."""
 
 import html
+import itertools
 import json
+import re
+import unicodedata
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -9,16 +12,28 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.errors import ModulesError
+from tl_modules.untrusted import listed
 
 TEXT_ONLY = "tex2jax_ignore mathjax_ignore"
 """HTML classes that keep Jupyter from reading what stands between dollar signs as mathematics."""
 
 
+# Characters that act on what stands beside them: a terminal's commands, other ends of lines than
+# the line feed, and the beginnings and ends of text in another direction.
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_HALF = re.compile("[\ud800-\udfff]")
+_JOINER = "\u200d"
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+_FLAG_LETTERS = range(0x1F1E6, 0x1F200)
+_TAGS = range(0xE0020, 0xE0080)
+
+
 def frame_to_json(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """A frame as lists by column.
+    """A frame as lists by column; pandas' missing values as None.
 
     Raises:
-        ModulesError: If a column holds what JSON cannot, or two have one name.
+        ModulesError: If a column holds what JSON cannot, its name half of a character, or two have
+            one name.
     """
     columns: dict[str, list[Any]] = {}
     names = [str(name) for name in frame.columns]
@@ -26,8 +41,14 @@ def frame_to_json(frame: pd.DataFrame) -> dict[str, list[Any]]:
         raise ModulesError(
             f"The samples' columns should have different names; got {names}. Rename one."
         )
+    for name in names:
+        if _HALF.search(name):
+            raise ModulesError(
+                f"The samples' columns should have whole text as names; {name!r} holds half of a "
+                "character. Rename it."
+            )
     for name in frame.columns:
-        values = frame[name].tolist()
+        values = [None if v is pd.NA or v is pd.NaT else v for v in frame[name].tolist()]
         try:
             json.dumps(values)
         except (TypeError, ValueError) as error:
@@ -40,8 +61,44 @@ def frame_to_json(frame: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def frame_from_json(columns: dict[str, list[Any]]) -> pd.DataFrame:
-    """The frame that ``frame_to_json`` described."""
-    return pd.DataFrame({str(name): list(values) for name, values in columns.items()})
+    """The frame that ``frame_to_json`` described.
+
+    Raises:
+        TypeError: If a column is no list.
+        ValueError: If the columns have different lengths.
+    """
+    return pd.DataFrame({name: _column(listed(values)) for name, values in columns.items()})
+
+
+def n_rows(columns: dict[str, list[Any]]) -> int:
+    """How many rows the frame that ``frame_to_json`` described has."""
+    return len(next(iter(columns.values()), []))
+
+
+def _column(values: list[Any]) -> Any:
+    """A column's values; pandas' own text has no halves of characters."""
+    halves = any(isinstance(value, str) and _HALF.search(value) for value in values)
+    return pd.Series(values, dtype=object) if halves else values
+
+
+def check_whole(texts: Iterable[str], what: str) -> None:
+    """Refuse texts with halves of characters, which no tokenizer reads and no table holds.
+
+    Args:
+        texts: The texts.
+        what: What one is called in the message.
+
+    Raises:
+        ModulesError: If there is one.
+    """
+    for row, text in enumerate(texts):
+        half = _HALF.search(text)
+        if half:
+            raise ModulesError(
+                f"Every {what} should be whole text; {what} {row} holds half of a character, "
+                f"{half.group()!r}. Replace it: "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+            )
 
 
 def as_texts(column: Any) -> pd.Series:
@@ -58,23 +115,67 @@ def text_column(values: Iterable[str | None]) -> pd.Series:
 
     Halves of characters, which its text cannot hold, are replaced.
     """
-    whole = [
-        value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
-        for value in values
-    ]
+    whole = [_characters(value) if isinstance(value, str) else None for value in values]
     return pd.Series(whole, dtype="str")
 
 
+def visible(said: str) -> str:
+    r"""A text from outside, with the characters that act on what stands beside it spelled out.
+
+    >>> print(visible("\x1b[31m red \u202e der"))
+    \x1b[31m red \u202e der
+    """
+    whole = said.replace("\r\n", "\n")
+    return _ACTING.sub(lambda found: found.group().encode("unicode_escape").decode(), whole)
+
+
+def _characters(said: str) -> str:
+    """A text without halves of characters."""
+    return said.encode("utf-8", "replace").decode()
+
+
 def shortened(said: str, longest: int) -> str:
-    """A text from outside, cut to so many characters."""
-    return said if len(said) <= longest else f"{said[: longest - 1]}…"
+    r"""A text from outside, cut to at most so many characters, between letters as readers see them.
+
+    >>> shortened("cafe\u0301s", 5)
+    'caf…'
+    """
+    if len(said) <= longest:
+        return said
+    end = longest - 1
+    while end > 0 and _joins(said, end):
+        end -= 1
+    return f"{said[: end or longest - 1]}…"
+
+
+def _joins(said: str, at: int) -> bool:
+    """Whether a character belongs to what a reader sees as one letter or emoji with those before.
+
+    The most frequent of Unicode's rules (UAX 29), not all.
+    """
+    number = ord(said[at])
+    if number in _FLAG_LETTERS:  # two make a flag
+        letters = itertools.takewhile(lambda c: ord(c) in _FLAG_LETTERS, reversed(said[:at]))
+        return sum(1 for _ in letters) % 2 == 1
+    return (
+        unicodedata.category(said[at]).startswith("M")  # marks, and variation selectors
+        or _JOINER in said[at - 1 : at + 1]
+        or number in _SKIN_TONES
+        or number in _TAGS
+    )
+
+
+def isolated(said: str) -> str:
+    """A name; if any of it runs from right to left, held apart, so that its neighbours stay put."""
+    turned = any(unicodedata.bidirectional(character) in ("R", "AL") for character in said)
+    return f"\u2068{said}\u2069" if turned else said
 
 
 def html_table(title: str, *frames: pd.DataFrame, widest: int = 80) -> str:
     """Captioned tables for Jupyter, of as many rows and columns as pandas itself would show.
 
-    Text from prompts and names stays text. Colours are the page's. An index without a name is left
-    out.
+    Text from prompts and names stays text (see ``visible``). Colours are the page's. An index
+    without a name is left out.
 
     Args:
         title: The caption.
@@ -87,8 +188,9 @@ def html_table(title: str, *frames: pd.DataFrame, widest: int = 80) -> str:
     >>> "<script>" in html_table("<script>", pd.DataFrame({"prompt": ["<script>"]}))
     False
     """
-    tables = "".join(_html(frame.map(partial(_short_value, widest))) for frame in frames)
-    return f'<div class="{TEXT_ONLY}"><p><b>{html.escape(title)}</b></p>{tables}</div>'
+    short = partial(_short_value, widest)
+    tables = "".join(_html(frame.map(short).rename(columns=short, index=short)) for frame in frames)
+    return f'<div class="{TEXT_ONLY}"><p><b>{html.escape(visible(title))}</b></p>{tables}</div>'
 
 
 def _html(frame: pd.DataFrame) -> str:
@@ -106,8 +208,9 @@ def _html(frame: pd.DataFrame) -> str:
 
 def _short_value(widest: int, value: Any) -> Any:
     """The beginning of a text, or of a list as text; a number as it is."""
-    text = str(value) if isinstance(value, str) or not pd.api.types.is_scalar(value) else ""
-    return shortened(text, widest) if len(text) > widest else value
+    if pd.api.types.is_scalar(value) and not isinstance(value, str):
+        return value
+    return shortened(_characters(visible(str(value))), widest)
 
 
 def _number(value: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.determinism import rows_alike
 from tl_modules.errors import ModulesError
 from tl_modules.losses import n_predicted, next_token_losses
 from tl_modules.model import FwdHooks, HookedModel
@@ -33,12 +34,17 @@ class Taps:
 
     def gradients(self, value: Float[torch.Tensor, ""]) -> dict[str, torch.Tensor]:
         """D value / d activation at each hook point; 0 where the value does not depend on it."""
-        names = list(self._added)
-        found = torch.autograd.grad(value, [self._added[name] for name in names], allow_unused=True)
+        with rows_alike():
+            found = torch.autograd.grad(value, list(self._added.values()), allow_unused=True)
         return {
-            name: torch.zeros_like(self._added[name]) if gradient is None else gradient
-            for name, gradient in zip(names, found, strict=True)
+            name: torch.zeros_like(added) if gradient is None else gradient
+            for (name, added), gradient in zip(self._added.items(), found, strict=True)
         }
+
+    def release(self) -> None:
+        """Let go of what the run left: hooks and taps refer to each other."""
+        self._added.clear()
+        self.fwd_hooks.clear()
 
     def _tap(self, name: str) -> Callable[..., torch.Tensor]:
         def hook_fn(activation: torch.Tensor, hook: object = None) -> torch.Tensor:
@@ -72,15 +78,57 @@ def loss_gradients(
     Raises:
         ModulesError: If called in inference mode, where nothing has a gradient.
     """
+
+    def summed(logits: torch.Tensor) -> torch.Tensor:
+        losses = next_token_losses(logits, tokens, mask)
+        return losses * n_predicted(mask).to(logits.device)
+
+    return gradients_of(summed, model, tokens, mask, hook_names)
+
+
+def check_differentiable() -> None:
+    """Refuse to begin where nothing has a gradient.
+
+    Raises:
+        ModulesError: In inference mode.
+    """
     if torch.is_inference_mode_enabled():
         raise ModulesError(
             "Gradients cannot be taken inside torch.inference_mode(). Call this outside of it."
         )
+
+
+def gradients_of(
+    measure: Callable[[torch.Tensor], Float[torch.Tensor, " batch"]],
+    model: HookedModel,
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+    hook_names: Sequence[str],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Activations, and the gradient of each prompt's number by them.
+
+    Args:
+        measure: Makes one number a prompt from the logits.
+        model: The model.
+        tokens: Token ids, padded.
+        mask: True where a token is real.
+        hook_names: The hook points.
+
+    Returns:
+        As ``loss_gradients``.
+
+    Raises:
+        ModulesError: If called in inference mode, where nothing has a gradient.
+    """
+    check_differentiable()
     taps = Taps(hook_names)
     device = getattr(model.cfg, "device", None)
-    with torch.enable_grad():
-        logits = model.run_with_hooks(
-            tokens.to(device), fwd_hooks=taps.fwd_hooks, attention_mask=mask.long().to(device)
-        )
-        loss = (next_token_losses(logits, tokens, mask) * n_predicted(mask).to(logits.device)).sum()
-    return taps.activations, taps.gradients(loss)
+    try:
+        with torch.enable_grad():
+            logits = model.run_with_hooks(
+                tokens.to(device), fwd_hooks=taps.fwd_hooks, attention_mask=mask.long().to(device)
+            )
+            total = measure(logits).sum()
+        return taps.activations, taps.gradients(total)
+    finally:
+        taps.release()

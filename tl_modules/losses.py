@@ -24,12 +24,31 @@ def next_token_losses(
     >>> round(next_token_losses(uniform, ones, ones.bool()).item(), 4)  # ln 8
     2.0794
     """
+    losses = token_losses(logits, tokens, mask)
+    return losses.sum(1) / n_predicted(mask).to(losses.device)
+
+
+def token_losses(
+    logits: Float[torch.Tensor, "batch pos vocab"],
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+) -> Float[torch.Tensor, "batch next"]:
+    """Each token's loss from the second on, in nats; 0 where nothing is predicted.
+
+    Args:
+        logits: The model's logits.
+        tokens: The tokens it ran on.
+        mask: True where a token is real.
+
+    Returns:
+        One loss a token.
+    """
     scored = _scored(mask).to(logits.device)
     predicted = logits[:, :-1].float()
     targets = tokens[:, 1:].to(logits.device)
     chosen = predicted.gather(2, targets[..., None]).squeeze(2)
-    losses = (predicted.logsumexp(2) - chosen) * scored
-    return losses.sum(1) / scored.sum(1)
+    # Not times 0: what padding gives may be no number.
+    return (predicted.logsumexp(2) - chosen).masked_fill(~scored, 0)
 
 
 def n_predicted(mask: Bool[torch.Tensor, "batch pos"]) -> Int[torch.Tensor, " batch"]:

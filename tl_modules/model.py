@@ -78,14 +78,18 @@ def fingerprint(model: HookedModel) -> str:
     """A checksum of a model: parameters' and buffers' names and shapes, and values of each.
 
     At most 4,096 values of each, evenly spaced: training another step changes some of them.
+    Of a model that lies partly on the disk, no values.
     """
-    digest = hashlib.sha256(model_name(model).encode())
-    for kind in ("named_parameters", "named_buffers"):
-        for name, tensor in getattr(model, kind, dict)():
-            digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
-            if not tensor.is_meta:
-                values = tensor.detach().flatten()[:: max(1, tensor.numel() // 4096)]
-                digest.update(values.float().cpu().numpy().tobytes())
+    digest = hashlib.sha256(model_name(model).encode(errors="backslashreplace"))
+    kinds = ("named_parameters", "named_buffers")
+    tensors = [named for kind in kinds for named in getattr(model, kind, dict)()]
+    # Of one that lies partly on the disk, another part may be there next time.
+    in_memory = not any(tensor.is_meta for _, tensor in tensors)
+    for name, tensor in tensors:
+        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
+        if in_memory:
+            values = tensor.detach().flatten()[:: max(1, tensor.numel() // 4096)]
+            digest.update(values.float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -17,12 +17,14 @@ from tl_modules.frames import (
     frame_from_json,
     frame_to_json,
     html_table,
+    n_rows,
     text_column,
 )
 from tl_modules.module import Module
 from tl_modules.normalise import (
     Normaliser,
     check_normaliser,
+    largest_normaliser,
     normaliser_arrays,
     read_normaliser,
 )
@@ -33,7 +35,8 @@ from tl_modules.sharing.folder import CARD, EFFECTS, MODULES, find_in_folder, wr
 from tl_modules.sharing.hub import fetch, push
 from tl_modules.sharing.private import without_prompts
 from tl_modules.topics import Topic, clear_tokens
-from tl_modules.units import Units
+from tl_modules.units import Units, check_unit_means
+from tl_modules.untrusted import flag, number, rows, text, whole
 
 _FILE_KIND = "ModuleSet"
 
@@ -120,8 +123,12 @@ class ModuleSet:
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, and make the arrays read-only."""
         n_units, n_samples = len(self.units), len(self.samples)
-        if self.n_modules < 2:
-            raise ModulesError(f"n_modules should be at least 2; got {self.n_modules}.")
+        if not 2 <= self.n_modules <= n_units + n_samples:
+            raise ModulesError(
+                f"n_modules should be at least 2, and not above samples + units = "
+                f"{n_units + n_samples}; got {self.n_modules}. Rebuild the module set from one "
+                "discovery."
+            )
         for name, length in (
             ("unit_labels", n_units),
             ("unit_means", self.units.n_coordinates),
@@ -139,8 +146,14 @@ class ModuleSet:
                 )
             if name.endswith("labels"):
                 self._check_labels(name, array)
+            elif name != "unit_means" and array.dtype.kind != "f":  # made by hand, perhaps NaN
+                raise ModulesError(
+                    f"{name} should be floats; they are {array.dtype}. Rebuild the module set from "
+                    "one discovery."
+                )
             object.__setattr__(self, name, _read_only(array))
 
+        check_unit_means(self.unit_means, self.units)
         check_normaliser(self.normaliser, n_units)
         if self.topics is not None and len(self.topics) != self.n_modules:
             raise ModulesError(
@@ -151,6 +164,11 @@ class ModuleSet:
     def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
         """Refuse labels that are no module's; only units may be set aside."""
         least = BACKGROUND if name == "unit_labels" else 0
+        if labels.dtype not in (np.int32, np.int64):
+            raise ModulesError(
+                f"{name} should be int32 or int64; they are {labels.dtype}. Convert them: "
+                "labels.astype(np.int64)."
+            )
         if len(labels) and not least <= labels.min() <= labels.max() < self.n_modules:
             raise ModulesError(
                 f"{name} should lie in {least}..{self.n_modules - 1}; they go from {labels.min()} "
@@ -198,11 +216,14 @@ class ModuleSet:
             block's mean, normalised), ``category`` and ``category_share`` (the most frequent
             category of its samples, and its share of them).
         """
-        rows = []
+        rows, named = [], []
         for module in self:
             category = module.category
+            named.append(category)
             share = float("nan")
-            scores = module.samples["score"].to_numpy()
+            scores = module.samples["score"].to_numpy(dtype=np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):  # scores of any size, from a file
+                mean = float(np.mean(scores)) if len(scores) else float("nan")
             if category is not None:
                 share = float(np.mean(as_texts(module.samples["category"]).to_numpy() == category))
             rows.append(
@@ -211,13 +232,12 @@ class ModuleSet:
                     "n_units": module.n_units,
                     "n_samples": len(module.samples),
                     "n_layers": len(module.layers),
-                    "mean_activation": float(np.mean(scores)) if len(scores) else float("nan"),
-                    "category": category,
+                    "mean_activation": mean,
+                    "category": None,
                     "category_share": share,
                 }
             )
-        table = pd.DataFrame(rows)
-        return table.assign(category=text_column(table["category"]))
+        return pd.DataFrame(rows).assign(category=text_column(named))
 
     def describe(self) -> pd.DataFrame:
         """What each module is about, one row a module; before ``with_topics``, see ``to_frame``.
@@ -240,18 +260,18 @@ class ModuleSet:
         frame = self.to_frame()
         words = [", ".join(word.word for word in topic.words) for topic in topics]
         promoted, suppressed = (
-            [clear_tokens(getattr(topic, name), topic.chance_z) for topic in topics]
+            [", ".join(clear_tokens(getattr(topic, name), topic.chance_z)) for topic in topics]
             for name in ("promoted", "suppressed")
         )
         return pd.DataFrame(
             {
                 "module": frame["module"],
-                "label": [topic.label for topic in topics],
+                "label": text_column(topic.label for topic in topics),
                 "category": frame["category"],
                 "category_share": frame["category_share"],
-                "words": words,
-                "promoted": promoted,
-                "suppressed": suppressed,
+                "words": text_column(words),
+                "promoted": text_column(promoted),
+                "suppressed": text_column(suppressed),
                 "top_prompt": text_column(next(iter(topic.prompts), None) for topic in topics),
                 "n_units": frame["n_units"],
                 "n_samples": frame["n_samples"],
@@ -265,7 +285,7 @@ class ModuleSet:
             ModulesError: If the file cannot be written, or a column of ``samples`` holds values
                 that JSON cannot.
         """
-        files.write(path, _FILE_KIND, *self._parts())
+        files.write(path, _FILE_KIND, *self.parts())
 
     def save_pretrained(
         self,
@@ -401,7 +421,7 @@ class ModuleSet:
         if not isinstance(prompts, bool):  # "False" is true
             raise ModulesError(f"prompts should be True or False; got {prompts!r}.")
         check_controls(effects, self.n_modules)
-        header, arrays = self._parts()
+        header, arrays = self.parts()
         if not prompts:
             header = without_prompts(header)
         table = self.to_frame()
@@ -416,7 +436,7 @@ class ModuleSet:
         # Last: who finds new modules in the folder finds their card too.
         return contents | {MODULES: files.encode(_FILE_KIND, header, arrays)}
 
-    def _parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What a file keeps: a JSON-ready header, and arrays by name."""
         header = {
             "units": self.units.to_dict(),
@@ -445,28 +465,34 @@ class ModuleSet:
         Raises:
             ModulesError: If the file is missing, truncated, altered, or no module set.
         """
+        return files.read(path, _FILE_KIND, cls.from_parts, _largest)
 
-        def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ModuleSet":
-            starts, topics = header.get("starts"), header.get("topics")
-            return cls(
-                units=Units.from_dict(header["units"]),
-                samples=frame_from_json(header["samples"]),
-                n_modules=header["n_modules"],
-                objective=Objective(**header["objective"]),
-                seed=header["seed"],
-                method=header["method"],
-                history=tuple(header["history"]),
-                converged=header["converged"],
-                starts=None if starts is None else frame_from_json(starts),
-                model_name=header["model_name"],
-                reading=Reading.from_dict(header["reading"]),
-                normaliser=read_normaliser(header["normalisation"], arrays),
-                topics=None if topics is None else tuple(map(Topic.from_dict, topics)),
-                versions=header["versions"],
-                **{name: arrays[name] for name in _ARRAYS if name in arrays},
-            )
+    @classmethod
+    def from_parts(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ModuleSet":
+        """A set of what ``parts`` gave.
 
-        return files.read(path, _FILE_KIND, build)
+        Raises:
+            ModulesError: If the parts do not fit each other.
+            TypeError: If one is of another type.
+        """
+        starts, topics, seed = header.get("starts"), header.get("topics"), header["seed"]
+        return cls(
+            units=Units.from_dict(header["units"], len(arrays["unit_labels"])),
+            samples=frame_from_json(header["samples"]),
+            n_modules=whole(header["n_modules"]),
+            objective=Objective(**{k: number(v) for k, v in header["objective"].items()}),
+            seed=None if seed is None else whole(seed),
+            method=text(header["method"]),
+            history=rows(header["history"], number),
+            converged=flag(header["converged"]),
+            starts=None if starts is None else frame_from_json(starts),
+            model_name=text(header["model_name"]),
+            reading=Reading.from_dict(header["reading"]),
+            normaliser=read_normaliser(header["normalisation"], arrays),
+            topics=None if topics is None else rows(topics, Topic.from_dict),
+            versions={name: text(found) for name, found in header["versions"].items()},
+            **{name: arrays[name] for name in _ARRAYS if name in arrays},
+        )
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -489,6 +515,15 @@ _ARRAYS = (
     "unit_scores",
     "unit_means",
 )
+
+
+def _largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The largest shapes of a file's arrays."""
+    n_units, n_coordinates = Units.sizes(header["units"])
+    n_samples = n_rows(header["samples"])
+    lengths = (n_units, n_samples, n_samples, n_units, n_coordinates)
+    shapes = {name: (length,) for name, length in zip(_ARRAYS, lengths, strict=True)}
+    return shapes | largest_normaliser(n_units)
 
 
 def as_list(modules: Module | Iterable[Module]) -> list[Module]:

@@ -8,9 +8,13 @@ import numpy as np
 from jaxtyping import Float
 
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.untrusted import check_float32s
 
 MIN_STD = 1e-8
 """A unit whose standard deviation is below this gets 1, so that it becomes 0, not noise."""
+
+_LARGEST = 1e150
+"""Squares of larger values overflow in float64; float32 has none."""
 
 _REFIT = "Fit it on the samples again."
 
@@ -49,12 +53,18 @@ class ZScore(_Fitted):
         """Fit on a matrix (design: arXiv 2603.17823, the z-score before clustering).
 
         Raises:
-            ModulesError: If there are fewer than two samples.
+            ModulesError: If there are fewer than two samples, or a value is above 1e150.
 
         >>> ZScore.fit(np.array([[1.0, 5.0], [3.0, 5.0]])).apply(np.array([[2.0, 6.0]])).tolist()
         [[0.0, 1.0]]
         """
         _check_two(values)
+        largest = max(-float(values.min()), float(values.max()))
+        if largest > _LARGEST:
+            raise ModulesError(
+                f"values should lie within {_LARGEST:g}, so that their squares can be summed; got "
+                f"{largest:.3g}. Scale them down."
+            )
         mean = values.mean(axis=0, dtype=np.float64)
         std = values.std(axis=0, ddof=1, dtype=np.float64)
         return cls(mean, np.where(std < MIN_STD, 1.0, std))
@@ -174,6 +184,15 @@ def read_normaliser(name: str | None, arrays: Mapping[str, np.ndarray]) -> Norma
     return kind(*(arrays[f"normaliser_{field.name}"] for field in fields(kind)))
 
 
+def largest_normaliser(n_units: int) -> dict[str, tuple[int, ...]]:
+    """The largest shapes of ``normaliser_arrays``."""
+    return {
+        "normaliser_mean": (n_units,),
+        "normaliser_std": (n_units,),
+        "normaliser_quantiles": (_LEVELS, n_units),
+    }
+
+
 def check_normaliser(normaliser: Normaliser | None, n_units: int) -> None:
     """Refuse one that was fitted on another number of units.
 
@@ -186,10 +205,11 @@ def check_normaliser(normaliser: Normaliser | None, n_units: int) -> None:
                 f"The normaliser should be fitted on {n_units} units; its {name} has shape "
                 f"{array.shape}. Use that of a matrix of the same model and site."
             )
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ModulesError(f"The normaliser's {name} should be finite numbers. {_REFIT}")
-    if isinstance(normaliser, ZScore) and not (normaliser.std > 0).all():
-        raise ModulesError(f"The normaliser's standard deviations should be above 0. {_REFIT}")
+        check_float32s(name, array)
+    if isinstance(normaliser, ZScore) and not (normaliser.std >= MIN_STD).all():
+        raise ModulesError(
+            f"The normaliser's standard deviations should be at least {MIN_STD}. {_REFIT}"
+        )
     if isinstance(normaliser, Rank):
         steps = np.diff(normaliser.quantiles, axis=0)
         if len(steps) < 1 or (steps < 0).any():

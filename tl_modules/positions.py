@@ -23,6 +23,11 @@ class Where:
     rows: Int[np.ndarray, " _batch"] | None = None
     """Each prompt's number; from 0 by default."""
 
+    @property
+    def is_by_place(self) -> bool:
+        """Whether a token's place in its prompt decides."""
+        return not (self.positions is None or isinstance(self.positions, str))
+
     def touched(self, shape: torch.Size, device: torch.device) -> Bool[torch.Tensor, "..."] | None:
         """A mask ``[batch, pos]``, or None where every position is touched.
 

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.untrusted import flag
 
 WEIGHTS = ("activation", "attribution")
 """``activation``: a unit's activation a. ``attribution``: a x gradient of the prompt's summed
@@ -59,10 +60,9 @@ class Reading:
         """
         try:
             reading = cls(**described)
+            flag(reading.chat)
         except TypeError as error:
             raise ModulesError(f"The file's reading is malformed: {error}.") from error
-        if type(reading.chat) is not bool:
-            raise ModulesError(f"The file's reading is malformed: chat is {reading.chat!r}.")
         return reading
 
     @property

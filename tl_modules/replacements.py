@@ -206,7 +206,9 @@ def _means(units: Units, reference: HasUnitMeans | None) -> Float[np.ndarray, " 
             "method='zero'."
         )
     _check_units(units, reference)
-    return np.asarray(reference.unit_means, dtype=np.float64)[units.flat()]
+    means = np.asarray(reference.unit_means, dtype=np.float64)[units.flat()]
+    _check_finite(units, means, "unit_means")
+    return means
 
 
 def _of_tokens(
@@ -220,7 +222,19 @@ def _of_tokens(
             "tlm.collect_reference(model, prompts)."
         )
     _check_units(units, reference)
-    return np.asarray(table)[:, units.flat()]
+    chosen = np.asarray(table)[:, units.flat()]
+    _check_finite(units, chosen, name)
+    return chosen
+
+
+def _check_finite(units: Units, values: Float[np.ndarray, "..."], name: str) -> None:
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        unit = bad[0][-1]
+        raise ModulesError(
+            f"The reference's {name} should be finite; at {units.hook_names[units.hook[unit]]!r}, "
+            f"index {units.index[unit]}, they are not. Collect it anew, in a wider dtype (float32)."
+        )
 
 
 def _check_units(units: Units, reference: HasUnitMeans) -> None:

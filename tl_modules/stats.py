@@ -1,7 +1,7 @@
 """Uncertainty for causal tests: bootstrap intervals over prompts, p-values against controls."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 N_RESAMPLES = 2000
 """Bootstrap resamples of the prompts."""
@@ -156,6 +156,30 @@ def ratio_beside_controls(
         if len(wholes) < 2:
             resampled = np.full(len(draws), np.nan)
         return beside_controls(parts.sum(axis=1) / wholes.sum(), resampled, sign, tolerance)
+
+
+def auc(
+    scores: Float[np.ndarray, "*shape rows"], truth: Bool[np.ndarray, " rows"]
+) -> Float[np.ndarray, " *shape"]:
+    """The chance that a row that is true scores higher than one that is not; ties count half.
+
+    The area under the ROC curve, by ranks (Hanley & McNeil 1982).
+
+    Args:
+        scores: One a row, along the last axis.
+        truth: Which rows are true: some, not all.
+
+    Returns:
+        From 0 to 1; 0.5 is chance.
+
+    >>> auc(np.array([[1.0, 2.0, 3.0], [3.0, 3.0, 1.0]]), np.array([False, True, True])).tolist()
+    [1.0, 0.25]
+    """
+    from scipy.stats import rankdata  # slow to import
+
+    n_true = int(truth.sum())
+    ranks = rankdata(scores, axis=-1)[..., truth].sum(axis=-1)
+    return np.asarray((ranks - n_true * (n_true + 1) / 2) / (n_true * (len(truth) - n_true)))
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:

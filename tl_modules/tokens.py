@@ -1,6 +1,5 @@
 """Prompts to padded batches of tokens."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,8 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.frames import as_texts
+from tl_modules.frames import as_texts, check_whole
 from tl_modules.model import HookedModel, check_model
-
-_SURROGATE = re.compile("[\ud800-\udfff]")  # no tokenizer reads one alone
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,7 @@ def _check_texts(prompts: list[Any]) -> None:
             raise ModulesError(
                 f"Every prompt should be a string; prompt {row} is {prompt!r}. Drop or convert it."
             )
-        half = _SURROGATE.search(prompt)
-        if half:
-            raise ModulesError(
-                f"Every prompt should be whole text; prompt {row} holds half of a character, "
-                f"{half.group()!r}. Replace it: "
-                "prompt.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-            )
+    check_whole(prompts, "prompt")
 
 
 def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
@@ -93,17 +84,27 @@ def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
         Texts, one a prompt.
 
     Raises:
-        ModulesError: If only some prompts have one.
+        ModulesError: If only some prompts have one that is not blank, or one is no whole text.
     """
     if "category" not in frame.columns:
         return np.full(len(frame), "all", dtype=object)
-    missing = np.flatnonzero(frame["category"].isna().to_numpy())
+    texts = as_texts(frame["category"])
+    blank = np.array([not text.strip() for text in texts])
+    missing = np.flatnonzero(frame["category"].isna().to_numpy() | blank)
     if len(missing):
         raise ModulesError(
             f"Every prompt should have a category; prompt {missing[0]} has none. Fill it in, drop "
             "the prompt, or drop the column."
         )
-    return as_texts(frame["category"]).to_numpy()
+    check_whole(texts, "category")
+    return texts.to_numpy()
+
+
+def is_category(
+    categories: Shaped[np.ndarray, " prompts"], name: str
+) -> Bool[np.ndarray, " prompts"]:
+    """Which prompts are of a category. Not by ``==``: NumPy drops zero bytes at a text's end."""
+    return np.array([category == name for category in categories], dtype=bool)
 
 
 def tokenise(
@@ -112,7 +113,8 @@ def tokenise(
     """Each prompt's tokens, as the model's own ``to_tokens`` gives them (BOS where it does).
 
     One prompt at a time, so that no padding enters and the tokenizer's padding side is moot. A
-    prompt longer than the model's context is cut there, as TransformerLens does.
+    prompt longer than the model's context is cut there, as TransformerLens does. All of its text is
+    tokenised first, a second or two a megabyte.
 
     Args:
         model: The model.
@@ -140,7 +142,7 @@ def tokenise(
     found = []
     for row, prompt in enumerate(prompts):
         tokens = model.to_tokens(prompt)[0]
-        if not len(tokens) or (len(tokens) == 1 and int(tokens[0]) == bos):
+        if not len(tokens) or bool((tokens == (-1 if bos is None else bos)).all()):
             raise ModulesError(
                 f"Every prompt should hold at least one token; prompt {row} ({prompt!r}) "
                 "tokenises to nothing. Drop it."
@@ -164,7 +166,7 @@ def answers_of(frame: pd.DataFrame) -> list[str]:
         Texts, one a prompt.
 
     Raises:
-        ModulesError: If there is no column ``answer``, or a prompt has none.
+        ModulesError: If there is no column ``answer``, or a prompt has none or no whole text.
     """
     if "answer" not in frame.columns:
         raise ModulesError(
@@ -178,6 +180,7 @@ def answers_of(frame: pd.DataFrame) -> list[str]:
                 f"Every prompt should have an answer; prompt {row} has {answer!r}. Fill it in, or "
                 "drop the prompt."
             )
+    check_whole(answers, "answer")
     return [answer.strip() for answer in answers]
 
 
@@ -223,6 +226,7 @@ def batches(
     token_lists: Sequence[Int[torch.Tensor, " _pos"]],
     batch_size: int,
     counted: Sequence[Bool[torch.Tensor, " _pos"]] | None = None,
+    chosen: Int[np.ndarray, " _chosen"] | None = None,
 ) -> Iterator[Batch]:
     """Batches of prompts of similar length, longest first.
 
@@ -233,19 +237,22 @@ def batches(
         token_lists: Each prompt's tokens.
         batch_size: How many prompts at a time.
         counted: Which tokens of each prompt count; all by default.
+        chosen: Which prompts; all by default.
 
     Raises:
         ModulesError: If ``batch_size`` is below 1.
     """
     check_at_least("batch_size", batch_size, 1)
-    lengths = np.array([len(tokens) for tokens in token_lists])
-    order = np.argsort(-lengths, kind="stable")
+    order = np.arange(len(token_lists)) if chosen is None else chosen
+    lengths = np.array([len(token_lists[row]) for row in order.tolist()])
+    longest_first = np.argsort(-lengths, kind="stable")
+    order, lengths = order[longest_first], lengths[longest_first]
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        chosen = [token_lists[row] for row in rows]
-        tokens = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True)
+        lists = [token_lists[row] for row in rows]
+        tokens = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True)
         positions = torch.arange(tokens.shape[1])
-        mask = positions[None, :] < torch.from_numpy(lengths[rows])[:, None]
+        mask = positions[None, :] < torch.from_numpy(lengths[start : start + batch_size])[:, None]
         count = mask
         if counted is not None:
             count = torch.nn.utils.rnn.pad_sequence(

@@ -1,14 +1,13 @@
 """A module's topic: what its prompts, words, contexts and output directions say it is about."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from math import isfinite
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.frames import html_table
+from tl_modules.frames import html_table, text_column
+from tl_modules.untrusted import number, rows, text, whole
 
 
 class Word(NamedTuple):
@@ -53,9 +52,9 @@ class WrittenToken(NamedTuple):
     """How far that stands out of the same logit of random units' directions."""
 
 
-def clear_tokens(tokens: tuple[WrittenToken, ...], chance_z: float | None) -> str:
+def clear_tokens(tokens: tuple[WrittenToken, ...], chance_z: float | None) -> list[str]:
     """The texts, quoted for their spaces, of tokens clearer than chance makes one."""
-    return ", ".join(repr(token.token) for token in tokens if abs(token.z) > (chance_z or 0))
+    return [repr(token.token) for token in tokens if abs(token.z) > (chance_z or 0)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,8 +104,8 @@ class Topic:
             "suppressed": [repr(token.token) for token in self.suppressed],
             "prompts": list(self.prompts),
         }
-        rows = [{"": name, "what": ", ".join(texts)} for name, texts in found.items()]
-        return html_table(repr(self), pd.DataFrame(rows), widest=400)
+        table = pd.DataFrame({"": list(found), "what": text_column(map(", ".join, found.values()))})
+        return html_table(repr(self), table, widest=400)
 
     def to_dict(self) -> dict[str, Any]:
         """Its fields, JSON-ready."""
@@ -127,18 +126,18 @@ class Topic:
         """
         try:
             topic = cls(
-                label=_text(described["label"]),
+                label=text(described["label"]),
                 categories={
-                    _text(name): _number(share)
+                    text(name): number(share)
                     for name, share in dict(described["categories"]).items()
                 },
-                words=_rows(described, "words", _word),
-                prompts=_rows(described, "prompts", _text),
-                contexts=_rows(described, "contexts", _context),
-                promoted=_rows(described, "promoted", _written),
-                suppressed=_rows(described, "suppressed", _written),
-                chance_z=None if described["chance_z"] is None else _number(described["chance_z"]),
-                notes=_rows(described, "notes", _text),
+                words=rows(described["words"], _word),
+                prompts=rows(described["prompts"], text),
+                contexts=rows(described["contexts"], _context),
+                promoted=rows(described["promoted"], _written),
+                suppressed=rows(described["suppressed"], _written),
+                chance_z=None if described["chance_z"] is None else number(described["chance_z"]),
+                notes=rows(described["notes"], text),
             )
             if not all(0 <= context.prompt < len(topic.prompts) for context in topic.contexts):
                 raise ValueError("a context is of a prompt that is not there")
@@ -150,37 +149,16 @@ class Topic:
         return topic
 
 
-def _rows(described: dict[str, Any], name: str, read: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """A list of a file's, each entry checked."""
-    if not isinstance(described[name], list):
-        raise TypeError(f"{name} is no list")
-    return tuple(map(read, described[name]))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not isfinite(value):
-        raise TypeError(f"{value!r} is no finite number")
-    return float(value)
-
-
 def _word(row: Any) -> Word:
     word, score = row
-    return Word(_text(word), _number(score))
+    return Word(text(word), number(score))
 
 
 def _context(row: Any) -> Context:
     before, token, after, value, prompt = row
-    if type(prompt) is not int:
-        raise TypeError(f"{prompt!r} is no prompt's number")
-    return Context(_text(before), _text(token), _text(after), _number(value), prompt)
+    return Context(text(before), text(token), text(after), number(value), whole(prompt))
 
 
 def _written(row: Any) -> WrittenToken:
     token, logit, z = row
-    return WrittenToken(_text(token), _number(logit), _number(z))
+    return WrittenToken(text(token), number(logit), number(z))

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.model import HookedModel, check_model, model_name
+from tl_modules.untrusted import check_float32s, listed, text
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,8 @@ class Units:
             layers,
             widths,
             (1,) * len(widths) if spans is None else spans,
-            hook=_frozen(np.repeat(np.arange(len(widths)), widths)),
-            index=_frozen(np.concatenate([np.arange(width) for width in widths])),
+            hook=_frozen(np.repeat(np.arange(len(widths), dtype=np.int32), widths)),
+            index=_frozen(np.concatenate([np.arange(n, dtype=np.int32) for n in widths])),
             site=site,
         )
 
@@ -201,35 +202,33 @@ class Units:
         return cls.whole(("",), (0,), (n_units,))
 
     @classmethod
-    def from_dict(cls, described: dict[str, Any]) -> "Units":
+    def from_dict(cls, described: dict[str, Any], n_units: int | None = None) -> "Units":
         """Units from what ``to_dict`` returned.
+
+        Args:
+            described: It.
+            n_units: How many there should be, if that is known.
+
+        Raises:
+            ModulesError: If the description is malformed, or is of another number of units.
+        """
+        names, layers, widths, spans, site = _checked(described)
+        if n_units is not None and sum(widths) != n_units:
+            raise ModulesError(
+                f"The file's list of hook points should have {n_units} units, as its arrays do; it "
+                f"has {sum(widths)}. Save the file again."
+            )
+        return cls.whole(names, layers, widths, spans, site)
+
+    @staticmethod
+    def sizes(described: dict[str, Any]) -> tuple[int, int]:
+        """How many units and coordinates ``from_dict`` would give; nothing is allocated.
 
         Raises:
             ModulesError: If the description is malformed.
         """
-        try:
-            names, layers, widths = (tuple(described[key]) for key in ("names", "layers", "widths"))
-            spans = tuple(described.get("spans", (1,) * len(widths)))
-            site = described.get("site")
-            well_formed = (
-                len(names) == len(layers) == len(widths) == len(spans) > 0
-                and (site is None or isinstance(site, str))
-                and len(set(names)) == len(names)
-                and all(isinstance(name, str) for name in names)
-                and all(type(number) is int and number >= 0 for number in layers)
-                and all(type(number) is int and 0 < number < 2**31 for number in widths + spans)
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ModulesError(
-                f"The file's list of hook points is malformed: {error!r}."
-            ) from error
-        # Bounded before anything is allocated: the description may come from a hostile file.
-        if not well_formed or sum(map(mul, widths, spans)) >= 2**28:
-            raise ModulesError(
-                "The file's list of hook points is malformed: it should give every hook point one "
-                "name, one layer and one width. Save the file again."
-            )
-        return cls.whole(names, layers, widths, spans, site)
+        _, _, widths, spans, _ = _checked(described)
+        return sum(widths), sum(map(mul, widths, spans))
 
     def to_dict(self) -> dict[str, Any]:
         """The hook points, JSON-ready. Only for all units of the hook points, not a selection."""
@@ -318,8 +317,10 @@ class Units:
 
     def by_hook(self) -> Iterator[tuple[int, Int[np.ndarray, " chosen"]]]:
         """Each hook point that has units here: its position, and the positions of those units."""
-        for hook in np.unique(self.hook):
-            yield int(hook), np.flatnonzero(self.hook == hook)
+        by_hook = np.argsort(self.hook, kind="stable")
+        hooks, starts = np.unique(self.hook[by_hook], return_index=True)
+        if len(hooks):
+            yield from zip(hooks.tolist(), np.split(by_hook, starts[1:]), strict=True)
 
     def counts(self) -> Int[np.ndarray, " hooks"]:
         """How many of the units each hook point has."""
@@ -393,6 +394,38 @@ class Units:
         return "mlp" if self.hook_names == tuple(names) else None
 
 
+def _checked(described: dict[str, Any]) -> tuple[Any, ...]:
+    """The names, layers, widths, spans and site of a description.
+
+    Raises:
+        ModulesError: If it is malformed.
+    """
+    try:
+        names, layers, widths = (
+            tuple(listed(described[key])) for key in ("names", "layers", "widths")
+        )
+        spans = tuple(listed(described.get("spans", [1] * len(widths))))
+        site = described.get("site")
+        for name in names:
+            text(name).encode()
+        well_formed = (
+            len(names) == len(layers) == len(widths) == len(spans) > 0
+            and (site is None or isinstance(site, str))
+            and len(set(names)) == len(names)
+            and all(type(number) is int and 0 <= number < 2**31 for number in layers)
+            and all(type(number) is int and 0 < number < 2**31 for number in widths + spans)
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModulesError(f"The file's list of hook points is malformed: {error!r}.") from error
+    # Bounded before anything is allocated: the description may come from a hostile file.
+    if not well_formed or sum(map(mul, widths, spans)) >= 2**28:
+        raise ModulesError(
+            "The file's list of hook points is malformed: it should give every hook point one "
+            "name, one layer and one width. Save the file again."
+        )
+    return names, layers, widths, spans, site
+
+
 def _outline(units: Units) -> str:
     """A short description for messages."""
     sizes = sorted(set(zip(units.widths, units.spans, strict=True)))
@@ -405,3 +438,25 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     array = np.ascontiguousarray(array, dtype=np.int32)
     array.setflags(write=False)
     return array
+
+
+def check_unit_means(unit_means: Shaped[np.ndarray, "..."] | None, units: Units) -> None:
+    """Refuse means for ablation that are not one finite number a coordinate.
+
+    Raises:
+        ModulesError: If there are more or fewer, or one is NaN or infinite.
+    """
+    if unit_means is None:
+        return
+    if unit_means.shape != (units.n_coordinates,):
+        raise ModulesError(
+            f"unit_means should have {units.n_coordinates} entries; it has shape "
+            f"{unit_means.shape}."
+        )
+    bad = np.flatnonzero(~np.isfinite(unit_means)) if unit_means.dtype.kind == "f" else []
+    if len(bad):
+        raise ModulesError(
+            f"unit_means should be finite; entry {bad[0]} is {unit_means[bad[0]]}. Collect them "
+            "anew, or leave them out."
+        )
+    check_float32s("unit_means", unit_means)

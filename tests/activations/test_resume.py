@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,16 @@ import pytest
 
 import tl_modules as tlm
 from tests.conftest import LEGACY, tiny_model
+from tl_modules import files
 from tl_modules.activations import collect as collect_module
-from tl_modules.activations import unfinished
+from tl_modules.activations import room, unfinished
+from tl_modules.activations import runs as runs_module
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(collect_module, "_CHUNK_BYTES", 1)  # a batch each: four of four prompts
+    monkeypatch.setattr(runs_module, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(runs_module, "LEAST_PROMPTS", 4)  # four chunks of a batch each
 
 
 def collected(model, prompts, path, **options):
@@ -30,11 +34,11 @@ def collected(model, prompts, path, **options):
 
 
 def contents(folder):
-    """Every file's bytes, but for the lock, which is empty and no part of the store."""
+    """Every file's bytes, but for the locks, which are empty and no part of the store."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.iterdir()
-        if path.name != ".lock"
+        if not path.name.startswith(".lock")
     }
 
 
@@ -72,10 +76,8 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     with pytest.raises(tlm.ModulesError, match="no finished activation store"):
         tlm.ActivationStore(folder)
     runs = []
-    values = collect_module.batch_values
-    monkeypatch.setattr(
-        collect_module, "batch_values", lambda *args: runs.append(args[1]) or values(*args)
-    )
+    values = room.batch_values
+    monkeypatch.setattr(room, "batch_values", lambda *args: runs.append(args[1]) or values(*args))
     store = collected(model, prompts, folder)
     assert len(runs) == 4 - n_chunks  # what was there is not run again
     assert contents(folder) == undisturbed
@@ -85,7 +87,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
 def test_a_finished_store_is_returned_as_it_is(model, prompts, tmp_path, monkeypatch):
     first = collected(model, prompts, tmp_path / "acts")
     before = contents(tmp_path / "acts")
-    monkeypatch.setattr(collect_module, "batch_values", None)  # nothing runs
+    monkeypatch.setattr(room, "batch_values", None)  # nothing runs
     again = collected(model, prompts, tmp_path / "acts")
     np.testing.assert_array_equal(again.matrix().values, first.matrix().values)
     assert contents(tmp_path / "acts") == before
@@ -129,7 +131,9 @@ def test_settings_may_change_while_nothing_was_collected(model, prompts, tmp_pat
     assert collected(model, prompts, tmp_path / "acts").shape == (16, 36)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "its note", "no note"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped", "missing", "its note", "its sums", "no note"]
+)
 def test_a_damaged_chunk_is_collected_anew(
     model, prompts, tmp_path, undisturbed, damage, monkeypatch
 ):
@@ -147,6 +151,13 @@ def test_a_damaged_chunk_is_collected_anew(
         chunk.unlink()
     elif damage == "its note":
         note.write_bytes(note.read_bytes()[:-2])
+    elif damage == "its sums":  # finite, and more than float32 activations add up to
+        kind = unfinished._DONE_KIND
+        header, totals = files.read(
+            note, kind, lambda *parts: (parts[0], parts[1]["totals"]), lambda _: {"totals": (36,)}
+        )
+        header = {name: header[name] for name in ("chunk", "n_tokens")}
+        files.write(note, kind, header, {"totals": totals + 1e300})
     else:
         note.unlink()
     collected(model, prompts, folder)
@@ -185,8 +196,8 @@ def test_two_runs_do_not_write_to_one_folder(model, prompts, tmp_path):
     plan = {}
 
     class Watched(unfinished.Unfinished):
-        def __init__(self, path, given):
-            super().__init__(path, given)
+        def __init__(self, path, given, *ranks):
+            super().__init__(path, given, *ranks)
             plan["plan"] = given
 
     with pytest.MonkeyPatch.context() as patched:
@@ -205,8 +216,8 @@ import resource, sys, time
 import pandas as pd, torch
 import tl_modules as tlm
 from tests.toy import Toy
-from tl_modules.activations import collect as collect_module
-collect_module._CHUNK_BYTES = 1
+from tl_modules.activations import runs
+runs.CHUNK_BYTES, runs.LEAST_PROMPTS = 1, 2
 class Slow(Toy):
     def forward(self, *args, **kwargs):
         time.sleep(0.03)
@@ -268,6 +279,58 @@ def test_a_full_disk_ends_in_an_error_and_the_run_goes_on_with_room(tmp_path):
     assert errors == ""
     started(tmp_path / "undisturbed").communicate()
     assert contents(folder) == contents(tmp_path / "undisturbed")
+
+
+FULL = """
+import subprocess, sys
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", sys.argv[1]], check=True)
+sys.argv.append("1000000")
+"""
+
+
+def may_mount():
+    """Whether a small disk of its own can be made here."""
+    words = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return shutil.which("unshare") is not None and not subprocess.run(words, check=False).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LEGACY or not may_mount(), reason="no small disk can be mounted here")
+def test_a_disk_that_fills_up_ends_in_an_error_and_keeps_whole_chunks(tmp_path):
+    folder, kept = tmp_path / "disk", tmp_path / "kept"
+    folder.mkdir()
+    script = FULL + RUN.replace("tlm.collect(", "try:\n    tlm.collect(").replace(
+        'print("done", flush=True)',
+        f"""finally:
+    import shutil
+    shutil.copytree(sys.argv[1], {str(kept)!r})""",
+    )
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-c", script, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert "No space left on device" in done.stderr
+    assert "ModulesError: Cannot write" in done.stderr
+    names = set(contents(kept))
+    chunks = {name[6:11] for name in names if name.startswith("chunk-")}
+    notes = {name[5:10] for name in names if name.startswith("done-")}
+    assert len(notes) > 3
+    assert notes <= chunks
+    assert len(chunks - notes) <= 1
+    assert not [name for name in names if name.endswith(".part")]
+    _, errors = started(kept).communicate()  # on a disk with room
+    assert errors == ""
+    started(tmp_path / "undisturbed").communicate()
+    assert contents(kept) == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="it is Linux's own read-only folder")
+def test_a_read_only_folder_is_refused_root_or_not(model, prompts):
+    with pytest.raises(tlm.ModulesError, match="Cannot write to the folder '/sys/kernel/acts'"):
+        collected(model, prompts, "/sys/kernel/acts")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

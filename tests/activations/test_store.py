@@ -170,7 +170,7 @@ def test_damaged_stores_are_refused(values, tmp_path):
 def test_a_chunk_of_pickled_objects_is_refused(values, tmp_path):
     store = write(tmp_path / "acts", values)
     np.save(tmp_path / "acts" / store.chunks[0].name, np.array([{"a": 1}], dtype=object))
-    with pytest.raises(tlm.ModulesError, match="Cannot read chunk"):
+    with pytest.raises(tlm.ModulesError, match="should hold rows of type float16"):
         tlm.ActivationStore(tmp_path / "acts")
 
 
@@ -242,7 +242,7 @@ def test_chunks_of_another_type_are_refused(wrong, values, tmp_path):
             np.savez(file, a=values)
     else:
         np.save(chunk, values.astype(wrong))
-    with pytest.raises(tlm.ModulesError, match=r"should hold .23, 9. values of type float16"):
+    with pytest.raises(tlm.ModulesError, match="should hold rows of type float16"):
         tlm.ActivationStore(tmp_path / "acts")
 
 

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import false_discovery_control
 
 import tl_modules as tlm
-from tl_modules.causal import experiment
+from tl_modules.causal import trials
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.causal.effects import _Outcome
 from tl_modules.losses import next_token_losses
@@ -262,13 +262,13 @@ def test_z_is_the_distance_from_the_controls(effects):
 def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, monkeypatch):
     exclude = acts.units.select(np.arange(0, 36, 3))
     seen = []
-    make = experiment.intervention
+    make = trials.intervention
 
     def watched(units, *words):
         seen.append(units)
         return make(units, *words)
 
-    monkeypatch.setattr(experiment, "intervention", watched)
+    monkeypatch.setattr(trials, "intervention", watched)
     for controls in ("layer", "magnitude", "attribution"):
         found = tlm.module_effects(
             model,

@@ -1,6 +1,8 @@
 """collect, discover and evaluate, one after the other, as a user types them."""
 
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ def prompt_file(prompts, tmp_path):
 @pytest.fixture
 def saved(model, prompt_file, tmp_path, monkeypatch):
     """Activations that ``collect`` wrote, of the tiny model."""
-    monkeypatch.setattr(collect, "load_model", lambda name: {"tiny": model}[name])
+    monkeypatch.setattr(collect, "load_model", lambda name, **_placed: {"tiny": model}[name])
     out = tmp_path / "new" / "acts.safetensors"
     words = ["collect", "--model", "tiny", "--prompts", str(prompt_file), "--out", str(out)]
     assert cli.main([*words, "--max-tokens", "12", "--no-progress"]) == 0
@@ -32,7 +34,7 @@ def saved(model, prompt_file, tmp_path, monkeypatch):
 def test_collect_and_discover_read_and_normalise_as_asked(
     model, prompt_file, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(collect, "load_model", lambda name: model)
+    monkeypatch.setattr(collect, "load_model", lambda name, **_placed: model)
     out = tmp_path / "acts.safetensors"
     words = ["collect", "--prompts", str(prompt_file), "--tokens", "content", "--aggregate", "max"]
     assert cli.main([*words, "--out", str(out), "--no-progress"]) == 0
@@ -49,7 +51,7 @@ def test_collect_and_discover_read_and_normalise_as_asked(
 
 
 def test_collect_goes_on_with_a_store(model, prompts, prompt_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(collect, "load_model", lambda name: model)
+    monkeypatch.setattr(collect, "load_model", lambda name, **_placed: model)
     words = ["collect", "--prompts", str(prompt_file), "--max-tokens", "12", "--no-progress"]
     for _ in range(2):
         assert cli.main([*words, "--out", str(tmp_path / "acts"), "--store"]) == 0
@@ -104,7 +106,7 @@ def test_evaluate_writes_one_table_of_every_method(
     words = ["evaluate", "--out", str(out), "-k", "2", "3", "--n-seeds", "2", "--no-progress"]
     source = ["--acts", str(saved)]
     if not from_file:
-        monkeypatch.setattr(collect, "load_model", lambda _: model)
+        monkeypatch.setattr(collect, "load_model", lambda _, **_placed: model)
         source = ["--prompts", str(prompt_file), "--max-tokens", "12"]
     methods = ["iterd", "kmeans", "agglomerative"]
     assert cli.main([*words, *source, "--methods", *methods]) == 0
@@ -138,6 +140,7 @@ def test_evaluate_writes_one_table_of_every_method(
             "needs units that can be inactive; those of 'attn_heads'",
         ),
         (["discover", "nowhere"], "There is no file 'nowhere'"),
+        (["collect", "--max-memory", "much"], "max_memory should be a number of bytes above 0"),
         (["discover", "nowhere", "--normalise", "minmax"], "normalise should be one of 'zscore'"),
         (["evaluate", "--methods", "guess"], "methods should be one of 'iterd'"),
         (["evaluate", "-k", "1"], "n_modules should be at least 2; got 1"),
@@ -150,7 +153,7 @@ def test_evaluate_writes_one_table_of_every_method(
 def test_what_is_asked_for_is_checked_before_the_model_loads(
     words, message, tmp_path, monkeypatch, capsys
 ):
-    def load(name):
+    def load(name, **_placed):
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(collect, "load_model", load)
@@ -222,7 +225,9 @@ def test_any_model_folder_can_be_collected_from(tmp_path, prompts):
 def test_prompts_without_categories_and_a_folder_as_a_file_are_refused_at_once(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(collect, "load_model", lambda name: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        collect, "load_model", lambda name, **_placed: pytest.fail("the model was loaded")
+    )
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"prompt": "a"}')
     words = ["evaluate", "--prompts", str(bare), "--out", str(tmp_path / "out")]
@@ -250,7 +255,7 @@ def test_an_interrupted_evaluation_keeps_its_runs(saved, tmp_path, monkeypatch):
 @pytest.fixture
 def two_sets(saved, tmp_path, model, prompt_file, monkeypatch):
     """Modules of activations and of attributions, a quarter of the prompts held out."""
-    monkeypatch.setattr(commands_test, "load_model", lambda _: model)
+    monkeypatch.setattr(commands_test, "load_model", lambda _, **_placed: model)
     weighted = tmp_path / "weighted.safetensors"
     words = ["collect", "--prompts", str(prompt_file), "--weight", "attribution"]
     assert cli.main([*words, "--model", "tiny", "--out", str(weighted), "--no-progress"]) == 0
@@ -327,7 +332,9 @@ def test_the_order_of_the_files_does_not_matter(two_sets, prompt_file, tmp_path,
 
 
 def test_test_refuses_prompts_that_discovery_saw(saved, prompt_file, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands_test, "load_model", lambda _: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        commands_test, "load_model", lambda _, **_placed: pytest.fail("the model was loaded")
+    )
     path = str(tmp_path / "all.safetensors")
     assert cli.main(["discover", str(saved), "-k", "3", "--out", path, "--no-progress"]) == 0
     words = ["test", path, "--prompts", str(prompt_file), "--out", str(tmp_path / "out")]
@@ -347,3 +354,29 @@ def test_samples_of_a_store_cannot_be_held_out(saved, tmp_path, capsys):
     words = ["discover", str(tmp_path / "store"), "--out", str(tmp_path / "m"), "--held-out", "0.2"]
     assert cli.main(words) == 1
     assert "--held-out goes with a file of 'collect'" in capsys.readouterr().err
+
+
+def test_a_terminal_is_sent_nothing_that_it_would_obey(saved, tmp_path, capsys):
+    acts = tlm.ActivationMatrix.load(saved)
+    hostile = "\x1b]0;title\x07\u202ered"
+    path = tmp_path / "hostile.safetensors"
+    odd = replace(acts, samples=acts.samples.assign(category=hostile), model_name=hostile)
+    odd.save(path)
+    out = tmp_path / "out.safetensors"
+    assert cli.main(["discover", str(path), "--out", str(out), "-k", "2", "--no-progress"]) == 0
+    assert cli.main(["discover", f"{path}{hostile}", "--out", str(out)]) == 1
+    said, refused = capsys.readouterr()
+    assert r"\x1b]0;title\x07\u202ered" in said
+    assert not set(hostile[:1] + "\x07\u202e") & set(said + refused)
+
+
+def test_an_output_that_lacks_a_letter_gets_its_number(saved, tmp_path, monkeypatch):
+    acts = tlm.ActivationMatrix.load(saved)
+    path = tmp_path / "arabic.safetensors"
+    replace(acts, samples=acts.samples.assign(category="\u0642\u0637\u0629")).save(path)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", stdout)
+    words = ["discover", str(path), "--out", str(tmp_path / "out.safetensors"), "-k", "2"]
+    assert cli.main([*words, "--no-progress"]) == 0
+    stdout.flush()
+    assert rb"\u0642\u0637\u0629" in stdout.buffer.getvalue()

@@ -2,6 +2,7 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules.data import load_prompts
+from tl_modules.data.corpora import CORPORA
 
 CATEGORIES = {"coding", "math", "linguistic", "knowledge", "translation", "ethical", "writing"}
 
@@ -26,13 +27,43 @@ def test_recall_and_reasoning_have_at_least_forty_prompts_with_short_answers(nam
     assert not frame["prompt"].str.endswith(" ").any()
 
 
-@pytest.mark.parametrize("name", ["abilities", "recall", "reasoning"])
+def test_each_question_has_four_choices_and_the_answer_stands_at_every_place_alike():
+    frame = load_prompts("choices")
+    assert set(frame["category"].value_counts()) == {8}
+    assert all(len(set(choices)) == 4 for choices in frame["choices"])
+    places = [row.choices.index(row.answer) for row in frame.itertuples()]
+    assert [places.count(at) for at in range(4)] == [6, 6, 6, 6]
+    assert frame["answer"].value_counts().max() <= 2
+    lengths = frame["choices"].explode().str.split().str.len().groupby(level=0)
+    assert (lengths.max() - lengths.min() <= 1).all()
+
+
+def test_contrasts_come_in_pairs_of_twenty():
+    frame = load_prompts("contrasts")
+    counts = frame["category"].value_counts()
+    assert counts.to_dict() == dict.fromkeys(("formal", "informal", "english", "french"), 20)
+    numbers = frame["id"].str.split("-").str[1]
+    for _, group in numbers.groupby(frame["category"]):
+        assert group.tolist() == sorted(set(group))
+    lengths = frame["prompt"].str.split().str.len()
+    assert lengths.between(7, 20).all()
+
+
+def test_contrasts_of_other_genres_share_the_categories_and_no_prompt():
+    near, far = load_prompts("contrasts"), load_prompts("contrasts-ood")
+    counts = far["category"].value_counts()
+    assert counts.to_dict() == dict.fromkeys(near["category"].unique(), 10)
+    assert not set(near["prompt"]) & set(far["prompt"])
+    assert not set(near["id"]) & set(far["id"])
+
+
+@pytest.mark.parametrize("name", ["abilities", "choices", "recall", "reasoning"])
 def test_prompts_hold_eight_to_sixty_words(name):
     words = load_prompts(name)["prompt"].str.split().str.len()
     assert words.between(8, 60).all()
 
 
-@pytest.mark.parametrize("name", ["abilities", "recall", "reasoning"])
+@pytest.mark.parametrize("name", CORPORA)
 def test_no_two_prompts_share_their_first_six_words(name):
     found = openings(load_prompts(name)["prompt"])
     assert len(set(found)) == len(found)
@@ -44,7 +75,7 @@ def test_no_template_is_filled_in_again_and_again():
         assert first.value_counts().max() <= 4
 
 
-@pytest.mark.parametrize("name", ["abilities", "recall", "reasoning"])
+@pytest.mark.parametrize("name", CORPORA)
 def test_ids_are_unique_and_begin_with_the_category(name):
     frame = load_prompts(name)
     assert frame["id"].is_unique
@@ -61,5 +92,5 @@ def test_nothing_of_the_public_benchmark_is_in_the_projects_prompts(shared):
 
 
 def test_an_unknown_corpus_is_refused():
-    with pytest.raises(tlm.ModulesError, match="one of 'abilities', 'recall', 'reasoning'"):
+    with pytest.raises(tlm.ModulesError, match="one of 'abilities', 'choices', 'co"):
         load_prompts("abilties")

@@ -3,6 +3,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 import tl_modules as tlm
 from tl_modules.commands import options
-from tl_modules.data import load_prompts, prompt_files, read_prompts
+from tl_modules.data import load_prompts, read_prompts
 
 ROWS = [
     {"id": "007", "prompt": "Name a prime.", "category": "math"},
@@ -53,6 +54,10 @@ FILES = {
     "h.csv.gz": gzip.compress(as_csv(ROWS)),
     "excel.csv": codecs.BOM_UTF8 + as_csv(ROWS, quoting=csv.QUOTE_ALL),
 }
+
+
+MANY_KEYS = "\n".join(f'{{"prompt": "a", "key {row}": 1}}' for row in range(4000)).encode()
+MANY_ROWS = as_parquet({"prompt": pd.Categorical(["a"] * 3_000_000)})
 
 
 def written(tmp_path, name, content):
@@ -164,6 +169,10 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
         ("a.jsonl", b'{"prompt": NaN}', "Line 1 of .* with a text 'prompt'"),
         ("a.jsonl", b'\n{"prompt": "a", "b": "\\ud83d"}', "Line 2 of .* surrogates not allowed"),
         ("a.jsonl", b"[" * 100_000, "Line 1 of .* is no JSON"),
+        ("a.jsonl", b'{"prompt": "a", "b": ' + b"[" * 120 + b"]" * 120 + b"}", "100 deep"),
+        ("a.jsonl.gz", gzip.compress(b" " * 20_000_000), "at most 10,000,000 bytes, 100 times"),
+        ("a.jsonl", MANY_KEYS, "table of 16,004,000 cells of which 8,000 are filled"),
+        ("a.parquet", MANY_ROWS, "3,000,000 rows in .* bytes cannot all be prompts"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_place_and_a_remedy(name, content, message, tmp_path):
@@ -196,10 +205,7 @@ def test_a_file_that_is_not_there_is_refused(name, tmp_path):
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
-    def read_parquet(path):
-        raise ImportError("Unable to find a usable engine")
-
-    monkeypatch.setattr(prompt_files.pd, "read_parquet", read_parquet)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(tlm.ModulesError, match="Run: pip install pyarrow"):
         read_prompts(tmp_path / "a.parquet")
 
@@ -209,5 +215,5 @@ def test_the_command_line_reads_the_same_files_and_the_corpora(tmp_path):
         frame = options.read_prompts(str(written(tmp_path, name, content)))
         pd.testing.assert_frame_equal(frame, pd.DataFrame(ROWS))
     pd.testing.assert_frame_equal(options.read_prompts("recall"), load_prompts("recall"))
-    with pytest.raises(tlm.ModulesError, match=r"one of abilities, recall, .*; got 'abilties'"):
+    with pytest.raises(tlm.ModulesError, match=r"one of abilities, choices, .*; got 'abilties'"):
         options.read_prompts("abilties")

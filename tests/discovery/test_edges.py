@@ -148,3 +148,35 @@ def test_labels_that_are_no_whole_numbers_are_refused(labels):
     iterd = getattr(tlm.iterd, "__wrapped__", tlm.iterd)
     with pytest.raises(tlm.ModulesError, match="sample_labels should be whole numbers"):
         iterd(matrix, 3, sample_labels=np.array(labels))
+
+
+def test_as_many_modules_as_samples_from_every_kind_of_start():
+    acts = tlm.ActivationMatrix.from_arrays(np.random.default_rng(0).random((3, 20)))
+    modules = tlm.discover(acts, 3, n_starts=3, n_kicks=2, progress=False)
+    assert np.isfinite(modules.unit_scores).all()
+
+
+def test_a_hook_point_that_never_fires_and_a_sample_all_alike():
+    matrix = np.abs(planted_matrix(40, 80, 4, seed=0, strength=2.0)[0])
+    matrix = np.concatenate([matrix, np.full((1, 80), 1.5)])
+    matrix = np.concatenate([np.zeros((41, 20)), matrix], axis=1)
+    modules = tlm.discover(tlm.ActivationMatrix.from_arrays(matrix), 4, progress=False)
+    assert np.isfinite(modules.unit_scores).all()
+    assert np.isfinite(modules.sample_scores).all()
+    assert np.abs(modules.unit_scores[:20]).max() < 1e-12
+
+
+@pytest.mark.parametrize("method", ["zscore", "rank", "none"])
+@pytest.mark.parametrize("scale", [1e-30, 3e37])
+def test_very_small_and_very_large_values_are_partitioned(method, scale):
+    matrix = np.abs(planted_matrix(40, 80, 4, seed=0, strength=2.0)[0])
+    acts = tlm.ActivationMatrix.from_arrays((matrix / matrix.max() * scale).astype(np.float32))
+    modules = tlm.discover(acts.normalise(method), 4, progress=False)
+    assert np.isfinite(modules.objective.L)
+    assert np.isfinite(modules.unit_scores).all()
+
+
+def test_values_whose_squares_overflow_float64_are_refused():
+    acts = tlm.ActivationMatrix.from_arrays(np.random.default_rng(0).random((10, 20)) * 1e300)
+    with pytest.raises(tlm.ModulesError, match=r"within 1e\+150, .* got 9.*e\+299\. Scale them"):
+        tlm.discover(acts, 2)

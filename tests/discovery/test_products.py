@@ -7,9 +7,11 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import tl_modules as tlm
+from tests.conftest import once
 from tests.planted import planted_matrix
-from tl_modules.discovery import products
-from tl_modules.discovery.products import InMemory, Streamed
+from tl_modules.discovery import streamed as streamed_module
+from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.streamed import Streamed
 
 
 def stored(path, values, **options):
@@ -46,8 +48,10 @@ def test_sums_brought_up_to_date_are_the_sums_anew(pair, n_moved, monkeypatch):
     streamed, _ = pair
     generator = np.random.default_rng(2)
     calls = []
-    shift = products._stream.shift_columns
-    monkeypatch.setattr(products._stream, "shift_columns", lambda *a: calls.append(1) or shift(*a))
+    shift = streamed_module._stream.change_columns
+    monkeypatch.setattr(
+        streamed_module._stream, "change_columns", lambda *a: calls.append(1) or shift(*a)
+    )
     for length, times, sums, update in (
         (40, 1, streamed.unit_sums, streamed.shift_unit_sums),
         (9001, 100, streamed.sample_sums, streamed.shift_sample_sums),
@@ -64,7 +68,7 @@ def test_sums_brought_up_to_date_are_the_sums_anew(pair, n_moved, monkeypatch):
 
 
 def test_principal_components_agree(tmp_path, monkeypatch):
-    monkeypatch.setattr(products, "_TILE_BYTES", 4 * 300 * 7)  # several tiles a chunk
+    monkeypatch.setattr(streamed_module, "_TILE_BYTES", 4 * 300 * 7)  # several tiles a chunk
     values = planted_matrix(60, 300, 4, seed=0, strength=2.0)[0] + 10
     store = stored(tmp_path / "acts", values.astype(np.float32), samples_per_chunk=16)
     exact = InMemory(store.matrix().zscore().values).principal_components(3, 0)
@@ -96,8 +100,9 @@ def test_16_bits_change_a_partitions_l_by_less_than_a_thousandth(acts, tmp_path)
     assert pytest.approx(exact.objective.L, rel=1e-3) == halved.objective.L
 
 
+@once
 def test_the_matrix_is_never_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(products, "_TILE_BYTES", 2**18)
+    monkeypatch.setattr(streamed_module, "_TILE_BYTES", 2**18)
     values = np.random.default_rng(0).gamma(1.0, size=(1500, 3000)).astype(np.float32)
     store = stored(tmp_path / "acts", values, samples_per_chunk=100)
     n_bytes = values.nbytes

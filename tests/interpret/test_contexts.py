@@ -91,3 +91,26 @@ def test_activations_that_are_not_finite_are_refused():
         pytest.raises(tlm.ModulesError, match="Activations should be finite"),
     ):
         top_contexts(toy, lensed_modules(), [["1 2"], []])
+
+
+class Bytes:
+    """The toy's tokens 1 and 2 are the halves of one character; the others are letters."""
+
+    all_special_ids = ()
+    bos_token_id = None
+
+    def decode(self, tokens, skip_special_tokens=False):
+        codes = {1: b"\xc3", 2: b"\x9c", 3: b"a", 4: b"b", 5: b"c"}
+        return b"".join(codes[token] for token in tokens).decode("utf-8", errors="replace")
+
+
+def test_a_token_inside_a_character_is_shown_as_all_of_it():
+    toy = Lensed()
+    toy.tokenizer = Bytes()
+    prompt = "3 1 2 4 1 2 3 3 3 3 3 3 3 5 1 2"  # eight before the 5 begin inside a character
+    (own, _) = top_contexts(toy, lensed_modules(), [[prompt], []])
+    by_value = {round(context.value): context[:3] for context in own}
+    assert by_value[2] == ("a", "\u00dc", "b\u00dcaaaaa")
+    assert by_value[1] == ("a", "\u00dc", "b\u00dcaaaaa")
+    assert by_value[5] == ("aaaaaaa", "c", "\u00dc")
+    assert "\ufffd" not in "".join("".join(texts) for texts in by_value.values())

@@ -66,3 +66,12 @@ def test_what_cannot_be_laid_out_is_refused(planted):
         landscape(modules, acts, projection="umap")
     with pytest.raises(tlm.ModulesError, match="at least 3 samples"):
         landscape(modules, acts.select([0, 1]))
+
+
+@pytest.mark.parametrize("projection", ["pca", "tsne"])
+@pytest.mark.parametrize("value", [1.0, None])
+def test_samples_that_are_all_alike_are_one_point(projection, value):
+    row = np.random.default_rng(0).random((1, 20)) if value is None else np.full((1, 20), value)
+    acts = tlm.ActivationMatrix.from_arrays(np.tile(row, (12, 1)))
+    points = landscape(tlm.discover(acts, 2, progress=False), acts, projection=projection).points
+    assert (points[["x", "y"]] == 0).all(axis=None)

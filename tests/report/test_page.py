@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import once
 from tests.interpret.made_by_hand import layered, module_set
 from tl_modules.report import page as page_module
 from tl_modules.report.effects_table import COLUMNS
@@ -198,7 +199,7 @@ def test_the_models_run_colours_each_modules_prompts_by_its_own_values(described
         own = module.samples["prompt"].head(5).tolist()
         values = tlm.token_values(model, described, own, max_tokens=80, progress=False)
         for spans in token_spans(values, module.label):
-            assert f"<li>{spans}</li>" in card
+            assert f"<li><bdi>{spans}</bdi></li>" in card
     assert "the deeper the colour" in page.text
     plain = written(tmp_path, described)
     assert "213,94,0" not in plain.source
@@ -214,7 +215,7 @@ def test_only_tokens_beyond_random_directions_are_told(described, tmp_path):
     )
     told = replace(described, topics=(topic, *described.topics[1:]))
     card = written(tmp_path, told).source.split("<article")[1]
-    assert "random directions</dt><dd>&#39;clear&#39;</dd>" in card
+    assert "random directions</dt><dd><bdi>&#39;clear&#39;</bdi></dd>" in card
     assert "suppresses</dt><dd>none</dd>" in card
 
 
@@ -406,6 +407,7 @@ def test_prompts_are_shortened_then_left_out_to_fit():
     assert prompt_rows(modules, 0).rows == []
 
 
+@once
 @pytest.mark.slow
 def test_a_page_of_many_modules_and_long_prompts_stays_below_10_mb(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)

@@ -39,9 +39,12 @@ def encode(values: Float[np.ndarray, "rows units"], half: Half) -> UInt16[np.nda
     if half is FLOAT16:
         with np.errstate(over="ignore"):  # the caller has compared with ``largest``
             return values.astype(np.float16).view(np.uint16)
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return (rounded >> np.uint32(16)).astype(np.uint16)
+    halves = np.empty(values.shape, dtype=np.uint16)
+    for row, own in zip(values, halves, strict=True):  # a row at a time: it makes copies
+        bits = np.ascontiguousarray(row, dtype=np.float32).view(np.uint32)
+        rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+        own[:] = rounded >> np.uint32(16)
+    return halves
 
 
 @no_type_check
@@ -56,20 +59,6 @@ def decode(halves, shift, scale, out):
         )
     for j in range(halves.shape[0]):
         out[j] *= scale
-
-
-@no_type_check
-@njit(parallel=True, cache=True)
-def decode_rows(chunk, normal, out):
-    """A chunk's rows as float32 ``(value - mean) * inverse``, into ``out``."""
-    shift, scale, mean, inverse = normal
-    n_rows, n_units = chunk.shape
-    for i in prange(n_rows):
-        for start in range(0, n_units, COLUMN_BLOCK):
-            stop = min(start + COLUMN_BLOCK, n_units)
-            row = out[i, start:stop]
-            decode(chunk[i, start:stop], shift, scale, row)
-            standardise(row, mean[start:stop], inverse[start:stop])
 
 
 @no_type_check
@@ -95,7 +84,7 @@ def not_finite(chunk, exponent):
 
 @no_type_check
 @njit(parallel=True, cache=True)
-def add_moments(chunk, shift, scale, n_before, mean, squares):
+def add_moments(chunk, shift, scale, first, n_before, mean, squares):
     """Merge a chunk into running means and sums of squared deviations, in place.
 
     Chan, Golub & LeVeque's (1983) pairwise update of Welford's method, in float64.
@@ -104,24 +93,25 @@ def add_moments(chunk, shift, scale, n_before, mean, squares):
         chunk: 16-bit values, ``[rows, units]``.
         shift: Of the format.
         scale: Of the format.
+        first: The first of the units that the rest is of; they follow each other.
         n_before: Rows merged already.
-        mean: ``[units]``.
-        squares: ``[units]``: sums of squared deviations from the mean.
+        mean: ``[own units]``.
+        squares: ``[own units]``: sums of squared deviations from the mean.
     """
-    n_rows, n_units = chunk.shape
-    for block in prange((n_units + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
+    n_rows, n_own = len(chunk), len(mean)
+    for block in prange((n_own + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
         start = block * COLUMN_BLOCK
-        stop = min(start + COLUMN_BLOCK, n_units)
+        stop = min(start + COLUMN_BLOCK, n_own)
         row = np.empty(stop - start, dtype=np.float32)
         own_mean = np.zeros(stop - start)
         own_squares = np.zeros(stop - start)
         for i in range(n_rows):
-            decode(chunk[i, start:stop], shift, scale, row)
+            decode(chunk[i, first + start : first + stop], shift, scale, row)
             for j in range(stop - start):
                 own_mean[j] += row[j]
         own_mean /= n_rows
         for i in range(n_rows):
-            decode(chunk[i, start:stop], shift, scale, row)
+            decode(chunk[i, first + start : first + stop], shift, scale, row)
             for j in range(stop - start):
                 own_squares[j] += (row[j] - own_mean[j]) ** 2
         total = n_before + n_rows

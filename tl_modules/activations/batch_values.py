@@ -1,11 +1,11 @@
 """One batch through a model: every unit's value on each prompt."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-import numpy as np
 import torch
 
-from tl_modules.activations.aggregate import Reduced, reduced, totals
+from tl_modules.activations.aggregate import Reduced, reduced, signed_sums, without_overflow
 from tl_modules.gradients import loss_gradients
 from tl_modules.model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.reading import Reading
@@ -23,23 +23,29 @@ def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Readin
         reading: How.
 
     Returns:
-        A value a prompt and unit, and the signed sums of all coordinates.
+        A value a prompt and unit, and the signed sums of all coordinates. Nothing waits for a GPU
+        before the whole batch is through.
     """
+    # Once, not at each hook point.
+    batch = replace(batch, counted=batch.counted.to(getattr(model.cfg, "device", None)))
     reduce = _activations if reading.weight == "activation" else _attributions
-    return joined(reduce(model, batch, units, reading.aggregate), units)
+    return without_overflow(
+        lambda wide: joined(reduce(model, batch, units, reading.aggregate, wide), units)
+    )
 
 
 def joined(found: Mapping[str, Reduced], units: Units) -> Reduced:
     """Several hook points' values side by side, in the units' order."""
     parts = [found[name] for name in units.hook_names]
+    device = parts[0].values.device  # the layers of one model may lie on several
     return Reduced(
-        np.concatenate([part.values for part in parts], axis=1),
-        np.concatenate([part.totals for part in parts]),
+        torch.cat([part.values.to(device) for part in parts], dim=1),
+        torch.cat([part.sums.to(device) for part in parts], dim=1),
     )
 
 
 def _activations(
-    model: HookedModel, batch: Batch, units: Units, aggregate: str
+    model: HookedModel, batch: Batch, units: Units, aggregate: str, wide: bool
 ) -> dict[str, Reduced]:
     """Each sample's aggregated |activation|, from a run that ends at the last hook point."""
     found: dict[str, Reduced] = {}
@@ -47,7 +53,7 @@ def _activations(
     def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
         def read(activation: torch.Tensor) -> None:
             activation = checked_flat(activation.detach(), width * span, name)
-            found[name] = reduced(activation, span, batch.counted, aggregate)
+            found[name] = reduced(activation, span, batch.counted, aggregate, wide=wide)
 
         return read
 
@@ -58,7 +64,7 @@ def _activations(
 
 
 def _attributions(
-    model: HookedModel, batch: Batch, units: Units, aggregate: str
+    model: HookedModel, batch: Batch, units: Units, aggregate: str, wide: bool
 ) -> dict[str, Reduced]:
     """Each sample's aggregated |activation x gradient of its summed loss|."""
     found: dict[str, Reduced] = {}
@@ -69,7 +75,7 @@ def _attributions(
         )
         # A unit's coordinates are silenced together: their products add up before the magnitude.
         products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
-        values = reduced(products, 1, batch.counted, aggregate).values
+        values = reduced(products, 1, batch.counted, aggregate, wide=wide).values
         # Mean ablation's values stay activations.
-        found[name] = Reduced(values, totals(activation, batch.counted))
+        found[name] = Reduced(values, signed_sums(activation, batch.counted, wide=wide))
     return found

@@ -1,28 +1,31 @@
 """Collecting an activation matrix from prompts, in memory or into a store."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Int
 from tqdm.auto import tqdm
 
-from tl_modules.activations.batch_values import batch_values
 from tl_modules.activations.collector import Collector
-from tl_modules.activations.matrix import ActivationMatrix, check_finite
+from tl_modules.activations.manifest import DTYPES
+from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.prompt_tokens import prompt_tokens
-from tl_modules.activations.store import DTYPES, ActivationStore
+from tl_modules.activations.room import Room
+from tl_modules.activations.runs import chunks_of_batches, collected
+from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.unfinished import Plan, Unfinished, checksum
 from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.frames import frame_to_json
+from tl_modules.memory import Size, check_memory
 from tl_modules.model import HookedModel, fingerprint, model_name
+from tl_modules.ranks import Ranks, together
 from tl_modules.reading import Reading
-from tl_modules.tokens import Batch, batches, prompt_frame
+from tl_modules.tokens import Batch, prompt_frame
 from tl_modules.units import Units
-
-_CHUNK_BYTES = 32 * 1024**2
-"""What a killed run loses at most."""
 
 
 @overload
@@ -39,6 +42,8 @@ def collect(
     chat: bool = ...,
     store: None = None,
     dtype: str = ...,
+    distributed: bool = ...,
+    max_memory: Size | None = ...,
     progress: bool = ...,
 ) -> ActivationMatrix: ...
 
@@ -57,6 +62,8 @@ def collect(
     chat: bool = ...,
     store: str | Path,
     dtype: str = ...,
+    distributed: bool = ...,
+    max_memory: Size | None = ...,
     progress: bool = ...,
 ) -> ActivationStore: ...
 
@@ -74,6 +81,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     chat: bool = False,
     store: str | Path | None = None,
     dtype: str = "float16",
+    distributed: bool = False,
+    max_memory: Size | None = None,
     progress: bool = True,
 ) -> ActivationMatrix | ActivationStore:
     """Run prompts through a model and keep, for each, every unit's mean |activation|.
@@ -82,7 +91,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     ``aggregate`` says) runs over a prompt's own tokens (as ``model.to_tokens`` gives them), never
     over padding, so the matrix does not depend on the batch size or the tokenizer's padding side.
     Only the hook points needed are read, and the run ends at the last of them: no logits are
-    computed.
+    computed. One hook point's activation is held at a time, with some copies in float32. A batch is
+    padded to its longest prompt: beside one of 100,000 tokens, ``batch_size=1`` saves most memory.
 
     Args:
         model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
@@ -111,10 +121,16 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             the reply begins. Causal tests still run prompts as they are given.
         store: A folder: write an ``ActivationStore`` there as the prompts run, instead of a matrix
             in memory. A run that was interrupted, killed even, is gone on with by the same call,
-            from its last whole chunk (32 MB), and ends with the same bytes; a finished one is
-            returned as it is. The samples are in the order they ran, longest first; their column
-            ``row`` is their place among the prompts.
+            from its last whole chunk (8 MB, or 128 prompts), and ends with the same bytes; a
+            finished one is returned as it is. The samples are in the order they ran, longest first;
+            their column ``row`` is their place among the prompts.
         dtype: Of the store: ``"float16"`` or ``"bfloat16"``.
+        distributed: Share the store's chunks among the processes of ``torch.distributed``, which
+            all make this call; the store has the same bytes as that of one process. Each holds the
+            whole model.
+        max_memory: What collecting may take beside the model's own run, in bytes or as a text such
+            as ``"4 GB"``; by default what the machine has free. Where memory runs out all the same,
+            a GPU's too, a batch is halved, with a warning, and the run goes on.
         progress: Show a progress bar.
 
     Returns:
@@ -123,38 +139,105 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
 
     Raises:
         ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units,
-            an option cannot be, an activation is NaN or infinite, or the store was begun with
-            another model, other prompts or settings, or is another process's.
+            an option cannot be, an activation is NaN or infinite, it would take more memory than
+            it may, or the store was begun with another model, other prompts or settings, or is
+            another process's.
     """
+    if store is None and distributed:
+        raise ModulesError(
+            "distributed=True needs a store, a folder that all processes write to; a matrix is one "
+            "process's. Pass store='acts'."
+        )
     reading = Reading(weight, aggregate, tokens, chat)
-    frame = prompt_frame(prompts)
-    check_at_least("batch_size", batch_size, 1)
-    collector = Collector(model, units, reading)
-    # Before a store is made, so that a refused prompt leaves no folder behind.
-    token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
-    runs = list(batches(token_lists, batch_size, counted))
-    if store is not None:
-        chunks = _chunked(runs, 2 * len(collector.units) * batch_size)
-        plan = _plan(model, frame, chunks, collector.units, reading, dtype, batch_size)
-        return _into_store(model, chunks, plan, store, progress=progress)
-    with tqdm(total=len(frame), desc="collect", unit="prompt", disable=not progress) as bar:
-        for batch in runs:
-            found = batch_values(model, batch, collector.units, reading)
-            collector._append(found, batch.counted, frame.iloc[batch.rows])
-            bar.update(len(batch.rows))
-    acts = collector.matrix()
-    position = np.argsort(np.concatenate([batch.rows for batch in runs]))
-    return replace(
-        acts,
-        values=acts.values[position],
-        samples=acts.samples.iloc[position].reset_index(drop=True),
+    with together(distributed) as ranks:
+        frame = prompt_frame(prompts)
+        check_at_least("batch_size", batch_size, 1)
+        read = Collector(model, units, reading).units
+        # Before a store is made, so that a refused prompt leaves no folder behind.
+        token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
+        chunks = chunks_of_batches(token_lists, counted, batch_size, len(read))
+        room = Room(model, read, reading)
+        needed = _needed(model, read, chunks, reading, into_store=store is not None)
+        if store is None:
+            _check_memory(needed, max_memory)
+            return _in_memory(room, chunks, frame, progress=progress)
+        plan = _plan(model, frame, chunks, read, reading, dtype, batch_size)
+        ranks.told(lambda: _check_memory(needed, max_memory, ranks.on_machine))
+        return _into_store(room, chunks, plan, store, ranks, progress=progress)
+
+
+def _in_memory(
+    room: Room, chunks: Sequence[Sequence[Batch]], frame: pd.DataFrame, *, progress: bool
+) -> ActivationMatrix:
+    """Run all chunks, and put the values into the order of the prompts."""
+    units = room.units
+    values = np.empty((len(frame), len(units)), dtype=np.float32)
+    n_tokens, totals = np.empty(len(frame), dtype=np.int64), np.zeros(units.n_coordinates)
+    with _bar(len(frame), shown=progress) as bar:
+        for chunk in chunks:
+            found = collected(room, chunk, bar.update)
+            rows = _rows(chunk)
+            values[rows], n_tokens[rows] = found.values, _lengths(chunk)
+            totals += found.totals
+            del found  # or it would be there beside the next one
+    return ActivationMatrix(
+        values,
+        units,
+        frame.assign(n_tokens=n_tokens),
+        (totals / n_tokens.sum()).astype(np.float32),
+        model_name(room.model),
+        reading=room.reading,
     )
 
 
-def _chunked(runs: Sequence[Batch], batch_bytes: int) -> list[Sequence[Batch]]:
-    """Whole batches, a chunk's worth at a time: who goes on runs the same ones."""
-    step = max(1, _CHUNK_BYTES // batch_bytes)
-    return [runs[start : start + step] for start in range(0, len(runs), step)]
+def _needed(
+    model: HookedModel,
+    units: Units,
+    chunks: Sequence[Sequence[Batch]],
+    reading: Reading,
+    *,
+    into_store: bool,
+) -> tuple[int, int]:
+    """Bytes that collecting takes in the machine's memory: the matrix, and all else.
+
+    On a GPU a hook point's activation is not there; a batch that does not fit is halved then.
+    """
+    n_samples = [sum(len(batch.rows) for batch in chunk) for chunk in chunks]
+    matrix = 0 if into_store else 4 * sum(n_samples) * len(units)
+    a_chunk = (4 + 4 * into_store) * max(n_samples) * len(units)  # its 16 bits twice as it is coded
+    n_prompts = max(len(batch.rows) for chunk in chunks for batch in chunk)
+    passing = 4 * 2 * n_prompts * (len(units) + units.n_coordinates)
+    if torch.device(getattr(model.cfg, "device", None) or "cpu").type == "cpu":
+        widths = [width * span for width, span in zip(units.widths, units.spans, strict=True)]
+        held = max(widths) if reading.weight == "activation" else sum(widths)  # gradients need all
+        n_tokens = max(batch.tokens.numel() for chunk in chunks for batch in chunk)
+        passing += 4 * 3 * n_tokens * held
+    return matrix, a_chunk + passing
+
+
+def _check_memory(needed: tuple[int, int], max_memory: Size | None, sharing: int = 1) -> None:
+    """Refuse what will not fit."""
+    matrix, rest = needed
+    remedy = "Pass a smaller batch_size or max_tokens."
+    if matrix > rest:
+        remedy = "Pass store=..., a folder: values then go to the disk as the prompts run."
+    what = "Collecting, beside the model's own run,"
+    check_memory(what, matrix + rest, max_memory, remedy, sharing)
+
+
+def _rows(chunk: Sequence[Batch]) -> Int[np.ndarray, " samples"]:
+    """Which prompts a chunk holds."""
+    return np.concatenate([batch.rows for batch in chunk])
+
+
+def _lengths(chunk: Sequence[Batch]) -> Int[np.ndarray, " samples"]:
+    """How many tokens of each of them count."""
+    return np.concatenate([batch.counted.sum(1).numpy() for batch in chunk])
+
+
+def _bar(total: int, *, done: int = 0, of: str = "", shown: bool) -> tqdm:
+    """The bar of a run."""
+    return tqdm(total=total, initial=done, desc=f"collect{of}", unit="prompt", disable=not shown)
 
 
 def _plan(
@@ -173,9 +256,10 @@ def _plan(
             "A store's 16 bits are too coarse for attributions, many of which are below 1e-7. "
             "Leave store out."
         )
+    frame_to_json(frame)  # refused now, before the folder is made
+    rows = np.concatenate([_rows(chunk) for chunk in chunks])
+    n_tokens = np.concatenate([_lengths(chunk) for chunk in chunks])
     runs = [batch for chunk in chunks for batch in chunk]
-    rows = np.concatenate([batch.rows for batch in runs])
-    n_tokens = np.concatenate([batch.counted.sum(1).numpy() for batch in runs])
     tokens = [part.numpy().tobytes() for b in runs for part in (b.tokens, b.mask, b.counted)]
     return Plan(
         units=units,
@@ -193,29 +277,24 @@ def _plan(
 
 
 def _into_store(
-    model: HookedModel,
+    room: Room,
     chunks: Sequence[Sequence[Batch]],
     plan: Plan,
     store: str | Path,
+    ranks: Ranks,
     *,
     progress: bool,
 ) -> ActivationStore:
-    """Run the chunks that are not in the store yet."""
-    n_samples = len(plan.samples)
-    with (
-        Unfinished(store, plan) as unfinished,
-        tqdm(total=n_samples, desc="collect", unit="prompt", disable=not progress) as bar,
-    ):
+    """Run the chunks that are not in the store yet, those of this rank."""
+    with Unfinished(store, plan, ranks) as unfinished:
         missing = unfinished.missing()
-        bar.update(n_samples - sum(plan.sizes[number] for number in missing))
-        for number in missing:
-            values, totals, n_tokens = [], np.zeros(plan.units.n_coordinates), 0
-            for batch in chunks[number]:
-                found = batch_values(model, batch, plan.units, plan.reading)
-                check_finite(found.values, plan.units, batch.rows.tolist())
-                values.append(found.values)
-                totals += found.totals
-                n_tokens += int(batch.counted.sum())
-                bar.update(len(batch.rows))
-            unfinished.write(number, np.concatenate(values), totals, n_tokens)
+        own = missing[ranks.rank :: ranks.world]
+        n_own, n_missing = (sum(plan.sizes[number] for number in of) for of in (own, missing))
+        done = len(plan.samples) - n_missing
+        of = "" if ranks.world == 1 else f", rank 0 of {ranks.world}"
+        with _bar(done + n_own, done=done, of=of, shown=progress and ranks.is_first) as bar:
+            for number in own:
+                found = collected(room, chunks[number], bar.update)
+                unfinished.write(number, found.values, found.totals, found.n_tokens)
+                del found  # or it would be there beside the next one
         return unfinished.finish()

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Shaped
 
-from tl_modules.activations.aggregate import Reduced, reduced
+from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
 from tl_modules.errors import ModulesError
@@ -82,19 +82,29 @@ class Collector:
             raise ModulesError(
                 "A cache holds activations, no gradients. Use collect(..., weight='attribution')."
             )
-        found: dict[str, Reduced] = {}
         if attention_mask is None:
             shape = _cached(cache, self.names_filter[0]).shape[:2]
             mask = torch.ones(shape, dtype=torch.bool)
         else:
             mask = torch.as_tensor(attention_mask).bool().cpu()
         frame = self._sample_frame(samples, len(mask))
-        for name, width, span in zip(
-            self.names_filter, self.units.widths, self.units.spans, strict=True
-        ):
-            activation = checked_flat(_cached(cache, name).detach(), width * span, name)
-            found[name] = reduced(activation, span, mask, self._reading.aggregate)
-        self._append(joined(found, self.units), mask, frame)
+        if not bool(mask.any(1).all()):
+            raise ModulesError(
+                f"Every sample should have at least one token; row "
+                f"{int((~mask.any(1)).nonzero()[0, 0])} of the attention mask is empty. Drop that "
+                "sample."
+            )
+
+        def reduce(wide: bool) -> Reduced:
+            found: dict[str, Reduced] = {}
+            for name, width, span in zip(
+                self.names_filter, self.units.widths, self.units.spans, strict=True
+            ):
+                activation = checked_flat(_cached(cache, name).detach(), width * span, name)
+                found[name] = reduced(activation, span, mask, self._reading.aggregate, wide=wide)
+            return joined(found, self.units)
+
+        self._append(without_overflow(reduce), mask, frame)
 
     def matrix(self) -> ActivationMatrix:
         """Everything added so far, in the order added.
@@ -115,11 +125,11 @@ class Collector:
 
     def _append(self, found: Reduced, mask: torch.Tensor, samples: pd.DataFrame) -> None:
         """Add a batch's reduced activations, all of it or nothing."""
-        lengths = mask.sum(1).numpy()
-        check_finite(found.values, self.units, samples.index.tolist())
-        self._totals += found.totals
+        lengths, values = mask.sum(1).numpy(), found.values.cpu().numpy()
+        check_finite(values, self.units, samples.index.tolist())
+        self._totals += found.sums.cpu().double().sum(0).numpy()
         self._n_tokens += int(lengths.sum())
-        self._values.append(found.values)
+        self._values.append(values)
         self._samples.append(samples.assign(n_tokens=lengths))
 
     def _unit_means(self) -> Float[np.ndarray, " units"]:

@@ -12,18 +12,20 @@ from numpy.typing import ArrayLike
 
 from tl_modules import files
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.frames import frame_from_json, frame_to_json, html_table, n_rows
 from tl_modules.normalise import (
     NORMALISATIONS,
     Normaliser,
     ZScore,
     check_normaliser,
     fit_normaliser,
+    largest_normaliser,
     normaliser_arrays,
     read_normaliser,
 )
 from tl_modules.reading import Reading
-from tl_modules.units import Units
+from tl_modules.units import Units, check_unit_means
+from tl_modules.untrusted import text
 
 _FILE_KIND = "ActivationMatrix"
 
@@ -70,13 +72,19 @@ class ActivationMatrix:
             raise ModulesError(
                 f"A matrix should hold at least one sample and one unit; got {self.values.shape}."
             )
-        n_means = self.units.n_coordinates
-        if self.unit_means is not None and self.unit_means.shape != (n_means,):
+        if self.values.dtype.kind != "f":
             raise ModulesError(
-                f"unit_means should have {n_means} entries; it has shape {self.unit_means.shape}."
+                f"values should be floats; they are {self.values.dtype}. Use "
+                "ActivationMatrix.from_arrays, which converts them."
             )
+        check_unit_means(self.unit_means, self.units)
         check_normaliser(self.normaliser, len(self.units))
         check_finite(self.values, self.units)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and units."""
+        return len(self.samples), len(self.units)
 
     @classmethod
     def from_arrays(
@@ -163,14 +171,17 @@ class ActivationMatrix:
                 "collected."
             )
         check_choice("normalise", name, NORMALISATIONS)
-        fitted = fit_normaliser(name, self.values) if like is None else like
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is refused
+            fitted = fit_normaliser(name, self.values) if like is None else like
         if not isinstance(fitted, Normaliser) or fitted.name != name:
             raise ModulesError(
                 f"like should be a fitted {name!r} normaliser; got {type(fitted).__name__}. Pass "
                 f"the normaliser of a matrix that went through normalise({name!r})."
             )
         check_normaliser(fitted, len(self.units))
-        return replace(self, values=fitted.apply(self.values), normaliser=fitted)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = fitted.apply(self.values)
+        return replace(self, values=values, normaliser=fitted)
 
     def select(self, rows: Int[np.ndarray, " _rows"] | Sequence[int]) -> "ActivationMatrix":
         """Some samples, in the order given.
@@ -215,18 +226,26 @@ class ActivationMatrix:
             ModulesError: If the file is missing, truncated, altered, or no activation matrix.
         """
 
+        def largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+            n_units, n_coordinates = Units.sizes(header["units"])
+            shapes = {
+                "values": (n_rows(header["samples"]), n_units),
+                "unit_means": (n_coordinates,),
+            }
+            return shapes | largest_normaliser(n_units)
+
         def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ActivationMatrix":
             return cls(
                 arrays["values"],
-                Units.from_dict(header["units"]),
+                Units.from_dict(header["units"], arrays["values"].shape[1]),
                 frame_from_json(header["samples"]),
                 arrays.get("unit_means"),
-                header["model_name"],
+                text(header["model_name"]),
                 read_normaliser(header["normalisation"], arrays),
                 Reading.from_dict(header["reading"]),
             )
 
-        return files.read(path, _FILE_KIND, build)
+        return files.read(path, _FILE_KIND, build, largest)
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

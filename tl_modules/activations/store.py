@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +19,16 @@ from tl_modules.activations.chunks import (
     read_chunk,
     write_chunk,
 )
+from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest
 from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
 from tl_modules.errors import ModulesError, check_at_least, check_choice
-from tl_modules.frames import frame_from_json, frame_to_json, html_table
+from tl_modules.frames import frame_to_json, html_table
 from tl_modules.normalise import MIN_STD, ZScore
+from tl_modules.ranks import ALONE, Ranks
 from tl_modules.reading import Reading
-from tl_modules.units import Units
-
-DTYPES = tuple(_half.FORMATS)
-
-_FILE_KIND = "ActivationStore"
-MANIFEST = "store.safetensors"
-"""The list of chunks; without it there is no whole store."""
+from tl_modules.units import Units, check_unit_means
 
 _CHUNK_BYTES = 128 * 1024**2
-
-
-@dataclass(frozen=True, eq=False)
-class _Described:
-    """What a store's list of chunks says."""
-
-    units: Units
-    samples: pd.DataFrame
-    model_name: str
-    dtype: str
-    chunks: tuple[Chunk, ...]
-    unit_means: np.ndarray | None
-    reading: Reading
-
-    @staticmethod
-    def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "_Described":
-        check_choice("dtype", header["dtype"], DTYPES)
-        return _Described(
-            Units.from_dict(header["units"]),
-            frame_from_json(header["samples"]),
-            str(header["model_name"]),
-            header["dtype"],
-            tuple(Chunk(**chunk) for chunk in header["chunks"]),
-            arrays.get("unit_means"),
-            Reading.from_dict(header["reading"]),
-        )
 
 
 class ActivationStore:
@@ -89,7 +58,7 @@ class ActivationStore:
             ModulesError: If there is no whole store there: its list of chunks is missing or
                 altered, or a chunk is missing or has another size than listed.
         """
-        self.path = Path(path)
+        self.path = files.checked_path(path)
         if not (self.path / MANIFEST).is_file():
             raise ModulesError(
                 f"There is no finished activation store in {str(path)!r}: {MANIFEST} is missing. "
@@ -97,14 +66,14 @@ class ActivationStore:
                 "what another writer began is written anew."
             )
 
-        described = files.read(self.path / MANIFEST, _FILE_KIND, _Described.build)
-        self.units = described.units
-        self.samples = described.samples
-        self.model_name = described.model_name
-        self.dtype = described.dtype
-        self.unit_means = described.unit_means
-        self.chunks = described.chunks
-        self.reading = described.reading
+        manifest = Manifest.read(self.path)
+        self.units = manifest.units
+        self.samples = manifest.samples
+        self.model_name = manifest.model_name
+        self.dtype = manifest.dtype
+        self.unit_means = manifest.unit_means
+        self.chunks = manifest.chunks
+        self.reading = manifest.reading
         """How the values came about."""
         self.bytes_read = 0
         """Bytes of values that passes over the store have read so far."""
@@ -168,19 +137,27 @@ class ActivationStore:
         """
         return read_chunk(self.path, self.chunks[number], len(self.units), self.half)
 
-    def iter_chunks(self) -> Iterator[tuple[int, Halves]]:
-        """Each chunk's first row and its 16-bit values; the next one is read ahead meanwhile."""
+    def iter_chunks(self, columns: tuple[int, int] | None = None) -> Iterator[tuple[int, Halves]]:
+        """Each chunk's first row and its 16-bit values; the next one is read ahead meanwhile.
+
+        Args:
+            columns: Where the columns that the caller will read begin and end, if not all.
+        """
         start = 0
+        first, stop = (0, len(self.units)) if columns is None else columns
         for number, chunk in enumerate(self.chunks):
-            if number + 1 < len(self.chunks):
+            if columns is None and number + 1 < len(self.chunks):
                 _read_ahead(self.path / self.chunks[number + 1].name)
             halves = self.read_chunk(number)
-            self.bytes_read += halves.nbytes
+            self.bytes_read += halves.itemsize * len(halves) * (stop - first)
             yield start, halves
             start += chunk.n_rows
 
-    def fit_zscore(self) -> ZScore:
+    def fit_zscore(self, ranks: Ranks = ALONE) -> ZScore:
         """Each unit's mean and standard deviation, in one pass, which also checks the chunks.
+
+        Args:
+            ranks: Who share the units and the checks.
 
         Raises:
             ModulesError: If there are fewer than two samples, a chunk was altered, or a value is
@@ -191,10 +168,17 @@ class ActivationStore:
             raise ModulesError(
                 f"A z-score needs at least 2 samples; got {n_samples}. Collect more prompts."
             )
-        mean, squares = np.zeros(n_units), np.zeros(n_units)
-        for chunk, (start, halves) in zip(self.chunks, self.iter_chunks(), strict=True):
-            check_chunk(self.path, chunk, halves, self.half)
-            _half.add_moments(halves, self.half.shift, self.half.scale, start, mean, squares)
+        first, stop = (n_units * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1))
+        mean, squares = np.zeros(stop - first), np.zeros(stop - first)
+        columns = None if ranks.world == 1 else (first, stop)
+        for number, (start, halves) in enumerate(self.iter_chunks(columns)):
+            if number % ranks.world == ranks.rank:
+                check_chunk(self.path, self.chunks[number], halves, self.half)
+            _half.add_moments(halves, self.half.shift, self.half.scale, first, start, mean, squares)
+        mean, squares = (
+            ranks.spread(np.concatenate(parts) if parts else None)
+            for parts in (ranks.gather(mean), ranks.gather(squares))
+        )
         std = np.sqrt(squares / (n_samples - 1))
         return ZScore(mean, np.where(std < MIN_STD, 1.0, std))
 
@@ -278,7 +262,7 @@ class StoreWriter:
         if samples_per_chunk is None:
             samples_per_chunk = max(1, _CHUNK_BYTES // (2 * len(units)))
         check_at_least("samples_per_chunk", samples_per_chunk, 1)
-        self._path = Path(path)
+        self._path = files.checked_path(path)
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             holds_something = any(self._path.iterdir())
@@ -357,23 +341,18 @@ class StoreWriter:
         unit_means = self.unit_means
         if not self._samples:
             raise ModulesError("A store should hold at least one sample; none was added.")
-        n_means = self._units.n_coordinates
-        if unit_means is not None and unit_means.shape != (n_means,):
-            raise ModulesError(
-                f"unit_means should have {n_means} entries; it has shape {unit_means.shape}."
-            )
+        check_unit_means(unit_means, self._units)
         if self._n_buffered:
             self._flush()
-        write_manifest(
-            self._path,
-            units=self._units,
-            samples=pd.concat(self._samples, ignore_index=True),
-            chunks=self._chunks,
-            dtype=self._half.name,
-            model_name=self._model_name,
-            reading=self._reading,
-            unit_means=unit_means,
-        )
+        Manifest(
+            self._units,
+            pd.concat(self._samples, ignore_index=True),
+            self._model_name,
+            self._half.name,
+            self._chunks,
+            unit_means,
+            self._reading,
+        ).write(self._path)
         self._state = "closed"
         return ActivationStore(self._path)
 
@@ -398,34 +377,6 @@ class StoreWriter:
         self._chunks.append(write_chunk(self._path, len(self._chunks), rows, self._half))
         self._state = "open"
         self._n_buffered = 0
-
-
-def write_manifest(
-    path: Path,
-    *,
-    units: Units,
-    samples: pd.DataFrame,
-    chunks: Sequence[Chunk],
-    dtype: str,
-    model_name: str,
-    reading: Reading,
-    unit_means: Float[np.ndarray, " _coordinates"] | None,
-) -> None:
-    """List a store's chunks: from then on it is a whole one.
-
-    Raises:
-        ModulesError: If the list cannot be written.
-    """
-    header = {
-        "units": units.to_dict(),
-        "samples": frame_to_json(samples),
-        "model_name": model_name,
-        "dtype": dtype,
-        "reading": reading.to_dict(),
-        "chunks": [vars(chunk) for chunk in chunks],
-    }
-    arrays = {} if unit_means is None else {"unit_means": unit_means}
-    files.write(path / MANIFEST, _FILE_KIND, header, arrays)
 
 
 def _read_ahead(path: Path) -> None:

@@ -1,8 +1,10 @@
 """A store that is being collected: whatever stops it, what is there already is gone on from."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +23,20 @@ from tl_modules.activations.chunks import (
     read_chunk,
     write_chunk,
 )
-from tl_modules.activations.store import MANIFEST, ActivationStore, write_manifest
+from tl_modules.activations.manifest import MANIFEST, Manifest
+from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
 from tl_modules.frames import frame_to_json
+from tl_modules.ranks import ALONE, Ranks
 from tl_modules.reading import Reading
 from tl_modules.units import Units
+from tl_modules.untrusted import whole
 
 _PLAN, _PLAN_KIND = "plan.safetensors", "CollectionPlan"
 _DONE, _DONE_KIND = "done-{:05d}.safetensors", "CollectedChunk"
 _LOCK = ".lock"
+_SEEN_AFTER_S = 60.0
+"""A file of another machine may take so long to show: NFS keeps what it knew of a folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,52 +97,36 @@ class _Done:
 
 
 class Unfinished:
-    """A store's folder while one process writes to it; use it in a ``with``.
+    """A store's folder while one run writes to it; use it in a ``with``.
 
     Each chunk is written to a temporary file, flushed and renamed, and only then listed as done by
-    a small file of its own. So a run that is killed at any moment loses at most the chunk it was
-    at.
+    a small file of its own. So a run that is killed at any moment loses at most the chunks it was
+    at. Each rank of a run writes chunks of its own; rank 0 begins and ends the folder.
     """
 
-    def __init__(self, path: str | Path, plan: Plan) -> None:
+    def __init__(self, path: str | Path, plan: Plan, ranks: Ranks = ALONE) -> None:
         """Prepare; nothing is written before the ``with``."""
-        self._path = Path(path)
+        self._path = files.checked_path(path)
         self._plan = plan
+        self._ranks = ranks
         self._half = _half.FORMATS[plan.dtype]
         self._lock: FileLock | None = None
-        self._done: dict[int, _Done] = {}
 
     def __enter__(self) -> "Unfinished":
         """Take the folder, and go on from what is there.
 
         Raises:
             ModulesError: If the folder holds something else, or was begun with another model,
-                prompts or settings; another process writes to it; or it cannot be made.
+                prompts or settings; another run writes to it; it cannot be made; the ranks were
+                called with different things; or one does not see the folder.
         """
+        self._ranks.check_same({"store": str(self._path), **self._plan.described()})
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            names = {entry.name for entry in self._path.iterdir()}
-            foreign = {name for name in names if name != _LOCK and not name.endswith(".part")}
-            if foreign and _PLAN not in names:
-                raise ModulesError(
-                    f"{str(self._path)!r} should be a new or empty folder, or one that collect() "
-                    "began; it holds other files. Name another one, or delete it first."
-                )
-            self._lock = FileLock(self._path / _LOCK, timeout=0)
-            self._lock.acquire()
-        except Timeout as error:
-            raise ModulesError(
-                f"Another process is writing to {str(self._path)!r}. Wait for it, or name another "
-                "folder."
-            ) from error
-        except OSError as error:
-            raise ModulesError(
-                f"Cannot write to the folder {str(self._path)!r}: {error}."
-            ) from error
-        try:
-            self._begin()
+            self._ranks.told(self._begin)
+            if not self._ranks.is_first:
+                self._join()
         except BaseException:
-            self._lock.release()
+            self.__exit__()
             raise
         return self
 
@@ -150,14 +141,9 @@ class Unfinished:
         return (self._path / MANIFEST).is_file()
 
     def missing(self) -> list[int]:
-        """The chunks that are not there, or not as they were written."""
-        if self.is_finished:
-            return []
-        for number in range(len(self._plan.sizes)):
-            done = self._read(number)
-            if done is not None:
-                self._done[number] = done
-        return [number for number in range(len(self._plan.sizes)) if number not in self._done]
+        """The chunks that are not there, or not as they were written; the same on every rank."""
+        numbers = range(0 if self.is_finished else len(self._plan.sizes))
+        return self._ranks.told(lambda: [each for each in numbers if not self._is_there(each)])
 
     def write(
         self,
@@ -182,74 +168,163 @@ class Unfinished:
         chunk = write_chunk(self._path, number, _half.encode(values, self._half), self._half)
         header = {"chunk": vars(chunk), "n_tokens": n_tokens}
         files.write(self._path / _DONE.format(number), _DONE_KIND, header, {"totals": totals})
-        self._done[number] = _Done(chunk, n_tokens, totals)
 
     def finish(self) -> ActivationStore:
-        """List the chunks: the store is whole.
+        """List the chunks, once every rank has written its own: the store is whole.
 
         Raises:
             ModulesError: If a chunk is missing, or the list cannot be written.
         """
-        if not self.is_finished:
-            n_chunks = len(self._plan.sizes)
-            if len(self._done) < n_chunks:
-                raise ModulesError(
-                    f"{n_chunks - len(self._done)} of {n_chunks} chunks of {str(self._path)!r} are "
-                    "missing. Run the same collect() again."
-                )
-            # In the chunks' order, however they came about: equal runs have equal means.
-            there = [self._done[number] for number in range(n_chunks)]
-            n_tokens = sum(each.n_tokens for each in there)
-            totals = np.sum([each.totals for each in there], axis=0)
-            write_manifest(
-                self._path,
-                units=self._plan.units,
-                samples=self._plan.samples,
-                chunks=[each.chunk for each in there],
-                dtype=self._plan.dtype,
-                model_name=self._plan.model_name,
-                reading=self._plan.reading,
-                unit_means=(totals / n_tokens).astype(np.float32),
-            )
-        for path in self._path.glob(_DONE.replace("{:05d}", "*")):
-            path.unlink(missing_ok=True)
+        self._ranks.wait()
+        self._ranks.told(self._end)
+        self._await(MANIFEST)
         return ActivationStore(self._path)
 
     def _begin(self) -> None:
-        """Compare with the plan that is there, or write ours."""
-        for left in self._path.glob(".*.part"):  # of a run that was killed as it wrote
-            left.unlink(missing_ok=True)
-        plan = self._plan.described()
-        written = self._path / _PLAN
-        if written.is_file():
-            found = files.read(written, _PLAN_KIND, lambda header, _: dict(header["plan"]))
-            differ = [name for name in plan if found.get(name) != plan[name]]
-            holds_chunks = self.is_finished or any(self._path.glob("chunk-*"))
-            if differ and holds_chunks:
+        """Make the folder and the plan in it, or compare the plan that is there with ours."""
+        with self._writable():
+            self._path.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in self._path.iterdir()}
+            foreign = {name for name in names if not name.startswith(".")}
+            if foreign and _PLAN not in names:
                 raise ModulesError(
-                    f"{str(self._path)!r} was begun with other settings: {', '.join(differ)} "
-                    "differ. Nothing was changed there. Call collect() as before to go on, name "
-                    "another folder, or delete this one."
+                    f"{str(self._path)!r} should be a new or empty folder, or one that collect() "
+                    "began; it holds other files. Name another one, or delete it first."
                 )
-            if not differ:
-                return
-        files.write(written, _PLAN_KIND, {"plan": plan}, {})
+            self._lock = self._held(_LOCK)
+            for left in self._path.glob(f"{_LOCK}-*"):  # a rank may outlive its run's rank 0
+                self._held(left.name).release()
+            for left in self._path.glob(".*.part"):  # of a run that was killed as it wrote
+                left.unlink(missing_ok=True)
+            if self._differ(holds_chunks=self.is_finished or any(self._path.glob("chunk-*"))):
+                files.write(self._path / _PLAN, _PLAN_KIND, {"plan": self._plan.described()}, {})
 
-    def _read(self, number: int) -> _Done | None:
-        """A chunk as it is on disk; None if it is not there, or was altered."""
-        path = self._path / _DONE.format(number)
-        if not path.is_file():
-            return None
+    def _join(self) -> None:
+        """Find the folder that rank 0 began."""
+        with self._writable():
+            self._await(_PLAN)
+            self._lock = self._held(f"{_LOCK}-{self._ranks.rank}")
+            self._differ(holds_chunks=True)
 
-        def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Done:
-            return _Done(Chunk(**header["chunk"]), int(header["n_tokens"]), arrays["totals"])
+    def _end(self) -> None:
+        """Write the list of chunks, in their order: equal runs are equal, byte for byte."""
+        if not self.is_finished:
+            n_chunks = len(self._plan.sizes)
+            chunks, n_tokens, totals = [], 0, np.zeros(self._plan.units.n_coordinates)
+            for number in range(n_chunks):
+                if self._ranks.world > 1:
+                    self._await(_DONE.format(number))
+                done = self._done(number)
+                if done is None:
+                    raise ModulesError(
+                        f"Chunk {number} of {n_chunks} of {str(self._path)!r} is missing. Run the "
+                        "same collect() again."
+                    )
+                chunks.append(done.chunk)
+                n_tokens += done.n_tokens
+                totals += done.totals
+            Manifest(
+                self._plan.units,
+                self._plan.samples,
+                self._plan.model_name,
+                self._plan.dtype,
+                chunks,
+                (totals / n_tokens).astype(np.float32),
+                self._plan.reading,
+            ).write(self._path)
+        for path in self._path.glob(_DONE.replace("{:05d}", "*")):
+            with contextlib.suppress(OSError):  # the store is whole with them, too
+                path.unlink(missing_ok=True)
 
+    def _differ(self, *, holds_chunks: bool) -> bool:
+        """Whether the plan is another one than in the folder, or none is there.
+
+        Raises:
+            ModulesError: If it is another one, and chunks were collected by that.
+        """
+        written, plan = self._path / _PLAN, self._plan.described()
+        if not written.is_file():
+            return True
+        found = files.read(written, _PLAN_KIND, lambda header, _: dict(header["plan"]))
+        differ = [name for name in plan if found.get(name) != plan[name]]
+        if differ and holds_chunks:
+            raise ModulesError(
+                f"{str(self._path)!r} was begun with other settings: {', '.join(differ)} "
+                "differ. Nothing was changed there. Call collect() as before to go on, name "
+                "another folder, or delete this one."
+            )
+        return bool(differ)
+
+    def _held(self, name: str) -> FileLock:
+        """One of the folder's locks, held.
+
+        Raises:
+            ModulesError: If another process holds it.
+            OSError: If it cannot be written.
+        """
+        lock = FileLock(self._path / name, timeout=0)
         try:
-            done = files.read(path, _DONE_KIND, build)
+            lock.acquire()
+        except Timeout as error:
+            raise ModulesError(
+                f"Another process is writing to {str(self._path)!r}. Wait for it, name another "
+                "folder, or, in a script of several processes, pass distributed=True."
+            ) from error
+        return lock
+
+    def _await(self, name: str) -> None:
+        """Until another rank's file shows: a network's file system may take its time.
+
+        Raises:
+            ModulesError: If it does not show.
+        """
+        stop = time.monotonic() + _SEEN_AFTER_S
+        while not (self._path / name).is_file():
+            if time.monotonic() > stop:
+                raise ModulesError(
+                    f"Every rank should see the same folder; rank {self._ranks.rank} does not see "
+                    f"{name!r}, which another wrote, in {str(self._path)!r}. Name a folder that "
+                    "all machines share."
+                )
+            time.sleep(0.05)
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        """What the system refuses, as a refusal."""
+        try:
+            yield
+        except OSError as error:
+            raise ModulesError(
+                f"Cannot write to the folder {str(self._path)!r}: {error}."
+            ) from error
+
+    def _is_there(self, number: int) -> bool:
+        """Whether a chunk is as it was written."""
+        done = self._done(number)
+        if done is None or done.chunk.n_rows != self._plan.sizes[number]:
+            return False
+        try:
             halves = read_chunk(self._path, done.chunk, len(self._plan.units), self._half)
             check_chunk(self._path, done.chunk, halves, self._half)
         except ModulesError:
+            return False
+        return True
+
+    def _done(self, number: int) -> _Done | None:
+        """What a chunk's note says; None if there is none, or it was altered."""
+
+        def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> _Done:
+            n_tokens, totals = whole(header["n_tokens"], least=1), arrays["totals"]
+            if totals.shape != largest["totals"] or totals.dtype != np.float64:
+                raise ValueError("no totals of these units")
+            if not (np.abs(totals) <= n_tokens * float(np.finfo(np.float32).max)).all():
+                raise ValueError("totals that no activations add up to")
+            return _Done(Chunk.from_dict(header["chunk"]), n_tokens, totals)
+
+        largest = {"totals": (self._plan.units.n_coordinates,)}
+        try:
+            return files.read(
+                self._path / _DONE.format(number), _DONE_KIND, build, lambda _: largest
+            )
+        except ModulesError:
             return None  # collected anew
-        if done.chunk.n_rows != self._plan.sizes[number]:
-            return None
-        return done

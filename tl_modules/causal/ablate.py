@@ -1,12 +1,13 @@
 """What is measured on prompts while units are intervened on."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from tl_modules.causal.tasks import Task
+from tl_modules.causal.tasks import Task, check_measured
 from tl_modules.hooks import stacked, unit_hooks
 from tl_modules.model import FwdHooks, HookedModel, forward
 from tl_modules.tokens import Batch
@@ -26,10 +27,15 @@ def intervention(
     units: Units, method: str, reference: Any, options: dict[str, Any]
 ) -> Intervention:
     """An intervention on units; see ``unit_hooks``. Padding is not touched."""
+    return on_batches(partial(unit_hooks, units, method, reference, **options))
+
+
+def on_batches(fwd_hooks: Callable[..., FwdHooks]) -> Intervention:
+    """The intervention of ``fwd_hooks(attention_mask=..., rows=...)``. Padding is not touched."""
 
     def make(batch: Batch) -> FwdHooks:
         mask = None if batch.mask.all() else batch.mask  # no care where there is none
-        return unit_hooks(units, method, reference, attention_mask=mask, rows=batch.rows, **options)
+        return fwd_hooks(attention_mask=mask, rows=batch.rows)
 
     return make
 
@@ -55,6 +61,9 @@ def run_task(
 
     Returns:
         One row an intervention, the prompts in their order.
+
+    Raises:
+        ModulesError: If what is measured is NaN or infinite anywhere.
     """
     values = np.empty((len(runs), sum(len(batch.rows) for batch in task.batches)))
     for batch in task.batches:
@@ -66,8 +75,8 @@ def run_task(
             hooks = stacked([run(batch) for run in chosen], n_rows)
             logits = forward(model, tokens, mask, hooks)
             found = task.measure(logits, tokens, mask, np.tile(batch.rows, len(chosen)))
-            values[first : first + len(chosen), batch.rows] = (
-                found.cpu().numpy().reshape(len(chosen), n_rows)
-            )
+            found = found.cpu().numpy().reshape(len(chosen), n_rows)
+            check_measured(found, batch.rows)
+            values[first : first + len(chosen), batch.rows] = found
             done(len(tokens))
     return values

@@ -101,10 +101,10 @@ class Attribution:
         score, exact = self.modules["score"], self.modules["exact"]
         if len(score) < 3:
             return pd.Series({"pearson": np.nan, "spearman": np.nan})
-        ranks = np.corrcoef(score.rank(), exact.rank())
-        return pd.Series(
-            {"pearson": float(np.corrcoef(score, exact)[0, 1]), "spearman": float(ranks[0, 1])}
-        )
+        with np.errstate(divide="ignore", invalid="ignore"):  # NaN where all are alike
+            ranks = np.corrcoef(score.rank(), exact.rank())
+            values = np.corrcoef(score, exact)
+        return pd.Series({"pearson": float(values[0, 1]), "spearman": float(ranks[0, 1])})
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -157,7 +157,7 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
 
     Raises:
         ModulesError: If the runs differ in shape, the modules belong to another model, or the
-            metric is neither a scalar nor one number a prompt.
+            metric is neither a scalar nor one number a prompt, or it or a score is not finite.
     """
     chosen = as_list(modules)
     check_at_least("n_steps", n_steps, 1)
@@ -172,10 +172,16 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
     real = torch.ones(corrupted_tokens.shape) if attention_mask is None else attention_mask
     pieces = []
     for name in units.hook_names:
-        change = (clean[name] - corrupted[name]).float() * gradients[name].float()
+        change = (clean[name].float() - corrupted[name].float()) * gradients[name].float()
         kept = real.bool().to(change.device)[..., None]
         pieces.append(torch.where(kept, change.flatten(2), 0.0).sum((0, 1)))
     scores = units.every().summed(torch.cat(pieces).cpu().double().numpy())
+    if not np.isfinite([metric_clean, metric_corrupted, *scores]).all():
+        raise ModulesError(
+            f"The metric and its gradients should be finite; the metric is {metric_clean:.4g} on "
+            f"the clean and {metric_corrupted:.4g} on the corrupted run. Run the model in a wider "
+            "dtype (float32), or use another metric."
+        )
     table = pd.DataFrame(
         {
             "module": [module.label for module in chosen],

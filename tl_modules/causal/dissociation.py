@@ -112,6 +112,8 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     draws = bootstrap_indices(groups, N_RESAMPLES, seed)
     in_a = groups == "A"
 
+    sizes = {"A": int(in_a.sum()), "B": int((~in_a).sum())}
+
     def both(rises: Float[np.ndarray, "runs prompts"]) -> dict[str, Float[np.ndarray, " runs"]]:
         return {"A": rises[:, in_a].mean(axis=1), "B": rises[:, ~in_a].mean(axis=1)}
 
@@ -119,9 +121,11 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     for name, outcome in zip("PQ", experiment.outcomes, strict=True):
         runs, resampled = both(outcome.rises), both(outcome.rises[0][draws])
         for own in "AB":
+            if sizes[own] < 2:  # one prompt resampled is itself: no interval
+                resampled[own][:] = np.nan
+        for own in "AB":
             found = beside_controls(runs[own], resampled[own])
-            size = int((groups == own).sum())
-            rows.append({"module": name, "set": own} | found | {"n": size})
+            rows.append({"module": name, "set": own} | found | {"n": sizes[own]})
         sign = 1.0 if name == "P" else -1.0
         contrasts[name] = tuple(sign * (found["A"] - found["B"]) for found in (runs, resampled))
     sums = tuple(one + other for one, other in zip(contrasts["P"], contrasts["Q"], strict=True))

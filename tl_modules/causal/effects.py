@@ -23,12 +23,14 @@ from tl_modules.stats import (
     percentile_interval,
     sign_flip_p_value,
 )
+from tl_modules.targets import Target
+from tl_modules.tokens import is_category
 from tl_modules.units import Units
 
 
 def module_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
-    modules: Module | Iterable[Module],
+    modules: Module | Target | Iterable[Module | Target],
     prompts: Sequence[str] | pd.DataFrame,
     *,
     metric: str = "loss",
@@ -55,14 +57,17 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
 
     Args:
         model: The model that the activations were collected from.
-        modules: A ``ModuleSet``, some modules of one, or one.
+        modules: A ``ModuleSet``, some modules of one, or one; beside them, or alone, other targets
+            (such as ``eigenshift`` makes), which bring controls of their own: what is said here of
+            ``method``, ``reference``, ``controls``, ``exclude`` and ``options`` is of modules.
         prompts: Strings, or a frame with ``prompt`` and ``category``; better ones that discovery
             did not see.
         metric: ``"loss"``, or how badly the model answers prompts with a column ``answer``:
             ``"answer_logprob"`` (minus the answer's log-probability, nats) or
             ``"answer_accuracy"`` (1 where greedy decoding misses it).
-        method: What becomes of the units; see ``Module.fwd_hooks`` (``"patch"``, which needs paired
-            prompts, is ``get_act_patch_module``'s).
+        method: What becomes of the units; see ``Module.fwd_hooks``. ``"patch"`` takes their values
+            from the run of another prompt of as many tokens, in a column ``corrupted`` (see
+            ``with_corrupted``); of other targets it is said of ``Parts`` too.
         reference: Where mean ablation takes its values from; by default what the modules were
             discovered on.
         n_controls: Controls for each module. The smallest p-value is ``1 / (1 + n_controls)``.
@@ -83,21 +88,23 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         One row a module and category:
 
         - ``module``, ``category``, ``own`` (it is the module's own category), ``n`` (prompts);
-        - ``loss`` (unablated), ``effect``, ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
-          ``control_mean``, ``control_std``, ``control_max`` (over controls), all in nats per
-          token; ``z`` (the effect in standard deviations of the controls' from their mean);
+        - ``loss`` (unablated), ``effect``, ``ci_low``, ``ci_high`` (95 % bootstrap over prompts;
+          NaN for a category of one, and for selectivity then), ``control_mean``,
+          ``control_std``, ``control_max`` (over controls), all in nats per token; ``z`` (the effect
+          in standard deviations of the controls' from their mean);
           ``p_value`` (one-sided, against the same number of the controls), ``p_holm`` and ``p_bh``
           (the same, adjusted over all cells after Holm and Benjamini and Hochberg);
           ``sign_flip_p`` (two-sided: is the mean rise over these prompts 0?);
         - ``selectivity`` and the same numbers of it, equal on all rows of a module and adjusted
           over the modules;
-        - ``controls``, ``n_units``, ``control_units`` (mean size of its controls).
+        - ``controls``, ``n_units`` (or components, or directions), ``control_units`` (mean size of
+          its controls).
 
         Without categories there is one, ``"all"``, and selectivity is NaN.
 
     Raises:
-        ModulesError: If the modules belong to another model, an option is unknown, or a prompt has
-            fewer than two tokens.
+        ModulesError: If the modules belong to another model, an option is unknown, a prompt has
+            fewer than two tokens, or the metric is NaN or infinite in any run.
     """
     experiment = run_experiment(
         model,
@@ -117,17 +124,17 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     )
     tables = []
     for outcome in experiment.outcomes:
-        module, sizes = outcome.module, outcome.control_sizes
+        trial, sizes = outcome.trial, outcome.trial.control_sizes
         sign = -1.0 if options.get("keep_only") else 1.0
         cells = _Outcome(
-            experiment.categories, experiment.clean, outcome.rises, module.category, seed, sign
+            experiment.categories, experiment.clean, outcome.rises, trial.category, seed, sign
         )
         table = cells.table().assign(
             controls=controls,
-            n_units=module.n_units,
+            n_units=trial.size,
             control_units=float(np.mean(sizes)) if sizes else float("nan"),
         )
-        table.insert(0, "module", module.label)
+        table.insert(0, "module", trial.label)
         tables.append(table)
     return _adjusted(pd.concat(tables, ignore_index=True))
 
@@ -160,8 +167,12 @@ class _Outcome:
         """One row a category."""
         names = list(dict.fromkeys(self.categories.tolist()))
         effects = self._by_category(self.rises, names)
-        draws = bootstrap_indices(self.categories.astype(str), N_RESAMPLES, self.seed)
+        groups = pd.factorize(self.categories, sort=True)[0]
+        draws = bootstrap_indices(groups, N_RESAMPLES, self.seed)
+        chosen = [is_category(self.categories, name) for name in names]
+        sizes = np.array([int(own.sum()) for own in chosen])
         resampled = self._by_category(self.rises[0][draws], names)
+        resampled[:, sizes < 2] = np.nan  # one prompt resampled is itself: no interval
         low, high = percentile_interval(resampled)
         frame = pd.DataFrame(
             {
@@ -175,14 +186,13 @@ class _Outcome:
                 "control_max": _max(effects[1:]),
                 "z": _z(effects),
                 "sign_flip_p": [
-                    sign_flip_p_value(self.rises[0, self.categories == name], seed=self.seed)
-                    for name in names
+                    sign_flip_p_value(self.rises[0, own], seed=self.seed) for own in chosen
                 ],
                 "p_value": [
                     control_p_value(self.sign * float(effects[0, c]), self.sign * effects[1:, c])
                     for c in range(len(names))
                 ],
-                "n": [int((self.categories == name).sum()) for name in names],
+                "n": sizes.tolist(),
                 "loss": self._by_category(self.clean[None], names)[0],
             }
         )
@@ -205,7 +215,8 @@ class _Outcome:
         self, values: Float[np.ndarray, "runs prompts"], names: list[str]
     ) -> Float[np.ndarray, "runs categories"]:
         """Means over each category's prompts. Resampling is within categories, so columns stay."""
-        return np.stack([values[:, self.categories == name].mean(axis=1) for name in names], axis=1)
+        chosen = [is_category(self.categories, name) for name in names]
+        return np.stack([values[:, own].mean(axis=1) for own in chosen], axis=1)
 
 
 def _selectivity(

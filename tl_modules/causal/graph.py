@@ -231,7 +231,10 @@ class _Pair:
             name: torch.from_numpy(part).to(clean[name].device)
             for name, part in zip(units.hook_names, parts, strict=True)
         }
-        self._change = {name: self._real(clean[name] - corrupted[name]) for name in self._members}
+        self._change = {
+            name: self._real(clean[name].float() - corrupted[name].float())
+            for name in self._members
+        }
         squares: Float[torch.Tensor, "batch modules"] = torch.stack(
             [
                 ((change**2).sum(1) @ self._members[name]).cpu()
@@ -239,6 +242,12 @@ class _Pair:
             ]
         ).sum(0)
         self.squares = squares.double().numpy()
+        for squares_of, module in zip(self.squares.sum(axis=0), modules, strict=True):
+            if not np.isfinite(squares_of):
+                raise ModulesError(
+                    f"Activations should be finite, and their squares; module {module.label}'s "
+                    "are not in one of the runs. Run the model in a wider dtype (float32)."
+                )
         still = np.flatnonzero(self.squares.sum(axis=0) == 0)
         if len(still):
             raise ModulesError(
@@ -253,7 +262,8 @@ class _Pair:
 
         def reader(name: str) -> Read:
             def read(activation: torch.Tensor) -> None:
-                moved = self._real(activation - self._corrupted[name]) * self._change[name]
+                change = activation.float() - self._corrupted[name].float()
+                moved = self._real(change) * self._change[name]
                 into[:] += (moved.sum(1) @ self._members[name]).cpu().double().numpy()
 
             return Read(read)
@@ -270,8 +280,8 @@ class _Pair:
         )
 
     def _real(self, change: torch.Tensor) -> torch.Tensor:
-        """A change in float32, ``[batch, pos, coordinates]``, 0 at padding."""
-        change = change.flatten(2).float()
+        """A change, ``[batch, pos, coordinates]``, 0 at padding."""
+        change = change.flatten(2)
         if self._mask is None:
             return change
         return change.masked_fill(~self._mask.bool().to(change.device)[..., None], 0)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.causal.tasks import check_measured
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.hooks import stacked
 from tl_modules.model import FwdHooks, HookedModel
@@ -96,7 +97,7 @@ class Rows:
             The values, in float64.
 
         Raises:
-            ModulesError: If the metric is not one number a prompt.
+            ModulesError: If the metric is not one number a prompt, or is NaN or infinite.
         """
         found = []
         for several in self.passes(runs, desc, progress):
@@ -110,7 +111,9 @@ class Rows:
                         "intervals are made from it."
                     )
                 found.append(value.detach().cpu().double().numpy())
-        return np.array(found).reshape(len(runs), len(self.tokens))
+        values = np.array(found).reshape(len(runs), len(self.tokens))
+        check_measured(values, np.arange(len(self.tokens)))
+        return values
 
     def activations(self, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
         """What the run has at some hook points, by the names asked for.

@@ -10,15 +10,15 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.causal.ablate import Intervention, intervention, no_intervention, run_task
-from tl_modules.causal.tasks import make_task
-from tl_modules.errors import check_at_least
+from tl_modules.causal.tasks import Measure, make_task
+from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.frames import html_table
-from tl_modules.gradients import loss_gradients
+from tl_modules.gradients import gradients_of, loss_gradients
 from tl_modules.hooks import unit_hooks
 from tl_modules.losses import n_predicted
 from tl_modules.model import HookedModel, flat
 from tl_modules.replacements import HasUnitMeans
-from tl_modules.tokens import Batch, categories_of, prompt_frame
+from tl_modules.tokens import Batch, categories_of, is_category, prompt_frame
 from tl_modules.units import Units
 
 
@@ -93,7 +93,7 @@ def shared_units(
     table = units.to_frame().assign(least=least[chosen], effect=rises.mean(axis=1))
     for row, name in enumerate(names):
         table[f"estimate[{name}]"] = estimates[row, chosen]
-        table[f"effect[{name}]"] = rises[:, categories == name].mean(axis=1)
+        table[f"effect[{name}]"] = rises[:, is_category(categories, name)].mean(axis=1)
     return SharedUnits(units, table)
 
 
@@ -102,19 +102,21 @@ def ablation_attribution(
     prompts: Sequence[str] | pd.DataFrame,
     reference: HasUnitMeans,
     *,
+    metric: str = "loss",
     batch_size: int = 16,
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> tuple[Float[np.ndarray, "categories units"], list[str]]:
     """Each unit's effect of mean-ablating it alone, to first order, from one backward pass a batch.
 
-    ``sum over positions of (mean - activation) * d loss / d activation``, in nats per token,
-    averaged over each category's prompts.
+    ``sum over positions of (mean - activation) * d metric / d activation``, in nats per token
+    (of ``"answer_logprob"`` nats), averaged over each category's prompts.
 
     Args:
         model: The model.
         prompts: Strings, or a frame with ``prompt`` and ``category``.
         reference: Its means are what ablation puts in a unit's place.
+        metric: ``"loss"`` or ``"answer_logprob"``, which have gradients.
         batch_size: Prompts in a pass.
         max_tokens: Cut prompts after so many tokens.
         progress: Show a progress bar.
@@ -126,38 +128,57 @@ def ablation_attribution(
         ModulesError: If the reference has no means or is another model's, or a prompt has fewer
             than two tokens.
     """
+    check_choice("metric", metric, ("loss", "answer_logprob"))
     reference.units.check_model(model)
     unit_hooks(reference.units, "mean", reference)  # refused now, if it must be
     means = np.array(reference.unit_means, dtype=np.float32)
     frame = prompt_frame(prompts)
     categories = categories_of(frame)
     names = list(dict.fromkeys(categories.tolist()))
-    task = make_task(model, frame, "loss", batch_size, max_tokens)
+    task = make_task(model, frame, metric, batch_size, max_tokens)
+    measure = None if metric == "loss" else task.measure
     totals = np.zeros((len(names), len(reference.units)))
     with tqdm(total=len(frame), desc="attribute", unit="prompt", disable=not progress) as bar:
         for batch in task.batches:
-            estimates = _batch_estimates(model, batch, reference.units, means)
+            estimates = _batch_estimates(model, measure, batch, reference.units, means)
             for row, name in enumerate(names):
-                totals[row] += estimates[categories[batch.rows] == name].sum(axis=0)
+                totals[row] += estimates[is_category(categories[batch.rows], name)].sum(axis=0)
             bar.update(len(batch.rows))
-    counts = np.array([(categories == name).sum() for name in names])
+    if not np.isfinite(totals).all():
+        raise ModulesError(
+            "The estimated effects should be finite; some are not, perhaps since activations or "
+            "gradients overflow. Run the model in a wider dtype (float32)."
+        )
+    counts = np.array([is_category(categories, name).sum() for name in names])
     return totals / counts[:, None], names
 
 
 def _batch_estimates(
-    model: HookedModel, batch: Batch, units: Units, means: Float[np.ndarray, " coordinates"]
+    model: HookedModel,
+    measure: Measure | None,
+    batch: Batch,
+    units: Units,
+    means: Float[np.ndarray, " coordinates"],
 ) -> Float[np.ndarray, "batch units"]:
-    """The estimates of each prompt: rows of a batch do not touch each other."""
-    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
+    """The estimates of each prompt, of its mean loss without a measure: rows do not meet."""
+    run = (model, batch.tokens, batch.mask, units.hook_names)
+    if measure is None:
+        activations, gradients = loss_gradients(*run)  # of the sum over tokens
+        scale = n_predicted(batch.mask).numpy()[:, None]
+    else:
+
+        def number(logits: torch.Tensor) -> torch.Tensor:
+            return measure(logits, batch.tokens, batch.mask, batch.rows)
+
+        activations, gradients = gradients_of(number, *run)
+        scale = 1
     pieces, start = [], 0
     for name, width in zip(units.hook_names, units.coordinates().widths, strict=True):
-        to = torch.from_numpy(means[start : start + width]).to(gradients[name])
-        change = (to - flat(activations[name], width)).float()
+        to = torch.from_numpy(means[start : start + width]).to(gradients[name].device)
+        change = to - flat(activations[name], width).float()
         change = change * flat(gradients[name], width).float()
         # Padding may hold NaN in some models.
         change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
-        pieces.append(change.float().sum(1).cpu().numpy())
+        pieces.append(change.sum(1).cpu().numpy())
         start += width
-    # The gradients are of the summed loss.
-    estimates = units.summed(np.concatenate(pieces, axis=1))
-    return estimates / n_predicted(batch.mask).numpy()[:, None]
+    return units.summed(np.concatenate(pieces, axis=1)) / scale

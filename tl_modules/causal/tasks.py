@@ -78,6 +78,28 @@ def make_task(
     return Task(list(batches(token_lists, batch_size)), of_answers)
 
 
+def check_measured(
+    values: Float[np.ndarray, "runs prompts"], prompts: Int[np.ndarray, " prompts"]
+) -> None:
+    """Refuse what would make effects NaN, or p-values of controls that broke the model.
+
+    Args:
+        values: What was measured under each intervention.
+        prompts: The prompts' numbers.
+
+    Raises:
+        ModulesError: If a value is NaN or infinite.
+    """
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        run, at = bad[0]
+        raise ModulesError(
+            f"metric should be finite; on prompt {prompts[at]} it is {values[run, at]}, perhaps "
+            "since activations overflow. Run the model in a wider dtype (float32), drop that "
+            "prompt, or use another method."
+        )
+
+
 def _losses(
     logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, rows: np.ndarray
 ) -> torch.Tensor:
@@ -92,12 +114,15 @@ def _answer_surprise(
     targets = tokens[:, 1:].to(logits.device)
     predicted = logits[:, :-1].float()
     chosen = predicted.gather(2, targets[..., None]).squeeze(2)
-    return ((predicted.logsumexp(2) - chosen) * answers).sum(1)
+    return (predicted.logsumexp(2) - chosen).masked_fill(~answers, 0).sum(1)
 
 
 def _error_rate(
     logits: torch.Tensor, tokens: torch.Tensor, answers: Bool[torch.Tensor, "batch next"]
 ) -> torch.Tensor:
     """1 where the most likely token differs from the answer's anywhere."""
-    wrong = logits[:, :-1].argmax(2) != tokens[:, 1:].to(logits.device)
-    return (wrong & answers).any(1).float()
+    best, choice = logits[:, :-1].max(2)
+    wrong = choice != tokens[:, 1:].to(logits.device)
+    # Of NaN, argmax makes a token like any other.
+    unknown = (best.isnan() & answers).any(1)
+    return (wrong & answers).any(1).float().masked_fill(unknown, torch.nan)

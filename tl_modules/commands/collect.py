@@ -7,12 +7,21 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.collect import collect
+from tl_modules.activations.manifest import DTYPES
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.store import DTYPES
-from tl_modules.commands.options import add_common, add_prompts, check_file, read_prompts
+from tl_modules.commands.options import (
+    add_common,
+    add_max_memory,
+    add_prompts,
+    check_file,
+    read_prompts,
+    say,
+)
+from tl_modules.commands.ranks import check_alone, joined, one_a_machine_first
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.files import write_bytes
+from tl_modules.memory import budget
 from tl_modules.reading import AGGREGATES, TOKENS, Reading
 from tl_modules.tokens import answers_of
 from tl_modules.units import SITES, site_names
@@ -62,13 +71,23 @@ def add_parser(commands: Any) -> None:
         "--chat", action="store_true", help="put prompts into the tokenizer's chat template"
     )
     add_prompts(parser, max_tokens=128)
+    add_max_memory(parser)
     add_common(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, may_share=True)
 
 
 def run(args: argparse.Namespace) -> None:
     """Collect and write."""
+    if not args.store:
+        check_alone()
+    with joined() as distributed:
+        _run(args, distributed)
+
+
+def _run(args: argparse.Namespace, distributed: bool) -> None:
+    """Collect and write, on every rank."""
     check_choice("dtype", args.dtype, DTYPES)
+    budget(args.max_memory)
     if not args.store:
         check_file(args.out)
     reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
@@ -86,17 +105,17 @@ def run(args: argparse.Namespace) -> None:
     prompts = read_prompts(args.prompts)
     if args.tokens == "answer":
         answers_of(prompts)
-        print("Prompts are not cut: their answers count (--tokens answer)")
+        say("Prompts are not cut: their answers count (--tokens answer)")
     if args.store:
-        into = {"store": args.out, "dtype": args.dtype}
-        _collected(args, prompts, args.units, reading, **into)
-        print(f"Written to {args.out}/")
+        into = {"store": args.out, "dtype": args.dtype, "distributed": distributed}
+        _collected(args, prompts, args.units, reading, max_memory=args.max_memory, **into)
+        say(f"Written to {args.out}/")
         return
-    acts = prompts_to_matrix(args, prompts, args.units, reading)
+    acts = _collected(args, prompts, args.units, reading, max_memory=args.max_memory)
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
     write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))
-    print(f"Written to {args.out}, and its samples to {beside}")
+    say(f"Written to {args.out}, and its samples to {beside}")
 
 
 def prompts_to_matrix(
@@ -116,8 +135,9 @@ def _collected(
     # The loss needs a token to predict.
     check_at_least("max_tokens", args.max_tokens, 1 if reading.weight == "activation" else 2)
     check_at_least("batch_size", args.batch_size, 1)
-    model = load_model(args.model)
-    print(f"Collecting activations over {len(prompts):,} prompts")
+    with one_a_machine_first():
+        model = load_model(args.model, device_map=args.device_map, dtype=args.model_dtype)
+    say(f"Collecting activations over {len(prompts):,} prompts")
     acts = collect(
         model,
         prompts,
@@ -128,5 +148,5 @@ def _collected(
         **into,
         progress=not args.no_progress,
     )
-    print(acts)
+    say(acts)
     return acts

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tl_modules.activations.collect import collect
 from tl_modules.causal.effects import module_effects
-from tl_modules.commands.options import add_common, add_model, make_folder
+from tl_modules.commands.options import add_common, add_model, make_folder, say
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.discovery.discover import discover
@@ -64,13 +64,13 @@ def run(args: argparse.Namespace) -> None:
             f"n_modules should be at most the number of prompts, {len(seen)}; got {args.n_modules}."
         )
     make_folder(args.out)
-    print("[1/5] Loading the model")
+    say("[1/5] Loading the model")
     model = load_model(args.model)
-    print(f"[2/5] Collecting activations over {len(seen)} prompts")
+    say(f"[2/5] Collecting activations over {len(seen)} prompts")
     acts = collect(model, seen, progress=progress)
-    print(f"[3/5] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
+    say(f"[3/5] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
     modules = discover(acts, args.n_modules, seed=args.seed, progress=progress)
-    print(
+    say(
         f"[4/5] Ablating each module and {args.n_controls} layer-matched random controls on "
         f"{len(held_out)} prompts that discovery did not see"
     )
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=progress,
     )
-    print("[5/5] Asking what each module is about, and writing the report")
+    say("[5/5] Asking what each module is about, and writing the report")
     modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
     # All at the end: an interrupted run leaves no mixture of its own files and older ones.
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     parts: dict[str, Any] = {"effects": effects, "acts": acts, "model": model, "seed": args.seed}
     write_report(args.out / "report.html", modules, **parts, progress=progress)
     files = "report.html, effects.csv, modules.safetensors, acts.safetensors, summary.json"
-    print(f"\nWritten to {args.out}/: {files}")
+    say(f"\nWritten to {args.out}/: {files}")
 
 
 def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
@@ -132,18 +132,18 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame, summary: dict[str,
     shown["(controls, mean)"] = each["selectivity_control_mean"].map("{:.2f}".format)
     shown["p"] = each["selectivity_p_value"].map("{:.3f}".format)
     found = modules.objective
-    print(f"\nL = {found.L:,.0f}, xi = {found.xi:.4f}, B = {found.B:,.0f}")
-    print(
+    say(f"\nL = {found.L:,.0f}, xi = {found.xi:.4f}, B = {found.B:,.0f}")
+    say(
         "\nRise of the mean next-token loss (nats per token) when a module is mean-ablated;\n"
         "* = the module's own category; (controls) = the range over categories of its controls'\n"
         "mean rise. Selectivity = own category minus mean of the others.\n"
     )
-    print(shown.to_string())
-    print("\nWhat drives each module:")
+    say(shown.to_string())
+    say("\nWhat drives each module:")
     for module in modules:
-        print(f"  {module.label:>3}  {'' if module.topic is None else module.topic.label}")
-    print()
+        say(f"  {module.label:>3}  {'' if module.topic is None else module.topic.label}")
+    say()
     for name, value in summary.items():
         if name.startswith("modules_whose"):
-            print(f"{name.replace('_', ' ')}: {value} of {modules.n_modules}")
-    print(f"seconds: {summary['seconds']}")
+            say(f"{name.replace('_', ' ')}: {value} of {modules.n_modules}")
+    say(f"seconds: {summary['seconds']}")

@@ -6,7 +6,8 @@ from typing import Any
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.commands.options import add_common, check_file
+from tl_modules.commands.options import add_common, add_max_memory, check_file, say
+from tl_modules.commands.ranks import check_alone, is_first, joined
 from tl_modules.compare import split_by_category
 from tl_modules.discovery.discover import discover
 from tl_modules.errors import ModulesError, check_choice
@@ -37,12 +38,21 @@ def add_parser(commands: Any) -> None:
         default="zscore",
         help=f"what is done to each unit first: {', '.join(NORMALISATIONS)} (zscore)",
     )
+    add_max_memory(parser)
     add_common(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, may_share=True)
 
 
 def run(args: argparse.Namespace) -> None:
     """Discover, print, write."""
+    if args.acts.is_file():
+        check_alone()
+    with joined() as distributed:
+        _run(args, distributed)
+
+
+def _run(args: argparse.Namespace, distributed: bool) -> None:
+    """Discover on every rank; print and write on the first."""
     check_file(args.out)
     check_choice("normalise", args.normalise, NORMALISATIONS)
     if args.normalise != "zscore" and args.acts.is_dir():
@@ -55,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
                 "Collect the prompts to be held out apart."
             )
         acts, _ = split_by_category(acts, test_share=args.held_out, seed=args.seed)
-    print(acts)
+    say(acts)
     if isinstance(acts, ActivationMatrix):
         acts = acts.normalise(args.normalise)
     modules = discover(
@@ -64,12 +74,16 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         n_starts=args.n_starts,
         n_kicks=args.n_kicks,
+        distributed=distributed,
+        max_memory=args.max_memory,
         progress=not args.no_progress,
     )
+    if not is_first():
+        return
     modules.save(args.out)
     table, beside = modules.to_frame(), args.out.with_suffix(".csv")
     write_bytes(beside, table.to_csv(index=False).encode())
-    print(modules)
+    say(modules)
     if modules.starts is not None and len(modules.starts) > 1:
-        print(f"\nStarts:\n{modules.starts.to_string(index=False)}")
-    print(f"\n{table.to_string(index=False)}\n\nWritten to {args.out}, and the table to {beside}")
+        say(f"\nStarts:\n{modules.starts.to_string(index=False)}")
+    say(f"\n{table.to_string(index=False)}\n\nWritten to {args.out}, and the table to {beside}")

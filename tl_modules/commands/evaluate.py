@@ -9,7 +9,7 @@ import pandas as pd
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.commands.collect import prompts_to_matrix
-from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts
+from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts, say
 from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.files import write_bytes
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     make_folder(args.out)
     acts = _activations(args)
     train, test = split_by_category(acts, seed=args.seed)
-    print(f"{len(train.samples):,} prompts to discover on, {len(test.samples):,} held out")
+    say(f"{len(train.samples):,} prompts to discover on, {len(test.samples):,} held out")
     runs = compare_methods(
         train,
         test,
@@ -83,13 +83,13 @@ def run(args: argparse.Namespace) -> None:
     flat = table.copy()
     flat.columns = ["_".join(column) for column in table.columns]
     write_bytes(args.out / "evaluation.csv", flat.to_csv().encode())
-    print(
+    say(
         f"\nMean and, after +-, standard deviation over {args.n_seeds} seeds. Accuracy and "
         "macro-F1 on the held-out prompts;\nARI and NMI of the training prompts' labels against "
         "their categories; peak_mb: rise of resident memory.\n"
     )
-    print(_shown(table).to_string())
-    print(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
+    say(_shown(table).to_string())
+    say(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
 
 
 def _activations(args: argparse.Namespace) -> ActivationMatrix:

@@ -1,21 +1,33 @@
 """Options and checks that several commands share."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from tl_modules.data import prompt_files
 from tl_modules.data.corpora import CORPORA, load_prompts
-from tl_modules.data.models import DEMO
+from tl_modules.data.models import DEMO, MODEL_DTYPES
 from tl_modules.data.wheel_models import WHEEL_MODELS
 from tl_modules.errors import ModulesError
+from tl_modules.frames import visible
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Seed and progress."""
     parser.add_argument("--seed", type=int, default=0, help="seeds everything (0)")
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def add_max_memory(parser: argparse.ArgumentParser) -> None:
+    """How much memory a command may take."""
+    parser.add_argument(
+        "--max-memory",
+        help="what this may take of memory beside what it is given (the model, the activations), "
+        "such as 4GB; by default what is free",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +43,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
     """Which prompts to run through which model."""
     add_model(parser)
+    parser.add_argument(
+        "--device-map",
+        help="for a model too large for one device: auto, balanced, or a JSON object of parts and "
+        "devices (see TransformerLens)",
+    )
+    parser.add_argument(
+        "--model-dtype",
+        default="float32",
+        help=f"the model's weights: {', '.join(MODEL_DTYPES)} (float32)",
+    )
     parser.add_argument(
         "--prompts",
         default="abilities",
@@ -63,6 +85,17 @@ def read_prompts(name: str) -> pd.DataFrame:
             f"{', '.join(CORPORA)}; got {name!r}."
         )
     return prompt_files.read_prompts(name)
+
+
+def say(said: object = "", file: Any = None) -> None:
+    """Print to standard output, or elsewhere, whatever a prompt file's names hold.
+
+    A terminal would obey control characters; an output in another encoding than UTF-8 lacks some.
+    """
+    file = sys.stdout if file is None else file
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    text = visible(str(said)).encode(encoding, "backslashreplace").decode(encoding)
+    print(text, file=file)
 
 
 def check_file(path: Path) -> None:

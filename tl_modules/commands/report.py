@@ -8,7 +8,7 @@ import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.commands.options import add_common, check_file
+from tl_modules.commands.options import add_common, check_file, say
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.modules import ModuleSet
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     )
     parts = {"effects.csv": effects, "activations": acts, "a model": model}
     missing = [name for name, part in parts.items() if part is None]
-    print(f"Written to {out}" + (f" (without {', '.join(missing)})" if missing else ""))
+    say(f"Written to {out}" + (f" (without {', '.join(missing)})" if missing else ""))
 
 
 def _effects(path: Path, stem: str) -> pd.DataFrame | None:

@@ -13,7 +13,7 @@ from tl_modules.causal.effects import module_effects
 from tl_modules.causal.selectivity import selectivity
 from tl_modules.causal.shared import shared_units
 from tl_modules.causal.tasks import METRICS
-from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts
+from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts, say
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.files import write_bytes
@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> None:
     sets = _load(args)
     tested, others = _prompts(args, sets)
     make_folder(args.out)
-    model = load_model(args.model)
+    model = load_model(args.model, device_map=args.device_map, dtype=args.model_dtype)
     # All are ablated to the same means; controls of like magnitude need mean |activation|.
     plain = [modules for modules in sets.values() if modules.reading.is_magnitude]
     reference = next(iter([*plain, *sets.values()]))
     if reference.reading.chat or reference.reading.tokens != "all":
-        print(
+        say(
             f"Modules of {reference.reading}: they are tested on prompts as given, without a "
             "template, and ablated to their units' means over those tokens"
         )
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         for kind in args.controls
     ]
     for name, modules, left_out, units, kind in cases:
-        print(f"{name}: {args.n_controls} controls by {kind}, excluding {left_out}")
+        say(f"{name}: {args.n_controls} controls by {kind}, excluding {left_out}")
         effects = module_effects(
             model,
             modules,
@@ -114,10 +114,10 @@ def run(args: argparse.Namespace) -> None:
     write_bytes(args.out / "summary.csv", table.to_csv(index=False).encode())
     settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
     write_bytes(args.out / "settings.json", json.dumps(settings, indent=2).encode())
-    print(f"\n{len(tested)} prompts. {_rises(pd.concat(tables, ignore_index=True))}")
-    print(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
-    print(table.round(3).to_string(index=False))
-    print(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
+    say(f"\n{len(tested)} prompts. {_rises(pd.concat(tables, ignore_index=True))}")
+    say(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
+    say(table.round(3).to_string(index=False))
+    say(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -198,7 +198,7 @@ def _prompts(
     """Prompts to test on, and others to find shared units on; discovery saw none of them."""
     for name, modules in sets.items():
         if "prompt" not in modules.samples:
-            print(f"{name} does not name its prompts: whether discovery saw these is not known")
+            say(f"{name} does not name its prompts: whether discovery saw these is not known")
     prompts = read_prompts(args.prompts)
     if args.metric != "loss" and "answer" not in prompts:
         raise ModulesError(f"--metric {args.metric} needs prompts with an 'answer'.")

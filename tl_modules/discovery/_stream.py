@@ -14,61 +14,119 @@ from tl_modules.discovery._kernel import _add
 
 @no_type_check
 @njit(parallel=True, cache=True)
-def add_rows(sums, chunk, normal, rows, labels, sign):
-    """Add some of a chunk's rows to ``sums[units, modules]``, each to its label's column.
+def add_rows(sums, chunk, normal, first, rows, labels, sign):
+    """Add some of a chunk's rows to ``sums[own units, modules]``, each to its label's column.
 
     Args:
         sums: Changed in place.
         chunk: 16-bit values, ``[rows, units]``.
         normal: How values are read: the format's shift and scale, and each unit's mean and 1 over
             its standard deviation, float32.
+        first: The first of the units that ``sums`` is of; they follow each other.
         rows: Which rows of the chunk.
         labels: The label of each of them.
         sign: 1 to add, -1 to take away.
     """
     shift, scale, mean, inverse = normal
-    n_units, n_modules = sums.shape
-    for block in prange((n_units + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
-        start = block * COLUMN_BLOCK
-        stop = min(start + COLUMN_BLOCK, n_units)
-        row = np.empty(stop - start, dtype=np.float32)
-        change = np.zeros((n_modules, stop - start))
+    n_own, n_modules = sums.shape
+    for block in prange((n_own + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
+        own = block * COLUMN_BLOCK
+        size = min(COLUMN_BLOCK, n_own - own)
+        start = first + own
+        stop = start + size
+        row = np.empty(size, dtype=np.float32)
+        change = np.zeros((n_modules, size))
         for m in range(len(rows)):
             decode(chunk[rows[m], start:stop], shift, scale, row)
             standardise(row, mean[start:stop], inverse[start:stop])
             _add(change[labels[m]], row, sign)
-        sums[start:stop] += change.T
+        sums[own : own + size] += change.T
+
+
+@no_type_check
+@njit(cache=True)
+def _in_pairs(parts):
+    """Add up ``parts[lanes, modules]`` as a tree, into the first."""
+    step = 1
+    while step < len(parts):
+        for lane in range(0, len(parts) - step, 2 * step):
+            for k in range(parts.shape[1]):
+                parts[lane, k] += parts[lane + step, k]
+        step *= 2
 
 
 @no_type_check
 @njit(parallel=True, cache=True)
-def sum_columns(sums, chunk, normal, labels):
-    """Write each row's sum over each label's units into ``sums[rows, modules]``."""
+def sum_columns(sums, chunk, normal, bounds, labels):
+    """Write each row's sum over each label's units into ``sums[rows, modules]``.
+
+    Args:
+        sums: Changed in place.
+        chunk: 16-bit values, ``[rows, units]``.
+        normal: How values are read.
+        bounds: Where each lane of units begins and, last, ends; a power of two of them.
+        labels: The units' labels.
+    """
     shift, scale, mean, inverse = normal
-    n_rows, n_units = chunk.shape
-    for i in prange(n_rows):
+    n_lanes = len(bounds) - 1
+    for i in prange(chunk.shape[0]):
         row = np.empty(COLUMN_BLOCK, dtype=np.float32)
-        sums[i] = 0.0
-        for start in range(0, n_units, COLUMN_BLOCK):
-            stop = min(start + COLUMN_BLOCK, n_units)
-            part = row[: stop - start]
-            decode(chunk[i, start:stop], shift, scale, part)
-            standardise(part, mean[start:stop], inverse[start:stop])
-            for j in range(stop - start):
-                sums[i, labels[start + j]] += part[j]
+        parts = np.zeros((n_lanes, sums.shape[1]))
+        for lane in range(n_lanes):
+            for start in range(bounds[lane], bounds[lane + 1], COLUMN_BLOCK):
+                stop = min(start + COLUMN_BLOCK, bounds[lane + 1])
+                part = row[: stop - start]
+                decode(chunk[i, start:stop], shift, scale, part)
+                standardise(part, mean[start:stop], inverse[start:stop])
+                for j in range(stop - start):
+                    parts[lane, labels[start + j]] += part[j]
+        if n_lanes:
+            _in_pairs(parts)
+            sums[i] = parts[0]
 
 
 @no_type_check
 @njit(parallel=True, cache=True)
-def shift_columns(sums, chunk, normal, moved, before, after):
-    """Bring ``sum_columns`` up to date after some units moved."""
+def change_columns(changes, chunk, normal, stops, moved, before, after):
+    """Write by how much ``sum_columns`` changes when some units move.
+
+    Args:
+        changes: ``[rows, modules]``, changed in place.
+        chunk: 16-bit values, ``[rows, units]``.
+        normal: How values are read.
+        stops: Where in ``moved`` each lane's units begin and, last, end.
+        moved: The units, ascending.
+        before: The units' labels before.
+        after: The units' labels after.
+    """
     shift, scale, mean, inverse = normal
+    n_lanes = len(stops) - 1
     for i in prange(chunk.shape[0]):
         halves, value = np.empty(1, dtype=np.uint16), np.empty(1, dtype=np.float32)
-        for m in range(len(moved)):
-            j = moved[m]
-            halves[0] = chunk[i, j]
-            decode(halves, shift, scale, value)
-            standardise(value, mean[j : j + 1], inverse[j : j + 1])
-            sums[i, before[j]] -= value[0]
-            sums[i, after[j]] += value[0]
+        parts = np.zeros((n_lanes, changes.shape[1]))
+        for lane in range(n_lanes):
+            for m in range(stops[lane], stops[lane + 1]):
+                j = moved[m]
+                halves[0] = chunk[i, j]
+                decode(halves, shift, scale, value)
+                standardise(value, mean[j : j + 1], inverse[j : j + 1])
+                parts[lane, before[j]] -= value[0]
+                parts[lane, after[j]] += value[0]
+        if n_lanes:
+            _in_pairs(parts)
+            changes[i] = parts[0]
+
+
+@no_type_check
+@njit(cache=True, nogil=True)
+def decode_columns(chunk, normal, first, out):
+    """Some columns of a chunk, from ``first`` on, as float32 z-scores into ``out``."""
+    shift, scale, mean, inverse = normal
+    n_rows, width = out.shape
+    for i in range(n_rows):
+        for own in range(0, width, COLUMN_BLOCK):
+            size = min(COLUMN_BLOCK, width - own)
+            start, stop = first + own, first + own + size
+            row = out[i, own : own + size]
+            decode(chunk[i, start:stop], shift, scale, row)
+            standardise(row, mean[start:stop], inverse[start:stop])

@@ -2,7 +2,9 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,16 +13,33 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.determinism import one_thread
 from tl_modules.discovery.iterd import IterDResult, check_n_modules, descend
-from tl_modules.discovery.products import InMemory, Products, Streamed
+from tl_modules.discovery.products import InMemory, Products, in_memory_bytes
 from tl_modules.discovery.search import improve
 from tl_modules.discovery.start import START_KINDS, principal_components, start_labels
-from tl_modules.errors import check_at_least, check_seed
+from tl_modules.discovery.streamed import Streamed, streamed_bytes
+from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.memory import Size, budget, check_memory
 from tl_modules.modules import ModuleSet
 from tl_modules.normalise import Normaliser
+from tl_modules.ranks import together
 
 
-def discover(
+@dataclass(frozen=True)
+class _Options:
+    """How to search; see ``discover``."""
+
+    n_modules: int
+    seed: int
+    max_rounds: int
+    n_starts: int
+    n_kicks: int
+    n_jobs: int
+    progress: bool
+
+
+def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     acts: ActivationMatrix | ActivationStore,
     n_modules: int = 10,
     *,
@@ -29,6 +48,8 @@ def discover(
     n_starts: int = 1,
     n_kicks: int = 0,
     n_jobs: int | None = None,
+    distributed: bool = False,
+    max_memory: Size | None = None,
     progress: bool = True,
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
@@ -54,6 +75,13 @@ def discover(
             are cores. The result does not depend on it. Balanced k-means holds Python's lock for
             most of its time, so that it is IterD that runs at once. A store's starts run one
             after the other.
+        distributed: Share a store's columns among the processes of ``torch.distributed``, which all
+            make this call and get the modules that one process would, to the last bit: each does
+            its part of the sums and of the principal components, rank 0 the rest. 2, 4, 8 or 16
+            processes take part; of another number, the next below.
+        max_memory: What the search may take beside the activations themselves, in bytes or as a
+            text such as ``"4 GB"``; by default what the machine has free. Fewer starts run at once,
+            if that helps.
         progress: Show a progress bar over the starts and the kicks.
 
     Returns:
@@ -61,7 +89,8 @@ def discover(
         ``module_effects``.
 
     Raises:
-        ModulesError: If K is out of range or there are fewer than two samples.
+        ModulesError: If K is out of range, there are fewer than two samples, the search would take
+            more memory than it may, or the processes cannot share the work.
     """
     check_at_least("n_starts", n_starts, 1)
     check_at_least("n_kicks", n_kicks, 0)
@@ -70,13 +99,91 @@ def discover(
         check_at_least("n_jobs", n_jobs, 1)
     check_seed(seed)
     check_seed(seed + n_starts - 1)
-    scaler, products = normalised(acts, n_modules)
-    results = _from_starts(products, n_modules, n_starts, n_jobs, max_rounds, seed, progress)
+    n_modules, seed = int(n_modules), int(seed)
+    if acts.shape[0] > 1:  # of one, its normalisation says more
+        check_n_modules(n_modules, acts.shape)
+    options = _Options(n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs or 1, progress)
+    if distributed:
+        return _shared(acts, options, max_memory)
+    n_jobs = _n_jobs(acts, n_modules, min(n_starts, n_jobs or os.cpu_count() or 1), max_memory)
+    return _found(acts, *normalised(acts, n_modules), replace(options, n_jobs=n_jobs))
+
+
+def _n_jobs(
+    acts: ActivationMatrix | ActivationStore,
+    n_modules: int,
+    n_jobs: int,
+    max_memory: Size | None,
+    sharing: int = 1,
+) -> int:
+    """How many starts may run at once.
+
+    Raises:
+        ModulesError: If there is no room for one.
+    """
+    if isinstance(acts, ActivationStore):
+        n_bytes = streamed_bytes(acts.shape, n_modules)
+        remedy = "Ask for fewer modules."
+        check_memory("A search over a store", n_bytes, max_memory, remedy, sharing)
+        return 1
+    needed = partial(in_memory_bytes, acts.shape, n_modules, is_copied=acts.normaliser is None)
+    remedy = (
+        "Write a store, which is streamed (collect(..., store='acts')), or ask for fewer modules."
+    )
+    check_memory("A search over a matrix in memory", needed(1), max_memory, remedy)
+    most = budget(max_memory)
+    return max(jobs for jobs in range(1, n_jobs + 1) if jobs == 1 or needed(jobs) <= most)
+
+
+def _shared(
+    acts: ActivationMatrix | ActivationStore, options: _Options, max_memory: Size | None
+) -> ModuleSet:
+    """Rank 0 finds the modules with the others' help; every rank gets them."""
+    if not isinstance(acts, ActivationStore):
+        raise ModulesError(
+            "distributed=True needs an ActivationStore, which every process reads its part of. "
+            "Write one with collect(..., store='acts')."
+        )
+    with together(True) as ranks:
+        asked = replace(options, n_jobs=1, progress=False)  # these may differ
+        ranks.check_same({"the stores": str(acts.chunks), "the options": str(asked)})
+        ranks.told(lambda: _n_jobs(acts, options.n_modules, 1, max_memory, ranks.on_machine))
+        scaler = acts.fit_zscore(ranks)
+        products = Streamed(acts, scaler, ranks)
+        found: dict[str, Any] = {}
+
+        def find() -> dict[str, Any]:
+            """The set's JSON part, and the names of its arrays."""
+            try:
+                header, found["arrays"] = _found(acts, scaler, products, options).parts()
+            except ModulesError:
+                if not products.in_step:
+                    products.stop()
+                raise
+            products.stop()
+            return {"header": header, "arrays": list(found["arrays"])}
+
+        if not ranks.is_first:
+            products.serve()
+        described = ranks.told(find, unless=lambda: products.in_step)
+        arrays = found.get("arrays", {})
+        arrays = {name: ranks.spread(arrays.get(name)) for name in described["arrays"]}
+    return ModuleSet.from_parts(described["header"], arrays)
+
+
+def _found(
+    acts: ActivationMatrix | ActivationStore,
+    scaler: Normaliser | None,
+    products: Products,
+    options: _Options,
+) -> ModuleSet:
+    """The modules of normalised activations."""
+    results = _from_starts(products, options)
     best = max(results, key=lambda result: (result.objective.L, result.history[-1]))
     starts = pd.DataFrame(
         {
-            "kind": [_kind(start) for start in range(n_starts)],
-            "seed": range(seed, seed + n_starts),
+            "kind": [_kind(start) for start in range(options.n_starts)],
+            "seed": range(options.seed, options.seed + options.n_starts),
             "L": [result.objective.L for result in results],
             "n_rounds": [len(result.history) for result in results],
             "converged": [result.converged for result in results],
@@ -84,14 +191,16 @@ def discover(
     )
     best = improve(
         products,
-        n_modules,
+        options.n_modules,
         best,
-        n_kicks=n_kicks,
-        max_rounds=max_rounds,
-        seed=seed,
-        progress=progress,
+        n_kicks=options.n_kicks,
+        max_rounds=options.max_rounds,
+        seed=options.seed,
+        progress=options.progress,
     )
-    found = as_module_set(acts, scaler, products, best, n_modules, seed=seed, method="iterd")
+    found = as_module_set(
+        acts, scaler, products, best, options.n_modules, seed=options.seed, method="iterd"
+    )
     return replace(found, starts=starts)
 
 
@@ -100,25 +209,22 @@ def _kind(start: int) -> str:
     return START_KINDS[start % len(START_KINDS)]
 
 
-def _from_starts(
-    products: Products,
-    n_modules: int,
-    n_starts: int,
-    n_jobs: int | None,
-    max_rounds: int,
-    seed: int,
-    progress: bool,
-) -> list[IterDResult]:
+def _from_starts(products: Products, options: _Options) -> list[IterDResult]:
     """IterD from each start, several at a time."""
-    points = principal_components(products, seed)
-    n_jobs = min(n_starts, os.cpu_count() or 1 if n_jobs is None else n_jobs)
+    with one_thread():
+        return _in_turns(products, options)
+
+
+def _in_turns(products: Products, options: _Options) -> list[IterDResult]:
+    points = principal_components(products, options.seed)
+    n_starts, n_jobs = options.n_starts, options.n_jobs
     if isinstance(products, InMemory) and n_jobs > 1:
         products = InMemory(products.matrix, parallel=False)
     else:
         n_jobs = 1
 
     with (
-        tqdm(total=n_starts, desc="discover", unit="start", disable=not progress) as bar,
+        tqdm(total=n_starts, desc="discover", unit="start", disable=not options.progress) as bar,
         ThreadPoolExecutor(n_jobs) as pool,
     ):
 
@@ -126,10 +232,15 @@ def _from_starts(
             bar.set_postfix_str(f"round {number}, L = {value:,.0f}")
 
         def run(start: int) -> IterDResult:
-            own = seed + start
-            labels = start_labels(points, _kind(start), n_modules, own)
+            own = options.seed + start
+            labels = start_labels(points, _kind(start), options.n_modules, own)
             return descend(
-                products, n_modules, labels, max_rounds=max_rounds, seed=own, on_round=tell
+                products,
+                options.n_modules,
+                labels,
+                max_rounds=options.max_rounds,
+                seed=own,
+                on_round=tell,
             )
 
         results = []

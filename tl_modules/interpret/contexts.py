@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from tl_modules.interpret.texts import special_tokens, text_of
+from tl_modules.interpret.texts import BROKEN, special_tokens, text_of
 from tl_modules.interpret.token_values import run_values
 from tl_modules.model import HookedModel
 from tl_modules.modules import ModuleSet
 from tl_modules.tokens import tokenise
 from tl_modules.topics import Context
+
+_LONGEST_CHARACTER = 4
+"""Bytes of UTF-8, and so tokens."""
 
 _N_AROUND = 8
 """How many tokens of context are kept on either side."""
@@ -76,10 +79,18 @@ def _candidates(
 def _context(
     model: HookedModel, tokens: list[int], position: int, value: float, prompt: int
 ) -> Context:
-    around = (
-        tokens[max(position - _N_AROUND, 0) : position],
-        tokens[position : position + 1],
-        tokens[position + 1 : position + 1 + _N_AROUND],
-    )
-    before, token, after = (text_of(model, part) for part in around)
+    start, end = _whole(model, tokens, position)
+    token = text_of(model, tokens[start:end])
+    # The window's own ends may cut a character.
+    before = text_of(model, tokens[max(start - _N_AROUND, 0) : start]).lstrip(BROKEN)
+    after = text_of(model, tokens[end : end + _N_AROUND]).rstrip(BROKEN)
     return Context(before, token, after, value, prompt)
+
+
+def _whole(model: HookedModel, tokens: list[int], position: int) -> tuple[int, int]:
+    """Where the characters start and end that a token is a part of; the token alone as a rule."""
+    for length in range(1, _LONGEST_CHARACTER + 1):
+        for start in range(max(position - length + 1, 0), position + 1):
+            if BROKEN not in text_of(model, tokens[start : start + length]):
+                return start, start + length
+    return position, position + 1

@@ -11,6 +11,7 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.modules import ModuleSet
 from tl_modules.profiles import module_means
+from tl_modules.stats import ROUNDING
 
 PROJECTIONS = ("pca", "tsne")
 """``pca``: the two directions of most variance, which keep far distances; ``tsne``: t-SNE (van der
@@ -66,15 +67,34 @@ def landscape(
             "prompts."
         )
     spread = means.std(axis=0)
-    features = (means - means.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    if projection == "pca":
-        places, explained = _pca(features)
-    else:
-        places, explained = _tsne(features, seed), None
+    varies = spread > ROUNDING * np.abs(means).max()
+    features = np.where(varies, means - means.mean(axis=0), 0.0) / np.where(varies, spread, 1.0)
+    places, explained = in_plane(features, projection, seed)
     points = acts.samples.assign(
         x=places[:, 0], y=places[:, 1], strongest=features.argmax(axis=1)
     ).reset_index(drop=True)
     return Landscape(points, projection, explained)
+
+
+def in_plane(
+    features: Float[np.ndarray, "samples features"], projection: str, seed: int
+) -> tuple[Float[np.ndarray, "samples 2"], tuple[float, float] | None]:
+    """Lay vectors out in the plane.
+
+    Args:
+        features: The vectors, three at least.
+        projection: One of ``PROJECTIONS``.
+        seed: Seeds t-SNE.
+
+    Returns:
+        Their places, all 0 where the vectors are alike; and the share of the variance that x and y
+        have, None unless by ``pca``.
+    """
+    if (features == features[0]).all():
+        return np.zeros((len(features), 2)), (0.0, 0.0) if projection == "pca" else None
+    if projection == "pca":
+        return _pca(features)
+    return _tsne(features, seed), None
 
 
 def _pca(
@@ -82,8 +102,6 @@ def _pca(
 ) -> tuple[Float[np.ndarray, "samples 2"], tuple[float, float]]:
     from sklearn.decomposition import PCA  # slow to import
 
-    if not features.any():  # no module's mean varies
-        return np.zeros((len(features), 2)), (0.0, 0.0)
     fitted = PCA(2, svd_solver="full").fit(features)  # signs are fixed, so no seed
     x, y = fitted.explained_variance_ratio_.tolist()
     return fitted.transform(features), (x, y)

@@ -6,7 +6,7 @@ from typing import Any
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel, model_name
 
-_BROKEN = "\ufffd"  # what a decoder gives for a part of a character
+BROKEN = "\ufffd"  # what a decoder gives for a part of a character
 
 
 class NotReadable(ModulesError):
@@ -39,7 +39,7 @@ def pieces_of(model: HookedModel, tokens: Sequence[int]) -> list[str]:
         before, text = (text_of(model, tokens[start:stop]) for stop in (read, end))
         if token in special:
             pieces.append(str(tokenizer.convert_ids_to_tokens(token)))
-        elif text.endswith(_BROKEN) and end < len(tokens):
+        elif text.endswith(BROKEN) and end < len(tokens):
             pieces.append("")
             continue
         else:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from tl_modules.frames import shortened
+from tl_modules.frames import shortened, visible
 from tl_modules.interpret.texts import NotReadable
 from tl_modules.interpret.token_values import token_values
 from tl_modules.model import HookedModel
@@ -38,12 +38,12 @@ class Card:
 
     module: Module
     name: str
-    shares: str
+    shares: Markup
     bars: list[Bar]
     prompts: list[Markup]
-    words: str
-    promoted: str
-    suppressed: str
+    words: Markup
+    promoted: Markup
+    suppressed: Markup
 
 
 def module_cards(
@@ -72,14 +72,14 @@ def _card(module: Module, prompts: list[Markup]) -> Card:
         bars=_histogram(module),
         prompts=prompts,
         words=_words(topic),
-        promoted="" if topic is None else clear_tokens(topic.promoted, topic.chance_z),
-        suppressed="" if topic is None else clear_tokens(topic.suppressed, topic.chance_z),
+        promoted=_tokens(topic, "promoted"),
+        suppressed=_tokens(topic, "suppressed"),
     )
 
 
 def module_label(module: Module) -> str:
     """Its topic's label, or else its category; not more than fits in a heading."""
-    return shortened(module_title(module) or "", 80)
+    return shortened(visible(module_title(module) or ""), 80)
 
 
 def _top_prompts(module: Module, n_prompts: int) -> list[str]:
@@ -98,7 +98,7 @@ def _coloured(
 ) -> dict[int, list[Markup]]:
     """Each module's prompts as HTML: coloured by the model's run, or only text."""
     plain = {
-        label: [escape(shortened(prompt, _LONGEST)) for prompt in prompts]
+        label: [escape(shortened(visible(prompt), _LONGEST)) for prompt in prompts]
         for label, prompts in chosen.items()
     }
     texts = [prompt for prompts in chosen.values() for prompt in prompts]
@@ -117,18 +117,28 @@ def _coloured(
     return found
 
 
-def _shares(topic: Topic | None) -> str:
+def _shares(topic: Topic | None) -> Markup:
     """The categories that have more than a few of its samples."""
-    if topic is None:
-        return ""
-    kept = {name: share for name, share in topic.categories.items() if share >= _MIN_SHARE}
-    return ", ".join(f"{shortened(name, 40)} {share:.0%}" for name, share in kept.items())
+    categories = {} if topic is None else topic.categories
+    kept = [(name, share) for name, share in categories.items() if share >= _MIN_SHARE]
+    return _listed([name for name, _ in kept], [f" {share:.0%}" for _, share in kept])
 
 
-def _words(topic: Topic | None) -> str:
+def _words(topic: Topic | None) -> Markup:
     """Its distinctive words."""
-    words = () if topic is None else topic.words
-    return ", ".join(shortened(word.word, 40) for word in words)
+    return _listed([] if topic is None else [word.word for word in topic.words])
+
+
+def _tokens(topic: Topic | None, name: str) -> Markup:
+    """The tokens that its output direction moves."""
+    return _listed([] if topic is None else clear_tokens(getattr(topic, name), topic.chance_z))
+
+
+def _listed(texts: list[str], notes: list[str] | None = None) -> Markup:
+    """Texts with what is said of each, each in its own direction."""
+    each = zip(texts, [""] * len(texts) if notes is None else notes, strict=True)
+    item = Markup("<bdi>{}</bdi>{}")
+    return Markup(", ").join(item.format(shortened(visible(text), 40), note) for text, note in each)
 
 
 def _histogram(module: Module, width: float = 360.0, height: float = 60.0) -> list[Bar]:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.effects_frame import SIGNIFICANT, check_effects, check_one_run, is_own
-from tl_modules.errors import ModulesError
 from tl_modules.interpret.coverage import Coverage
 from tl_modules.interpret.space import module_layers
 from tl_modules.modules import Module, as_list
@@ -18,6 +17,7 @@ from tl_modules.report.style import (
     graph_objects,
     height_for,
     module_name,
+    names_of,
     readable,
     rooted_scale,
     text,
@@ -123,7 +123,7 @@ def plot_effects(
         for name in ("effect", "control_mean", "p_bh", "own")
     }
     own = grids.pop("own") == 1
-    names, shown = _names(labels, modules), [text(str(category)) for category in categories]
+    names, shown = names_of(labels, modules), [text(str(category)) for category in categories]
     limit = float(np.nanmax(np.abs(grids["effect"]), initial=0.0)) or 1.0
     heatmap = plotly.Heatmap(
         z=grids["effect"],
@@ -177,7 +177,7 @@ def plot_coverage(found: Coverage, *, modules: Iterable[Module] | None = None) -
         name: wide[name][categories].to_numpy(dtype=float)
         for name in ("share_of_module", "share_of_category", "n_samples", "mean_activation")
     }
-    names, shown = _names(labels, modules), [text(str(category)) for category in categories]
+    names, shown = names_of(labels, modules), [text(str(category)) for category in categories]
     shares = grids["share_of_module"]
     heatmap = plotly.Heatmap(
         z=shares,
@@ -215,20 +215,6 @@ def _frame(row: int, column: int) -> dict[str, Any]:
     """A rectangle around a cell."""
     corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
     return {"type": "rect", **corners, "line": {"color": "#111111"}}
-
-
-def _names(labels: list[int], modules: Iterable[Module] | None) -> list[str]:
-    """What the modules of a table are called."""
-    if modules is None:
-        return [str(label) for label in labels]
-    known = {module.label: module_name(module) for module in as_list(modules)}
-    missing = [label for label in labels if label not in known]
-    if missing:
-        raise ModulesError(
-            f"modules should hold those of the table; {missing} are missing. Pass the set that "
-            "module_effects was given."
-        )
-    return [known[label] for label in labels]
 
 
 def _stacked(grids: dict[str, np.ndarray], rows: list[str], columns: list[str]) -> np.ndarray:

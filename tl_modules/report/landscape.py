@@ -10,7 +10,7 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import check_at_least
 from tl_modules.frames import as_texts
-from tl_modules.interpret.landscape import Landscape, landscape
+from tl_modules.interpret.landscape import landscape
 from tl_modules.modules import ModuleSet
 from tl_modules.report.style import COLOURS, graph_objects, module_name, readable, text, wrapped
 
@@ -71,8 +71,8 @@ def plot_landscape(
     what = "" if len(drawn) == len(points) else f"{len(drawn):,} of "
     return (
         readable(figure)
-        .update_xaxes(title_text=_axis(laid_out, 0))
-        .update_yaxes(title_text=_axis(laid_out, 1))
+        .update_xaxes(title_text=axis_title(laid_out.explained, 0))
+        .update_yaxes(title_text=axis_title(laid_out.explained, 1))
         .update_layout(
             title_text=f"{what}{len(points):,} prompts by the modules that are active on them",
             legend={"title": {"text": "category" if "category" in points else "module"}},
@@ -142,8 +142,8 @@ def _numbers(points: pd.DataFrame, names: list[str]) -> Any:
     )
 
 
-def _axis(laid_out: Landscape, number: int) -> str:
-    if laid_out.explained is None:
+def axis_title(explained: tuple[float, float] | None, number: int) -> str:
+    """What an axis of the plane is called, by the share of the variance that PCA found there."""
+    if explained is None:
         return f"t-SNE {number + 1} (no unit)"
-    share = laid_out.explained[number]
-    return f"principal component {number + 1} ({share:.0%} of the variance)"
+    return f"principal component {number + 1} ({explained[number]:.0%} of the variance)"

@@ -17,6 +17,7 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.effects_frame import check_effects, split_runs
 from tl_modules.errors import ModulesError
+from tl_modules.frames import visible
 from tl_modules.interpret.with_topics import with_topics
 from tl_modules.model import HookedModel
 from tl_modules.modules import ModuleSet
@@ -83,6 +84,7 @@ def write_report(
     environment = Environment(
         loader=PackageLoader("tl_modules.report"),
         autoescape=True,  # prompts are untrusted text
+        finalize=lambda v: v if isinstance(v, Markup) or not isinstance(v, str) else visible(v),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

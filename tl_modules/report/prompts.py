@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from tl_modules.frames import shortened
+from tl_modules.frames import shortened, visible
 from tl_modules.modules import ModuleSet
 
 _LONGEST = 400
@@ -56,9 +57,11 @@ def _row(module: int, sample: dict[str, Any]) -> list[Any]:
     category, score = sample.get("category"), float(sample["score"])
     return [
         module,
-        "" if category is None or category != category else shortened(str(category), 40),
+        ""
+        if category is None or category is pd.NA or category != category
+        else shortened(visible(str(category)), 40),
         round(score, 3) if np.isfinite(score) else None,  # JSON has no NaN
-        shortened(str(sample["prompt"]), _LONGEST),
+        shortened(visible(str(sample["prompt"])), _LONGEST),
     ]
 
 

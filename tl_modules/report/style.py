@@ -2,15 +2,15 @@
 
 import html
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tl_modules.errors import ModulesError
-from tl_modules.frames import shortened
-from tl_modules.module import Module
+from tl_modules.frames import isolated, shortened, visible
+from tl_modules.modules import Module, as_list
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -74,6 +74,24 @@ def module_name(module: Module) -> str:
     return str(module.label) if said is None else f"{module.label}: {text(said)}"
 
 
+def names_of(labels: Sequence[int | str], modules: Iterable[Module] | None) -> list[str]:
+    """What the modules and other targets of a table are called.
+
+    Raises:
+        ModulesError: If a module of the table is not among ``modules``.
+    """
+    named = [] if modules is None else as_list(modules)
+    known: dict[int | str, str] = {module.label: module_name(module) for module in named}
+    numbers = [label for label in labels if not isinstance(label, str)]
+    missing = [] if modules is None else [label for label in numbers if label not in known]
+    if missing:
+        raise ModulesError(
+            f"modules should hold those of the table; {missing} are missing. Pass the set that "
+            "module_effects was given."
+        )
+    return [known.get(label, text(str(label))) for label in labels]
+
+
 def module_title(module: Module) -> str | None:
     """What a module is called beside its number: its topic's label, or else its category."""
     return module.category if module.topic is None else module.topic.label
@@ -81,12 +99,13 @@ def module_title(module: Module) -> str | None:
 
 def text(said: str) -> str:
     """A name from outside for plotly, which reads some HTML: shortened, and only text."""
-    return html.escape(shortened(said, _LONGEST_NAME))
+    return isolated(html.escape(shortened(visible(said), _LONGEST_NAME)))
 
 
 def wrapped(said: str, width: int = 60, n_lines: int = 4) -> str:
     """A text from outside for a figure's hover box: some lines of it, and only text."""
-    lines = textwrap.wrap(said[: 2 * width * n_lines], width, max_lines=n_lines, placeholder=" …")
+    said = visible(said[: 2 * width * n_lines])
+    lines = textwrap.wrap(said, width, max_lines=n_lines, placeholder=" …")
     return "<br>".join(map(html.escape, lines))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from tl_modules import files
 from tl_modules.errors import ModulesError
-from tl_modules.frames import TEXT_ONLY
+from tl_modules.frames import TEXT_ONLY, visible
 from tl_modules.modules import Module, as_list
 from tl_modules.report.style import module_name
 
@@ -91,7 +91,7 @@ def plot_tokens(
     parts = [
         f"<details{' open' if number == next(iter(names)) else ''}><summary>{name}: strongest "
         f"{_strongest(values, number):.1f} times its average</summary>"
-        + "".join(f"<p>{spans}</p>" for spans in token_spans(values, number))
+        + "".join(f'<p dir="auto">{spans}</p>' for spans in token_spans(values, number))
         + "</details>"
         for number, name in names.items()
     ]
@@ -109,11 +109,12 @@ def token_spans(values: pd.DataFrame, module: int) -> list[str]:
     shade = np.clip((own - 1) / max(strongest - 1, 1e-9), 0, 1) * _STRONGEST
     shade[values["special"].to_numpy(dtype=bool)] = 0
     texts = [
-        f'<span style="background:rgba(213,94,0,{alpha:.2f})" title="{value:.2f}">'
-        f"{html.escape(token)}</span>"
+        f'<span style="background:rgba(213,94,0,{alpha:.2f})" title="{value:.2f}">{token}</span>'
         if alpha >= 0.02
-        else html.escape(token)
-        for token, value, alpha in zip(values["token"], own, shade, strict=True)
+        else token
+        for token, value, alpha in zip(
+            (html.escape(visible(token)) for token in values["token"]), own, shade, strict=True
+        )
     ]
     prompts = values.index.get_level_values("prompt").to_numpy()
     starts = np.flatnonzero(np.diff(prompts, prepend=-1))

@@ -9,6 +9,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from tl_modules.frames import isolated
 from tl_modules.reading import Reading
 from tl_modules.sharing.effects import COLUMNS
 from tl_modules.sharing.markdown import table, text
@@ -94,12 +95,13 @@ def _is_on_the_hub(model_name: str) -> bool:
     return "/" in model_name and not Path(model_name).exists()
 
 
-def _categories(values: list[Any]) -> str:
+def _categories(values: list[Any]) -> Markup:
     """How many samples each category has, the largest first."""
     counts = Counter(str(value) for value in values if value is not None and value == value)
-    shown = [f"{name} {count:,}" for name, count in counts.most_common(_MOST_CATEGORIES)]
+    most = counts.most_common(_MOST_CATEGORIES)
+    shown = [f"{isolated(text(name))} {count:,}" for name, count in most]
     rest = len(counts) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+    return Markup(", ".join(shown) + (f" and {rest} more" if rest else ""))
 
 
 def _options(header: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ def write_folder(folder: str | Path, contents: dict[str, bytes]) -> None:
     Raises:
         ModulesError: If the folder cannot be made or written to.
     """
-    folder = Path(folder)
+    folder = files.checked_path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if EFFECTS not in contents:

@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pandas as pd
 
+from tl_modules.frames import visible
+
 _ENTITIES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>|\\`*_[]~$"}
 
 
@@ -16,7 +18,7 @@ def text(value: object) -> str:
     >>> text("a|b\n<i>")
     'a&#124;b &#60;i&#62;'
     """
-    line = " ".join(str(value).split()).translate(_ENTITIES)
+    line = visible(" ".join(str(value).split())).translate(_ENTITIES)
     return re.sub(r"(?<=www)\.|:(?=//)", lambda dot: f"&#{ord(dot.group())};", line)  # no links
 
 

@@ -12,6 +12,13 @@
   const STEP = 50;
   let matches = [], shown = 0;
 
+  // Text from outside, in its own direction.
+  function apart(text) {
+    const element = document.createElement("bdi");
+    element.textContent = text;
+    return element;
+  }
+
   function show() {
     for (const [module, category, score, text] of matches.slice(shown, shown + STEP)) {
       const item = document.createElement("li"), link = document.createElement("a");
@@ -19,8 +26,8 @@
       link.textContent = `Module ${module}`;
       const note = document.createElement("span");
       note.className = "quiet";
-      note.textContent = ` ${category} ${score === null ? "–" : score.toFixed(2)}\n`;
-      item.append(link, note, text);
+      note.append(" ", apart(category), ` ${score === null ? "–" : score.toFixed(2)}\n`);
+      item.append(link, note, apart(text));
       list.append(item);
     }
     shown = Math.min(shown + STEP, matches.length);

@@ -1,0 +1,221 @@
+"""Forgetting and retention beside each other, in a module and in random units of the same layers.
+
+French is unlearnt in the French module, with and without GRU's rectification and SatImp's weights,
+and measured on French and English prompts that no training saw. Then the model is fine-tuned on
+coding prompts, and the French module put back.
+
+    python -m benchmarks.unlearning
+    python -m benchmarks.unlearning --figure docs/images/unlearning.png
+"""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import tl_modules as tlm
+from benchmarks.neighbours import draw
+from tl_modules.causal.controls import layer_matched_control
+from tl_modules.data import load_prompts
+from tl_modules.data.models import load_model
+from tl_modules.losses import next_token_losses
+from tl_modules.model import forward
+from tl_modules.tokens import batches, tokenise
+
+PLAIN = {"rectify": False, "saturation": 0.0, "importance": 0.0}
+VARIANTS = {
+    "gradient ascent": PLAIN,
+    "SatImp": {"rectify": False},
+    "GRU": PLAIN | {"rectify": True},
+    "SatImp and GRU": {},
+}
+"""What ``unlearn`` is called with."""
+
+COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#888888")
+"""Of each run in the figure."""
+
+
+def main() -> None:
+    """Print the tables, and draw the first."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--modules", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--controls", type=int, default=3)
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    model = load_model(args.model)
+    contrasts = load_prompts("contrasts")
+    groups = contrasts.groupby("category", sort=False)
+    half = len(contrasts) // groups.ngroups // 2
+    fit, held_out = groups.head(half), groups.tail(half)
+    modules = tlm.discover(tlm.collect(model, fit, progress=False), args.modules, n_starts=8)
+    found = [module for module in modules if module.category == "french"]
+    module = max(found or modules, key=lambda each: each.n_units)
+    print(repr(module), flush=True)
+
+    table = unlearning(model, module, of(fit), of(held_out), args)
+    if args.figure is not None:
+        draw(figure(table), args.figure)
+    print("\nFine-tuned on coding prompts: rise of the loss, nats per token")
+    print(pathways(model, module, of(held_out)[0], args).round(3).to_string(index=False))
+
+
+def of(prompts: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """What is to be forgotten, and what retained."""
+    french, english = (
+        prompts.loc[prompts["category"] == name, "prompt"].tolist()
+        for name in ("french", "english")
+    )
+    return french, english
+
+
+def unlearning(
+    model: Any,
+    module: tlm.Module,
+    sets: tuple[list[str], list[str]],
+    held_out: tuple[list[str], list[str]],
+    args: argparse.Namespace,
+) -> pd.DataFrame:
+    """Every variant in the module, and the last one in the whole model."""
+    options = {
+        "n_steps": args.steps,
+        "learning_rate": args.learning_rate,
+        "batch_size": args.batch_size,
+        "held_out": held_out,
+    }
+    tables = []
+    runs = [(name, module) for name in VARIANTS] + [("SatImp and GRU", None)]
+    for name, where in runs:
+        given = VARIANTS[name] | options | {"n_controls": args.controls}
+        found = tlm.forgetting(model, where, *sets, **given)
+        found.insert(0, "loss", name)
+        found.insert(1, "trained", "whole model" if where is None else "French module")
+        print(found.round(3).to_string(index=False), flush=True)
+        tables.append(found)
+    return pd.concat(tables, ignore_index=True)
+
+
+def figure(table: pd.DataFrame) -> Any:
+    """Forgetting over what it costs; crosses are the controls' means."""
+    import plotly.graph_objects as go
+
+    made = go.Figure()
+    for (loss, trained), rows in table.groupby(["loss", "trained"], sort=False):
+        rows = rows.set_index("set")
+        forget, retain = rows.loc["forget"], rows.loc["retain"]
+        colour = COLOURS[len(made.data) // 2]  # two traces each
+        made.add_scatter(
+            x=[retain["effect"]],
+            y=[forget["effect"]],
+            error_x=_bar(retain),
+            error_y=_bar(forget),
+            mode="markers",
+            marker={"size": 11, "color": colour},
+            name=f"{loss}, {trained}",
+        )
+        made.add_scatter(
+            x=[retain["control_mean"]],
+            y=[forget["control_mean"]],
+            mode="markers",
+            marker={"size": 9, "color": colour, "symbol": "x"},
+            showlegend=False,
+        )
+    top = float(np.nanmax(table.loc[table["set"] == "forget", "ci_high"]))
+    made.add_scatter(
+        x=[0, top],
+        y=[0, top],
+        mode="lines",
+        line={"dash": "dash", "color": "#999"},
+        showlegend=False,
+    )
+    return made.update_layout(
+        template="plotly_white",
+        width=760,
+        height=480,
+        xaxis_title="held-out English: rise of the loss (nats per token)",
+        yaxis_title="held-out French: rise of the loss (nats per token)",
+        margin={"l": 60, "r": 20, "t": 20, "b": 60},
+    )
+
+
+def _bar(row: pd.Series) -> dict[str, Any]:
+    return {
+        "array": [row["ci_high"] - row["effect"]],
+        "arrayminus": [row["effect"] - row["ci_low"]],
+        "thickness": 1,
+    }
+
+
+def pathways(
+    old: Any, module: tlm.Module, french: list[str], args: argparse.Namespace
+) -> pd.DataFrame:
+    """What fine-tuning costs the old task, and what keeping its module saves."""
+    coding = load_prompts().query("category == 'coding'")["prompt"].tolist()
+    seen, unseen = coding[:-8], coding[-8:]
+
+    def measured(name: str, model: Any) -> dict[str, Any]:
+        rises = [losses(model, each) - losses(old, each) for each in (french, unseen)]
+        return {"model": name, "French": rises[0].mean(), "coding": rises[1].mean()}
+
+    new = load_model(args.model)
+    fine_tune(new, seen, args)
+    rows = [measured("fine-tuned", new)]
+    generator = np.random.default_rng(0)
+    controls = [layer_matched_control(module.units, generator) for _ in range(args.controls)]
+    fused = []
+    for units in (module.units, *controls):
+        fusion = tlm.fuse_pathways(old, new, units)
+        fused.append(measured("French module put back", new))
+        fusion.restore(new)
+        if units is module.units:
+            print(repr(fusion))
+    rows.append(fused[0])
+    if controls:
+        means = pd.DataFrame(fused[1:])[["French", "coding"]].mean().to_dict()
+        rows.append({"model": "random units put back, mean", **means})
+    names = ("the French module", "random units")
+    for name, units in zip(names, (module.units, *controls[:1]), strict=False):
+        protected = load_model(args.model)
+        fine_tune(protected, seen, args, units)
+        rows.append(measured(f"fine-tuned but for {name}", protected))
+    return pd.DataFrame(rows)
+
+
+def fine_tune(
+    model: Any, texts: Sequence[str], args: argparse.Namespace, but: tlm.Units | None = None
+) -> None:
+    """A few steps of AdamW on the texts' next-token loss."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate)
+    token_lists = tokenise(model, texts, 32, least=2)
+    generator = np.random.default_rng(0)
+    limits: AbstractContextManager[None] = nullcontext()
+    if but is not None:
+        limits = tlm.training_all_but(model, but, optimizer)
+    with limits:
+        for _ in range(args.steps):
+            rows = generator.choice(len(texts), size=args.batch_size, replace=False)
+            (batch,) = batches(token_lists, len(rows), chosen=rows)
+            logits = model(batch.tokens, attention_mask=batch.mask.long())
+            optimizer.zero_grad()
+            next_token_losses(logits, batch.tokens, batch.mask).mean().backward()
+            optimizer.step()
+
+
+def losses(model: Any, texts: Sequence[str]) -> np.ndarray:
+    """Each prompt's mean next-token loss."""
+    (batch,) = batches(tokenise(model, texts, 32, least=2), len(texts))
+    logits = forward(model, batch.tokens, batch.mask, [])
+    found = next_token_losses(logits, batch.tokens, batch.mask).numpy()
+    return found[np.argsort(batch.rows)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""What pytest leaves alone here."""
+
+collect_ignore = ["atheris_files.py"]  # a script, which needs atheris

@@ -1,0 +1,105 @@
+"""A store's list of chunks: what is in it, and where."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from tl_modules import files
+from tl_modules.activations import _half
+from tl_modules.activations.chunks import Chunk, n_columns
+from tl_modules.errors import check_choice
+from tl_modules.frames import frame_from_json, frame_to_json
+from tl_modules.reading import Reading
+from tl_modules.units import Units, check_unit_means
+from tl_modules.untrusted import rows, text
+
+DTYPES = tuple(_half.FORMATS)
+
+MANIFEST = "store.safetensors"
+"""Its file; without it there is no whole store."""
+
+_FILE_KIND = "ActivationStore"
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """What a store's list of chunks says."""
+
+    units: Units
+    """What the columns are."""
+
+    samples: pd.DataFrame
+    """What the rows are."""
+
+    model_name: str
+    """The model."""
+
+    dtype: str
+    """Of the chunks' values."""
+
+    chunks: Sequence[Chunk]
+    """The files, in the order of their rows."""
+
+    unit_means: Float[np.ndarray, " _coordinates"] | None
+    """Each coordinate's mean (signed), for mean ablation."""
+
+    reading: Reading
+    """How the values came about."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """The list in a store's folder.
+
+        Raises:
+            ModulesError: If it is missing or was altered.
+        """
+        return files.read(folder / MANIFEST, _FILE_KIND, partial(cls._build, folder), _largest)
+
+    def write(self, folder: Path) -> None:
+        """Write the list: from then on there is a whole store.
+
+        Raises:
+            ModulesError: If it cannot be written.
+        """
+        header = {
+            "units": self.units.to_dict(),
+            "samples": frame_to_json(self.samples),
+            "model_name": self.model_name,
+            "dtype": self.dtype,
+            "reading": self.reading.to_dict(),
+            "chunks": [vars(chunk) for chunk in self.chunks],
+        }
+        arrays = {} if self.unit_means is None else {"unit_means": self.unit_means}
+        files.write(folder / MANIFEST, _FILE_KIND, header, arrays)
+
+    @classmethod
+    def _build(
+        cls, folder: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]
+    ) -> "Manifest":
+        check_choice("dtype", header["dtype"], DTYPES)
+        chunks = rows(header["chunks"], Chunk.from_dict)
+        # As many as the chunks have columns: known before anything of that size is made.
+        units = Units.from_dict(
+            header["units"], n_columns(folder, chunks[0], _half.FORMATS[header["dtype"]])
+        )
+        check_unit_means(arrays.get("unit_means"), units)
+        return cls(
+            units,
+            frame_from_json(header["samples"]),
+            text(header["model_name"]),
+            header["dtype"],
+            chunks,
+            arrays.get("unit_means"),
+            Reading.from_dict(header["reading"]),
+        )
+
+
+def _largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The largest shapes of the list's arrays."""
+    return {"unit_means": (Units.sizes(header["units"])[1],)}

@@ -1,0 +1,180 @@
+"""What targets leave of a concept that a linear probe can find, beside what else is lost."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+
+from tl_modules.causal.experiment import run_experiment
+from tl_modules.errors import ModulesError
+from tl_modules.model import HookedModel, run_hooks_only
+from tl_modules.modules import Module
+from tl_modules.neighbours.output_layer import output_layer
+from tl_modules.neighbours.probe import fitted_probe
+from tl_modules.stats import (
+    N_RESAMPLES,
+    auc,
+    beside_controls,
+    bootstrap_indices,
+    control_p_value,
+    ratio_beside_controls,
+)
+from tl_modules.targets import Target
+from tl_modules.tokens import categories_of, is_category, prompt_frame
+
+
+def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
+    model: HookedModel,
+    targets: Module | Target | Iterable[Module | Target],
+    concept: str,
+    fit: pd.DataFrame,
+    tests: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    hook_name: str | None = None,
+    n_controls: int = 20,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> pd.DataFrame:
+    """How far each target erases a concept, and what else it costs, on prompts of several kinds.
+
+    Erased is what no probe finds again: under each intervention a fresh linear probe (logistic
+    regression on standardised mean states, the first token left out) is fitted to tell prompts of
+    the category ``concept`` from the others, on ``fit``, and scored on the test prompts under the
+    same intervention. 0.5 is chance; an intervention that only moves the concept elsewhere, or that
+    can be undone by a linear map where the probe reads (as EigenShift's by default), leaves the
+    score as it is. Lost is the rise of the mean next-token loss on test prompts *without* the
+    concept. Faithful is who erases much and loses little, on prompts like those it was made from
+    and on others.
+
+    Args:
+        model: The model.
+        targets: Modules and other targets, as ``module_effects`` takes them.
+        concept: One of the categories.
+        fit: Prompts for the probes, with ``category``: ``concept`` and at least one other.
+        tests: Other prompts, with ``category``; several such frames by name, such as in and out of
+            distribution.
+        hook_name: Where the probes read; by default where the output layer does.
+        n_controls: Controls for each target.
+        batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
+        max_tokens: Cut prompts after so many tokens.
+        seed: Seeds controls and bootstrap.
+        progress: Show a progress bar.
+        options: What else ``module_effects`` takes of modules, such as ``method``.
+
+    Returns:
+        One row a target and set of test prompts:
+
+        - ``label`` (the target's), ``prompts`` (the set's name), ``n_with``, ``n_without`` (with
+          and without the concept);
+        - ``auc_clean`` and ``auc``: the chance that a prompt with the concept scores higher than
+          one without, without and under the intervention; ``auc_ci_low``, ``auc_ci_high`` (95 %
+          bootstrap over test prompts), ``auc_control_mean``, ``auc_control_std``, ``auc_p_value``
+          (one-sided: as near to 0.5 among its controls);
+        - ``lost`` (nats per token) and the same numbers of it, ``lost_p_value`` being one-sided: as
+          high among its controls; and those of ``harm``, the rise on prompts with the concept.
+          Intervals are NaN for a single prompt.
+
+    Raises:
+        ModulesError: If a set of prompts lacks the concept or anything else, the model has no hook
+            point of that name, or as ``module_effects`` raises.
+    """
+    sets = {"all": tests} if isinstance(tests, pd.DataFrame) else dict(tests)
+    frames = {"fit": prompt_frame(fit)} | {
+        f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()
+    }
+    truths = {name: is_category(categories_of(it), concept) for name, it in frames.items()}
+    for name, truth in truths.items():
+        if truth.all() or not truth.any():
+            raise ModulesError(
+                f"{name} should hold prompts of the category {concept!r} and of another; it has "
+                f"{int(truth.sum())} of {len(truth)}."
+            )
+    if not sets:
+        raise ModulesError("tests should hold at least one set of prompts; got none.")
+    together = pd.DataFrame(
+        {
+            name: [text for frame in frames.values() for text in frame[name]]
+            for name in ("prompt", "category")
+        }
+    )
+    experiment = run_experiment(
+        model,
+        targets,
+        together,
+        hook_name=_where(model, hook_name),
+        n_controls=n_controls,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=progress,
+        **options,
+    )
+    ends = np.cumsum([len(truth) for truth in truths.values()])
+    truth = np.concatenate(list(truths.values()))
+    seen = np.arange(ends[0])
+    clean = experiment.clean_states
+    assert clean is not None  # it was asked for
+    scores = _scores(clean, truth, seen)
+    rows = []
+    for outcome in experiment.outcomes:
+        assert outcome.states is not None
+        found = np.stack([_scores(states, truth, seen) for states in outcome.states])
+        for name, start, end in zip(sets, ends[:-1], ends[1:], strict=True):
+            at = np.arange(start, end)
+            row: dict[str, object] = {"label": str(outcome.trial.label), "prompts": str(name)}
+            row |= {"n_with": int(truth[at].sum()), "n_without": int((~truth[at]).sum())}
+            row["auc_clean"] = float(auc(scores[at], truth[at]))
+            row |= _named("auc", _aucs(found[:, at], truth[at], seed))
+            for what, chosen in (("lost", at[~truth[at]]), ("harm", at[truth[at]])):
+                draws = bootstrap_indices(np.zeros(len(chosen)), N_RESAMPLES, seed)
+                rises = outcome.rises[:, chosen]
+                row |= _named(what, ratio_beside_controls(rises, np.ones(len(chosen)), draws))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _where(model: HookedModel, hook_name: str | None) -> str:
+    if hook_name is None:
+        return output_layer(model).hook_name
+    if hook_name not in model.hook_dict:
+        raise ModulesError(
+            f"hook_name should be one of the model's hook points; got {hook_name!r}. "
+            "'blocks.0.hook_resid_post' is usual."
+        )
+    token = torch.zeros(1, 1, dtype=torch.long)  # one that never fires is refused now
+    run_hooks_only(model, token, token == 0, {hook_name: lambda activation: None})
+    return hook_name
+
+
+def _scores(
+    states: Float[np.ndarray, "prompts width"],
+    truth: Bool[np.ndarray, " prompts"],
+    seen: Int[np.ndarray, " fit"],
+) -> Float[np.ndarray, " prompts"]:
+    """How sure a probe that saw some of the prompts is that each has the concept."""
+    return fitted_probe(states[seen], truth[seen]).decision_function(states)
+
+
+def _aucs(
+    scores: Float[np.ndarray, "runs prompts"], truth: Bool[np.ndarray, " prompts"], seed: int
+) -> dict[str, float]:
+    """How well the first run's scores tell, beside the others'; low speaks for it."""
+    resampled = auc(scores[0][bootstrap_indices(truth, N_RESAMPLES, seed)], truth)
+    if min(truth.sum(), (~truth).sum()) < 2:
+        resampled = np.full(N_RESAMPLES, np.nan)  # one prompt resampled is itself
+    found = auc(scores, truth)
+    # A score below 0.5 is no further erased: turned round it tells as much.
+    told = np.abs(found - 0.5)
+    p_value = control_p_value(-float(told[0]), -told[1:])
+    return beside_controls(found, resampled) | {"p_value": p_value}
+
+
+def _named(name: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    """The numbers, by names that begin with what they are of."""
+    return {name if key == "effect" else f"{name}_{key}": it for key, it in numbers.items()}

@@ -1,0 +1,128 @@
+"""Corrupted prompts, from whose runs patching takes its values."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+
+from tl_modules.causal.ablate import Intervention, on_batches
+from tl_modules.errors import ModulesError, check_seed
+from tl_modules.hooks import unit_hooks
+from tl_modules.model import FwdHooks, HookedModel, run_hooks_only
+from tl_modules.tokens import (
+    Batch,
+    answers_of,
+    categories_of,
+    prompt_frame,
+    tokenise,
+    tokenise_with_answers,
+)
+from tl_modules.units import Units
+
+
+def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+    """Give each prompt another one of its category to be patched from.
+
+    Patching needs two prompts of as many tokens (Zhang & Nanda 2024, arXiv 2309.16042, on the
+    choice of corrupted prompts). Of those of the same category and length, with another answer
+    where there are answers, one is drawn at random.
+
+    Args:
+        model: The model, whose tokens count.
+        prompts: A frame with ``prompt`` and, if wanted, ``category`` and ``answer``.
+        seed: Seeds the draw.
+
+    Returns:
+        The prompts that have such a partner, with a column ``corrupted``, for
+        ``module_effects(..., method="patch")``.
+
+    Raises:
+        ModulesError: If none has one.
+    """
+    check_seed(seed)
+    frame = prompt_frame(prompts)
+    categories = categories_of(frame)
+    texts = [prompt.rstrip() for prompt in frame["prompt"]]
+    lengths = np.array([len(tokens) for tokens in tokenise(model, texts)])
+    answers = np.array(answers_of(frame) if "answer" in frame else texts, dtype=object)
+    generator = np.random.default_rng(seed)
+    rows, partners = [], []
+    for row in range(len(frame)):
+        fits = (categories == categories[row]) & (lengths == lengths[row])
+        fits &= (answers != answers[row]) & (np.array(texts, dtype=object) != texts[row])
+        if fits.any():
+            rows.append(row)
+            partners.append(texts[generator.choice(np.flatnonzero(fits))])
+    if not rows:
+        raise ModulesError(
+            "Some prompts should have as many tokens as another of their category; none have. Add "
+            "a column 'corrupted' with prompts of your own."
+        )
+    return frame.iloc[rows].assign(corrupted=partners).reset_index(drop=True)
+
+
+@dataclass(eq=False)
+class CorruptedRuns:
+    """Each prompt's corrupted run, made when it is asked for."""
+
+    model: HookedModel
+    token_lists: Sequence[torch.Tensor]
+    """One a prompt, as long as its own."""
+    _last: tuple[object, dict[str, torch.Tensor]] = field(default=(None, {}), init=False)
+
+    @classmethod
+    def of(
+        cls, model: HookedModel, frame: pd.DataFrame, metric: str, max_tokens: int | None
+    ) -> "CorruptedRuns":
+        """Prepare those of a frame with ``corrupted``.
+
+        Raises:
+            ModulesError: If there is no such column, or a prompt's has another number of tokens.
+        """
+        if "corrupted" not in frame:
+            raise ModulesError(
+                "method='patch' needs a column 'corrupted', a prompt of as many tokens for each. "
+                "Add it, with with_corrupted() for one."
+            )
+        both = [frame, prompt_frame(frame.assign(prompt=frame["corrupted"]))]
+        if metric == "loss":
+            lists = [tokenise(model, each["prompt"].tolist(), max_tokens, least=2) for each in both]
+        else:
+            lists = [tokenise_with_answers(model, each)[0] for each in both]
+        for row, (clean, corrupted) in enumerate(zip(*lists, strict=True)):
+            if len(clean) != len(corrupted):
+                raise ModulesError(
+                    f"A corrupted prompt should have as many tokens as its prompt; those of prompt "
+                    f"{row} have {len(corrupted)} and {len(clean)}. Reword one."
+                )
+        return cls(model, lists[1])
+
+    def intervention(self, units: Units) -> Intervention:
+        """Patches units from the corrupted run into the clean one, at all positions."""
+
+        def make(batch: Batch) -> FwdHooks:
+            names = [units.hook_names[hook] for hook, _ in units.by_hook()]
+            source = self._cache(batch, names)
+            hooks = on_batches(lambda **where: unit_hooks(units, "patch", source=source, **where))
+            return hooks(batch)
+
+        return make
+
+    def _cache(self, batch: Batch, names: list[str]) -> dict[str, torch.Tensor]:
+        """The batch's corrupted activations; the last ones are kept, for its controls."""
+        key = (tuple(batch.rows.tolist()), tuple(names))
+        if self._last[0] != key:
+            found: dict[str, torch.Tensor] = {}
+
+            def reader(name: str) -> Callable[[torch.Tensor], None]:
+                return lambda activation: found.update({name: activation})
+
+            lists = [self.token_lists[row] for row in batch.rows]
+            tokens = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True)
+            if names:
+                readers = {name: reader(name) for name in names}
+                run_hooks_only(self.model, tokens, batch.mask, readers)
+            self._last = (key, found)
+        return self._last[1]

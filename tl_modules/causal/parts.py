@@ -1,0 +1,183 @@
+"""Layers, heads and neurons that one kind of prompts needs more than another, as targets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import comb
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int, Shaped
+
+from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.shared import ablation_attribution
+from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.hooks import unit_hooks
+from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.positions import Positions
+from tl_modules.replacements import HasUnitMeans
+from tl_modules.targets import Target
+from tl_modules.tokens import categories_of, prompt_frame
+from tl_modules.units import Units
+
+KINDS = {"layer": 1, "head": 8, "neuron": 200}
+"""Kinds of parts, and how many of each are taken."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Parts(Target):
+    """Some layers, heads or neurons, ablated to their means."""
+
+    kind: str
+    """``"layer"`` (all its heads and neurons), ``"head"`` or ``"neuron"``."""
+
+    units: Units
+    """Their units."""
+
+    reference: HasUnitMeans
+    """Its means are put in their place."""
+
+    label: str
+    category: str | None = None
+
+    @property
+    def size(self) -> int:
+        """How many units are ablated."""
+        return len(self.units)
+
+    def check_model(self, model: HookedModel) -> None:
+        """Refuse a model without these units.
+
+        Raises:
+            ModulesError: If it lacks them.
+        """
+        self.units.check_model(model)
+
+    def fwd_hooks(
+        self,
+        *,
+        positions: Positions = None,
+        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+        rows: Int[np.ndarray, " _batch"] | None = None,
+    ) -> FwdHooks:
+        """Hooks that ablate them; see ``Target.fwd_hooks``."""
+        where = {"positions": positions, "attention_mask": attention_mask, "rows": rows}
+        return unit_hooks(self.units, "mean", self.reference, **where)
+
+    def controls(self, n_controls: int, generator: np.random.Generator) -> list["Parts"]:
+        """Other layers, as many; other heads, of whatever layer; other neurons of the same layers.
+
+        Args:
+            n_controls: How many.
+            generator: Draws them.
+
+        Returns:
+            The controls. No two sets of layers or heads are the same, so that there may be fewer:
+            a model of 30 layers has 29 others.
+        """
+        if self.kind == "neuron":
+            sets = [layer_matched_control(self.units, generator) for _ in range(n_controls)]
+        else:
+            sets = self._others(n_controls, generator)
+        return [replace(self, units=units) for units in sets]
+
+    def _others(self, n_controls: int, generator: np.random.Generator) -> list[Units]:
+        every = self.units.every()
+        groups = _groups(every, self.kind)
+        own = np.unique(groups[self.units.flat()])
+        free = np.setdiff1d(np.unique(groups[groups >= 0]), own)
+        if len(free) < len(own):
+            return []
+        found: dict[tuple[int, ...], Units] = {}
+        while len(found) < min(n_controls, comb(len(free), len(own))):
+            drawn = np.sort(generator.choice(free, size=len(own), replace=False))
+            found.setdefault(tuple(drawn.tolist()), every.select(np.isin(groups, drawn)))
+        return list(found.values())
+
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        return f"Parts({self.label}: {self.size:,} units, category {self.category})"
+
+
+def specialised_parts(
+    model: HookedModel,
+    prompts: Sequence[str] | pd.DataFrame,
+    reference: HasUnitMeans,
+    *,
+    kinds: Mapping[str, int] | Sequence[str] = tuple(KINDS),
+    metric: str = "answer_logprob",
+    batch_size: int = 16,
+    progress: bool = True,
+) -> list[Parts]:
+    """Find the layers, heads and neurons that each category of prompts needs more than the others.
+
+    After Fartale et al. 2025 ("Disentangling Recall and Reasoning in Transformer Models through
+    Layer-wise Attention and Activation Analysis", arXiv 2510.03366), who ablate and patch layers,
+    heads and neurons on recall and on reasoning prompts, and call those whose loss impairs one and
+    spares the other its circuit. Here a part's score for a category is its estimated effect there,
+    ``sum of (mean - activation) * d metric / d activation`` over its units
+    (``ablation_attribution``), less its mean effect on the other categories; the parts that score
+    highest are taken. Whether they impair it selectively, ``module_effects`` says on prompts that
+    did not choose them, beside controls and modules.
+
+    Args:
+        model: The model.
+        prompts: A frame with ``prompt``, ``category`` (two or more) and, for
+            ``"answer_logprob"``, ``answer``.
+        reference: Means of the units of the sites ``"mlp+attn_heads"``, such as
+            ``collect_reference(model, prompts, units="mlp+attn_heads")`` makes.
+        kinds: Some of ``"layer"``, ``"head"`` and ``"neuron"``, or how many to take of each; by
+            default 1, 8 and 200.
+        metric: ``"answer_logprob"`` or ``"loss"``, as ``module_effects`` takes it.
+        batch_size: Prompts in a pass.
+        progress: Show a progress bar.
+
+    Returns:
+        One target a kind and category, such as ``"recall heads"``; all there are where too few are.
+
+    Raises:
+        ModulesError: If there are fewer than two categories, the reference has no neurons or heads,
+            a kind is unknown, or as ``module_effects`` raises.
+    """
+    wanted = (
+        dict(kinds) if isinstance(kinds, Mapping) else {kind: KINDS.get(kind, 0) for kind in kinds}
+    )
+    for kind, count in wanted.items():
+        check_choice("kinds", kind, tuple(KINDS))
+        check_at_least(f"kinds[{kind!r}]", count, 1)
+    units = reference.units
+    if units.site != "mlp+attn_heads":
+        raise ModulesError(
+            "reference should hold neurons and heads; its units are of another site. Use "
+            "collect_reference(model, prompts, units='mlp+attn_heads')."
+        )
+    frame = prompt_frame(prompts)
+    if len(set(categories_of(frame))) < 2:
+        raise ModulesError(
+            "prompts should have two categories or more, to need a part for one of them; there is "
+            "one. Add a column 'category'."
+        )
+    estimates, names = ablation_attribution(
+        model, frame, reference, metric=metric, batch_size=batch_size, progress=progress
+    )
+    found = []
+    for kind, count in wanted.items():
+        groups = _groups(units, kind)
+        numbers, of_units = np.unique(groups, return_inverse=True)
+        scores = np.stack([np.bincount(of_units, weights=row) for row in estimates])
+        for at, name in enumerate(names):
+            gap = scores[at] - np.delete(scores, at, axis=0).mean(axis=0)
+            best = np.argsort(-gap, kind="stable")
+            chosen = numbers[best][numbers[best] >= 0][:count]
+            own = units.select(np.isin(groups, chosen))
+            found.append(Parts(kind, own, reference, f"{name} {kind}s", name))
+    return found
+
+
+def _groups(units: Units, kind: str) -> Int[np.ndarray, " units"]:
+    """Which part each unit belongs to; -1 where it belongs to none of the kind."""
+    if kind == "layer":
+        return np.asarray(units.layers)[units.hook]
+    is_head = np.array([name.endswith("attn.hook_z") for name in units.hook_names])[units.hook]
+    chosen = is_head if kind == "head" else ~is_head
+    return np.where(chosen, np.arange(len(units)), -1)

@@ -1,0 +1,82 @@
+"""What interventions leave in a model's states, read in the runs that measure them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from tl_modules.causal.ablate import Intervention
+from tl_modules.errors import ModulesError
+from tl_modules.model import FwdHooks
+from tl_modules.tokens import Batch
+
+
+class States:
+    """Each prompt's mean state at a hook point, in several runs.
+
+    The first token counts only in prompts of one: in many models it is an attention sink, alike in
+    all prompts, and outweighs the others.
+    """
+
+    def __init__(self, hook_name: str, n_runs: int, n_prompts: int) -> None:
+        """Make room.
+
+        Args:
+            hook_name: Where to read.
+            n_runs: How many runs there will be.
+            n_prompts: How many prompts each has.
+        """
+        self._hook_name = hook_name
+        self._shape = (n_runs, n_prompts)
+        self.means: Float[np.ndarray, "runs prompts width"] = np.empty((n_runs, n_prompts, 0))
+
+    def read(self, runs: Sequence[Intervention]) -> list[Intervention]:
+        """The same interventions, whose hooks read too, after they intervened."""
+        return [self._reading(number, run) for number, run in enumerate(runs)]
+
+    def _reading(self, number: int, run: Intervention) -> Intervention:
+        def make(batch: Batch) -> FwdHooks:
+            return [*run(batch), (self._hook_name, _Reader(self, number, batch))]
+
+        return make
+
+    def keep(self, number: int, batch: Batch, activation: torch.Tensor) -> None:
+        """Take down a run's states of a batch: ``[batch, pos, ...]``."""
+        if activation.ndim not in (3, 4) or activation.shape[1] != batch.tokens.shape[1]:
+            raise ModulesError(
+                f"The activation at {self._hook_name!r} should have a batch and a position axis, "
+                f"then a token's values; it has shape {tuple(activation.shape)}. "
+                "'blocks.0.hook_resid_post' is usual."
+            )
+        states = activation.flatten(2).cpu().double()
+        if not self.means.shape[-1]:
+            self.means = np.empty((*self._shape, states.shape[-1]))
+        counted = batch.mask.clone()
+        counted[:, 0] = batch.mask.sum(1) == 1
+        # Not times 0: what padding holds may be no number.
+        total = states.masked_fill(~counted[..., None], 0).sum(1)
+        found = total / counted.sum(1, keepdim=True)
+        if not bool(found.isfinite().all()):
+            raise ModulesError(
+                f"The activations at {self._hook_name!r} should be finite; some are not. Run the "
+                "model in a wider dtype (float32)."
+            )
+        self.means[number, batch.rows] = found.numpy()
+
+
+class _Reader:
+    """A hook that can be stacked, and changes nothing."""
+
+    def __init__(self, states: States, number: int, batch: Batch) -> None:
+        self._states, self._number, self._batch = states, number, batch
+
+    def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+        del hook
+        return self.apply_(activation)
+
+    def apply_(self, activation: torch.Tensor) -> torch.Tensor:
+        """Read the activation, and leave it."""
+        self._states.keep(self._number, self._batch, activation)
+        return activation

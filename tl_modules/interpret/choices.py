@@ -1,0 +1,178 @@
+"""Multiple-choice questions, and how far a text lies from each choice."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from tqdm.auto import tqdm
+
+from tl_modules.errors import ModulesError
+from tl_modules.frames import check_whole
+from tl_modules.model import HookedModel, forward
+from tl_modules.tokens import answers_of, batches, prompt_frame, tokenise_with_answers
+
+_Tokens = Int[torch.Tensor, " _pos"]
+
+Target = tuple[int, Int[torch.Tensor, " _target"]]
+"""Where tokens begin, and the tokens."""
+
+# Stands before a choice where nothing else does, so that it is tokenised as after a text.
+_STAND_IN = ":"
+
+
+def question_frame(questions: pd.DataFrame) -> pd.DataFrame:
+    """The questions with their choices as lists, the correct one first, and ``id`` as text.
+
+    Args:
+        questions: Columns ``prompt``, ``choices``, ``answer`` and, where wanted, ``id``.
+
+    Returns:
+        A new frame.
+
+    Raises:
+        ModulesError: If a column is missing, a question's choices are no list of different texts
+            with its answer, or not all questions have as many.
+    """
+    if not isinstance(questions, pd.DataFrame) or "choices" not in questions.columns:
+        raise ModulesError(
+            "questions should be a frame with the columns 'prompt', 'choices' and 'answer'; got "
+            f"{list(getattr(questions, 'columns', [type(questions).__name__]))}. See "
+            'load_prompts("choices").'
+        )
+    frame = prompt_frame(questions)
+    found = []
+    for row, (given, answer) in enumerate(zip(frame["choices"], answers_of(frame), strict=True)):
+        choices = list(given) if isinstance(given, list | tuple | np.ndarray) else []
+        texts = [choice.strip() for choice in choices if isinstance(choice, str)]
+        if len(texts) != len(choices) or len(set(texts)) < max(2, len(texts)) or "" in texts:
+            raise ModulesError(
+                "Every question should have a list of two or more different texts as its choices; "
+                f"question {row} has {given!r}. Correct or drop it."
+            )
+        if answer not in texts:
+            raise ModulesError(
+                f"Every question's answer should be one of its choices; question {row} has "
+                f"{answer!r}, which is not in {texts}. Correct or drop it."
+            )
+        check_whole(texts, f"choice of question {row}")
+        found.append([answer, *(choice for choice in texts if choice != answer)])
+    counts = sorted({len(choices) for choices in found})
+    if len(counts) > 1:
+        raise ModulesError(
+            "All questions should have the same number of choices, so that their distances "
+            f"compare; got {counts}. Run each number on its own."
+        )
+    ids = frame["id"] if "id" in frame.columns else frame.index
+    return frame.assign(id=[str(each) for each in ids], in_order=pd.Series(found, dtype=object))
+
+
+def choice_tokens(
+    model: HookedModel, choices: Sequence[Sequence[str]], lead: str
+) -> tuple[_Tokens, list[list[_Tokens]]]:
+    """The tokens of what leads from a state to a choice, and of each question's choices.
+
+    Raises:
+        ModulesError: If a choice changes the lead's tokens.
+    """
+    flat = [choice for each in choices for choice in each]
+    before = lead.rstrip() or _STAND_IN
+    frame = pd.DataFrame({"prompt": before, "answer": pd.Series(flat, dtype=object)})
+    token_lists, starts = tokenise_with_answers(model, frame)
+    ends = [tokens[int(start) :] for tokens, start in zip(token_lists, starts, strict=True)]
+    led = token_lists[0][: int(starts[0])]
+    bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    led = led[int(led[0]) == bos :] if lead.strip() else led[:0]
+    of_each = iter(ends)
+    return led, [[next(of_each) for _ in each] for each in choices]
+
+
+def choice_losses(
+    model: HookedModel,
+    states: Sequence[_Tokens],
+    lead: _Tokens,
+    choices: Sequence[Sequence[_Tokens]],
+    batch_size: int,
+    *,
+    progress: bool,
+) -> Float[np.ndarray, "states choices"]:
+    """Each choice's mean loss a token after each state, in nats: the logarithm of its distance.
+
+    Args:
+        model: The model.
+        states: Each state's tokens.
+        lead: Tokens between a state and a choice, which do not count.
+        choices: The choices' tokens, a list a state.
+        batch_size: Rows of a forward pass.
+        progress: Show a progress bar.
+
+    Raises:
+        ModulesError: If a state and a choice do not fit the model's context, or a loss is not
+            finite.
+    """
+    # Choices of one token are read off one pass, and others that differ in their last token alone.
+    texts: dict[tuple[int, ...], int] = {}
+    targets: list[list[Target]] = []
+    places = []
+    for state, own in zip(states, choices, strict=True):
+        start = len(state) + len(lead)
+        for choice in own:
+            text = (*state.tolist(), *lead.tolist(), *choice[:-1].tolist())
+            at = texts.setdefault(text, len(texts))
+            if at == len(targets):
+                targets.append([])
+            places.append((at, len(targets[at])))
+            targets[at].append((start, choice))
+    inputs = [torch.tensor(text) for text in texts]
+    losses = mean_losses(model, inputs, targets, batch_size, desc="choices", progress=progress)
+    return np.array([losses[at][number] for at, number in places]).reshape(len(states), -1)
+
+
+def mean_losses(
+    model: HookedModel,
+    token_lists: Sequence[_Tokens],
+    targets: Sequence[Sequence[Target]],
+    batch_size: int,
+    *,
+    desc: str,
+    progress: bool,
+) -> list[list[float]]:
+    """The mean loss of tokens that stand somewhere in a text, or would, in nats a token.
+
+    Args:
+        model: The model.
+        token_lists: Texts' tokens.
+        targets: For each text, where some tokens begin, at 1 or later, and the tokens.
+        batch_size: Rows of a forward pass.
+        desc: What the progress bar is called.
+        progress: Show it.
+
+    Returns:
+        One list a text, one loss a target.
+
+    Raises:
+        ModulesError: If a text does not fit the model's context, or a loss is not finite.
+    """
+    longest = getattr(model.cfg, "n_ctx", None) or np.inf
+    over = next((len(tokens) for tokens in token_lists if len(tokens) > longest), None)
+    if over is not None:
+        raise ModulesError(
+            f"A question, its thoughts and a choice should fit the model's context of {longest} "
+            f"tokens; one has {over}. Shorten them, or lower n_new_tokens."
+        )
+    found: list[list[float]] = [[] for _ in token_lists]
+    with tqdm(total=len(token_lists), desc=desc, unit="text", disable=not progress) as bar:
+        for batch in batches(token_lists, batch_size):
+            logits = forward(model, batch.tokens, batch.mask, [])
+            for place, row in enumerate(batch.rows.tolist()):
+                for first, target in targets[row]:
+                    predicted = logits[place, first - 1 : first - 1 + len(target)].float()
+                    chosen = predicted.gather(1, target[:, None].to(logits.device)).squeeze(1)
+                    found[row].append(float((predicted.logsumexp(1) - chosen).mean()))
+            bar.update(len(batch.rows))
+    if not np.isfinite([loss for losses in found for loss in losses]).all():
+        raise ModulesError(
+            "The loss of a text should be finite; one is not. Run the model in a wider dtype."
+        )
+    return found

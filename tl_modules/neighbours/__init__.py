@@ -1,0 +1,1 @@
+"""Interventions that others have published, as targets beside modules."""

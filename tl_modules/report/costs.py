@@ -1,0 +1,85 @@
+"""What targets do to their own category, beside what they cost elsewhere."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.effects_frame import check_effects, check_one_run, is_own
+from tl_modules.errors import ModulesError
+from tl_modules.modules import Module
+from tl_modules.report.style import COLOURS, graph_objects, names_of, readable, text
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_COLUMNS = ("module", "category", "own", "effect", "ci_low", "ci_high", "control_mean")
+
+
+def plot_costs(
+    effects: pd.DataFrame,
+    *,
+    modules: Iterable[Module] | None = None,
+    unit: str = "nats per token",
+) -> "Figure":
+    """Each target as a point: its effect on its own category against that on the others.
+
+    Up is what it is meant to do, right is what else it costs: on the dashed line it harms
+    everything alike. A line leads to the cross of its controls' means; bars are 95 % intervals over
+    prompts. A loss that rises by ``x`` nats per token multiplies perplexity by ``exp(x)``.
+
+    Args:
+        effects: What ``module_effects`` returned, of modules and other targets.
+        modules: The modules, for their names; numbers without them.
+        unit: What the effect is measured in.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, the table is another one, ``modules`` lacks one of
+            its modules, or no target's own category and another one are in it.
+    """
+    plotly = graph_objects()
+    check_effects(effects, _COLUMNS)
+    check_one_run(effects)
+    effects = effects.assign(own=is_own(effects))
+    own = effects.loc[effects["own"]].set_index("module")
+    others = effects.loc[~effects["own"]].groupby("module", sort=False)
+    cost = others[["effect", "control_mean"]].mean()
+    labels = [label for label in own.index if label in cost.index]
+    if not labels:
+        raise ModulesError(
+            "effects should hold a target's own category and another one; it holds none such. Test "
+            "on prompts of several categories."
+        )
+    names = names_of(labels, modules)
+    figure = plotly.Figure()
+    ends = [0.0]
+    for number, (label, name) in enumerate(zip(labels, names, strict=True)):
+        here, there, colour = own.loc[label], cost.loc[label], COLOURS[number % len(COLOURS)]
+        x = [there["control_mean"], there["effect"]]
+        y = [here["control_mean"], here["effect"]]
+        bar = [0.0, here["ci_high"] - here["effect"]], [0.0, here["effect"] - here["ci_low"]]
+        ends += [*x, *y]
+        figure.add_scatter(
+            x=x,
+            y=y,
+            error_y={"type": "data", "array": bar[0], "arrayminus": bar[1], "width": 3},
+            mode="lines+markers+text",
+            text=["", name],
+            textposition="top right",
+            name=name,
+            line={"color": colour, "width": 1},
+            marker={"size": 9, "symbol": ["x-thin-open", "circle"], "color": colour},
+            hovertemplate=f"{name}<br>others %{{x:.3g}}, own %{{y:.3g}}<extra></extra>",
+        )
+    low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
+    figure.add_shape(
+        type="line", x0=low, y0=low, x1=high, y1=high, line={"dash": "dash", "color": "#808080"}
+    )
+    figure.update_xaxes(title_text=f"mean effect on the other categories ({text(unit)})")
+    figure.update_yaxes(title_text=f"effect on the own category ({text(unit)})")
+    title = "What each target does, and what it costs (crosses: its controls)"
+    return readable(figure).update_layout(title_text=title, showlegend=False, width=800, height=560)

@@ -1,0 +1,1 @@
+"""Training that is limited to a module, or that leaves it alone."""

@@ -1,0 +1,47 @@
+"""A forget gradient without what speaks against retention."""
+
+import torch
+from jaxtyping import Float
+
+from tl_modules.errors import ModulesError
+
+
+def rectified(
+    forget: Float[torch.Tensor, " entries"], retain: Float[torch.Tensor, " entries"]
+) -> Float[torch.Tensor, " entries"]:
+    """Turn a forget gradient so that following it does not raise the retain loss.
+
+    GRU (Wang et al. 2025, "GRU: Mitigating the Trade-off between Unlearning and Retention for
+    LLMs", arXiv 2503.09117, sections 3.1 and 3.2). ``g_u`` is the gradient of the unlearning
+    objective and ``g_r`` that of the retain loss; both are minimised. The nearest gradient ``g``
+    to ``g_u`` with ``<g, g_r> >= 0``, so that a small step against it does not raise the retain
+    loss, is ``g_u`` where ``<g_u, g_r> >= 0`` and else::
+
+        g = g_u - (<g_u, g_r> / |g_r|^2) g_r
+
+    It holds to first order and for plain gradient descent: an optimizer that rescales entries, as
+    Adam does, takes another step.
+
+    Args:
+        forget: ``g_u``, a vector; not the gradient of the forget set's loss but of what is
+            minimised to forget it, such as minus that loss.
+        retain: ``g_r``, of the same length.
+
+    Returns:
+        ``g``, a vector: ``forget`` itself where the two do not conflict.
+
+    Raises:
+        ModulesError: If the two have different lengths.
+
+    >>> rectified(torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 0.0])).tolist()
+    [0.0, 2.0]
+    """
+    if forget.shape != retain.shape:
+        raise ModulesError(
+            f"forget and retain should be gradients by the same entries; they have shapes "
+            f"{tuple(forget.shape)} and {tuple(retain.shape)}. Flatten both alike."
+        )
+    product = forget @ retain
+    if product >= 0:
+        return forget
+    return forget - product / (retain @ retain) * retain
