@@ -33,19 +33,20 @@ def main() -> None:
     model = load_model(args.model)
     acts = tlm.collect(model, load_prompts().groupby("category").head(args.prompts))
     modules = tlm.discover(acts, args.modules, n_starts=8)
-    thoughts = tlm.thought_states(
-        model,
-        load_prompts("choices"),
-        modules=modules,
-        n_new_tokens=args.new_tokens,
-        chat=not args.plain,
-    )
+    questions = load_prompts("choices")
+    options = {"modules": modules, "chat": not args.plain}
+    thoughts = tlm.thought_states(model, questions, n_new_tokens=args.new_tokens, **options)
     if args.states is not None:
         thoughts.states.to_csv(args.states, index=False)
     print(accuracy(thoughts).to_string(index=False))
     print(thoughts.steps().iloc[:, :5].round(3).to_string(index=False))
     print(thoughts.beside_correctness().round(3).to_string(index=False))
     print([module.category for module in modules])
+    chains = of_other_questions(thoughts)
+    given = tlm.thought_states(
+        model, questions.take(list(chains)), chains=list(chains.values()), **options
+    )
+    print(beside_other_thoughts(thoughts, given, list(chains)).to_string(index=False))
     if args.figure is not None:
         draw(tlm.plot_thoughts(thoughts, modules=modules), args.figure)
 
@@ -62,6 +63,30 @@ def accuracy(thoughts: tlm.Thoughts) -> pd.DataFrame:
         rows.append((name, values.mean(), float(low), float(high), p_value))
     found = pd.DataFrame(rows, columns=["state", "correct", "ci_low", "ci_high", "p_value"])
     return found.assign(chance=1 / thoughts.n_choices).round(3)
+
+
+def of_other_questions(thoughts: tlm.Thoughts) -> dict[int, str]:
+    """What was written on the question before each, by row; left out where that is nothing."""
+    later = thoughts.states.loc[thoughts.states["step"] > 0]
+    said = later["thought"].groupby(thoughts.of_chain[later.index]).agg(" ".join)
+    n_chains = thoughts.of_chain[-1] + 1
+    return {(row + 1) % n_chains: text for row, text in sorted(said.items()) if text.strip()}
+
+
+def beside_other_thoughts(own: tlm.Thoughts, other: tlm.Thoughts, rows: list[int]) -> pd.DataFrame:
+    """Last states after the question's own thoughts, and after another question's, paired."""
+    draws = bootstrap_indices(np.zeros(len(rows)), 2000, seed=0)
+    found = []
+    for name in ("is_correct", "uncertainty"):
+        mine, theirs = (
+            each.states.groupby(each.of_chain)[name].last().to_numpy(float) for each in (own, other)
+        )
+        less = mine[rows] - theirs
+        low, high = percentile_interval(less[draws].mean(axis=1))
+        numbers = (mine[rows].mean(), theirs.mean(), less.mean(), float(low), float(high))
+        found.append((name, *numbers, sign_flip_p_value(less)))
+    names = ["last state", "own", "other", "difference", "ci_low", "ci_high", "p_value"]
+    return pd.DataFrame(found, columns=names).round(3)
 
 
 if __name__ == "__main__":

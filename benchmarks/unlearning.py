@@ -24,8 +24,9 @@ from tl_modules.causal.controls import layer_matched_control
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.losses import next_token_losses
-from tl_modules.model import forward
+from tl_modules.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
 from tl_modules.tokens import batches, tokenise
+from tl_modules.training.rises import prompt_losses
 
 PLAIN = {"rectify": False, "saturation": 0.0, "importance": 0.0}
 VARIANTS = {
@@ -35,6 +36,9 @@ VARIANTS = {
     "SatImp and GRU": {},
 }
 """What ``unlearn`` is called with."""
+
+MAX_TOKENS = 32
+"""Of each prompt, in fine-tuning and where it is measured."""
 
 COLOURS = ("#4477AA", "#EE6677", "#228833", "#AA3377", "#888888")
 """Of each run in the figure."""
@@ -48,7 +52,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--controls", type=int, default=3)
+    parser.add_argument("--controls", type=int, default=9)
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
@@ -157,35 +161,39 @@ def _bar(row: pd.Series) -> dict[str, Any]:
 def pathways(
     old: Any, module: tlm.Module, french: list[str], args: argparse.Namespace
 ) -> pd.DataFrame:
-    """What fine-tuning costs the old task, and what keeping its module saves."""
+    """What fine-tuning costs the old task, and what keeping its module saves, beside controls."""
     coding = load_prompts().query("category == 'coding'")["prompt"].tolist()
     seen, unseen = coding[:-8], coding[-8:]
+    before = prompt_losses(old, [*french, *unseen], MAX_TOKENS)
 
-    def measured(name: str, model: Any) -> dict[str, Any]:
-        rises = [losses(model, each) - losses(old, each) for each in (french, unseen)]
-        return {"model": name, "French": rises[0].mean(), "coding": rises[1].mean()}
+    def rises(model: Any) -> np.ndarray:
+        return prompt_losses(model, [*french, *unseen], MAX_TOKENS) - before
 
-    new = load_model(args.model)
-    fine_tune(new, seen, args)
-    rows = [measured("fine-tuned", new)]
+    def tuned(but: tlm.Units | None = None) -> Any:
+        model = load_model(args.model)
+        fine_tune(model, seen, args, but)
+        return model
+
     generator = np.random.default_rng(0)
     controls = [layer_matched_control(module.units, generator) for _ in range(args.controls)]
-    fused = []
+    new = tuned()
+    runs: dict[str, list[np.ndarray]] = {"fine-tuned": [rises(new)], "put back": []}
     for units in (module.units, *controls):
         fusion = tlm.fuse_pathways(old, new, units)
-        fused.append(measured("French module put back", new))
+        runs["put back"].append(rises(new))
         fusion.restore(new)
         if units is module.units:
-            print(repr(fusion))
-    rows.append(fused[0])
-    if controls:
-        means = pd.DataFrame(fused[1:])[["French", "coding"]].mean().to_dict()
-        rows.append({"model": "random units put back, mean", **means})
-    names = ("the French module", "random units")
-    for name, units in zip(names, (module.units, *controls[:1]), strict=False):
-        protected = load_model(args.model)
-        fine_tune(protected, seen, args, units)
-        rows.append(measured(f"fine-tuned but for {name}", protected))
+            print(repr(fusion), flush=True)
+    runs["kept away from"] = [rises(tuned(units)) for units in (module.units, *controls)]
+    rows = []
+    for name, found in runs.items():
+        for task, chosen in zip(
+            ("French", "coding"), np.split(np.stack(found), [len(french)], axis=1), strict=True
+        ):
+            n = chosen.shape[1]
+            draws = bootstrap_indices(np.zeros(n), N_RESAMPLES, 0)
+            numbers = ratio_beside_controls(chosen, np.ones(n), draws, sign=-1.0)
+            rows.append({"French module": name, "task": task, "n": n, **numbers})
     return pd.DataFrame(rows)
 
 
@@ -194,7 +202,7 @@ def fine_tune(
 ) -> None:
     """A few steps of AdamW on the texts' next-token loss."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate)
-    token_lists = tokenise(model, texts, 32, least=2)
+    token_lists = tokenise(model, texts, MAX_TOKENS, least=2)
     generator = np.random.default_rng(0)
     limits: AbstractContextManager[None] = nullcontext()
     if but is not None:
@@ -207,14 +215,6 @@ def fine_tune(
             optimizer.zero_grad()
             next_token_losses(logits, batch.tokens, batch.mask).mean().backward()
             optimizer.step()
-
-
-def losses(model: Any, texts: Sequence[str]) -> np.ndarray:
-    """Each prompt's mean next-token loss."""
-    (batch,) = batches(tokenise(model, texts, 32, least=2), len(texts))
-    logits = forward(model, batch.tokens, batch.mask, [])
-    found = next_token_losses(logits, batch.tokens, batch.mask).numpy()
-    return found[np.argsort(batch.rows)]
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def test_thoughts(monkeypatch, capsys, tmp_path):
     found = run(thoughts, words, monkeypatch, capsys)
     assert "last - first" in found
     assert "share_consistent" in found
+    assert "last state" in found
     assert "p_holm" in found
     assert len(pd.read_csv(tmp_path / "s.csv")) >= 6
 
@@ -124,7 +125,7 @@ def test_unlearning(monkeypatch, capsys):
     monkeypatch.setattr(unlearning, "load_prompts", lambda name="abilities": given[name])
     found = run(unlearning, ["--controls", "2", "--steps", "2"], monkeypatch, capsys)
     assert "gradient ascent" in found
-    assert "random units put back, mean" in found
+    assert "kept away from" in found
 
 
 def test_parts(monkeypatch, capsys):

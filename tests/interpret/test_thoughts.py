@@ -10,6 +10,7 @@ from tests.conftest import WORDS, tiny_model
 from tests.interpret.toys import Digits, Lensed, lensed_modules
 from tl_modules.interpret.beside_correctness import beside_correctness
 from tl_modules.interpret.chains import thought_ends, written_chains
+from tl_modules.interpret.thoughts import Thoughts
 from tl_modules.stats import holm
 
 QUIET = {"progress": False}
@@ -313,3 +314,10 @@ def test_questions_with_other_numbers_of_choices_or_the_same_id_are_refused(talk
         tlm.thought_states(talker, twice, **QUIET)
     with pytest.raises(tlm.ModulesError, match="read without modules"):
         follow(asked(), ["0"]).beside_correctness()
+
+
+def test_chains_without_a_thought_say_nothing_of_modules():
+    states = follow(asked(), ["0"]).states.assign(module_0=1.0)
+    bare = Thoughts(states.loc[states["step"] == 0], 3, 1)
+    with pytest.raises(tlm.ModulesError, match="Some chain should hold a thought"):
+        bare.beside_correctness()

@@ -82,3 +82,18 @@ def test_what_cannot_be_is_refused(model, other_model):
         tlm.fuse_pathways(model, model, some_units(model), keep=1.5)
     with pytest.raises(tlm.ModulesError, match="should be those of the model"):
         tlm.fuse_pathways(model, other_model, some_units(model))
+
+
+def test_a_model_whose_neurons_have_other_weights_is_refused(model):
+    units = some_units(model)
+    with pytest.raises(tlm.ModulesError, match="should have the same weights"):
+        tlm.fuse_pathways(model, tiny_model(gated=False), units)
+    broken = tiny_model()
+    before = weights(broken)
+    _, _, every = next(iter(neuron_rows(broken, units)))
+    with torch.no_grad():
+        every[0].of(every[0].parameter)[-1] = torch.nan  # no neuron of the module
+    with pytest.raises(tlm.ModulesError, match="should be finite"):
+        tlm.fuse_pathways(model, broken, units)
+    changed = moved(before, weights(broken))
+    assert sum(int(where.sum()) for where in changed.values()) == every[0].shape[1]

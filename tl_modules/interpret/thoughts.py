@@ -98,7 +98,7 @@ class Thoughts:
             where all chains end alike.
 
         Raises:
-            ModulesError: If there are no modules, or a number is out of range.
+            ModulesError: If there are no modules or no thoughts, or a number is out of range.
         """
         check_at_least("n_permutations", n_permutations, 1)
         check_seed(seed)
@@ -109,6 +109,10 @@ class Thoughts:
             )
         chains = self.chains()
         chains = chains.loc[chains["n_thoughts"] > 0]
+        if not len(chains):
+            raise ModulesError(
+                "Some chain should hold a thought; none does. Raise n_new_tokens, or pass chains=."
+            )
         values = chains[names_of_columns("module", self.n_modules)].to_numpy()
         return beside_correctness(
             values, chains["is_correct"].to_numpy(), chains["id"], n_permutations, seed

@@ -5,19 +5,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.causal.controls import layer_matched_control
-from tl_modules.causal.tasks import check_measured
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.losses import next_token_losses
-from tl_modules.model import HookedModel, forward
+from tl_modules.model import HookedModel
 from tl_modules.module import Module
-from tl_modules.stats import N_RESAMPLES, beside_controls, bootstrap_indices
-from tl_modules.tokens import batches, prompt_frame, tokenise
+from tl_modules.tokens import prompt_frame
 from tl_modules.training.masks import units_of
+from tl_modules.training.rises import prompt_losses, rises_table
 from tl_modules.training.unlearn import unlearn
 from tl_modules.units import Units
 
@@ -72,66 +68,25 @@ def forgetting(
             f"held_out should be two sets of prompts, (forget, retain); got {type(sides).__name__}."
         )
     max_tokens = options.get("max_tokens")
-    texts = [prompt_frame(side)["prompt"].tolist() for side in sides]
-    token_lists = tokenise(model, [*texts[0], *texts[1]], max_tokens, least=2)
-    of_forget = np.arange(len(token_lists)) < len(texts[0])
+    forgotten, retained = (prompt_frame(side)["prompt"].tolist() for side in sides)
+    texts = [*forgotten, *retained]
+    of_forget = np.arange(len(texts)) < len(forgotten)
     generator = np.random.default_rng(seed)
     trained: list[Units | None] = [None if module is None else units_of(module)]
     if trained[0] is not None:
         drawn = [layer_matched_control(trained[0], generator) for _ in range(n_controls)]
         trained += [units for units in drawn if len(units)]  # none may be free
-    before = _losses(model, token_lists)
-    rises = np.empty((len(trained), len(token_lists)))
+    before = prompt_losses(model, texts, max_tokens)
+    rises = np.empty((len(trained), len(texts)))
     bar = tqdm(trained, desc="unlearn", unit="set of units", disable=not progress)
     for rise, units in zip(rises, bar, strict=True):
         done = unlearn(model, units, forget, retain, seed=seed, progress=False, **options)
         try:
-            rise[:] = _losses(model, token_lists) - before
+            rise[:] = prompt_losses(model, texts, max_tokens) - before
         finally:
             done.restore(model)
     sizes = [None if units is None else len(units) for units in trained]
-    table = _table(before, rises, of_forget, seed)
+    table = rises_table(before, rises, of_forget, seed)
     table.insert(2, "n_units", pd.array([sizes[0]] * 3, dtype="Int64"))
     others = np.array(sizes[1:], dtype=float)
     return table.assign(control_units=others.mean() if len(others) else np.nan)
-
-
-def _losses(model: HookedModel, token_lists: list[torch.Tensor]) -> Float[np.ndarray, " prompts"]:
-    """Each prompt's mean next-token loss."""
-    losses = np.empty(len(token_lists))
-    for batch in batches(token_lists, 16):
-        logits = forward(model, batch.tokens, batch.mask, [])
-        losses[batch.rows] = next_token_losses(logits, batch.tokens, batch.mask).cpu().numpy()
-    check_measured(losses[None], np.arange(len(losses)))
-    return losses
-
-
-def _table(
-    before: Float[np.ndarray, " prompts"],
-    rises: Float[np.ndarray, "runs prompts"],
-    of_forget: np.ndarray,
-    seed: int,
-) -> pd.DataFrame:
-    """The rows of ``forgetting``."""
-    draws = bootstrap_indices(of_forget.astype(int), N_RESAMPLES, seed)
-    means, resampled = [], []
-    for side in (of_forget, ~of_forget):
-        means.append(rises[:, side].mean(axis=1))
-        again = rises[0][draws[:, side]].mean(axis=1)
-        # One prompt resampled is itself: no interval.
-        resampled.append(again if side.sum() > 1 else np.full(N_RESAMPLES, np.nan))
-    means.append(means[0] - means[1])
-    resampled.append(resampled[0] - resampled[1])
-    # Low is good for what is to be retained alone.
-    numbers = [
-        beside_controls(*each) for each in zip(means, resampled, (1.0, -1.0, 1.0), strict=True)
-    ]
-    losses = [before[of_forget].mean(), before[~of_forget].mean()]
-    known = pd.DataFrame(
-        {
-            "set": ["forget", "retain", "margin"],
-            "n": [of_forget.sum(), (~of_forget).sum(), len(of_forget)],
-            "loss_before": [*losses, losses[0] - losses[1]],
-        }
-    )
-    return pd.concat([known, pd.DataFrame(numbers)], axis=1)

@@ -124,10 +124,21 @@ def fuse_pathways(
 
 def _cosines(old: list[NeuronRows], new: list[NeuronRows]) -> Float[np.ndarray, "neurons neurons"]:
     """Of each old neuron's weights, all of them in a row, with each new one's."""
+    shapes = [[rows.shape for rows in every] for every in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ModulesError(
+            f"Both models' neurons should have the same weights; the old model's have {shapes[0]}, "
+            f"the new one's {shapes[1]}. Take a model that was trained on from the old one."
+        )
     sides = []
     for every in (old, new):
         with torch.no_grad():
             weights = torch.cat([rows.of(rows.parameter).double() for rows in every], dim=1)
+        if not bool(weights.isfinite().all()):
+            raise ModulesError(
+                f"{every[0].name!r} and its likes should be finite; some weights are not. Take a "
+                "model from before its training diverged."
+            )
         sides.append(torch.nn.functional.normalize(weights, dim=1).cpu().numpy())
     return sides[0] @ sides[1].T
 
