@@ -5,11 +5,11 @@ object with the same six names will do.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError
 
@@ -205,3 +205,57 @@ def run_hooks_only(
         f"Hook points {sorted(waiting)} never fired in a forward pass of {model_name(model)!r}: "
         "nothing can be read there. Choose units at hook points that this model runs."
     )
+
+
+def hook_order(model: HookedModel, names: Iterable[str]) -> list[str]:
+    """Some hook points in the order in which a forward pass, of one token, comes by.
+
+    Args:
+        model: The model.
+        names: The hook points' names.
+
+    Returns:
+        The names.
+
+    Raises:
+        ModulesError: If the model has no such hook point, or one never fires.
+    """
+    wanted = list(names)
+    unknown = [name for name in wanted if name not in model.hook_dict]
+    if unknown:
+        raise ModulesError(
+            f"Hook points should be those of {model_name(model)!r}; it has none named {unknown}. "
+            "'blocks.0.hook_resid_post' is usual."
+        )
+    fired: list[str] = []
+
+    def reading(name: str) -> Callable[[torch.Tensor], None]:
+        return lambda activation: fired.append(name)
+
+    token = torch.zeros(1, 1, dtype=torch.long)
+    run_hooks_only(model, token, token == 0, {name: reading(name) for name in wanted})
+    return fired
+
+
+_OF_PAIRS = ("pattern", "scores")
+"""In names of hook points that hold a number for each two positions."""
+
+
+def token_width(activation: Shaped[torch.Tensor, "..."], name: str, n_tokens: int) -> int:
+    """How many values a token has at a hook point.
+
+    Args:
+        activation: What a batch has there.
+        name: The hook point's name.
+        n_tokens: How many positions the batch has.
+
+    Raises:
+        ModulesError: If the activation is no vector, or no heads' vectors, a token.
+    """
+    of_pairs = activation.ndim == 4 and any(word in name for word in _OF_PAIRS)
+    if activation.ndim not in (3, 4) or of_pairs or activation.shape[1] != n_tokens:
+        raise ModulesError(
+            f"The activation at {name!r} should have a batch and a position axis, then a token's "
+            f"values; it has shape {tuple(activation.shape)}. 'blocks.0.hook_resid_post' is usual."
+        )
+    return activation[0, 0].numel()

@@ -129,7 +129,7 @@ def test_a_single_prompt_has_no_interval(model, halves, targets):
     [
         ({"concept": "plant"}, "fit should hold prompts of the category 'plant'"),
         ({"tests": {}}, "tests should hold at least one set"),
-        ({"hook_name": "nowhere"}, "hook_name should be one of the model's hook points"),
+        ({"hook_name": "nowhere"}, "it has none named"),
     ],
 )
 def test_what_cannot_be_is_refused(model, halves, targets, change, said):

@@ -169,8 +169,8 @@ def test_sets_that_do_not_differ_are_left_as_they_are(model, sets):
     ("change", "said"),
     [
         ({"against": ["the cat"]}, "against should hold at least two prompts; got 1"),
-        ({"at": "blocks.9.hook_resid_post"}, r"got \['blocks.9.hook_resid_post'\]"),
-        ({"at": []}, r"at should be units, or names among the model's hook points; got \[\]"),
+        ({"at": "blocks.9.hook_resid_post"}, r"has none named \['blocks.9.hook_resid_post'\]"),
+        ({"at": []}, r"at should be units, or names of hook points; got \[\]"),
     ],
 )
 def test_what_cannot_be_is_refused(model, sets, change, said):

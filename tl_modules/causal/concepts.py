@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float, Int
 
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.errors import ModulesError
-from tl_modules.model import HookedModel, run_hooks_only
+from tl_modules.model import HookedModel, hook_order
 from tl_modules.modules import Module
 from tl_modules.neighbours.output_layer import output_layer
 from tl_modules.neighbours.probe import fitted_probe
@@ -142,14 +141,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
 def _where(model: HookedModel, hook_name: str | None) -> str:
     if hook_name is None:
         return output_layer(model).hook_name
-    if hook_name not in model.hook_dict:
-        raise ModulesError(
-            f"hook_name should be one of the model's hook points; got {hook_name!r}. "
-            "'blocks.0.hook_resid_post' is usual."
-        )
-    token = torch.zeros(1, 1, dtype=torch.long)  # one that never fires is refused now
-    run_hooks_only(model, token, token == 0, {hook_name: lambda activation: None})
-    return hook_name
+    return hook_order(model, [hook_name])[0]
 
 
 def _scores(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from tl_modules.causal.ablate import Intervention
 from tl_modules.errors import ModulesError
-from tl_modules.model import FwdHooks
+from tl_modules.model import FwdHooks, flat, token_width
 from tl_modules.tokens import Batch
 
 
@@ -44,15 +44,10 @@ class States:
 
     def keep(self, number: int, batch: Batch, activation: torch.Tensor) -> None:
         """Take down a run's states of a batch: ``[batch, pos, ...]``."""
-        if activation.ndim not in (3, 4) or activation.shape[1] != batch.tokens.shape[1]:
-            raise ModulesError(
-                f"The activation at {self._hook_name!r} should have a batch and a position axis, "
-                f"then a token's values; it has shape {tuple(activation.shape)}. "
-                "'blocks.0.hook_resid_post' is usual."
-            )
-        states = activation.flatten(2).cpu().double()
+        width = token_width(activation, self._hook_name, batch.tokens.shape[1])
+        states = flat(activation, width).cpu().double()
         if not self.means.shape[-1]:
-            self.means = np.empty((*self._shape, states.shape[-1]))
+            self.means = np.empty((*self._shape, width))
         counted = batch.mask.clone()
         counted[:, 0] = batch.mask.sum(1) == 1
         # Not times 0: what padding holds may be no number.

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.model import HookedModel, model_name, run_hooks_only
+from tl_modules.model import HookedModel, hook_order, model_name, run_hooks_only
 from tl_modules.tokens import batches, prompt_frame, tokenise
 from tl_modules.writing import continued
 
@@ -50,12 +50,8 @@ def output_layer(model: HookedModel) -> OutputLayer:
 
 
 def _fires(model: HookedModel, name: str) -> bool:
-    """Whether a forward pass, of one token, comes by a hook point."""
-    if name not in model.hook_dict:
-        return False
-    token = torch.zeros(1, 1, dtype=torch.long)
     try:
-        run_hooks_only(model, token, token == 0, {name: lambda state: None})
+        hook_order(model, [name])
     except ModulesError:
         return False
     return True

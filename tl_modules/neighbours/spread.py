@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 
 from tl_modules.errors import ModulesError
-from tl_modules.model import HookedModel, flat, run_hooks_only
+from tl_modules.model import HookedModel, flat, run_hooks_only, token_width
 from tl_modules.neighbours.linear_edit import LinearEdit
 from tl_modules.positions import Where
 from tl_modules.tokens import Batch
@@ -77,20 +77,6 @@ class Spread:
         )
 
 
-def _width(activation: torch.Tensor, name: str) -> int:
-    """How many coordinates a token has.
-
-    Raises:
-        ModulesError: If the activation is no vector, or no heads' vectors, a token.
-    """
-    if activation.ndim not in (3, 4) or (activation.ndim == 4 and "pattern" in name):
-        raise ModulesError(
-            f"The activation at {name!r} should have a batch and a position axis, then a token's "
-            f"values; it has shape {tuple(activation.shape)}. 'blocks.0.hook_resid_post' is usual."
-        )
-    return activation[0, 0].numel()
-
-
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """Those of prompts in batches."""
@@ -128,7 +114,7 @@ class Tokens:
             where = Where(attention_mask=batch.mask)
             with self.model.hooks(fwd_hooks=[edit.hook(where) for edit in edits]):
                 run_hooks_only(self.model, batch.tokens, batch.mask, readers)
-            width = _width(found["here"], name)
+            width = token_width(found["here"], name, batch.tokens.shape[1])
             index = np.arange(width) if index is None else index
             values = flat(found["here"], width).cpu()[..., torch.from_numpy(index)].double()
             if not bool(values[batch.mask].isfinite().all()):
