@@ -9,7 +9,7 @@ import tl_modules as tlm
 from tests.conftest import WORDS, tiny_model
 from tests.interpret.toys import Digits, Lensed, lensed_modules
 from tl_modules.interpret.beside_correctness import beside_correctness
-from tl_modules.interpret.chains import thought_ends, written_chains
+from tl_modules.interpret.chains import ask_in, thought_ends, written_chains
 from tl_modules.interpret.thoughts import Thoughts
 from tl_modules.stats import holm
 
@@ -278,6 +278,12 @@ def test_where_all_chains_end_alike_there_is_no_difference():
     table = beside_correctness(np.ones((3, 2)), np.ones(3, dtype=bool), ids, 9, 0)
     measured = ["difference", "ci_low", "ci_high", "p_value", "p_holm"]
     assert table[measured].isna().all(axis=None)
+
+
+def test_white_space_after_the_question_is_left_out():
+    (text,) = ask_in(asked(), "{question}\n{choices} \n ")
+    assert text == text.rstrip()
+    assert text.startswith(asked()["prompt"][0])
 
 
 @pytest.mark.parametrize(

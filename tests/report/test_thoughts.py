@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -62,6 +64,15 @@ def test_on_the_right_are_shares_and_uncertainty_or_the_modules(thoughts, module
     for number, line in enumerate(lines[:3]):
         own = thoughts.states.loc[ends == (line.line.dash == "solid")]
         np.testing.assert_allclose(line.y, own.groupby("step")[f"module_{number}"].mean())
+
+
+def test_no_two_of_ten_modules_look_alike(thoughts, modules):
+    named = [replace(modules[number % 3], label=number) for number in range(10)]
+    columns = {f"module_{number}": thoughts.states["module_0"] for number in range(10)}
+    many = tlm.Thoughts(thoughts.states.assign(**columns), thoughts.n_choices, 10)
+    lines = [trace for trace in tlm.plot_thoughts(many, modules=named).data if trace.showlegend]
+    looks = {(line.line.color, line.marker.symbol) for line in lines if line.yaxis == "y2"}
+    assert len(looks) == 10
 
 
 def test_without_modules_and_by_tsne_it_is_drawn_too(thoughts):

@@ -48,7 +48,8 @@ def ask_in(frame: pd.DataFrame, ask: str) -> list[str]:
 
     Args:
         frame: Columns ``prompt`` and ``choices``.
-        ask: Holds ``{question}`` and, where wanted, ``{choices}``, a line each.
+        ask: Holds ``{question}`` and, where wanted, ``{choices}``, a line each. White space at its
+            end is left out: what follows brings its own.
 
     Raises:
         ModulesError: If it holds no ``{question}``.
@@ -62,7 +63,7 @@ def ask_in(frame: pd.DataFrame, ask: str) -> list[str]:
         for question, choices in zip(frame["prompt"], listed, strict=True)
     ]
     return [
-        re.sub(r"\{question\}|\{choices\}", lambda found, own=own: own[found.group()], ask)
+        re.sub(r"\{question\}|\{choices\}", lambda found, own=own: own[found.group()], ask).rstrip()
         for own in values
     ]
 

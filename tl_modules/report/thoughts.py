@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _ENDINGS = {True: ("ends nearest to the answer", "solid"), False: ("ends elsewhere", "dot")}
+_SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")
+"""Of modules whose colour is another's, too."""
 _SHARES = {
     "share_correct": "nearest to the answer",
     "share_consistent": "nearest to the choice at the chain's end",
@@ -159,9 +161,15 @@ def _add_modules(
         counts = groups.size()
         for number, name in enumerate(names):
             values = groups[f"module_{number}"].mean()
-            colour = COLOURS[number % len(COLOURS)]
-            _add_line(figure, counts.index, values, counts, f"{name}, {said}", colour, dash)
-            figure.data[-1].update(showlegend=correct == present[0], legendgroup=name, name=name)
+            again, at = divmod(number, len(COLOURS))
+            full = f"{name}, {said}"
+            _add_line(figure, counts.index, values, counts, full, COLOURS[at], dash)
+            figure.data[-1].update(
+                showlegend=correct == present[0],
+                legendgroup=name,
+                name=name,
+                marker_symbol=_SYMBOLS[again % len(_SYMBOLS)],
+            )
     return "|activation| / its mean (dotted: chains that end elsewhere)"
 
 
