@@ -18,7 +18,10 @@ QUIET = {"progress": False}
 def setting(model, prompts, acts, modules, folder):
     """What the calls are made with."""
     generator = torch.Generator().manual_seed(0)
-    clean, corrupted = (torch.randint(3, 40, (4, 6), generator=generator) for _ in range(2))
+    device = model.cfg.device
+    clean, corrupted = (
+        torch.randint(3, 40, (4, 6), generator=generator).to(device) for _ in range(2)
+    )
     train, test = tlm.split_by_category(acts, test_share=0.5)
     return SimpleNamespace(
         model=model,
