@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import tl_modules as tlm
-from benchmarks.neighbours import draw
+from benchmarks.neighbours import draw, halves
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 
@@ -33,10 +33,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
-    contrasts = load_prompts("contrasts")
-    groups = contrasts.groupby("category", sort=False)
-    half = len(contrasts) // groups.ngroups // 2
-    fit = groups.head(half)
+    fit, held_out = halves(load_prompts("contrasts"))
     modules = tlm.discover(tlm.collect(model, fit), args.modules, n_starts=8)
     module = max(modules, key=lambda it: it.category == args.concept)
     sets = [fit.loc[fit["category"] == name] for name in (args.concept, args.other)]
@@ -54,7 +51,7 @@ def main() -> None:
     ]
     shift = tlm.eigenshift(model, *sets, n_new_tokens=0, category=args.concept)
     named = [args.concept, args.other]
-    tests = {"in distribution": groups.tail(half), "other genres": load_prompts("contrasts-ood")}
+    tests = {"in distribution": held_out, "other genres": load_prompts("contrasts-ood")}
     effects = tlm.concept_effects(
         model,
         [module, *erasures, shift],

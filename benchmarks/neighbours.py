@@ -35,10 +35,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
-    contrasts = load_prompts("contrasts")
-    groups = contrasts.groupby("category", sort=False)
-    half = len(contrasts) // groups.ngroups // 2
-    fit, held_out = groups.head(half), groups.tail(half)
+    fit, held_out = halves(load_prompts("contrasts"))
     acts = tlm.collect(model, fit)
     modules = tlm.discover(acts, args.modules, n_starts=8)
     targets = [*modules]
@@ -53,6 +50,13 @@ def main() -> None:
     print(table(effects).to_string(index=False))
     if args.figure is not None:
         draw(tlm.plot_costs(effects, modules=modules), args.figure)
+
+
+def halves(prompts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first and the last prompts of each category, as many."""
+    groups = prompts.groupby("category", sort=False)
+    half = len(prompts) // groups.ngroups // 2
+    return groups.head(half), groups.tail(half)
 
 
 def table(effects: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 import tl_modules as tlm
-from benchmarks.neighbours import draw
+from benchmarks.neighbours import draw, halves
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
@@ -56,10 +56,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
-    contrasts = load_prompts("contrasts")
-    groups = contrasts.groupby("category", sort=False)
-    half = len(contrasts) // groups.ngroups // 2
-    fit, held_out = groups.head(half), groups.tail(half)
+    fit, held_out = halves(load_prompts("contrasts"))
     modules = tlm.discover(tlm.collect(model, fit, progress=False), args.modules, n_starts=8)
     found = [module for module in modules if module.category == "french"]
     module = max(found or modules, key=lambda each: each.n_units)

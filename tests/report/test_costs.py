@@ -69,3 +69,13 @@ def test_a_report_is_of_modules_alone(model, modules, prompts, tmp_path):
     table["module"] = table["module"].astype(object).replace({2: "eigenshift"})
     with pytest.raises(tlm.ModulesError, match=r"it has rows of \['eigenshift'\]"):
         tlm.write_report(tmp_path / "r.html", modules, effects=table)
+
+
+def test_names_stay_inside_the_figure(effects):
+    figure = tlm.plot_costs(effects)
+    traces = [trace for trace in figure.data if trace.text]
+    farthest = max(traces, key=lambda trace: trace.x[1])
+    nearest = min(traces, key=lambda trace: trace.x[1])
+    assert farthest.textposition.endswith("left")
+    assert nearest.textposition.endswith("right")
+    assert not any(trace.cliponaxis for trace in traces)

@@ -57,6 +57,7 @@ def plot_costs(
     names = names_of(labels, modules)
     figure = plotly.Figure()
     ends = [0.0]
+    middle = float(np.nanmean([cost["effect"].min(), cost["effect"].max()]))
     for number, (label, name) in enumerate(zip(labels, names, strict=True)):
         here, there, colour = own.loc[label], cost.loc[label], COLOURS[number % len(COLOURS)]
         x = [there["control_mean"], there["effect"]]
@@ -69,7 +70,10 @@ def plot_costs(
             error_y={"type": "data", "array": bar[0], "arrayminus": bar[1], "width": 3},
             mode="lines+markers+text",
             text=["", name],
-            textposition="top right",
+            # Into the figure, and of neighbours in turn above and below.
+            textposition=f"{('top', 'bottom')[number % 2]} "
+            f"{'left' if there['effect'] > middle else 'right'}",
+            cliponaxis=False,
             name=name,
             line={"color": colour, "width": 1},
             marker={"size": 9, "symbol": ["x-thin-open", "circle"], "color": colour},
