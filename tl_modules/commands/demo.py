@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from tl_modules.activations.collect import collect
 from tl_modules.causal.effects import module_effects
 from tl_modules.commands.options import add_common, add_model, make_folder, say
+from tl_modules.commands.test import summary
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.discovery.discover import discover
@@ -91,9 +91,9 @@ def run(args: argparse.Namespace) -> None:
     acts.save(args.out / "acts.safetensors")
     modules.save(args.out / "modules.safetensors")
     write_bytes(args.out / "effects.csv", effects.to_csv(index=False).encode())
-    summary = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
-    write_bytes(args.out / "summary.json", json.dumps(summary, indent=2).encode())
-    _print_results(modules, effects, summary)
+    found = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
+    write_bytes(args.out / "summary.json", json.dumps(found, indent=2).encode())
+    _print_results(modules, effects, found)
     parts: dict[str, Any] = {"effects": effects, "acts": acts, "model": model, "seed": args.seed}
     write_report(args.out / "report.html", modules, **parts, progress=progress)
     files = "report.html, effects.csv, modules.safetensors, acts.safetensors, summary.json"
@@ -102,21 +102,18 @@ def run(args: argparse.Namespace) -> None:
 
 def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
     """The demo's headline numbers."""
-    each = effects.drop_duplicates("module")
-    own = effects.loc[effects["own"]]
-    selective = np.asarray(each["selectivity"] > each["selectivity_control_max"])
-    stronger = np.asarray(own["effect"] > own["control_max"])
+    counts = summary(effects)
     return {
         "objective": asdict(modules.objective),
         "rounds": len(modules.history),
         "converged": modules.converged,
         "n_modules": modules.n_modules,
-        "modules_whose_selectivity_exceeds_all_their_controls": int(selective.sum()),
-        "modules_whose_raw_own_effect_exceeds_all_their_controls": int(stronger.sum()),
+        "modules_whose_selectivity_exceeds_all_their_controls": counts["n_beyond_all"],
+        "modules_whose_raw_own_effect_exceeds_all_their_controls": counts["n_raw"],
     }
 
 
-def _print_results(modules: ModuleSet, effects: pd.DataFrame, summary: dict[str, object]) -> None:
+def _print_results(modules: ModuleSet, effects: pd.DataFrame, numbers: dict[str, object]) -> None:
     """The module x category table, and what it comes to."""
     each = effects.drop_duplicates("module").set_index("module")
     table = effects.pivot(index="module", columns="category", values="effect")
@@ -143,7 +140,7 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame, summary: dict[str,
     for module in modules:
         say(f"  {module.label:>3}  {'' if module.topic is None else module.topic.label}")
     say()
-    for name, value in summary.items():
+    for name, value in numbers.items():
         if name.startswith("modules_whose"):
             say(f"{name.replace('_', ' ')}: {value} of {modules.n_modules}")
-    say(f"seconds: {summary['seconds']}")
+    say(f"seconds: {numbers['seconds']}")

@@ -47,19 +47,6 @@ def from_blocks(
     return Objective(xi, harmonic, xi * harmonic)
 
 
-def search_value(sums: Float[np.ndarray, " modules"], sizes: Int[np.ndarray, " modules"]) -> float:
-    """L as the search sees it: empty blocks are left out of the harmonic mean.
-
-    Args:
-        sums: The matrix summed over each diagonal block.
-        sizes: The blocks' sizes.
-    """
-    full = sizes[sizes > 0]
-    if not len(full):
-        return 0.0
-    return float(sums.sum() / full.sum() * (len(full) / (1.0 / full).sum()))
-
-
 def blocks(
     matrix: Shaped[np.ndarray, "_samples _units"],
     sample_labels: Int[np.ndarray, " _samples"],
