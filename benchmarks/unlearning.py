@@ -5,12 +5,14 @@ and measured on French and English prompts that no training saw. Then the model 
 coding prompts, and the French module put back.
 
     python -m benchmarks.unlearning
-    python -m benchmarks.unlearning --figure docs/images/unlearning.png
+    python -m benchmarks.unlearning --only unlearning --figure docs/images/unlearning.png
+    python -m benchmarks.unlearning --only pathways --figure docs/images/pathways.png
 """
 
 import argparse
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--controls", type=int, default=9)
+    parser.add_argument("--only", choices=["unlearning", "pathways"])
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
@@ -62,11 +65,16 @@ def main() -> None:
     module = max(found or modules, key=lambda each: each.n_units)
     print(repr(module), flush=True)
 
-    table = unlearning(model, module, of(fit), of(held_out), args)
-    if args.figure is not None:
-        draw(figure(table), args.figure)
-    print("\nFine-tuned on coding prompts: rise of the loss, nats per token")
-    print(pathways(model, module, of(held_out)[0], args).round(3).to_string(index=False))
+    if args.only != "pathways":
+        table = unlearning(model, module, of(fit), of(held_out), args)
+        if args.figure is not None:
+            draw(figure(table), args.figure)
+    if args.only != "unlearning":
+        print("\nFine-tuned on coding prompts: rise of the loss, nats per token")
+        kept = pathways(model, module, of(held_out)[0], args)
+        print(kept.round(3).to_string(index=False))
+        if args.figure is not None and args.only == "pathways":
+            draw(pathways_figure(kept), args.figure)
 
 
 def of(prompts: pd.DataFrame) -> tuple[list[str], list[str]]:
@@ -105,44 +113,53 @@ def unlearning(
 
 
 def figure(table: pd.DataFrame) -> Any:
-    """Forgetting over what it costs; crosses are the controls' means."""
+    """Forgetting over what it costs."""
+    groups = {
+        f"{loss}, {trained}": (rows.loc["retain"], rows.loc["forget"])
+        for (loss, trained), rows in table.set_index("set").groupby(["loss", "trained"], sort=False)
+    }
+    return points(groups, "held-out English", "held-out French")
+
+
+def pathways_figure(table: pd.DataFrame) -> Any:
+    """What the old task lost over what the new one gained."""
+    groups = {
+        f"French module {name}": (rows.loc["coding"], rows.loc["French"])
+        for name, rows in table.set_index("task").groupby("french_module", sort=False)
+    }
+    return points(groups, "unseen coding prompts", "held-out French")
+
+
+def points(groups: dict[str, tuple[pd.Series, pd.Series]], x: str, y: str) -> Any:
+    """Effects on two sets of prompts, with 95 % intervals; crosses are the controls' means."""
     import plotly.graph_objects as go
 
     made = go.Figure()
-    for (loss, trained), rows in table.groupby(["loss", "trained"], sort=False):
-        rows = rows.set_index("set")
-        forget, retain = rows.loc["forget"], rows.loc["retain"]
-        colour = COLOURS[len(made.data) // 2]  # two traces each
+    for colour, (name, (across, up)) in zip(COLOURS, groups.items(), strict=False):
         made.add_scatter(
-            x=[retain["effect"]],
-            y=[forget["effect"]],
-            error_x=_bar(retain),
-            error_y=_bar(forget),
+            x=[across["effect"]],
+            y=[up["effect"]],
+            error_x=_bar(across),
+            error_y=_bar(up),
             mode="markers",
             marker={"size": 11, "color": colour},
-            name=f"{loss}, {trained}",
+            name=name,
         )
         made.add_scatter(
-            x=[retain["control_mean"]],
-            y=[forget["control_mean"]],
+            x=[across["control_mean"]],
+            y=[up["control_mean"]],
             mode="markers",
             marker={"size": 9, "color": colour, "symbol": "x"},
             showlegend=False,
         )
-    top = float(np.nanmax(table.loc[table["set"] == "forget", "ci_high"]))
-    made.add_scatter(
-        x=[0, top],
-        y=[0, top],
-        mode="lines",
-        line={"dash": "dash", "color": "#999"},
-        showlegend=False,
-    )
+    top = max(float(up["ci_high"]) for _, up in groups.values())
+    made.add_shape(type="line", x0=0, y0=0, x1=top, y1=top, line={"dash": "dash", "color": "#999"})
     return made.update_layout(
         template="plotly_white",
         width=760,
         height=480,
-        xaxis_title="held-out English: rise of the loss (nats per token)",
-        yaxis_title="held-out French: rise of the loss (nats per token)",
+        xaxis_title=f"{x}: rise of the loss (nats per token)",
+        yaxis_title=f"{y}: rise of the loss (nats per token)",
         margin={"l": 60, "r": 20, "t": 20, "b": 60},
     )
 
@@ -166,22 +183,25 @@ def pathways(
     def rises(model: Any) -> np.ndarray:
         return prompt_losses(model, [*french, *unseen], MAX_TOKENS) - before
 
-    def tuned(but: tlm.Units | None = None) -> Any:
+    def tuned(units: tlm.Units, limit: Any) -> np.ndarray:
         model = load_model(args.model)
-        fine_tune(model, seen, args, but)
-        return model
+        fine_tune(model, seen, args, partial(limit, model, units))
+        return rises(model)
 
     generator = np.random.default_rng(0)
-    controls = [layer_matched_control(module.units, generator) for _ in range(args.controls)]
-    new = tuned()
-    runs: dict[str, list[np.ndarray]] = {"fine-tuned": [rises(new)], "put back": []}
-    for units in (module.units, *controls):
+    drawn = [layer_matched_control(module.units, generator) for _ in range(args.controls)]
+    every = [module.units, *drawn]
+    new = load_model(args.model)
+    fine_tune(new, seen, args)
+    runs: dict[str, list[np.ndarray]] = {"trained too": [rises(new)], "put back": []}
+    for units in every:
         fusion = tlm.fuse_pathways(old, new, units)
         runs["put back"].append(rises(new))
         fusion.restore(new)
         if units is module.units:
             print(repr(fusion), flush=True)
-    runs["kept away from"] = [rises(tuned(units)) for units in (module.units, *controls)]
+    runs["kept away from"] = [tuned(units, tlm.training_all_but) for units in every]
+    runs["trained alone"] = [tuned(units, tlm.training_only) for units in every]
     rows = []
     for name, found in runs.items():
         for task, chosen in zip(
@@ -190,21 +210,18 @@ def pathways(
             n = chosen.shape[1]
             draws = bootstrap_indices(np.zeros(n), N_RESAMPLES, 0)
             numbers = ratio_beside_controls(chosen, np.ones(n), draws, sign=-1.0)
-            rows.append({"French module": name, "task": task, "n": n, **numbers})
+            rows.append({"french_module": name, "task": task, "n": n, **numbers})
     return pd.DataFrame(rows)
 
 
 def fine_tune(
-    model: Any, texts: Sequence[str], args: argparse.Namespace, but: tlm.Units | None = None
+    model: Any, texts: Sequence[str], args: argparse.Namespace, limit: Any = None
 ) -> None:
     """A few steps of AdamW on the texts' next-token loss."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate)
     token_lists = tokenise(model, texts, MAX_TOKENS, least=2)
     generator = np.random.default_rng(0)
-    limits: AbstractContextManager[None] = nullcontext()
-    if but is not None:
-        limits = tlm.training_all_but(model, but, optimizer)
-    with limits:
+    with nullcontext() if limit is None else limit(optimizer):
         for _ in range(args.steps):
             rows = generator.choice(len(texts), size=args.batch_size, replace=False)
             (batch,) = batches(token_lists, len(rows), chosen=rows)

@@ -126,20 +126,26 @@ def test_unlearning(monkeypatch, capsys):
     found = run(unlearning, ["--controls", "2", "--steps", "2"], monkeypatch, capsys)
     assert "gradient ascent" in found
     assert "kept away from" in found
+    assert "trained alone" in found
 
 
-def test_parts(monkeypatch, capsys):
+@pytest.mark.parametrize("method", ["mean", "patch"])
+def test_parts(method, monkeypatch, capsys):
     load_prompts = parts.load_prompts
 
     def few(name):
-        return load_prompts(name).head(6)
+        # As many words each, and so tokens: patching needs it.
+        prompts = load_prompts(name)
+        lengths = prompts["prompt"].str.split().str.len()
+        return prompts.loc[lengths == lengths.mode()[0]].head(6)
 
     known = {word for name in ("recall", "reasoning") for word in words_of(few(name))}
     model = tiny_model(known=sorted(known), d_mlp=32)
     monkeypatch.setattr(parts, "load_model", lambda name: model)
     monkeypatch.setattr(parts, "load_prompts", few)
     words = ["--controls", "2", "--modules", "2", "--heads", "1", "--neurons", "4"]
-    found = run(parts, words, monkeypatch, capsys)
+    found = run(parts, [*words, "--method", method], monkeypatch, capsys)
+    assert ("{'recall': 3, 'reasoning': 3}" in found) == (method == "patch")
     assert "recall neurons" in found
     assert "reasoning layers" in found
 

@@ -36,6 +36,11 @@ modules = tlm.discover(acts, 2)
             "tlm.forgetting(None, None, ['a'], ['b'], held_out='ab')",
             "held_out should be two sets of prompts, (forget, retain); got str",
         ),
+        (
+            "import pandas as pd; f = pd.DataFrame({'prompt': ['a'], 'category': ['b']}); "
+            "tlm.concept_effects(None, None, 'b', f, [f, f])",
+            "tests should be a frame of prompts, or several by name, {name: frame}; got a list",
+        ),
     ],
 )
 def test_it_is_refused(code, message, tmp_path):

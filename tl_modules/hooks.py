@@ -1,6 +1,6 @@
 """Forward hooks that change chosen units at chosen positions and leave all else as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -137,6 +137,31 @@ class InPlace(Protocol):
         ...
 
 
+class Read:
+    """A hook that reads an activation and changes nothing; it can be stacked."""
+
+    def __init__(self, read: Callable[[torch.Tensor], object], *, last: bool = False) -> None:
+        """Remember what to do with it.
+
+        Args:
+            read: Takes the activation.
+            last: Read what all edits leave, also those that name the hook point by an alias;
+                otherwise what was there when this hook's turn came.
+        """
+        self._read = read
+        self.last = last
+
+    def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
+        """Read, as any hook would."""
+        del hook
+        self.apply_(activation)
+
+    def apply_(self, activation: torch.Tensor) -> torch.Tensor:
+        """Read one copy's part of a stacked batch."""
+        self._read(activation)
+        return activation
+
+
 class Attached:
     """Hooks that stay on a model until they are removed."""
 
@@ -175,27 +200,30 @@ def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
 
     Args:
         runs: Each intervention's hooks, as ``unit_hooks`` makes them; at one hook point they
-            act in their order.
+            act in their order, but a ``Read(..., last=True)`` after all others.
         n_rows: Rows of the batch. Rows ``r * n_rows`` to ``(r + 1) * n_rows`` of the copies get
             intervention ``r``.
 
     Returns:
         One ``(hook_name, fn)`` pair a hook point that any of them touches.
     """
-    edits: dict[str, list[tuple[int, InPlace]]] = {}
+    edits: dict[tuple[bool, str], list[tuple[int, InPlace]]] = {}
     for run, pairs in enumerate(runs):
         for name, edit in pairs:
             assert isinstance(edit, InPlace)
-            edits.setdefault(name, []).append((run, edit))
+            last = isinstance(edit, Read) and edit.last
+            edits.setdefault((last, name), []).append((run, edit))
 
-    def at(name: str) -> HookFn:
+    def at(key: tuple[bool, str]) -> HookFn:
         def hook_fn(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
             del hook
             result = activation.clone(memory_format=torch.contiguous_format)
-            for run, edit in edits[name]:
+            for run, edit in edits[key]:
                 edit.apply_(result[run * n_rows : (run + 1) * n_rows])
             return result
 
         return hook_fn
 
-    return [(name, at(name)) for name in edits]
+    # By name, two names of one hook point are two hooks: in the order of registration.
+    ordered = sorted(edits, key=lambda key: key[0])
+    return [(name, at((last, name))) for last, name in ordered]

@@ -10,7 +10,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tl_modules as tlm
+from tl_modules.causal.concepts import _aucs
 from tl_modules.neighbours.output_layer import output_layer
+from tl_modules.stats import N_RESAMPLES, bootstrap_indices
 
 QUIET = {"progress": False}
 
@@ -93,13 +95,17 @@ def test_the_order_of_test_prompts_does_not_matter(table):
     pd.testing.assert_frame_equal(sets[0][exact], sets[1][exact], atol=1e-9)
 
 
-def test_what_it_cost_is_what_module_effects_says(model, halves, targets, table):
-    effects = tlm.module_effects(model, targets, halves[1], n_controls=0, **QUIET)
-    effects = effects.set_index(["module", "category"])["effect"]
+def test_what_it_cost_beside_controls_is_what_module_effects_says(model, halves, targets, table):
+    effects = tlm.module_effects(model, targets, halves[1], n_controls=3, **QUIET)
+    effects = effects.set_index(["module", "category"])
     for target in (targets[0].label, "leace"):
         row = table.loc[(table["label"] == str(target)) & (table["prompts"] == "held out")].iloc[0]
-        assert row["harm"] == pytest.approx(effects[target, "animal"], abs=1e-5)
-        assert row["lost"] == pytest.approx(effects[target, "code"], abs=1e-5)
+        for name, category in (("harm", "animal"), ("lost", "code")):
+            expected = effects.loc[(target, category)]
+            assert row[name] == pytest.approx(expected["effect"], abs=1e-5)
+            assert row[f"{name}_control_mean"] == pytest.approx(expected["control_mean"], abs=1e-5)
+            # Of three controls, as many cannot be as high as are as low.
+            assert row[f"{name}_p_value"] == expected["p_value"]
 
 
 def test_erased_where_the_probe_reads_the_probe_knows_nothing_of_these_tokens(model, prompts):
@@ -153,9 +159,16 @@ def test_a_hook_point_that_holds_no_states_is_refused(model, halves, targets):
         tlm.concept_effects(model, targets, "animal", fit, test, **options)
 
 
-def test_a_score_below_one_half_is_no_further_erased():
-    from tl_modules.causal.concepts import _aucs
+def test_the_interval_is_that_of_prompts_resampled_on_each_side():
+    scores, truth = np.random.default_rng(0).normal(size=(2, 12)), np.arange(12) < 5
+    found = _aucs(scores, truth, seed=3)
+    drawn = scores[0][bootstrap_indices(truth, N_RESAMPLES, 3)]
+    told = (drawn[:, :5, None] > drawn[:, None, 5:]).mean(axis=(1, 2))
+    assert [found["ci_low"], found["ci_high"]] == pytest.approx(np.quantile(told, [0.025, 0.975]))
+    assert found["ci_high"] - found["ci_low"] > 0.2
 
+
+def test_a_score_below_one_half_is_no_further_erased():
     truth = np.array([True, True, False, False])
     scores = np.array([[0.0, 1, 2, 3], [1, 0, 0, 1], [3, 2, 1, 0]])  # AUC 0, 0.5 and 1
     assert _aucs(scores, truth, seed=0)["p_value"] == 1

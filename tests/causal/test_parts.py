@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
+from tests.neighbours.test_refusals import untyped
 
 QUIET = {"progress": False}
 
@@ -177,3 +178,20 @@ def test_estimates_that_are_no_numbers_are_refused(model, questions, reference):
     infinite = ("blocks.1.mlp.hook_post", lambda activation, hook: activation * float("inf"))
     with model.hooks(fwd_hooks=[infinite]), pytest.raises(tlm.ModulesError, match="finite"):
         tlm.specialised_parts(model, questions, reference, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"kinds": {"head": 1.5}}, r"kinds\['head'\] should be a whole number; got 1.5. 8 is"),
+        ({"kinds": {"head": None}}, r"kinds\['head'\] should be a whole number; got None"),
+        ({"kinds": None}, "kinds should hold one or more of 'layer', 'head', 'neuron'; got None"),
+        ({"kinds": []}, r"kinds should hold one or more of .*; got \[\]. Leave it out"),
+        ({"kinds": [["head"]]}, r"kinds should be one of .*; got \['head'\]"),
+        ({"reference": None}, "reference should hold units and their means; got None. Use collect"),
+    ],
+)
+def test_what_names_no_parts_is_refused(model, questions, reference, change, said):
+    given = {"prompts": questions, "reference": reference, **QUIET} | change
+    with untyped(), pytest.raises(tlm.ModulesError, match=said):
+        tlm.specialised_parts(model, **given)

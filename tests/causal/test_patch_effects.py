@@ -99,3 +99,10 @@ def test_each_prompt_gets_another_of_its_category_and_length(model):
     assert "corrupted" not in frame
     with pytest.raises(tlm.ModulesError, match="none have"):
         tlm.with_corrupted(model, frame.iloc[3:])
+
+
+def test_white_space_at_the_ends_of_prompts_is_no_other_length(model):
+    frame = pd.DataFrame({"prompt": ["the cat sat ", "a dog ran"], "category": "animal"})
+    paired = tlm.with_corrupted(model, frame)
+    assert paired["prompt"].tolist() == ["the cat sat", "a dog ran"]
+    assert paired["corrupted"].tolist() == ["a dog ran", "the cat sat"]

@@ -19,7 +19,7 @@ def read(activation, name="here"):
     (hooks,) = [run(BATCH) for run in states.read([no_intervention])]
     ((found, hook),) = hooks
     assert found == name
-    assert hook(activation) is activation
+    assert hook.apply_(activation) is activation
     return states.means
 
 

@@ -8,8 +8,9 @@ import torch
 import tl_modules as tlm
 from tests.conftest import WORDS, tiny_model
 from tests.interpret.toys import Digits, Lensed, lensed_modules
+from tests.neighbours.test_refusals import untyped
 from tl_modules.interpret.beside_correctness import beside_correctness
-from tl_modules.interpret.chains import ask_in, thought_ends, written_chains
+from tl_modules.interpret.chains import ask_in, question_tokens, thought_ends, written_chains
 from tl_modules.interpret.thoughts import Thoughts
 from tl_modules.stats import holm
 
@@ -174,7 +175,8 @@ def test_distances_equal_log_softmax_of_one_text_at_a_time(talker, questions, ba
 
 def written(model, asked, **options):
     options = {"n_chains": 1, "n_new_tokens": 5, "temperature": 0.0, "seed": 0} | options
-    return written_chains(model, asked, chat=False, **options, **QUIET)
+    starts = question_tokens(model, asked, chat=False)
+    return written_chains(model, starts, **options, **QUIET)
 
 
 def test_a_greedy_chain_is_what_the_model_would_say_token_by_token(talker):
@@ -273,6 +275,20 @@ def test_chains_of_one_question_do_not_count_as_independent():
     assert apart["p_value"][0] == 0.01
 
 
+def test_the_interval_is_as_wide_as_questions_vary_however_often_each_was_asked():
+    correct = np.arange(40) % 2 == 0
+    values = np.random.default_rng(0).normal(size=(40, 2))
+    once = beside_correctness(values, correct, pd.Series(range(40)), 9, 0)
+    sides = (values[correct], values[~correct])
+    spread = np.sqrt(sum(each.var(axis=0) / 20 for each in sides))
+    np.testing.assert_allclose(once["ci_high"] - once["ci_low"], 2 * 1.96 * spread, rtol=0.15)
+    tenfold = (np.repeat(each, 10, axis=0) for each in (values, correct, np.arange(40)))
+    *repeated, ids = tenfold
+    often = beside_correctness(*repeated, pd.Series(ids), 9, 0)
+    ends = ["ci_low", "ci_high"]
+    np.testing.assert_allclose(often[ends], once[ends])
+
+
 def test_where_all_chains_end_alike_there_is_no_difference():
     ids = pd.Series(["a", "b", "c"])
     table = beside_correctness(np.ones((3, 2)), np.ones(3, dtype=bool), ids, 9, 0)
@@ -327,3 +343,35 @@ def test_chains_without_a_thought_say_nothing_of_modules():
     bare = Thoughts(states.loc[states["step"] == 0], 3, 1)
     with pytest.raises(tlm.ModulesError, match="Some chain should hold a thought"):
         bare.beside_correctness()
+
+
+def test_chains_that_might_leave_no_room_for_a_choice_are_refused_before_they_are_written(
+    questions, monkeypatch
+):
+    model = tiny_model(known=[*WORDS, "."], n_ctx=16)
+    options = {"ask": "{question}", "lead": " so it is", **QUIET}
+    # The question, the lead and all of "a red bird" but its last token are read.
+    n_question = len(model.to_tokens("two plus one equals")[0])
+    room = 16 - n_question - 3 - 2
+    tlm.thought_states(model, questions, n_new_tokens=room, **options)
+    monkeypatch.setattr(model, "generate", None)
+    said = "context of 16 tokens; got up to 17. Shorten them, or lower n_new_tokens"
+    with pytest.raises(tlm.ModulesError, match=said):
+        tlm.thought_states(model, questions, n_new_tokens=room + 1, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lead": None}, 'lead should be a text; got None. Pass lead=""'),
+        ({"ask": None}, "ask should hold '{question}'; got None"),
+        ({"chains": 5}, "chains should be a list of texts; got 5. Pass one for each row"),
+        ({"chains": iter(["0"])}, "chains should be a list of texts; got list_iterator"),
+        ({"modules": list(lensed_modules())}, "modules should be a module set; got list. Pass the"),
+        ({"modules": lensed_modules()[0]}, "modules should be a module set; got Module. Pass the"),
+    ],
+)
+def test_what_is_of_another_type_is_refused(change, said):
+    given = {"chains": ["0"]} | change
+    with untyped(), pytest.raises(tlm.ModulesError, match=said):
+        follow(asked(), given.pop("chains"), **given)

@@ -80,25 +80,58 @@ def test_what_one_unit_holds_it_tells_best_whichever_way_round(in_one_unit):
     assert set(chosen["feature"]) == {7}
 
 
-def test_modules_and_test_prompts_join_the_comparison(acts, modules):
-    found = tlm.compare_detectors(acts, "animal", modules, test=acts, n_resamples=5, **QUIET)
+def test_modules_and_test_prompts_join_the_comparison():
+    values = np.random.default_rng(3).normal(size=(24, 40)).astype(np.float32)
+    values[TRUTH, 20:] += 2
+    acts = matrix(values)
+    modules = tlm.discover(acts, 3, **QUIET)
+    found = tlm.compare_detectors(acts, "yes", modules, test=acts, n_resamples=5, **QUIET)
     table = found.table.set_index("detector")
     assert table.index.tolist() == ["neuron", "layer", "module", "neurons", "layers", "modules"]
-    assert table["n_features"].tolist() == [36, 3, 3, 36, 3, 3]
+    assert table["n_features"].tolist() == [40, 2, 3, 40, 2, 3]
     # A feature alone is not fitted: on all prompts it scores as by itself.
     members = np.eye(3)[modules.unit_labels]
     means = acts.zscore().values @ members / members.sum(axis=0)
     runs = found.runs.loc[(found.runs["detector"] == "module") & ~found.runs["shuffled"]]
-    truth = (acts.samples["category"] == "animal").to_numpy()
+    assert (runs["auc_in"] > 0.9).all()  # so no draw turns a feature the wrong way round
     for _, run in runs.iterrows():
-        expected = by_scikit_learn(means[:, run["feature"]], truth)
-        assert run["auc_test"] == pytest.approx(max(expected, 1 - expected)) or run["auc_in"] < 0.6
+        expected = by_scikit_learn(means[:, run["feature"]], TRUTH)
+        assert run["auc_test"] == pytest.approx(max(expected, 1 - expected))
 
 
 def by_scikit_learn(scores, truth):
     from sklearn.metrics import roc_auc_score
 
     return roc_auc_score(truth, scores)
+
+
+def test_test_prompts_are_z_scored_as_those_that_chose():
+    # In the second layer one unit holds the concept; of the other the test prompts have far more.
+    generator = np.random.default_rng(2)
+    train, test = generator.normal(size=(2, 24, 4)).astype(np.float32)
+    train[:, 2] = test[:, 2] = np.where(TRUTH, 3, -3)
+    test[:, 3] *= 100
+    options = {"test": matrix(test), "n_resamples": 4, **QUIET}
+    runs = tlm.compare_detectors(matrix(train), "yes", **options).runs
+    scored = (test - train.mean(axis=0)) / train.std(axis=0, ddof=1)
+    expected = by_scikit_learn(scored[:, 2:].mean(axis=1), TRUTH)
+    layers = runs.loc[(runs["detector"] == "layer") & ~runs["shuffled"]]
+    assert set(layers["feature"]) == {1}
+    assert expected < 0.8
+    np.testing.assert_allclose(layers["auc_test"], expected)
+
+
+def test_the_tables_numbers_are_those_of_the_unshuffled_resamples(acts):
+    found = tlm.compare_detectors(acts, "animal", test=acts, n_resamples=6, **QUIET)
+    for _, row in found.table.iterrows():
+        own = found.runs.loc[found.runs["detector"] == row["detector"]]
+        shuffled, real = own.loc[own["shuffled"]], own.loc[~own["shuffled"]]
+        for name in ("auc", "auc_test"):
+            assert row[name] == pytest.approx(real[name].mean())
+            ends = row[[f"{name}_ci_low", f"{name}_ci_high"]].tolist()
+            assert ends == pytest.approx(np.quantile(real[name], [0.025, 0.975]))
+        assert row["auc_in"] == pytest.approx(real["auc_in"].mean())
+        assert row["auc_shuffled"] == pytest.approx(shuffled["auc"].mean())
 
 
 def test_the_same_seed_gives_the_same_comparison(acts, modules):

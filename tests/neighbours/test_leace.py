@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
+from tests.neighbours.test_refusals import untyped
 from tl_modules.neighbours.spread import Spread
 from tl_modules.positions import Where
 from tl_modules.units import site_units
@@ -217,3 +218,24 @@ def test_a_module_says_where_as_its_units_do(model, sets, modules):
 def test_an_attention_pattern_is_refused(model, sets):
     with pytest.raises(tlm.ModulesError, match="should have a batch and a position axis"):
         tlm.leace(model, *sets, "blocks.0.attn.hook_pattern", **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"at": 3}, "at should be units, or names of hook points; got 3"),
+        ({"at": None}, "at should be units, or names of hook points; got None"),
+        ({"at": [3]}, r"at should be units, or names of hook points; got \[3\]"),
+        ({"towards": None}, "towards should be a list of strings, or a frame.*; got None"),
+        ({"against": iter(["a"])}, "against should be a list of strings.*; got list_iterator"),
+    ],
+)
+def test_what_is_neither_prompts_nor_a_place_is_refused(model, sets, change, said):
+    given = {"towards": sets[0], "against": sets[1], "at": POINT, **QUIET}
+    with untyped(), pytest.raises(tlm.ModulesError, match=said):
+        tlm.leace(model, **given | change)
+
+
+def test_a_whole_set_of_modules_is_no_place(model, sets, modules):
+    with untyped(), pytest.raises(tlm.ModulesError, match=r"at should be units.*got ModuleSet\("):
+        tlm.leace(model, *sets, modules, **QUIET)

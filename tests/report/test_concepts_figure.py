@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.neighbours.test_refusals import untyped
 
 pytest.importorskip("plotly", reason="the extra 'viz' is not installed in this environment")
 
@@ -46,3 +47,9 @@ def test_another_table_is_refused(effects):
         tlm.plot_concepts(effects.drop(columns="lost"))
     with pytest.raises(tlm.ModulesError, match="it lacks rows"):
         tlm.plot_concepts(effects.iloc[:0])
+
+
+def test_what_is_no_table_is_refused():
+    said = "effects should be a table; got None. Pass what concept_effects returned"
+    with untyped(), pytest.raises(tlm.ModulesError, match=said):
+        tlm.plot_concepts(None)

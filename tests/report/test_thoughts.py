@@ -66,6 +66,19 @@ def test_on_the_right_are_shares_and_uncertainty_or_the_modules(thoughts, module
         np.testing.assert_allclose(line.y, own.groupby("step")[f"module_{number}"].mean())
 
 
+def test_states_are_laid_out_by_their_modules(thoughts):
+    figure = tlm.plot_thoughts(thoughts, by="modules")
+    check_readable(figure)
+    columns = ["module_0", "module_1", "module_2"]
+    places = in_plane(thoughts.states[columns].to_numpy(), "pca", 0)[0]
+    ends = thoughts.chains()["is_correct"].to_numpy()[thoughts.of_chain]
+    trace = drawn(figure, "ends nearest to the answer")
+    real = [value for value in trace.x if value is not None]
+    np.testing.assert_allclose(real, places[ends, 0])
+    assert not any("choice" in (trace.name or "") for trace in figure.data[:3])
+    assert "how active each module is" in figure.layout.title.text
+
+
 def test_no_two_of_ten_modules_look_alike(thoughts, modules):
     named = [replace(modules[number % 3], label=number) for number in range(10)]
     columns = {f"module_{number}": thoughts.states["module_0"] for number in range(10)}
@@ -85,5 +98,10 @@ def test_without_modules_and_by_tsne_it_is_drawn_too(thoughts):
 def test_what_cannot_be_drawn_is_refused(thoughts, modules):
     with pytest.raises(tlm.ModulesError, match="projection should be one of"):
         tlm.plot_thoughts(thoughts, projection="umap")
+    with pytest.raises(tlm.ModulesError, match="by should be one of"):
+        tlm.plot_thoughts(thoughts, by="layers")
+    bare = tlm.Thoughts(thoughts.states, thoughts.n_choices, 0)
+    with pytest.raises(tlm.ModulesError, match="at least two modules; these were with 0"):
+        tlm.plot_thoughts(bare, by="modules")
     with pytest.raises(tlm.ModulesError, match="the 3 that the states were read with; got 2"):
         tlm.plot_thoughts(thoughts, modules=list(modules)[:2])

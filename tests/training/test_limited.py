@@ -5,6 +5,7 @@ import torch
 
 import tl_modules as tlm
 from tests.conftest import tiny_model
+from tests.neighbours.test_refusals import untyped
 from tests.training.test_masks import some_units
 
 OPTIMIZERS = {
@@ -122,3 +123,19 @@ def test_an_optimizer_of_something_else_is_refused():
             limits(model, some_units(model), optimizer),
         ):
             pass
+
+
+def test_what_is_no_module_or_no_optimizer_is_refused(modules):
+    model = tiny_model()
+    optimizer = OPTIMIZERS["SGD"](model.parameters())
+    for limits in (tlm.training_only, tlm.training_all_but):
+        for given, said in (
+            ((modules[0], None), "should be a torch.optim optimizer; got None. Make one of"),
+            ((modules, optimizer), "should be one module, or units; got ModuleSet"),
+        ):
+            with (
+                untyped(),
+                pytest.raises(tlm.ModulesError, match=said),
+                limits(model, *given),
+            ):
+                pass

@@ -9,6 +9,7 @@ import torch
 import tl_modules as tlm
 from tests.architectures import ARCHITECTURES, hooked_model, hugging_face_model
 from tests.conftest import tiny_model
+from tests.neighbours.test_refusals import untyped
 from tl_modules.hooks import unit_hooks
 from tl_modules.training.masks import neuron_rows
 from tl_modules.units import site_units
@@ -129,3 +130,18 @@ def test_layers_that_share_their_weights_are_refused():
     units = units.select(units.hook == 0)
     with pytest.raises(tlm.ModulesError, match=r"of its own|nobody else's"):
         tlm.parameter_masks(model, units)
+
+
+def test_a_whole_set_of_modules_is_refused_wherever_one_trains(model, modules):
+    texts = ["the cat sat on", "a dog ran"]
+    calls = [
+        lambda module: tlm.parameter_masks(model, module),
+        lambda module: tlm.unlearn(model, module, texts, texts, progress=False),
+        lambda module: tlm.forgetting(model, module, texts, texts, progress=False),
+        lambda module: tlm.fuse_pathways(model, model, module),
+    ]
+    said = r"one module, or units; got (ModuleSet|list)\. Pass one of them, such as modules\[0\]"
+    for call in calls:
+        for module in (modules, list(modules)):
+            with untyped(), pytest.raises(tlm.ModulesError, match=said):
+                call(module)

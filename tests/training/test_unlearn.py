@@ -8,9 +8,15 @@ import torch
 
 import tl_modules as tlm
 from tests.conftest import tiny_model
+from tests.neighbours.test_refusals import untyped
 from tests.training.test_limited import moved, weights
 from tests.training.test_masks import some_units
+from tl_modules.causal.controls import layer_matched_control
+from tl_modules.stats import control_p_value
 from tl_modules.training import unlearn as file
+from tl_modules.training.entries import Entries
+from tl_modules.training.masks import NeuronRows
+from tl_modules.training.rises import prompt_losses
 
 FORGET = ["the cat sat on", "a dog ran over the mat", "one bird flew"]
 RETAIN = ["def if return", "print ( one ) :"]
@@ -205,6 +211,33 @@ def test_forgetting_stands_beside_the_same_in_controls():
     assert alone["n_units"].isna().all()
 
 
+def test_controls_of_forgetting_are_trained_in_units_of_their_own():
+    model = tiny_model()
+    units = some_units(model, 0.3)
+    options = {"n_steps": 2, "learning_rate": 0.01, "seed": 2, **QUIET}
+    table = tlm.forgetting(model, units, FORGET, RETAIN, n_controls=3, **options)
+    generator = np.random.default_rng(2)
+    controls = [layer_matched_control(units, generator) for _ in range(3)]
+    before = prompt_losses(model, FORGET + RETAIN)
+    rises = []
+    for each in (units, *controls):
+        done = tlm.unlearn(model, each, FORGET, RETAIN, **options)
+        rise = prompt_losses(model, FORGET + RETAIN) - before
+        done.restore(model)
+        forgot, lost = rise[:3].mean(), rise[3:].mean()
+        rises.append([forgot, lost, forgot - lost])
+    own, others = rises[0], np.array(rises[1:])
+    assert others.std(axis=0).min() > 1e-4
+    np.testing.assert_allclose(table["effect"], own, atol=1e-9)
+    np.testing.assert_allclose(table["control_mean"], others.mean(axis=0), atol=1e-9)
+    np.testing.assert_allclose(table["control_std"], others.std(axis=0, ddof=1), atol=1e-9)
+    p_values = [
+        control_p_value(sign * one, sign * each)
+        for sign, one, each in zip((1, -1, 1), own, others.T, strict=True)
+    ]
+    assert table["p_value"].tolist() == p_values
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_model_in_sixteen_bits_is_trained_as_in_thirty_two(dtype):
     exact, model = tiny_model(), tiny_model()
@@ -247,3 +280,96 @@ def test_one_prompt_a_side_has_no_interval_and_small_controls_are_told():
     every = units.every()
     alone = tlm.forgetting(model, every, FORGET, RETAIN, **options)
     assert alone[["control_mean", "control_units"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        (torch.float32, 1e-25),  # whose square is 0
+        (torch.float32, 1e25),  # whose square is infinite
+        (torch.float16, 60000.0),
+        (torch.float16, 6e-8),
+        (torch.float64, 1e-200),
+    ],
+)
+def test_a_gradient_is_turned_however_small_or_large_the_other_is(dtype, size):
+    forget, retain = torch.tensor([[-1, 2], [size, 0]], dtype=dtype)
+    found = tlm.rectified(forget, retain)
+    assert found.dtype == dtype
+    assert found.tolist() == [0, 2]
+
+
+def test_many_entries_in_sixteen_bits_are_turned_too():
+    forget, retain = torch.full((2, 1000), 300.0, dtype=torch.float16)
+    found = tlm.rectified(forget, -retain)  # the product is far beyond float16
+    assert found.abs().max() < 1
+    assert tlm.rectified(forget, torch.zeros_like(forget)) is forget
+
+
+def test_a_model_in_training_mode_is_refused_before_it_is_run(monkeypatch):
+    model = tiny_model().train()
+    monkeypatch.setattr(file, "tokenise", None)
+    with pytest.raises(tlm.ModulesError, match=r"should be in eval mode. Call model.eval\(\)"):
+        tlm.unlearn(model, None, FORGET, RETAIN, **QUIET)
+
+
+@pytest.mark.parametrize("frozen_before", [True, False])
+def test_what_was_trained_goes_back_whatever_requires_a_gradient_by_then(frozen_before):
+    model = tiny_model()
+    if frozen_before:
+        next(iter(model.parameters())).requires_grad_(False)
+    before = weights(model)
+    done = tlm.unlearn(model, None, FORGET, RETAIN, n_steps=2, learning_rate=0.1, **QUIET)
+    assert any(where.any() for where in moved(before, weights(model)).values())
+    assert len(done.parameters) == len(before) - frozen_before
+    for required in (False, True):
+        model.requires_grad_(required)
+        done.restore(model)
+        assert not any(where.any() for where in moved(before, weights(model)).values())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name"),
+    [
+        (torch.optim.LBFGS, "LBFGS"),
+        (getattr(torch.optim, "Muon", None), "Muon|NoneType"),
+        (torch.optim.SparseAdam, "SparseAdam"),
+        ("adam", "str"),
+    ],
+)
+def test_an_optimizer_that_cannot_be_used_is_refused_before_the_model_is_run(
+    optimizer, name, monkeypatch
+):
+    model = tiny_model()
+    before = weights(model)
+    monkeypatch.setattr(file, "_gradient", None)
+    said = f"one vector whose step.. needs no closure, such as torch.optim.Adam; got ({name}), "
+    with untyped(), pytest.raises(tlm.ModulesError, match=said):
+        tlm.unlearn(model, None, FORGET, RETAIN, optimizer=optimizer, **QUIET)
+    assert not any(where.any() for where in moved(before, weights(model)).values())
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: tlm.satimp_weights(0.5), "probabilities should be a tensor; got 0.5. Pass"),
+        (lambda: tlm.rectified([1.0], [2.0]), "forget should be a tensor; got list. Pass"),
+        (lambda: tlm.rectified(torch.ones(1), None), "retain should be a tensor; got None"),
+    ],
+)
+def test_what_is_no_tensor_is_refused(call, said):
+    with untyped(), pytest.raises(tlm.ModulesError, match=said):
+        call()
+
+
+def test_parts_on_several_devices_are_one_vector_on_the_first():
+    # No second device is here: the one without memory stands for it.
+    away = torch.nn.Parameter(torch.empty(2, 3, device="meta"))
+    here = torch.nn.Parameter(torch.arange(4.0))
+    entries = Entries(("away", "here"), (away, here), (None, None))
+    vector = entries.gather(entries.parameters)
+    assert (vector.device.type, len(vector)) == ("meta", 10)
+    assert entries.gradient(here.sum()).device.type == "meta"
+    second = NeuronRows("away", away, (2, 3), (3, 1), 0), torch.tensor([1])
+    Entries(entries.names, entries.parameters, (second, None)).write(torch.arange(7.0))
+    assert here.tolist() == [3, 4, 5, 6]

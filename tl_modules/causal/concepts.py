@@ -24,6 +24,9 @@ from tl_modules.stats import (
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, is_category, prompt_frame
 
+_COLUMNS = ("prompt", "category", "answer", "corrupted")
+"""What a run may need of a set of prompts."""
+
 
 def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
@@ -49,13 +52,16 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     can be undone by a linear map where the probe reads (as EigenShift's by default), leaves the
     score as it is. Lost is the rise of the mean next-token loss on test prompts *without* the
     concept. Faithful is who erases much and loses little, on prompts like those it was made from
-    and on others.
+    and on others. After the evaluation of LEACE (arXiv 2306.03819, section 5), which fits probes to
+    what is erased and measures what the model loses by it; the numbers' form is this project's own.
 
     Args:
         model: The model.
         targets: Modules and other targets, as ``module_effects`` takes them.
         concept: One of the categories.
-        fit: Prompts for the probes, with ``category``: ``concept`` and at least one other.
+        fit: Prompts for the probes, with ``category``: ``concept`` and at least one other. Where
+            all sets have ``answer`` or ``corrupted``, a metric or ``"patch"`` may use them; with
+            answers, the states are those of prompt and answer.
         tests: Other prompts, with ``category``; several such frames by name, such as in and out of
             distribution.
         hook_name: Where the probes read; by default where the output layer does.
@@ -83,6 +89,11 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         ModulesError: If a set of prompts lacks the concept or anything else, the model has no hook
             point of that name, or as ``module_effects`` raises.
     """
+    if not isinstance(tests, pd.DataFrame | Mapping):
+        raise ModulesError(
+            "tests should be a frame of prompts, or several by name, {name: frame}; got a "
+            f"{type(tests).__name__}."
+        )
     sets = {"all": tests} if isinstance(tests, pd.DataFrame) else dict(tests)
     frames = {"fit": prompt_frame(fit)} | {
         f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()
@@ -96,11 +107,9 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
             )
     if not sets:
         raise ModulesError("tests should hold at least one set of prompts; got none.")
+    shared = [name for name in _COLUMNS if all(name in frame for frame in frames.values())]
     together = pd.DataFrame(
-        {
-            name: [text for frame in frames.values() for text in frame[name]]
-            for name in ("prompt", "category")
-        }
+        {name: [text for frame in frames.values() for text in frame[name]] for name in shared}
     )
     experiment = run_experiment(
         model,

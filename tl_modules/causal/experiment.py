@@ -18,7 +18,7 @@ from tl_modules.causal.trials import ModuleTrials, Trial, split, target_trials
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
-from tl_modules.replacements import HasUnitMeans
+from tl_modules.replacements import METHODS, HasUnitMeans
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, prompt_frame
 from tl_modules.units import Units
@@ -80,6 +80,9 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     Raises:
         ModulesError: As ``module_effects`` raises.
     """
+    check_choice("method", method, METHODS)
+    for name in options:
+        check_choice("The option", name, ("factor", "keep_only"))
     check_choice("controls", controls, KINDS)
     check_at_least("n_controls", n_controls, 0)
     check_at_least("batch_size", batch_size, 1)

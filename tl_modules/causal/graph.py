@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.causal.controls import layer_matched_control
-from tl_modules.causal.runs import Read, Rows, check_pairs
+from tl_modules.causal.runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table, text_column
-from tl_modules.hooks import unit_hooks
+from tl_modules.hooks import Read, unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.stats import (

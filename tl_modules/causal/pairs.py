@@ -35,8 +35,8 @@ def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) 
         seed: Seeds the draw.
 
     Returns:
-        The prompts that have such a partner, with a column ``corrupted``, for
-        ``module_effects(..., method="patch")``.
+        The prompts that have such a partner, without white space at their ends (which would
+        count as tokens), with a column ``corrupted``, for ``module_effects(..., method="patch")``.
 
     Raises:
         ModulesError: If none has one.
@@ -60,7 +60,8 @@ def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) 
             "Some prompts should have as many tokens as another of their category; none have. Add "
             "a column 'corrupted' with prompts of your own."
         )
-    return frame.iloc[rows].assign(corrupted=partners).reset_index(drop=True)
+    kept = [texts[row] for row in rows]
+    return frame.iloc[rows].assign(prompt=kept, corrupted=partners).reset_index(drop=True)
 
 
 @dataclass(eq=False)

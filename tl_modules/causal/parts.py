@@ -1,8 +1,9 @@
 """Layers, heads and neurons that one kind of prompts needs more than another, as targets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.module import check_type
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.targets import Target
@@ -137,19 +139,16 @@ def specialised_parts(
 
     Raises:
         ModulesError: If there are fewer than two categories, the reference has no neurons or heads,
-            a kind is unknown, or as ``module_effects`` raises.
+            there is no kind or an unknown one, a number of parts is no whole number from 1 on, or
+            as ``module_effects`` raises.
     """
-    wanted = (
-        dict(kinds) if isinstance(kinds, Mapping) else {kind: KINDS.get(kind, 0) for kind in kinds}
-    )
-    for kind, count in wanted.items():
-        check_choice("kinds", kind, tuple(KINDS))
-        check_at_least(f"kinds[{kind!r}]", count, 1)
+    wanted = _counts(kinds)
+    remedy = "Use collect_reference(model, prompts, units='mlp+attn_heads')."
+    check_type(reference, HasUnitMeans, "reference should hold units and their means", remedy)
     units = reference.units
     if units.site != "mlp+attn_heads":
         raise ModulesError(
-            "reference should hold neurons and heads; its units are of another site. Use "
-            "collect_reference(model, prompts, units='mlp+attn_heads')."
+            f"reference should hold neurons and heads; its units are of another site. {remedy}"
         )
     frame = prompt_frame(prompts)
     if len(set(categories_of(frame))) < 2:
@@ -171,6 +170,23 @@ def specialised_parts(
             chosen = numbers[best][numbers[best] >= 0][:count]
             own = units.select(np.isin(groups, chosen))
             found.append(Parts(kind, own, reference, f"{name} {kind}s", name))
+    return found
+
+
+def _counts(kinds: Mapping[str, int] | Sequence[str]) -> dict[str, int]:
+    """How many parts of each kind are taken."""
+    if not isinstance(kinds, Collection) or not kinds:
+        raise ModulesError(
+            f"kinds should hold one or more of {', '.join(map(repr, KINDS))}; got {kinds!r}. Leave "
+            "it out for all of them."
+        )
+    for kind in kinds:
+        check_choice("kinds", kind, tuple(KINDS))
+    found = dict(kinds) if isinstance(kinds, Mapping) else {kind: KINDS[kind] for kind in kinds}
+    for kind, count in found.items():
+        name = f"kinds[{kind!r}]"
+        check_type(count, Integral, f"{name} should be a whole number", f"{KINDS[kind]} is usual.")
+        check_at_least(name, count, 1)
     return found
 
 

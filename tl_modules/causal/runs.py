@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.causal.tasks import check_measured
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.hooks import stacked
+from tl_modules.hooks import Read, stacked
 from tl_modules.model import FwdHooks, HookedModel
 
 
@@ -126,7 +126,7 @@ class Rows:
         """
         found: dict[str, torch.Tensor] = {}
 
-        def reader(name: str) -> "Read":
+        def reader(name: str) -> Read:
             return Read(lambda activation: found.update({name: activation.clone()}))
 
         next(self.passes([[(name, reader(name)) for name in hook_names]], "", progress=False))
@@ -137,24 +137,6 @@ class Rows:
                 "there. Choose units at hook points that this model runs."
             )
         return found
-
-
-class Read:
-    """A hook that reads an activation and changes nothing."""
-
-    def __init__(self, read: Callable[[torch.Tensor], object]) -> None:
-        """Remember what to do with it."""
-        self._read = read
-
-    def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
-        """Read, as any hook would."""
-        del hook
-        self.apply_(activation)
-
-    def apply_(self, activation: torch.Tensor) -> torch.Tensor:
-        """Read one copy's part of a stacked batch."""
-        self._read(activation)
-        return activation
 
 
 def check_pairs(clean_tokens: torch.Tensor, corrupted_tokens: torch.Tensor) -> None:

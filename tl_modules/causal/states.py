@@ -1,7 +1,6 @@
 """What interventions leave in a model's states, read in the runs that measure them."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from jaxtyping import Float
 
 from tl_modules.causal.ablate import Intervention
 from tl_modules.errors import ModulesError
+from tl_modules.hooks import Read
 from tl_modules.model import FwdHooks, flat, token_width
 from tl_modules.tokens import Batch
 
@@ -38,7 +38,10 @@ class States:
 
     def _reading(self, number: int, run: Intervention) -> Intervention:
         def make(batch: Batch) -> FwdHooks:
-            return [*run(batch), (self._hook_name, _Reader(self, number, batch))]
+            def read(activation: torch.Tensor) -> None:
+                self.keep(number, batch, activation)
+
+            return [*run(batch), (self._hook_name, Read(read, last=True))]
 
         return make
 
@@ -59,19 +62,3 @@ class States:
                 "model in a wider dtype (float32)."
             )
         self.means[number, batch.rows] = found.numpy()
-
-
-class _Reader:
-    """A hook that can be stacked, and changes nothing."""
-
-    def __init__(self, states: States, number: int, batch: Batch) -> None:
-        self._states, self._number, self._batch = states, number, batch
-
-    def __call__(self, activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
-        del hook
-        return self.apply_(activation)
-
-    def apply_(self, activation: torch.Tensor) -> torch.Tensor:
-        """Read the activation, and leave it."""
-        self._states.keep(self._number, self._batch, activation)
-        return activation

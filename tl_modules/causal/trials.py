@@ -13,7 +13,7 @@ from tl_modules.causal.controls import layer_matched_control, matched_control
 from tl_modules.causal.pairs import CorruptedRuns
 from tl_modules.causal.parts import Parts
 from tl_modules.causal.shared import ablation_attribution
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module
 from tl_modules.replacements import HasUnitMeans
@@ -75,8 +75,6 @@ class ModuleTrials:
                 replace(module, units=module.units.without(self.exclude)) for module in modules
             ]
         options = {name: value for name, value in self.options.items() if name != "keep_only"}
-        for name in options:
-            check_choice("The option", name, ("factor",))
         for module in modules:
             module.units.check_model(self.model)
             if self.corrupted is None:
@@ -194,14 +192,14 @@ def split(
     """Modules, and the other targets, of which there may be none.
 
     Raises:
-        ModulesError: If two targets share a label.
+        ModulesError: If a target's label is another one's, or a module's number.
     """
     listed = [chosen] if isinstance(chosen, Module | Target) else list(chosen)
     targets = [each for each in listed if isinstance(each, Target)]
-    labels = [target.label for target in targets]
-    if len(set(labels)) < len(labels):
+    labels = [str(each.label) for each in listed]
+    if targets and len(set(labels)) < len(labels):
         raise ModulesError(
-            f"Targets should have different labels, which tell their rows apart; got {labels}. "
-            "Use dataclasses.replace(target, label=...)."
+            "Targets should have different labels, which tell their rows from others and from "
+            f"modules'; got {labels}. Use dataclasses.replace(target, label=...)."
         )
     return [each for each in listed if not isinstance(each, Target)], targets

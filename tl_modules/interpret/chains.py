@@ -1,7 +1,7 @@
 """Chains of thought: what a model writes on a question, cut into thoughts."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.texts import pieces_of, special_tokens, text_of
 from tl_modules.model import HookedModel
+from tl_modules.module import check_type
 from tl_modules.reading import Reading
 from tl_modules.tokens import prompt_frame
 from tl_modules.writing import continued
@@ -52,9 +53,9 @@ def ask_in(frame: pd.DataFrame, ask: str) -> list[str]:
             end is left out: what follows brings its own.
 
     Raises:
-        ModulesError: If it holds no ``{question}``.
+        ModulesError: If it is no text, or holds no ``{question}``.
     """
-    if "{question}" not in ask:
+    if not isinstance(ask, str) or "{question}" not in ask:
         raise ModulesError(f"ask should hold '{{question}}'; got {ask!r}. Say where it goes.")
     listed = ["\n".join(f"- {choice}" for choice in choices) for choices in frame["choices"]]
     # Not str.format: a question may hold braces of its own.
@@ -74,9 +75,12 @@ def given_chains(
     """Chains of someone else's words, one a question.
 
     Raises:
-        ModulesError: If a text is blank or changes how its question is tokenised, or there are not
-            as many as questions.
+        ModulesError: If they are no list, a text is blank or changes how its question is tokenised,
+            or there are not as many as questions.
     """
+    check_type(
+        texts, Sized, "chains should be a list of texts", "Pass one for each row of questions."
+    )
     if isinstance(texts, str) or len(texts) != len(asked):
         got = "one string" if isinstance(texts, str) else len(texts)
         raise ModulesError(
@@ -92,15 +96,21 @@ def given_chains(
     ]
 
 
+def question_tokens(
+    model: HookedModel, asked: list[str], *, chat: bool
+) -> list[Int[torch.Tensor, " _pos"]]:
+    """The tokens after which the model writes its chains."""
+    return prompt_tokens(model, prompt_frame(asked), Reading(chat=chat), None)[0]
+
+
 def written_chains(
     model: HookedModel,
-    asked: list[str],
+    starts: Sequence[Int[torch.Tensor, " _pos"]],
     *,
     n_chains: int,
     n_new_tokens: int,
     temperature: float,
     seed: int,
-    chat: bool,
     progress: bool,
 ) -> list[Chain]:
     """Chains that the model writes, ``n_chains`` a question, up to its first special token.
@@ -108,13 +118,13 @@ def written_chains(
     Raises:
         ModulesError: If it cannot write.
     """
-    starts = prompt_tokens(model, prompt_frame(asked), Reading(chat=chat), None)[0]
     options: dict[str, Any] = {
         "temperature": temperature,
         "remedy": "Pass chains=[...], texts of another model or your own.",
     }
     ending, found = special_tokens(model), []
-    with tqdm(total=len(asked) * n_chains, desc="write", unit="chain", disable=not progress) as bar:
+    total = len(starts) * n_chains
+    with tqdm(total=total, desc="write", unit="chain", disable=not progress) as bar:
         for row, start in enumerate(starts):
             for number in range(n_chains):
                 # By row and number, so that a chain stays the same beside more of them.

@@ -88,6 +88,40 @@ def choice_tokens(
     return led, [[next(of_each) for _ in each] for each in choices]
 
 
+def check_room(
+    model: HookedModel,
+    questions: Sequence[_Tokens],
+    n_new_tokens: int,
+    lead: _Tokens,
+    choices: Sequence[Sequence[_Tokens]],
+) -> None:
+    """Refuse questions after which a chain and a choice might not fit, before chains are written.
+
+    Args:
+        model: The model.
+        questions: Each question's tokens.
+        n_new_tokens: How long a chain may be.
+        lead: Tokens between a state and a choice.
+        choices: The choices' tokens, a list a question.
+
+    Raises:
+        ModulesError: If one might exceed the model's context.
+    """
+    for question, own in zip(questions, choices, strict=True):
+        # A choice's last token is predicted, not read.
+        longest = max(len(choice) for choice in own) - 1
+        _check_fits(model, len(question) + n_new_tokens + len(lead) + longest)
+
+
+def _check_fits(model: HookedModel, n_tokens: int) -> None:
+    n_ctx = getattr(model.cfg, "n_ctx", None) or np.inf
+    if n_tokens > n_ctx:
+        raise ModulesError(
+            f"A question, its thoughts and a choice should fit the model's context of {n_ctx} "
+            f"tokens; got up to {n_tokens}. Shorten them, or lower n_new_tokens."
+        )
+
+
 def choice_losses(
     model: HookedModel,
     states: Sequence[_Tokens],
@@ -154,13 +188,7 @@ def mean_losses(
     Raises:
         ModulesError: If a text does not fit the model's context, or a loss is not finite.
     """
-    longest = getattr(model.cfg, "n_ctx", None) or np.inf
-    over = next((len(tokens) for tokens in token_lists if len(tokens) > longest), None)
-    if over is not None:
-        raise ModulesError(
-            f"A question, its thoughts and a choice should fit the model's context of {longest} "
-            f"tokens; one has {over}. Shorten them, or lower n_new_tokens."
-        )
+    _check_fits(model, max(map(len, token_lists), default=0))
     found: list[list[float]] = [[] for _ in token_lists]
     with tqdm(total=len(token_lists), desc=desc, unit="text", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size):

@@ -7,11 +7,24 @@ import pandas as pd
 from jaxtyping import Float
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.interpret.chains import Chain, ask_in, given_chains, written_chains
-from tl_modules.interpret.choices import choice_losses, choice_tokens, mean_losses, question_frame
+from tl_modules.interpret.chains import (
+    Chain,
+    ask_in,
+    given_chains,
+    question_tokens,
+    written_chains,
+)
+from tl_modules.interpret.choices import (
+    check_room,
+    choice_losses,
+    choice_tokens,
+    mean_losses,
+    question_frame,
+)
 from tl_modules.interpret.thoughts import Thoughts, names_of_columns
 from tl_modules.interpret.token_values import run_values
 from tl_modules.model import HookedModel, check_model
+from tl_modules.module import check_type
 from tl_modules.modules import ModuleSet
 
 ASK = "{question}\nPossible answers:\n{choices}\nLet us think step by step."
@@ -67,7 +80,8 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         n_new_tokens: Tokens of a chain at most; it ends at the first special token.
         temperature: Of sampling; 0 always takes the likeliest token, so one chain a question.
         ask: How a question is asked: a text with ``{question}`` and, where wanted, ``{choices}``.
-        lead: What stands between a state and a choice, as what is not measured.
+        lead: What stands between a state and a choice, as what is not measured. White space at its
+            end is left out: a space stands before each choice.
         chat: Ask in the tokenizer's chat template; the chain is the reply.
         batch_size: Texts in a forward pass.
         seed: Seeds the sampling.
@@ -87,27 +101,33 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     check_at_least("n_new_tokens", n_new_tokens, 1)
     check_at_least("batch_size", batch_size, 1)
     _check_temperature(temperature, n_chains)
+    check_type(lead, str, "lead should be a text", 'Pass lead="" for none.')
     if modules is not None:
-        modules.units.check_model(model)
+        _check_modules(modules, model)
     frame = question_frame(questions)
     asked = ask_in(frame, ask)
+    led, choices = choice_tokens(model, frame["in_order"].tolist(), lead)
     if chains is None:
         _check_once(frame)
+        starts = question_tokens(model, asked, chat=chat)
+        check_room(model, starts, n_new_tokens, led, choices)
         made = written_chains(
             model,
-            asked,
+            starts,
             n_chains=n_chains,
             n_new_tokens=n_new_tokens,
             temperature=temperature,
             seed=seed,
-            chat=chat,
             progress=progress,
         )
     else:
         numbers = frame.groupby("id").cumcount().tolist()
         made = given_chains(model, asked, chains, numbers, chat=chat)
     states = _labels(frame, made)
-    _add_distances(states, _losses(model, frame, made, lead, batch_size, progress=progress))
+    before = [chain.tokens[:end] for chain in made for end in chain.ends]
+    own_choices = [choices[chain.row] for chain in made for _ in chain.ends]
+    losses = choice_losses(model, before, led, own_choices, batch_size, progress=progress)
+    _add_distances(states, losses)
     spans = [zip(chain.ends, chain.ends[1:], strict=False) for chain in made]
     own = [
         [(first, chain.tokens[first:last]) for first, last in each]
@@ -133,6 +153,16 @@ def _check_temperature(temperature: float, n_chains: int) -> None:
         )
 
 
+def _check_modules(modules: ModuleSet, model: HookedModel) -> None:
+    check_type(
+        modules,
+        ModuleSet,
+        "modules should be a module set",
+        "Pass the ModuleSet that discover returned.",
+    )
+    modules.units.check_model(model)
+
+
 def _check_once(frame: pd.DataFrame) -> None:
     again = frame.loc[frame["id"].duplicated(), "id"].tolist()
     if again:
@@ -155,22 +185,6 @@ def _labels(frame: pd.DataFrame, made: list[Chain]) -> pd.DataFrame:
             for (chain, step), prompt in zip(rows, own["prompt"], strict=True)
         ],
     )
-
-
-def _losses(
-    model: HookedModel,
-    frame: pd.DataFrame,
-    made: list[Chain],
-    lead: str,
-    batch_size: int,
-    *,
-    progress: bool,
-) -> Float[np.ndarray, "states choices"]:
-    """The logarithm of each state's distance to each choice."""
-    led, choices = choice_tokens(model, frame["in_order"].tolist(), lead)
-    states = [chain.tokens[:end] for chain in made for end in chain.ends]
-    own = [choices[chain.row] for chain in made for _ in chain.ends]
-    return choice_losses(model, states, led, own, batch_size, progress=progress)
 
 
 def _add_distances(states: pd.DataFrame, losses: Float[np.ndarray, "states choices"]) -> None:

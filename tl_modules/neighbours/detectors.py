@@ -11,9 +11,10 @@ from tqdm.auto import tqdm
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
+from tl_modules.module import check_type
 from tl_modules.modules import ModuleSet
 from tl_modules.neighbours.probe import fitted_probe
-from tl_modules.profiles import module_means
+from tl_modules.profiles import check_own_units
 from tl_modules.stats import auc, bootstrap_indices, control_p_value, percentile_interval
 from tl_modules.tokens import categories_of, is_category
 
@@ -75,8 +76,9 @@ def compare_detectors(
     ``z[s, n]``, the best layer ``mean over its units of z[s, n]`` and the best module (the same
     mean over its units) are chosen, and scored on the prompts that the resample left out; so are
     logistic regressions on the means of all layers, of all modules, and on as many best neurons as
-    there are layers. ``z`` are z-scores. Modules are found without the concept's labels, but on
-    prompts that include those left out: ``test`` is the stricter comparison.
+    there are layers. ``z`` are z-scores, by means and standard deviations over all prompts of
+    ``train``, those that a resample leaves out too. Modules are found without the concept's labels,
+    but on prompts that include those left out: ``test`` is the stricter comparison.
 
     Args:
         train: Raw activations of prompts with ``category``.
@@ -92,7 +94,7 @@ def compare_detectors(
 
     Raises:
         ModulesError: If there are fewer than three prompts with or without the concept, the units
-            differ, or ``train`` is already normalised.
+            differ, ``modules`` is no module set, or ``train`` is already normalised.
     """
     check_at_least("n_resamples", n_resamples, 2)
     check_seed(seed)
@@ -101,6 +103,14 @@ def compare_detectors(
             "test should hold activations of the same units as train; its hook points or widths "
             "differ. Collect it from the same model and site."
         )
+    if modules is not None:
+        check_type(
+            modules,
+            ModuleSet,
+            "modules should be a module set",
+            "Pass the ModuleSet that discover returned.",
+        )
+        check_own_units(modules, train)
     truth = _truth("train", train, concept, least=3)
     test_truth = None if test is None else _truth("test", test, concept, least=1)
     features = _features(train, modules, test)
@@ -149,25 +159,25 @@ def _features(
 ) -> dict[str, _Pair]:
     """Each kind's values on the prompts, and on the test prompts."""
     scored = train.normalise("zscore")
-    both = [scored, None if test is None else test.normalise("zscore", like=scored.normaliser)]
-    values = [None if acts is None else acts.values for acts in both]
+    first = scored.values
+    second = None if test is None else test.normalise("zscore", like=scored.normaliser).values
     layer_of = np.asarray(train.units.layers)[train.units.hook]
-    layers = np.unique(layer_of)
-
-    def of_layers(each: np.ndarray) -> np.ndarray:
-        return np.stack([each[:, layer_of == layer].mean(axis=1) for layer in layers], axis=1)
-
-    first, second = values
-    assert first is not None
-    found: dict[str, _Pair] = {
-        "neuron": (first, second),
-        "layer": (of_layers(first), None if second is None else of_layers(second)),
-    }
+    groups = {"layer": [layer_of == layer for layer in np.unique(layer_of)]}
     if modules is not None:
-        means = [None if acts is None else module_means(modules, acts) for acts in (train, test)]
-        assert means[0] is not None
-        found["module"] = (means[0], means[1])
+        groups["module"] = [modules.unit_labels == k for k in range(len(modules))]
+    found: dict[str, _Pair] = {"neuron": (first, second)}
+    for kind, members in groups.items():
+        found[kind] = _means(first, members), None if second is None else _means(second, members)
     return found
+
+
+def _means(
+    values: Float[np.ndarray, "samples units"], members: list[Bool[np.ndarray, " units"]]
+) -> Float[np.ndarray, "samples groups"]:
+    """The mean over each group's units; 0 for a group without units."""
+    return np.stack(
+        [values[:, own].sum(axis=1) / max(int(own.sum()), 1) for own in members], axis=1
+    )
 
 
 def _draw(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,11 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.frames import html_table
-from tl_modules.model import FwdHooks, HookedModel, model_name
+from tl_modules.model import FwdHooks, HookedModel, check_model, model_name
+from tl_modules.module import check_type
 from tl_modules.neighbours.linear_edit import LinearEdit
 from tl_modules.neighbours.output_layer import output_layer, output_states
+from tl_modules.neighbours.sides import side_frames
 from tl_modules.positions import Positions, Where
 from tl_modules.targets import Target, check_made_from
 
@@ -169,12 +172,17 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
         modules, with controls: random components of like singular values.
 
     Raises:
-        ModulesError: If the model does not expose its output layer, there are fewer than two
-            prompts on a side, or an option cannot be.
+        ModulesError: If the model does not expose its output layer, a side is no list and no frame
+            of two prompts or more, or an option cannot be.
     """
+    check_model(model)
+    check_type(
+        n_components, Integral, "n_components should be a whole number from 1 on", "5 is usual."
+    )
     check_at_least("n_components", n_components, 1)
     if not np.isfinite(factor):
         raise ModulesError(f"factor should be a finite number; got {factor}. 0.1 is usual.")
+    sides = side_frames(towards, against)
     layer = output_layer(model)
     # eigh of W.T W: V and s without the vocabulary-sized U.
     gram = layer.weight.double().T @ layer.weight.double()
@@ -186,9 +194,7 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
         )
     options = {"n_new_tokens": n_new_tokens, "batch_size": batch_size, "max_tokens": max_tokens}
     projected = []
-    for name, prompts in (("towards", towards), ("against", against)):
-        if len(prompts) < 2:
-            raise ModulesError(f"{name} should hold at least two prompts; got {len(prompts)}.")
+    for prompts in sides:
         states = output_states(model, layer, prompts, progress=progress, **options)
         projected.append(states @ directions)
     pooled = projected[0].mean(axis=0) + projected[1].mean(axis=0)

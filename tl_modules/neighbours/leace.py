@@ -1,6 +1,6 @@
 """LEACE: erase what tells two sets of prompts apart linearly, at some hook points."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +13,11 @@ from tl_modules.errors import ModulesError
 from tl_modules.model import FwdHooks, HookedModel, check_model, hook_order, model_name
 from tl_modules.module import Module
 from tl_modules.neighbours.linear_edit import LinearEdit
+from tl_modules.neighbours.sides import side_frames
 from tl_modules.neighbours.spread import Spread, Tokens, check_installed
 from tl_modules.positions import Positions, Where
 from tl_modules.targets import Target, check_made_from
-from tl_modules.tokens import batches, prompt_frame, tokenise
+from tl_modules.tokens import batches, tokenise
 from tl_modules.units import Units
 
 
@@ -142,15 +143,12 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
 
     Raises:
         ModulesError: If concept-erasure (the extra ``erasure``) is not installed, the model lacks a
-            hook point, no units are chosen, there are fewer than two prompts on a side, or an
-            activation is not finite.
+            hook point, ``at`` names none and holds no units, a side is no list and no frame of two
+            prompts or more, or an activation is not finite.
     """
     check_installed()
     check_model(model)
-    for name, prompts in (("towards", towards), ("against", against)):
-        if len(prompts) < 2:
-            raise ModulesError(f"{name} should hold at least two prompts; got {len(prompts)}.")
-    frames = [prompt_frame(prompts) for prompts in (towards, against)]
+    frames = side_frames(towards, against)
     labels = np.repeat([1.0, 0.0], [len(frame) for frame in frames])
     texts = [text for frame in frames for text in frame["prompt"]]
     token_lists = tokenise(model, texts, max_tokens, least=2 if spares_first else 1)
@@ -180,7 +178,8 @@ def _coordinates(
         units = at.coordinates()
         found = {units.hook_names[hook]: units.index[rows] for hook, rows in units.by_hook()}
     else:
-        found = dict.fromkeys([at] if isinstance(at, str) else at)
+        names = [at] if isinstance(at, str) else list(at) if isinstance(at, Iterable) else []
+        found = dict.fromkeys(names) if all(isinstance(name, str) for name in names) else {}
     if not found:
         raise ModulesError(
             f"at should be units, or names of hook points; got {at!r}. "

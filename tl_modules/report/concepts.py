@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
+from tl_modules.module import check_type
 from tl_modules.report.style import COLOURS, graph_objects, readable, text
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def plot_concepts(effects: pd.DataFrame) -> "Figure":
     graph_objects()
     from plotly.subplots import make_subplots
 
+    check_type(
+        effects, pd.DataFrame, "effects should be a table", "Pass what concept_effects returned."
+    )
     missing = [name for name in (*_COLUMNS, *_COST) if name not in effects]
     if missing or not len(effects):
         raise ModulesError(

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from tl_modules.module import check_type
 from tl_modules.neighbours.detectors import Detectors
 from tl_modules.report.style import COLOURS, graph_objects, readable, text
 
@@ -22,9 +23,15 @@ def plot_detectors(detectors: Detectors) -> "Figure":
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed.
+        ModulesError: If plotly is not installed, or ``detectors`` are something else.
     """
     figure = graph_objects().Figure()
+    check_type(
+        detectors,
+        Detectors,
+        "detectors should be what compare_detectors returned",
+        "Pass all of it, not its table.",
+    )
     names = detectors.table["detector"].tolist()
     for shuffled, colour, name in ((True, "#808080", "shuffled"), (False, COLOURS[0], "left out")):
         chosen = detectors.runs.loc[detectors.runs["shuffled"] == shuffled]

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.interpret.landscape import PROJECTIONS, in_plane
-from tl_modules.interpret.thoughts import Thoughts
+from tl_modules.interpret.thoughts import Thoughts, names_of_columns
 from tl_modules.modules import Module
 from tl_modules.report.landscape import axis_title
 from tl_modules.report.style import COLOURS, graph_objects, names_of, readable, text, wrapped
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _ENDINGS = {True: ("ends nearest to the answer", "solid"), False: ("ends elsewhere", "dot")}
+_BY = {
+    "distances": "their distance from each choice",
+    "modules": "how active each module is in each thought",
+}
 _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")
 """Of modules whose colour is another's, too."""
 _SHARES = {
@@ -29,14 +33,16 @@ _SHARES = {
 def plot_thoughts(
     thoughts: Thoughts,
     *,
+    by: str = "distances",
     projection: str = "pca",
     modules: Iterable[Module] | None = None,
     seed: int = 0,
 ) -> "Figure":
     """Chains of thought as lines, from the question alone to the last thought.
 
-    On the left the states' distances to the choices in the plane, with the choices themselves as
-    landmarks: a star is the correct one. On the right what happens over the steps: without modules
+    On the left the states in the plane: as vectors of their distances to the choices, with the
+    choices themselves as landmarks (a star is the correct one), or of the modules' activations,
+    which no choice has. On the right what happens over the steps: without modules
     the share of chains nearest to the answer, the share already nearest to the choice that they end
     at, and the uncertainty over that of equal distances; with modules how active each is, in chains
     that end nearest to the answer (lines) and elsewhere (dots). Later steps are of fewer chains:
@@ -44,6 +50,7 @@ def plot_thoughts(
 
     Args:
         thoughts: What ``thought_states`` returned.
+        by: ``"distances"`` or ``"modules"``: what a state's vector is made of.
         projection: ``"pca"``: the two directions of most variance, their share of it on the axes;
             ``"tsne"``: neighbourhoods (the paper's), distances between which mean nothing.
         modules: The modules that the states were read with: draws them on the right.
@@ -53,10 +60,11 @@ def plot_thoughts(
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, there is no such projection, or ``modules`` are
-            not those of the states.
+        ModulesError: If plotly is not installed, there is no such vector or projection, the states
+            were read with fewer than two modules to make vectors of, or ``modules`` are not theirs.
     """
     plotly = graph_objects()
+    check_choice("by", by, tuple(_BY))
     check_choice("projection", projection, PROJECTIONS)
     check_seed(seed)
     named = None if modules is None else list(modules)
@@ -65,15 +73,15 @@ def plot_thoughts(
             f"modules should be the {thoughts.n_modules} that the states were read with; got "
             f"{len(named)}. Pass what thought_states was given."
         )
-    vectors = np.concatenate([thoughts.features, thoughts.landmarks])
-    places, explained = in_plane(vectors, projection, seed)
+    places, explained = in_plane(_vectors(thoughts, by), projection, seed)
     n_states = len(thoughts.states)
     states = thoughts.states.assign(x=places[:n_states, 0], y=places[:n_states, 1])
     ending = thoughts.chains()["is_correct"].to_numpy()[thoughts.of_chain]
     figure = plotly.Figure()
     for correct, colour in ((True, COLOURS[0]), (False, COLOURS[1])):
         _add_chains(figure, states.loc[ending == correct], _ENDINGS[correct][0], colour)
-    _add_landmarks(figure, places[n_states:])
+    if by == "distances":
+        _add_landmarks(figure, places[n_states:])
     if named is None:
         y_title = _add_measures(figure, thoughts)
     else:
@@ -81,7 +89,7 @@ def plot_thoughts(
         y_title = _add_modules(figure, states, ending, names_of(labels, named))
     n_chains = len(thoughts.chains())
     readable(figure).update_layout(
-        title_text=f"{n_chains:,} chains of thought by their distance from each choice",
+        title_text=f"{n_chains:,} chains of thought by {_BY[by]}",
         xaxis={"domain": [0.0, 0.56], "title_text": axis_title(explained, 0)},
         yaxis={"title_text": axis_title(explained, 1)},
         legend={"orientation": "h", "y": -0.18},
@@ -93,6 +101,18 @@ def plot_thoughts(
         xaxis2={**right, "domain": [0.66, 1.0], "title_text": "thoughts so far", "anchor": "y2"},
         yaxis2={**right, "title_text": y_title, "anchor": "x2"},
     )
+
+
+def _vectors(thoughts: Thoughts, by: str) -> Float[np.ndarray, "places features"]:
+    """The states, then the choices where they are of a kind."""
+    if by == "distances":
+        return np.concatenate([thoughts.features, thoughts.landmarks])
+    if thoughts.n_modules < 2:
+        raise ModulesError(
+            f"by='modules' needs states that were read with at least two modules; these were with "
+            f"{thoughts.n_modules}. Call thought_states with modules=..., or use by='distances'."
+        )
+    return thoughts.states[names_of_columns("module", thoughts.n_modules)].to_numpy()
 
 
 def _add_chains(figure: Any, states: pd.DataFrame, name: str, colour: str) -> None:

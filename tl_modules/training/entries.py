@@ -17,6 +17,9 @@ from tl_modules.units import Units
 class Entries:
     """Parts of some parameters: rows that neurons have, or all of them."""
 
+    names: tuple[str, ...]
+    """The parameters' names in ``model.named_parameters()``."""
+
     parameters: tuple[torch.nn.Parameter, ...]
     """One a part; one that holds several is there as often."""
 
@@ -31,15 +34,16 @@ class Entries:
             ModulesError: If there are none, or as ``parameter_masks`` raises.
         """
         if units is None:
-            whole = [each for each in parameters_of(model).values() if each.requires_grad]
-            found = cls(tuple(whole), (None,) * len(whole))
+            named = parameters_of(model)
+            found = cls.whole(model, [name for name in named if named[name].requires_grad])
         else:
             parts = [
                 (rows, torch.from_numpy(index).to(rows.parameter.device))
                 for _, index, every in neuron_rows(model, units)
                 for rows in every
             ]
-            found = cls(tuple(rows.parameter for rows, _ in parts), tuple(parts))
+            names = tuple(rows.name for rows, _ in parts)
+            found = cls(names, tuple(rows.parameter for rows, _ in parts), tuple(parts))
         if not found.parameters:
             raise ModulesError(
                 "There should be something to train; the module has no units, or no parameter "
@@ -47,16 +51,34 @@ class Entries:
             )
         return found
 
+    @classmethod
+    def whole(cls, model: HookedModel, names: Sequence[str]) -> "Entries":
+        """All of some parameters, whether or not they require a gradient.
+
+        Raises:
+            ModulesError: If the model has none of that name.
+        """
+        named = parameters_of(model)
+        missing = [name for name in names if name not in named]
+        if missing:
+            raise ModulesError(
+                f"The model should have a parameter {missing[0]!r}; it has none of that name. Use "
+                "the model that was trained."
+            )
+        return cls(tuple(names), tuple(named[name] for name in names), (None,) * len(names))
+
     def gather(
         self, tensors: Sequence[Float[torch.Tensor, "..."]]
     ) -> Float[torch.Tensor, " entries"]:
-        """The entries of tensors that are laid out like the parameters, as a new vector."""
-        return torch.cat(
-            [
-                (tensor if part is None else part[0].of(tensor)[part[1]]).detach().flatten()
-                for tensor, part in zip(tensors, self.rows, strict=True)
-            ]
-        )
+        """The entries of tensors that are laid out like the parameters, as a new vector.
+
+        It lies where the first of them does: a large model may lie on several devices.
+        """
+        chosen = [
+            tensor if part is None else part[0].of(tensor)[part[1]]
+            for tensor, part in zip(tensors, self.rows, strict=True)
+        ]
+        return torch.cat([each.detach().flatten().to(tensors[0].device) for each in chosen])
 
     def write(self, vector: Float[torch.Tensor, " entries"]) -> None:
         """Put a vector in the parameters' entries.
@@ -82,7 +104,7 @@ class Entries:
                 else:
                     rows, index = part
                     view = rows.of(parameter)
-                    view[index] = values.view(len(index), -1).to(view.dtype)
+                    view[index] = values.view(len(index), -1).to(view)
 
     def gradient(self, value: Float[torch.Tensor, ""]) -> Float[torch.Tensor, " entries"]:
         """D value / d entries; 0 where the value does not depend on one."""

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel
-from tl_modules.module import Module
+from tl_modules.module import Module, check_type
 from tl_modules.training.masks import Named, parameter_masks, parameters_of
 from tl_modules.units import Units
 
@@ -35,8 +35,8 @@ def training_only(
         A context manager. At its end every parameter requires a gradient if it did before.
 
     Raises:
-        ModulesError: If the optimizer has none of the module's weights, or as ``parameter_masks``
-            raises.
+        ModulesError: If the optimizer is none or has none of the module's weights, or as
+            ``parameter_masks`` raises.
     """
     masks, named = parameter_masks(model, module), parameters_of(model)
     _check_optimizer(optimizer, {name: named[name] for name in masks})
@@ -75,7 +75,7 @@ def training_all_but(
         A context manager.
 
     Raises:
-        ModulesError: If the optimizer has none of the model's parameters, or as
+        ModulesError: If the optimizer is none or has none of the model's parameters, or as
             ``parameter_masks`` raises.
     """
     masks, named = parameter_masks(model, module), parameters_of(model)
@@ -121,6 +121,12 @@ def _zeroing(mask: torch.Tensor) -> Any:
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, named: Named) -> None:
     """Refuse an optimizer of something else: it would train nothing, or nothing protected."""
+    check_type(
+        optimizer,
+        torch.optim.Optimizer,
+        "optimizer should be a torch.optim optimizer",
+        "Make one of model.parameters().",
+    )
     theirs = {id(each) for group in optimizer.param_groups for each in group["params"]}
     if not theirs & {id(parameter) for parameter in named.values()}:
         raise ModulesError(

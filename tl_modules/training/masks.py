@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel, model_name
-from tl_modules.module import Module
+from tl_modules.module import Module, check_type
 from tl_modules.units import SITES, Units
 
 _NEURON_AXIS = {"W_in": 1, "W_gate": 1, "b_in": 0, "b_gate": 0, "W_out": 0}
@@ -58,8 +58,8 @@ def parameter_masks(
         where an entry is the module's. Parameters without such an entry are left out.
 
     Raises:
-        ModulesError: If the units are no MLP neurons, belong to another model, or their weights
-            are not to be found among its parameters.
+        ModulesError: If it is no module and no units, the units are no MLP neurons or belong to
+            another model, or their weights are not to be found among its parameters.
     """
     masks: dict[str, torch.Tensor] = {}
     for _, index, every in neuron_rows(model, units_of(module)):
@@ -72,7 +72,17 @@ def parameter_masks(
 
 
 def units_of(module: Module | Units) -> Units:
-    """A module's units, or the units themselves."""
+    """A module's units, or the units themselves.
+
+    Raises:
+        ModulesError: If it is something else, such as a whole set of modules.
+    """
+    check_type(
+        module,
+        (Module, Units),
+        "module should be one module, or units",
+        "Pass one of them, such as modules[0].",
+    )
     return module.units if isinstance(module, Module) else module
 
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 
 from tl_modules.errors import ModulesError
+from tl_modules.module import check_type
 
 
 def rectified(
@@ -28,20 +29,28 @@ def rectified(
         retain: ``g_r``, of the same length.
 
     Returns:
-        ``g``, a vector: ``forget`` itself where the two do not conflict.
+        ``g``, a vector of ``forget``'s dtype: ``forget`` itself where the two do not conflict.
 
     Raises:
-        ModulesError: If the two have different lengths.
+        ModulesError: If they are no tensors, or have different lengths.
 
     >>> rectified(torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 0.0])).tolist()
     [0.0, 2.0]
     """
+    for name, value in (("forget", forget), ("retain", retain)):
+        check_type(value, torch.Tensor, f"{name} should be a tensor", f"Pass torch.tensor({name}).")
     if forget.shape != retain.shape:
         raise ModulesError(
             f"forget and retain should be gradients by the same entries; they have shapes "
             f"{tuple(forget.shape)} and {tuple(retain.shape)}. Flatten both alike."
         )
-    product = forget @ retain
-    if product >= 0:
+    if not retain.any():
         return forget
-    return forget - product / (retain @ retain) * retain
+    wide = torch.promote_types(torch.promote_types(forget.dtype, retain.dtype), torch.float32)
+    # By its largest entry first: the squares of small ones are 0, those of large ones infinite.
+    direction = retain.to(wide) / retain.abs().max()
+    direction = direction / direction.norm()
+    conflict = forget.to(wide) @ direction
+    if conflict >= 0:
+        return forget
+    return (forget.to(wide) - conflict * direction).to(forget.dtype)

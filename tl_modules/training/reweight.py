@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 
 from tl_modules.errors import ModulesError
+from tl_modules.module import check_type
 
 
 def satimp_weights(
@@ -33,11 +34,17 @@ def satimp_weights(
         Weights from 0 to 1 of the same shape, which have no gradient.
 
     Raises:
-        ModulesError: If an exponent is negative or no number.
+        ModulesError: If the probabilities are no tensor, or an exponent is negative or no number.
 
     >>> satimp_weights(torch.tensor([0.5, 0.25]), saturation=2.0, importance=1.0).tolist()
     [0.125, 0.046875]
     """
+    check_type(
+        probabilities,
+        torch.Tensor,
+        "probabilities should be a tensor",
+        "Pass torch.tensor(probabilities).",
+    )
     for name, value in (("saturation", saturation), ("importance", importance)):
         if not (math.isfinite(value) and value >= 0):
             raise ModulesError(f"{name} should be a number from 0 on; got {value}. 1 is usual.")

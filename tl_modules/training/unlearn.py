@@ -43,6 +43,9 @@ class Unlearning:
     before: Float[torch.Tensor, " _entries"]
     """What the trained entries were, in the order of the model's parameters."""
 
+    parameters: tuple[str, ...]
+    """The names of the parameters that hold them."""
+
     def restore(self, model: HookedModel) -> None:
         """Give the model the weights back that it had before, bit for bit.
 
@@ -52,7 +55,11 @@ class Unlearning:
         Raises:
             ModulesError: If it is another one, by its shape.
         """
-        Entries.of(model, self.units).write(self.before)
+        if self.units is None:  # those trained, whatever requires a gradient now
+            entries = Entries.whole(model, self.parameters)
+        else:
+            entries = Entries.of(model, self.units)
+        entries.write(self.before)
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -93,7 +100,7 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     gradient is smoothed over steps. Both gradients are those by the trained entries alone.
 
     Args:
-        model: The model; it should be in eval mode.
+        model: The model, in eval mode: dropout would be part of what is trained.
         module: The module, or units, of the site ``"mlp"``; None trains every parameter that
             requires a gradient.
         forget: Prompts to unlearn: strings, or a frame with ``prompt``.
@@ -104,7 +111,8 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         smoothing: The past's share of the retain gradient, from 0 to below 1.
         saturation: As ``satimp_weights`` takes it; with both 0 all tokens count alike.
         importance: As ``satimp_weights`` takes it.
-        optimizer: Makes an optimizer of one vector, all trained entries, with ``lr``.
+        optimizer: Makes an optimizer of one vector, all trained entries, with ``lr``; one whose
+            ``step()`` needs no closure.
         batch_size: How many prompts of each set a step draws.
         max_tokens: Cut prompts after so many tokens.
         seed: Seeds the draws.
@@ -115,13 +123,15 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         Ctrl-C too, the model has its old weights.
 
     Raises:
-        ModulesError: If the units are no MLP neurons of the model, a prompt has fewer than two
-            tokens, an option cannot be, or a loss becomes no number.
+        ModulesError: If the model is in training mode, the units are no MLP neurons of it, a prompt
+            has fewer than two tokens, an option cannot be, or a loss becomes no number.
     """
     check_at_least("n_steps", n_steps, 1)
     check_at_least("batch_size", batch_size, 1)
     check_seed(seed)
     check_differentiable()
+    if getattr(model, "training", False):
+        raise ModulesError("The model should be in eval mode. Call model.eval() first.")
     if not 0 < learning_rate < np.inf:
         raise ModulesError(f"learning_rate should be a positive number; got {learning_rate}.")
     if not 0 <= smoothing < 1:
@@ -137,6 +147,7 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     # The optimizer sees these entries alone, so that no decay and no momentum reaches others; in
     # float32, as small steps are lost in 16 bits, and Adam divides by nothing there.
     vector = torch.nn.Parameter(before.float().clone())
+    _check_optimizer(optimizer, learning_rate, vector.device)
     trained = optimizer([vector], lr=learning_rate)
     generator = np.random.default_rng(seed)
     weights = (saturation, importance)
@@ -172,7 +183,23 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     except BaseException:
         entries.write(before)
         raise
-    return Unlearning(pd.DataFrame(rows), units, before)
+    return Unlearning(pd.DataFrame(rows), units, before, tuple(dict.fromkeys(entries.names)))
+
+
+def _check_optimizer(
+    optimizer: Callable[..., torch.optim.Optimizer], learning_rate: float, device: torch.device
+) -> None:
+    """Refuse one that cannot be used, by a step of another vector before the model runs."""
+    tried = torch.nn.Parameter(torch.zeros(2, device=device))
+    tried.grad = torch.zeros_like(tried)
+    try:
+        optimizer([tried], lr=learning_rate).step()
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise ModulesError(
+            "unlearn takes an optimizer of one vector whose step() needs no closure, such as "
+            f"torch.optim.Adam; got {getattr(optimizer, '__name__', type(optimizer).__name__)}, "
+            f"which raises {type(error).__name__}: {error}"
+        ) from error
 
 
 def _drawn(
