@@ -56,3 +56,26 @@ def check_at_least(name: str, value: int, least: int) -> None:
     """
     if value < least:
         raise ModulesError(f"{name} should be at least {least}; got {value}.")
+
+
+def check_type(value: object, types: type | tuple[type, ...], rule: str, remedy: str) -> None:
+    """Refuse a value of another type.
+
+    Args:
+        value: What the caller passed.
+        types: What it may be.
+        rule: What it should be, as the message says it.
+        remedy: What to pass instead.
+
+    Raises:
+        ModulesError: If it is of none of these types.
+
+    >>> check_type(2.5, int, "n_units should be a whole number", "16 is usual.")
+    Traceback (most recent call last):
+    tl_modules.errors.ModulesError: n_units should be a whole number; got 2.5. 16 is usual.
+    """
+    if not isinstance(value, types):
+        # Of what may be long the name of its type.
+        short = value is None or isinstance(value, str | int | float)
+        shown = repr(value) if short else type(value).__name__
+        raise ModulesError(f"{rule}; got {shown}. {remedy}")

@@ -20,28 +20,6 @@ from tl_modules.topics import Topic
 from tl_modules.units import Units
 
 
-def check_type(value: object, types: type | tuple[type, ...], rule: str, remedy: str) -> None:
-    """Refuse a value of another type.
-
-    Args:
-        value: What the caller passed.
-        types: What it may be.
-        rule: What it should be, as the message says it.
-        remedy: What to pass instead.
-
-    Raises:
-        ModulesError: If it is of none of these types.
-
-    >>> check_type(2.5, int, "n_units should be a whole number", "16 is usual.")
-    Traceback (most recent call last):
-    tl_modules.errors.ModulesError: n_units should be a whole number; got 2.5. 16 is usual.
-    """
-    if not isinstance(value, types):
-        # Of what is no scalar the name of its type: it may be long.
-        shown = repr(value) if pd.api.types.is_scalar(value) else type(value).__name__
-        raise ModulesError(f"{rule}; got {shown}. {remedy}")
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Module:
     """One functional module: its units, and the samples that drive them (its topic)."""

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules import files
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_type
 from tl_modules.frames import (
     as_texts,
     frame_from_json,
@@ -369,6 +369,16 @@ def _largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     lengths = (n_units, n_samples, n_samples, n_units, n_coordinates)
     shapes = {name: (length,) for name, length in zip(_ARRAYS, lengths, strict=True)}
     return shapes | largest_normaliser(n_units)
+
+
+def check_module_set(modules: object) -> None:
+    """Refuse what is no module set, such as one module or a list of some.
+
+    Raises:
+        ModulesError: If it is none.
+    """
+    remedy = "Pass the ModuleSet that discover returned."
+    check_type(modules, ModuleSet, "modules should be a module set", remedy)
 
 
 def as_list(modules: Module | Iterable[Module]) -> list[Module]:

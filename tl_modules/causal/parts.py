@@ -12,10 +12,9 @@ from jaxtyping import Int, Shaped
 
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.causal.shared import ablation_attribution
-from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
-from tl_modules.module import check_type
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.targets import Target

@@ -12,10 +12,9 @@ from jaxtyping import Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.prompt_tokens import prompt_tokens
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_type
 from tl_modules.interpret.texts import pieces_of, special_tokens, text_of
 from tl_modules.model import HookedModel
-from tl_modules.module import check_type
 from tl_modules.reading import Reading
 from tl_modules.tokens import prompt_frame
 from tl_modules.writing import continued

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type
 from tl_modules.interpret.chains import (
     Chain,
     ask_in,
@@ -24,8 +24,7 @@ from tl_modules.interpret.choices import (
 from tl_modules.interpret.thoughts import Thoughts, names_of_columns
 from tl_modules.interpret.token_values import run_values
 from tl_modules.model import HookedModel, check_model
-from tl_modules.module import check_type
-from tl_modules.modules import ModuleSet
+from tl_modules.modules import ModuleSet, check_module_set
 
 ASK = "{question}\nPossible answers:\n{choices}\nLet us think step by step."
 """How a question is asked, unless told otherwise."""
@@ -103,7 +102,8 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     _check_temperature(temperature, n_chains)
     check_type(lead, str, "lead should be a text", 'Pass lead="" for none.')
     if modules is not None:
-        _check_modules(modules, model)
+        check_module_set(modules)
+        modules.units.check_model(model)
     frame = question_frame(questions)
     asked = ask_in(frame, ask)
     led, choices = choice_tokens(model, frame["in_order"].tolist(), lead)
@@ -151,16 +151,6 @@ def _check_temperature(temperature: float, n_chains: int) -> None:
             f"Without sampling all chains of a question are the same; got n_chains={n_chains} with "
             "temperature=0. Set temperature=1.0, or n_chains=1."
         )
-
-
-def _check_modules(modules: ModuleSet, model: HookedModel) -> None:
-    check_type(
-        modules,
-        ModuleSet,
-        "modules should be a module set",
-        "Pass the ModuleSet that discover returned.",
-    )
-    modules.units.check_model(model)
 
 
 def _check_once(frame: pd.DataFrame) -> None:

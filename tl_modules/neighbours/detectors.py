@@ -11,8 +11,7 @@ from tqdm.auto import tqdm
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
-from tl_modules.module import check_type
-from tl_modules.modules import ModuleSet
+from tl_modules.modules import ModuleSet, check_module_set
 from tl_modules.neighbours.probe import fitted_probe
 from tl_modules.profiles import check_own_units
 from tl_modules.stats import auc, bootstrap_indices, control_p_value, percentile_interval
@@ -104,12 +103,7 @@ def compare_detectors(
             "differ. Collect it from the same model and site."
         )
     if modules is not None:
-        check_type(
-            modules,
-            ModuleSet,
-            "modules should be a module set",
-            "Pass the ModuleSet that discover returned.",
-        )
+        check_module_set(modules)
         check_own_units(modules, train)
     truth = _truth("train", train, concept, least=3)
     test_truth = None if test is None else _truth("test", test, concept, least=1)

@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, check_type
 from tl_modules.frames import html_table
 from tl_modules.model import FwdHooks, HookedModel, check_model, model_name
-from tl_modules.module import check_type
 from tl_modules.neighbours.linear_edit import LinearEdit
 from tl_modules.neighbours.output_layer import output_layer, output_states
 from tl_modules.neighbours.sides import side_frames

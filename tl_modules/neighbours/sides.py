@@ -4,8 +4,7 @@ from collections.abc import Sequence, Sized
 
 import pandas as pd
 
-from tl_modules.errors import ModulesError
-from tl_modules.module import check_type
+from tl_modules.errors import ModulesError, check_type
 from tl_modules.tokens import prompt_frame
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from tl_modules.errors import ModulesError
-from tl_modules.module import check_type
+from tl_modules.errors import ModulesError, check_type
 from tl_modules.report.style import COLOURS, graph_objects, readable, text
 
 if TYPE_CHECKING:

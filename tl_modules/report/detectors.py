@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tl_modules.module import check_type
+from tl_modules.errors import check_type
 from tl_modules.neighbours.detectors import Detectors
 from tl_modules.report.style import COLOURS, graph_objects, readable, text
 

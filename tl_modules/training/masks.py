@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_type
 from tl_modules.model import HookedModel, model_name
-from tl_modules.module import Module, check_type
+from tl_modules.module import Module
 from tl_modules.units import SITES, Units
 
 _NEURON_AXIS = {"W_in": 1, "W_gate": 1, "b_in": 0, "b_gate": 0, "W_out": 0}

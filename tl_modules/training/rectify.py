@@ -3,8 +3,7 @@
 import torch
 from jaxtyping import Float
 
-from tl_modules.errors import ModulesError
-from tl_modules.module import check_type
+from tl_modules.errors import ModulesError, check_type
 
 
 def rectified(
