@@ -50,8 +50,9 @@ FILES = {
     "d.csv": as_csv(ROWS),
     "e.tsv": as_csv(ROWS, delimiter="\t", lineterminator="\n"),
     "f.parquet": as_parquet(ROWS),
-    "g.jsonl.gz": gzip.compress(as_json_lines(ROWS)),
-    "h.csv.gz": gzip.compress(as_csv(ROWS)),
+    # Without the time: the workers of a test run should name the same tests.
+    "g.jsonl.gz": gzip.compress(as_json_lines(ROWS), mtime=0),
+    "h.csv.gz": gzip.compress(as_csv(ROWS), mtime=0),
     "excel.csv": codecs.BOM_UTF8 + as_csv(ROWS, quoting=csv.QUOTE_ALL),
 }
 
@@ -148,8 +149,12 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
         ("a.json", b"[]", "should hold at least one prompt; it is empty"),
         ("a.parquet", as_parquet([{"prompt": "a"}])[:-9], "Cannot read the prompts .*Parquet"),
         ("a.csv.gz", b"prompt\na", "Cannot read the prompts .*Not a gzipped file"),
-        ("a.jsonl.gz", gzip.compress(b"{}")[:-5], "Cannot read the prompts"),
-        ("a.jsonl.gz", gzip.compress(b"{}")[:10] + b"\xff" * 20, "Cannot read the prompts"),
+        ("a.jsonl.gz", gzip.compress(b"{}", mtime=0)[:-5], "Cannot read the prompts"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"{}", mtime=0)[:10] + b"\xff" * 20,
+            "Cannot read the prompts",
+        ),
         ("a.csv", "prompt\nÜ".encode("latin-1"), "should be in UTF-8: .*Excel: 'CSV UTF-8'"),
         ("a.jsonl", '{"prompt": "a"}'.encode("utf-16"), "should be in UTF-8"),
         ("a.csv", b"text\na", r"should have a column 'prompt'; got \['text'\]. Pass the names"),
@@ -170,7 +175,11 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
         ("a.jsonl", b'\n{"prompt": "a", "b": "\\ud83d"}', "Line 2 of .* surrogates not allowed"),
         ("a.jsonl", b"[" * 100_000, "Line 1 of .* is no JSON"),
         ("a.jsonl", b'{"prompt": "a", "b": ' + b"[" * 120 + b"]" * 120 + b"}", "100 deep"),
-        ("a.jsonl.gz", gzip.compress(b" " * 20_000_000), "at most 10,000,000 bytes, 100 times"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b" " * 20_000_000, mtime=0),
+            "at most 10,000,000 bytes, 100 times",
+        ),
         ("a.jsonl", MANY_KEYS, "table of 16,004,000 cells of which 8,000 are filled"),
         ("a.parquet", MANY_ROWS, "3,000,000 rows in .* bytes cannot all be prompts"),
     ],
