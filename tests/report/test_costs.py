@@ -6,6 +6,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.causal.test_effects import two_modules
+from tl_modules.report.costs import _sides
 
 pytest.importorskip("plotly", reason="the extra 'viz' is not installed in this environment")
 
@@ -79,3 +80,10 @@ def test_names_stay_inside_the_figure(effects):
     assert farthest.textposition.endswith("left")
     assert nearest.textposition.endswith("right")
     assert not any(trace.cliponaxis for trace in traces)
+
+
+def test_a_name_stands_away_from_the_nearest_point():
+    close = np.array([[0.0, 0.0], [0.5, 0.5], [0.52, 0.55], [1.0, 1.0]])
+    assert _sides(close) == ["bottom right", "bottom left", "top right", "top left"]
+    assert _sides(close[:1]) == ["top right"]
+    assert _sides(np.zeros((2, 2))) == ["top right"] * 2

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from tl_modules.effects_frame import check_effects, check_one_run, is_own
 from tl_modules.errors import ModulesError
@@ -57,8 +58,10 @@ def plot_costs(
     names = names_of(labels, modules)
     figure = plotly.Figure()
     ends = [0.0]
-    middle = float(np.nanmean([cost["effect"].min(), cost["effect"].max()]))
-    for number, (label, name) in enumerate(zip(labels, names, strict=True)):
+    sides = _sides(
+        np.stack([cost.loc[labels, "effect"], own.loc[labels, "effect"]], axis=1).astype(float)
+    )
+    for number, (label, name, side) in enumerate(zip(labels, names, sides, strict=True)):
         here, there, colour = own.loc[label], cost.loc[label], COLOURS[number % len(COLOURS)]
         x = [there["control_mean"], there["effect"]]
         y = [here["control_mean"], here["effect"]]
@@ -70,9 +73,7 @@ def plot_costs(
             error_y={"type": "data", "array": bar[0], "arrayminus": bar[1], "width": 3},
             mode="lines+markers+text",
             text=["", name],
-            # Into the figure, and of neighbours in turn above and below.
-            textposition=f"{('top', 'bottom')[number % 2]} "
-            f"{'left' if there['effect'] > middle else 'right'}",
+            textposition=side,
             cliponaxis=False,
             name=name,
             line={"color": colour, "width": 1},
@@ -87,3 +88,19 @@ def plot_costs(
     figure.update_yaxes(title_text=f"effect on the own category ({text(unit)})")
     title = "What each target does, and what it costs (crosses: its controls)"
     return readable(figure).update_layout(title_text=title, showlegend=False, width=800, height=560)
+
+
+def _sides(places: Float[np.ndarray, "targets 2"]) -> list[str]:
+    """On which side of each point its name stands: away from the nearest other, and inside."""
+    spread = np.ptp(places, axis=0)
+    scaled = (places - places.min(axis=0)) / np.where(spread > 0, spread, 1)
+    found = []
+    for at, (x, y) in enumerate(scaled):
+        others = np.delete(scaled, at, axis=0)
+        if not len(others):
+            return ["top right"]
+        near_x, near_y = others[((others - (x, y)) ** 2).sum(axis=1).argmin()]
+        up = "bottom" if near_y > y else "top"
+        left = x > 0.75 or (near_x > x and x > 0.15)
+        found.append(f"{up} {'left' if left else 'right'}")
+    return found
