@@ -118,7 +118,7 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
     """
     coordinates = units.coordinates()
     make = replacements(coordinates, method, Sources(reference, source, factor, seed))
-    where = Where(positions, None if attention_mask is None else attention_mask.bool(), rows)
+    where = Where.given(positions, attention_mask, rows)
     fixed = method == "position_mean" or where.is_by_place
     pairs: FwdHooks = []
     for hook, at in coordinates.by_hook():

@@ -23,6 +23,16 @@ class Where:
     rows: Int[np.ndarray, " _batch"] | None = None
     """Each prompt's number; from 0 by default."""
 
+    @classmethod
+    def given(
+        cls,
+        positions: Positions,
+        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None,
+        rows: Int[np.ndarray, " _batch"] | None,
+    ) -> "Where":
+        """As ``fwd_hooks`` is told it: the mask of any dtype."""
+        return cls(positions, None if attention_mask is None else attention_mask.bool(), rows)
+
     @property
     def is_by_place(self) -> bool:
         """Whether a token's place in its prompt decides."""

@@ -17,6 +17,18 @@ N_BYTES = 48
 """What chooses a mutation."""
 
 
+def on_examples(n_examples):
+    """Call a function, when it is called, with so many texts of bytes, the same ones each time."""
+    options = settings(
+        max_examples=n_examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda function: options(given(st.binary(min_size=N_BYTES, max_size=N_BYTES))(function))
+
+
 def try_one(target: Target, folder: Path, prepared: object, data: bytes) -> bool:
     """Whether a mutated file loads; refused with anything but a ModulesError, it is a bug."""
     choose = Choices(data)
@@ -38,14 +50,7 @@ def try_many(target: Target, folder: Path, n_examples: int) -> int:
     target.use(folder)
     loaded = []
 
-    @settings(
-        max_examples=n_examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.binary(min_size=N_BYTES, max_size=N_BYTES))
+    @on_examples(n_examples)
     def examples(data: bytes) -> None:
         loaded.append(try_one(target, folder, prepared, data))
 

@@ -6,11 +6,11 @@ import json
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, note, settings
-from hypothesis import strategies as st
+from hypothesis import note
 
 import tl_modules as tlm
 from tests.fuzz import mutate
+from tests.fuzz.examples import on_examples
 from tests.fuzz.mutate import Choices
 from tl_modules.data import read_prompts
 
@@ -64,14 +64,7 @@ def read(path):
 def test_a_mutated_file_of_prompts_is_read_or_refused(suffix, n_examples, tmp_path):
     path = tmp_path / f"prompts.{suffix}"
 
-    @settings(
-        max_examples=n_examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(st.binary(min_size=48, max_size=48))
+    @on_examples(n_examples)
     def examples(data):
         choose = Choices(data)
         path.write_bytes(mutated(choose, suffix))

@@ -46,12 +46,13 @@ def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) 
     categories = categories_of(frame)
     texts = [prompt.rstrip() for prompt in frame["prompt"]]
     lengths = np.array([len(tokens) for tokens in tokenise(model, texts)])
-    answers = np.array(answers_of(frame) if "answer" in frame else texts, dtype=object)
+    said = np.array(texts, dtype=object)
+    answers = np.array(answers_of(frame), dtype=object) if "answer" in frame else said
     generator = np.random.default_rng(seed)
     rows, partners = [], []
     for row in range(len(frame)):
         fits = (categories == categories[row]) & (lengths == lengths[row])
-        fits &= (answers != answers[row]) & (np.array(texts, dtype=object) != texts[row])
+        fits &= (answers != answers[row]) & (said != texts[row])
         if fits.any():
             rows.append(row)
             partners.append(texts[generator.choice(np.flatnonzero(fits))])

@@ -89,8 +89,7 @@ class EigenShift(Target):
             chosen,
             (self.factor - 1) * chosen.T,
         )
-        mask = None if attention_mask is None else attention_mask.bool()
-        return [edit.hook(Where(positions, mask, rows))]
+        return [edit.hook(Where.given(positions, attention_mask, rows))]
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["EigenShift"]:
         """Random components of like singular values, scaled alike.

@@ -62,8 +62,7 @@ class ConceptErasure(Target):
         rows: Int[np.ndarray, " _batch"] | None = None,
     ) -> FwdHooks:
         """Hooks that erase the concept; see ``Target.fwd_hooks``."""
-        mask = None if attention_mask is None else attention_mask.bool()
-        where = Where(positions, mask, rows)
+        where = Where.given(positions, attention_mask, rows)
         return [edit.hook(where) for edit in self.edits]
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["ConceptErasure"]:
