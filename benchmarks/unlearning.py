@@ -22,7 +22,7 @@ import torch
 
 import tl_modules as tlm
 from benchmarks.neighbours import draw, halves
-from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.controls import Strata
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.losses import next_token_losses
@@ -189,7 +189,8 @@ def pathways(
         return rises(model)
 
     generator = np.random.default_rng(0)
-    drawn = [layer_matched_control(module.units, generator) for _ in range(args.controls)]
+    strata = Strata.by_layer(module.units)
+    drawn = [strata.draw(module.units, generator) for _ in range(args.controls)]
     every = [module.units, *drawn]
     new = load_model(args.model)
     fine_tune(new, seen, args)

@@ -7,6 +7,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.toy import CLEAN, CORRUPTED, HOOKS, Toy, middle, toy_modules
+from tl_modules.causal.controls import Strata
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +39,24 @@ def test_attributions_are_those_of_the_formula(toy):
     np.testing.assert_allclose(acts.unit_means, [0.1, 0.2, 0.7, 0.1], rtol=1e-5)
 
 
+def drawn(module):
+    """The three controls that seed 0 draws."""
+    generator, strata = np.random.default_rng([0, module.label]), Strata.by_layer(module.units)
+    return [tuple(strata.draw(module.units, generator).flat().tolist()) for _ in range(3)]
+
+
+UNITS = {"ad": [0, 3], "bc": [1, 2], "ac": [0, 2], "bd": [1, 3]}
+"""Two units, one in each layer: the modules, and the other two sets of their sizes."""
+
+
 @pytest.mark.parametrize(
     ("method", "options", "logits"),
     [
-        # Without a and d: c = 3 * 2 e. Without b and c: the logit is 10 e.
-        ("zero", {}, (0.6 + 0.0, 0.0 + 1.0)),
-        # e = 0.2 at the first position, the means are those of 0.1: c = 0.1 + 3 * 0.4, d = 0.1;
-        # c = 0.7, d = 0.2.
-        ("mean", {}, (1.3 + 1.0, 0.7 + 2.0)),
-        # Twice a, then twice d; twice b, so c = 0.1 + 3 * 0.4, and twice that.
-        ("scale", {"factor": 2.0}, (0.8 + 2.0, 2.6 + 1.0)),
+        # c = a + 3 b, so 3 * 2 e without a and a without b; d counts ten times.
+        ("zero", {}, {"ad": 0.6, "bc": 1.0, "ac": 1.0, "bd": 0.1}),
+        # e = 0.2 at the first position, the means are those of 0.1.
+        ("mean", {}, {"ad": 1.3 + 1, "bc": 0.7 + 2, "ac": 0.7 + 2, "bd": 0.8 + 1}),
+        ("scale", {"factor": 2.0}, {"ad": 0.8 + 2, "bc": 2.6 + 1, "ac": 1.6 + 1, "bd": 1.3 + 2}),
     ],
 )
 def test_effects_are_losses_by_hand(toy, pair, method, options, logits):
@@ -56,10 +65,11 @@ def test_effects_are_losses_by_hand(toy, pair, method, options, logits):
     found = tlm.module_effects(
         toy, pair, [prompt], method=method, n_controls=3, progress=False, **options
     )
-    expected = [loss(logit) - loss(before) for logit in logits]
+    rises = {tuple(units): loss(logits[name]) - loss(before) for name, units in UNITS.items()}
+    expected = [rises[0, 3], rises[1, 2]]
     np.testing.assert_allclose(found["effect"], expected, rtol=1e-5)
-    # Each layer holds one unit more, the other module's: that is the only control there is.
-    np.testing.assert_allclose(found["control_mean"], expected[::-1], rtol=1e-5)
+    for module, mean in zip(pair, found["control_mean"], strict=True):
+        assert mean == pytest.approx(np.mean([rises[units] for units in drawn(module)]), rel=1e-5)
 
 
 def test_patching_is_by_hand(toy, pair):
@@ -85,26 +95,33 @@ def test_attribution_is_by_hand(toy, pair):
 @pytest.mark.parametrize("direct", [False, True])
 def test_the_graph_is_by_hand(toy, pair, direct):
     found = tlm.module_graph(
-        toy, CLEAN, CORRUPTED, middle, pair, direct=direct, n_controls=1, progress=False
+        toy, CLEAN, CORRUPTED, middle, pair, direct=direct, n_controls=3, progress=False
     )
     assert (found.metric_clean, found.metric_corrupted) == pytest.approx((1.7, 3.4))
     # Module 0 patched: c moves by -0.1 of its -0.7, b by none of its -0.2. Module 1 patched:
     # neither a nor d reads b or c.
     forth, back = 0.07 / 0.53, 0.0
     np.testing.assert_allclose(found.matrix().to_numpy(), [[np.nan, forth], [back, np.nan]], 1e-5)
-    # Directly, with c held at 1.4, module 0 changes the metric through d alone, module 1 through c.
-    effects = [1.4 + 1.0 - 3.4, 0.7 + 2.0 - 3.4] if direct else [2.3 - 3.4, 2.7 - 3.4]
-    np.testing.assert_allclose(found.nodes["effect"], effects, rtol=1e-5)
-    # The one control is the other module: what it makes of its own units does not count for it.
-    np.testing.assert_allclose(found.nodes["control_mean"], effects[::-1], rtol=1e-5)
-    assert found.nodes["control_units"].tolist() == [2, 2]
-    # The clean run lies below: the module that lowers the metric more has the smaller p-value.
-    assert found.nodes["p_value"].tolist() == [0.5, 1.0]
-    assert found.edges["p_value"].tolist() == [1.0, 1.0]
-    edges = found.edges.set_index(["source", "target"])["control_mean"]
-    # b patched moves c by 3 * -0.2 of its -0.7.
-    np.testing.assert_allclose(edges[(0, 1)], 0.6 * 0.7 / 0.53, rtol=1e-5)
-    np.testing.assert_allclose(edges[(1, 0)], 0.0, atol=1e-6)
+    # Directly, with c held at 1.4, a and b change nothing.
+    clean = {"ad": 1.3 + 1, "bc": 0.7 + 2, "ac": 0.7 + 2, "bd": 0.8 + 1}
+    if direct:
+        clean |= {"ad": 1.4 + 1, "bd": 1.4 + 1}
+    effects = {tuple(units): clean[name] - 3.4 for name, units in UNITS.items()}
+    np.testing.assert_allclose(found.nodes["effect"], [effects[0, 3], effects[1, 2]], rtol=1e-5)
+    # b patched moves c by 3 * -0.2 of its -0.7, a by -0.1; nothing moves a or d.
+    shares = {tuple(UNITS[name]): (0.42 if "b" in name else 0.07) / 0.53 for name in UNITS}
+    edges = found.edges.set_index(["source", "target"])
+    for module, node in zip(pair, found.nodes.itertuples(), strict=True):
+        controls = [effects[units] for units in drawn(module)]
+        assert node.control_mean == pytest.approx(np.mean(controls), rel=1e-5)
+        assert node.control_units == 2
+        # The clean run lies below: who lowers the metric more has the smaller p-value.
+        as_low = sum(control <= node.effect + 1e-6 for control in controls)
+        assert node.p_value == (1 + as_low) / 4
+    forth, back = edges.loc[(0, 1)], edges.loc[(1, 0)]
+    assert forth["control_mean"] == pytest.approx(np.mean([shares[s] for s in drawn(pair[0])]))
+    assert back["control_mean"] == pytest.approx(0.0, abs=1e-6)
+    assert forth["p_value"] == back["p_value"] == 1  # no control's share is smaller than a's
 
 
 def test_a_circuit_is_by_hand(toy, pair):

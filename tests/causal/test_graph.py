@@ -59,14 +59,15 @@ def test_every_pair_has_an_edge_with_interval_and_controls(found):
     assert "3 modules" in repr(found)
 
 
-def test_whole_layers_have_no_controls(model, clean, corrupted, modules):
+def test_controls_of_whole_layers_are_the_layers_themselves(model, clean, corrupted, modules):
     parts = [
         tlm.Module(layer, modules.units.select(modules.units.hook == layer), modules[0].samples)
         for layer in range(3)
     ]
     found = graph(model, clean, corrupted, parts)
-    assert found.nodes["control_units"].isna().all()
-    assert found.edges["p_value"].isna().all()
+    assert (found.nodes["control_units"] == found.nodes["n_units"]).all()
+    assert (found.nodes["p_value"] == 1).all()
+    assert (found.edges["p_value"] == 1).all()
 
 
 def test_one_prompt_has_no_interval(model, clean, corrupted, modules):

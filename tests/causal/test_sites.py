@@ -126,8 +126,8 @@ def test_effects_have_controls(model, prompts, of_site):
         found = tlm.module_effects(
             model, modules, prompts, n_controls=2, controls=kind, progress=False
         )
-        # NaN where a module leaves no unit of its layers free.
-        assert (np.isfinite(found["control_mean"]) == found["control_units"].notna()).all()
+        assert np.isfinite(found["control_mean"]).all()
+        assert (found["control_units"] == found["n_units"]).all()
 
 
 def test_patching_every_unit_is_patching_the_hook_points(model, clean, corrupted, of_site):

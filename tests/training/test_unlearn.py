@@ -11,7 +11,7 @@ from tests.conftest import tiny_model
 from tests.neighbours.test_refusals import untyped
 from tests.training.test_limited import moved, weights
 from tests.training.test_masks import some_units
-from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.controls import Strata
 from tl_modules.stats import control_p_value
 from tl_modules.training import unlearn as file
 from tl_modules.training.entries import Entries
@@ -217,7 +217,8 @@ def test_controls_of_forgetting_are_trained_in_units_of_their_own():
     options = {"n_steps": 2, "learning_rate": 0.01, "seed": 2, **QUIET}
     table = tlm.forgetting(model, units, FORGET, RETAIN, n_controls=3, **options)
     generator = np.random.default_rng(2)
-    controls = [layer_matched_control(units, generator) for _ in range(3)]
+    strata = Strata.by_layer(units)
+    controls = [strata.draw(units, generator) for _ in range(3)]
     before = prompt_losses(model, FORGET + RETAIN)
     rises = []
     for each in (units, *controls):
@@ -269,17 +270,18 @@ def test_inference_mode_is_refused(model):
         tlm.unlearn(model, some_units(model), FORGET, RETAIN, **QUIET)
 
 
-def test_one_prompt_a_side_has_no_interval_and_small_controls_are_told():
+def test_one_prompt_a_side_has_no_interval_and_controls_are_as_large_as_the_module():
     model = tiny_model()
     units = some_units(model, 0.8)
     options = {"n_controls": 2, "n_steps": 1, **QUIET}
     table = tlm.forgetting(model, units, FORGET[:1], RETAIN, **options).set_index("set")
     assert table.loc[["forget", "margin"], ["ci_low", "ci_high"]].isna().all(axis=None)
     assert table.loc["retain", "ci_low"] <= table.loc["retain", "effect"]
-    assert (table["control_units"] < table["n_units"]).all()
+    assert (table["control_units"] == table["n_units"]).all()
     every = units.every()
     alone = tlm.forgetting(model, every, FORGET, RETAIN, **options)
-    assert alone[["control_mean", "control_units"]].isna().all(axis=None)
+    np.testing.assert_allclose(alone["control_mean"], alone["effect"], atol=1e-6)
+    assert (alone["p_value"] == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tl_modules.stats import (
     bootstrap_indices,
     control_p_value,
     ratio_beside_controls,
+    run_rounding,
 )
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, is_category, prompt_frame
@@ -129,6 +130,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     clean = experiment.clean_states
     assert clean is not None  # it was asked for
     scores = _scores(clean, truth, seen)
+    rounding = run_rounding(experiment.clean)
     rows = []
     for outcome in experiment.outcomes:
         assert outcome.states is not None
@@ -142,7 +144,10 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
             for what, chosen in (("lost", at[~truth[at]]), ("harm", at[truth[at]])):
                 draws = bootstrap_indices(np.zeros(len(chosen)), N_RESAMPLES, seed)
                 rises = outcome.rises[:, chosen]
-                row |= _named(what, ratio_beside_controls(rises, np.ones(len(chosen)), draws))
+                numbers = ratio_beside_controls(
+                    rises, np.ones(len(chosen)), draws, tolerance=rounding
+                )
+                row |= _named(what, numbers)
             rows.append(row)
     return pd.DataFrame(rows)
 

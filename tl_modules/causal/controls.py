@@ -1,85 +1,90 @@
-"""Controls: sets of units outside a module to hold its effect against."""
+"""Controls: random sets of units to hold a module's effect against.
 
-from bisect import bisect_left
+The null hypothesis is that the module is a random subset of its layers' units, given how many it
+has in each stratum. Under it the module and its controls are draws from one distribution, so that
+``control_p_value`` is valid. That needs controls from *all* units of a stratum, the module's own
+included: sets from outside the module alone are anti-correlated with it (with two modules, every
+control is the other one), and random modules then pass as selective in up to half of the cases.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from tl_modules.stats import draw_like, rank_strata
 from tl_modules.units import Units
 
 KINDS = ("layer", "magnitude", "attribution")
-"""``layer``: random units of the same layers. ``magnitude``: of the same layers and like mean |a|.
-``attribution``: of the same layers and a like estimated effect of ablating each alone."""
-
-N_NEAR = 8
-"""A matched control's unit is drawn from so many nearest ones."""
+"""``layer``: random units of the same layers. ``magnitude``: of the same layers and a similar mean
+|a|. ``attribution``: of the same layers and a similar estimated effect of ablating each alone."""
 
 
-def layer_matched_control(
-    units: Units, generator: np.random.Generator, exclude: Units | None = None
-) -> Units:
-    """Random units outside a module: in each layer as many as the module has there.
+@dataclass(frozen=True, eq=False)
+class Strata:
+    """Sets of similar units: a control takes as many units of each as the module has there."""
 
-    Where a module holds more than half of a layer there are not enough others: the control then
-    takes all of them and is smaller than the module (effect tables show its size). Such a set
-    hits the few neurons that every prompt needs as often as chance has it, while a module may
-    avoid them: compare selectivities, not raw effects.
+    pool: Units
+    """All units that a control may hold: every unit of the site but the excluded ones."""
 
-    Args:
-        units: The module's units.
-        generator: Draws the control.
-        exclude: Units that no control takes.
+    members: list[Int[np.ndarray, " _members"]]
+    """Each stratum's units, as places in the pool."""
 
-    Returns:
-        The control's units.
-    """
-    outside = _outside(units, exclude)
-    chosen = [np.empty(0, dtype=np.int64)]  # a module may be empty
-    for hook, own in units.by_hook():
-        free = np.flatnonzero(outside.hook == hook)
-        chosen.append(generator.choice(free, size=min(len(own), len(free)), replace=False))
-    return outside.select(np.sort(np.concatenate(chosen)))
+    @classmethod
+    def by_layer(cls, units: Units, exclude: Units | None = None) -> "Strata":
+        """One stratum per layer (per hook point, where a layer has several).
+
+        Args:
+            units: Any units of the site.
+            exclude: Units that no control holds.
+
+        Returns:
+            The strata.
+        """
+        pool = _pool(units, exclude)
+        return cls(pool, [members for _, members in pool.by_hook()])
+
+    @classmethod
+    def matched(
+        cls, units: Units, values: Float[np.ndarray, " _units"], exclude: Units | None = None
+    ) -> "Strata":
+        """Strata of similar values within each layer.
+
+        A layer's units are ranked by value. The eight lowest and the eight highest make a stratum
+        each; strata further inwards are larger, up to an eighth of the layer (see
+        ``rank_strata``): few units lie far out, and those matter most. A layer of fewer than 24
+        units is one stratum.
+
+        Args:
+            units: Any units of the site.
+            values: A value of every unit of the site, such as its mean |activation|.
+            exclude: Units that no control holds.
+
+        Returns:
+            The strata.
+        """
+        pool = _pool(units, exclude)
+        theirs = values[pool.flat()]
+        found = []
+        for _, members in pool.by_hook():
+            numbers = rank_strata(theirs[members])
+            found += [members[numbers == number] for number in range(numbers.max() + 1)]
+        return cls(pool, found)
+
+    def draw(self, units: Units, generator: np.random.Generator) -> Units:
+        """A control.
+
+        Args:
+            units: The module's units.
+            generator: Draws the control.
+
+        Returns:
+            As many random units of each stratum as the module has there.
+        """
+        own = np.isin(self.pool.flat(), units.flat())
+        return self.pool.select(draw_like(self.members, own, generator))
 
 
-def matched_control(
-    units: Units,
-    values: Float[np.ndarray, " _units"],
-    generator: np.random.Generator,
-    exclude: Units | None = None,
-) -> Units:
-    """Units outside a module, each of the same layer as one of its units and of a like value.
-
-    In a random order each unit of the module takes one of the 8 free units of its layer whose
-    values are nearest to its own, until none is left.
-
-    Args:
-        units: The module's units.
-        values: A value of every unit of the site, such as its mean |activation|.
-        generator: Draws the control.
-        exclude: Units that no control takes.
-
-    Returns:
-        The control's units.
-    """
-    outside = _outside(units, exclude)
-    theirs, ours = values[outside.flat()], values[units.flat()]
-    chosen: list[int] = []
-    for hook, own in units.by_hook():
-        free = np.flatnonzero(outside.hook == hook)
-        free = free[np.argsort(theirs[free], kind="stable")].tolist()
-        sizes = theirs[free].tolist()
-        for wanted in ours[generator.permutation(own)].tolist():
-            if not free:
-                break
-            at = bisect_left(sizes, wanted)
-            low = max(min(at - N_NEAR // 2, len(free) - N_NEAR), 0)
-            picked = int(generator.integers(low, min(low + N_NEAR, len(free))))
-            chosen.append(free.pop(picked))
-            sizes.pop(picked)
-    return outside.select(np.sort(np.array(chosen, dtype=np.int64)))
-
-
-def _outside(units: Units, exclude: Units | None) -> Units:
-    """All units but the module's and the excluded ones."""
-    outside = units.complement()
-    return outside if exclude is None else outside.without(exclude)
+def _pool(units: Units, exclude: Units | None) -> Units:
+    every = units.every()
+    return every if exclude is None else every.without(exclude)

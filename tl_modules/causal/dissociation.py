@@ -17,6 +17,7 @@ from tl_modules.stats import (
     N_RESAMPLES,
     beside_controls,
     bootstrap_indices,
+    run_rounding,
 )
 from tl_modules.tokens import prompt_frame
 
@@ -111,7 +112,7 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     groups = experiment.categories.astype(str)
     draws = bootstrap_indices(groups, N_RESAMPLES, seed)
     in_a = groups == "A"
-
+    rounding = run_rounding(experiment.clean)
     sizes = {"A": int(in_a.sum()), "B": int((~in_a).sum())}
 
     def both(rises: Float[np.ndarray, "runs prompts"]) -> dict[str, Float[np.ndarray, " runs"]]:
@@ -124,16 +125,16 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
             if sizes[own] < 2:  # one prompt resampled is itself: no interval
                 resampled[own][:] = np.nan
         for own in "AB":
-            found = beside_controls(runs[own], resampled[own])
+            found = beside_controls(runs[own], resampled[own], tolerance=rounding)
             rows.append({"module": name, "set": own} | found | {"n": sizes[own]})
         sign = 1.0 if name == "P" else -1.0
         contrasts[name] = tuple(sign * (found["A"] - found["B"]) for found in (runs, resampled))
     sums = tuple(one + other for one, other in zip(contrasts["P"], contrasts["Q"], strict=True))
     table = pd.DataFrame(
         {
-            "P: A - B": beside_controls(*contrasts["P"]),
-            "Q: B - A": beside_controls(*contrasts["Q"]),
-            "interaction": beside_controls(*sums),
+            "P: A - B": beside_controls(*contrasts["P"], tolerance=rounding),
+            "Q: B - A": beside_controls(*contrasts["Q"], tolerance=rounding),
+            "interaction": beside_controls(*sums, tolerance=rounding),
         }
     ).T.rename_axis("contrast")
     effects = pd.DataFrame(rows)

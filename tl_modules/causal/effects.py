@@ -21,6 +21,7 @@ from tl_modules.stats import (
     control_std,
     holm,
     percentile_interval,
+    run_rounding,
     sign_flip_p_value,
 )
 from tl_modules.targets import Target
@@ -72,9 +73,10 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             discovered on.
         n_controls: Controls for each module. The smallest p-value is ``1 / (1 + n_controls)``.
         controls: What a control's units share with the module's: ``"layer"``; ``"magnitude"``, the
-            layer and about the same mean |activation|; ``"attribution"``, the layer and about the
-            same estimated effect of ablating each alone on these prompts (``shared_units`` says
-            why that matters).
+            layer and a similar mean |activation|; ``"attribution"``, the layer and a similar
+            estimated effect of ablating each alone on these prompts (``shared_units`` says why that
+            matters). Similar units are those of one stratum: a layer's units by rank, the 8 lowest
+            and the 8 highest first, then 16 each, and so on up to an eighth of the layer.
         exclude: Units to leave out of modules and controls alike, such as ``shared_units`` finds.
         batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         max_tokens: Cut prompts after so many tokens.
@@ -163,6 +165,10 @@ class _Outcome:
     sign: float
     """1 if harm speaks for the module, -1 if its absence does (keep-only)."""
 
+    def _p_value(self, runs: Float[np.ndarray, " runs"]) -> float:
+        tolerance = run_rounding(self.clean)
+        return control_p_value(self.sign * float(runs[0]), self.sign * runs[1:], tolerance)
+
     def table(self) -> pd.DataFrame:
         """One row a category."""
         names = list(dict.fromkeys(self.categories.tolist()))
@@ -188,10 +194,7 @@ class _Outcome:
                 "sign_flip_p": [
                     sign_flip_p_value(self.rises[0, own], seed=self.seed) for own in chosen
                 ],
-                "p_value": [
-                    control_p_value(self.sign * float(effects[0, c]), self.sign * effects[1:, c])
-                    for c in range(len(names))
-                ],
+                "p_value": [self._p_value(column) for column in effects.T],
                 "n": sizes.tolist(),
                 "loss": self._by_category(self.clean[None], names)[0],
             }
@@ -206,9 +209,7 @@ class _Outcome:
             selectivity_control_std=float(control_std(selectivity[1:])),
             selectivity_control_max=float(_max(selectivity[1:])),
             selectivity_z=float(_z(selectivity)),
-            selectivity_p_value=control_p_value(
-                self.sign * float(selectivity[0]), self.sign * selectivity[1:]
-            ),
+            selectivity_p_value=self._p_value(selectivity),
         )
 
     def _by_category(

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
-from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.controls import Strata
 from tl_modules.causal.runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table, text_column
@@ -21,6 +21,7 @@ from tl_modules.stats import (
     benjamini_hochberg,
     bootstrap_indices,
     ratio_beside_controls,
+    run_rounding,
 )
 from tl_modules.units import Units
 
@@ -116,10 +117,10 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     then as in the clean run, 0 if it stays as it was, below 0 if it moves the other way. Earlier
     modules drive later ones more than the other way round: activations only flow upwards.
 
-    Controls are random sets of units outside P, in each layer as many as P has there (or all that
-    there are), patched in P's stead. They may hold units of Q. What they put there does not count
-    for Q, but what those units then do to later ones of Q does: if Q drives itself, p-values of
-    P -> Q are too large rather than too small.
+    A control is a random set of units, in each layer as many as P has there, patched in P's stead.
+    It may hold units of P and of Q. What a control puts into units of Q does not count for Q, but
+    what those units then do to later ones of Q does: if Q drives itself, p-values of P -> Q are too
+    large rather than too small.
 
     Args:
         model: The model.
@@ -165,10 +166,10 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     names = chosen[0].units.hook_names
     pair = _Pair(chosen, clean.activations(names), corrupted.activations(names), attention_mask)
     sets, runs, readings, sizes = [], [], [], []
+    strata = Strata.by_layer(chosen[0].units)
     for module in chosen:
         generator = np.random.default_rng([seed, module.label])
-        drawn = [layer_matched_control(module.units, generator) for _ in range(n_controls)]
-        drawn = [units for units in drawn if len(units)]  # none beside a module of whole layers
+        drawn = [strata.draw(module.units, generator) for _ in range(n_controls)]
         sizes.append(float(np.mean([len(units) for units in drawn])) if drawn else np.nan)
         sets.append(range(len(runs), len(runs) + 1 + len(drawn)))
         for units in (module.units, *drawn):
@@ -181,7 +182,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     ones = np.ones(len(clean_tokens))
     draws = bootstrap_indices(ones, N_RESAMPLES, seed)
     towards = float(np.sign(after.mean() - before.mean()))
-    rounding = 1e-5 * float(np.abs([before, after]).mean())
+    rounding = run_rounding(before, after)
     nodes, edges = [], []
     for source, own, size in zip(chosen, sets, sizes, strict=True):
         row = {"module": source.label, "category": source.category, "n_units": source.n_units}

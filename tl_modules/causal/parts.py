@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Int, Shaped
 
-from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
 from tl_modules.hooks import unit_hooks
@@ -66,18 +66,21 @@ class Parts(Target):
         return unit_hooks(self.units, "mean", self.reference, **where)
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["Parts"]:
-        """Other layers, as many; other heads, of whatever layer; other neurons of the same layers.
+        """Random sets of as many layers, of as many heads of any layer, or of neurons by layer.
+
+        A control may share some of its parts with this set, as any two random sets may.
 
         Args:
             n_controls: How many.
             generator: Draws them.
 
         Returns:
-            The controls. No two sets of layers or heads are the same, so that there may be fewer:
-            a model of 30 layers has 29 others.
+            The controls. Sets of layers or heads differ from this set and from each other, so that
+            there may be fewer: for one layer of 30 there are 29.
         """
         if self.kind == "neuron":
-            sets = [layer_matched_control(self.units, generator) for _ in range(n_controls)]
+            strata = Strata.by_layer(self.units)
+            sets = [strata.draw(self.units, generator) for _ in range(n_controls)]
         else:
             sets = self._others(n_controls, generator)
         return [replace(self, units=units) for units in sets]
@@ -85,15 +88,14 @@ class Parts(Target):
     def _others(self, n_controls: int, generator: np.random.Generator) -> list[Units]:
         every = self.units.every()
         groups = _groups(every, self.kind)
+        names = np.unique(groups[groups >= 0])
         own = np.unique(groups[self.units.flat()])
-        free = np.setdiff1d(np.unique(groups[groups >= 0]), own)
-        if len(free) < len(own):
-            return []
-        found: dict[tuple[int, ...], Units] = {}
-        while len(found) < min(n_controls, comb(len(free), len(own))):
-            drawn = np.sort(generator.choice(free, size=len(own), replace=False))
-            found.setdefault(tuple(drawn.tolist()), every.select(np.isin(groups, drawn)))
-        return list(found.values())
+        found = {tuple(own.tolist())}
+        while len(found) < 1 + min(n_controls, comb(len(names), len(own)) - 1):
+            drawn = np.sort(generator.choice(names, size=len(own), replace=False))
+            found.add(tuple(drawn.tolist()))
+        found.remove(tuple(own.tolist()))
+        return [every.select(np.isin(groups, drawn)) for drawn in sorted(found)]
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from tl_modules.causal.ablate import Intervention, intervention, on_batches
-from tl_modules.causal.controls import layer_matched_control, matched_control
+from tl_modules.causal.controls import Strata
 from tl_modules.causal.pairs import CorruptedRuns
 from tl_modules.causal.parts import Parts
 from tl_modules.causal.shared import ablation_attribution
@@ -80,14 +80,12 @@ class ModuleTrials:
             if self.corrupted is None:
                 # Built here only to be refused, if it must be, before the model runs.
                 module.fwd_hooks(self.method, self.reference, **options)
-        draw = _Draw(self._values(modules[0]), self.exclude)
-        return [self._trial(module, draw, {"seed": self.seed} | options) for module in modules]
+        strata = self._strata(modules[0])
+        return [self._trial(module, strata, {"seed": self.seed} | options) for module in modules]
 
-    def _trial(self, module: Module, draw: "_Draw", options: dict[str, Any]) -> Trial:
+    def _trial(self, module: Module, strata: Strata, options: dict[str, Any]) -> Trial:
         generator = np.random.default_rng([self.seed, module.label])
-        drawn = [draw(module.units, generator) for _ in range(self.n_controls)]
-        # Where none is free, nothing would be held against nothing.
-        drawn = [units for units in drawn if len(units) or not len(module.units)]
+        drawn = [strata.draw(module.units, generator) for _ in range(self.n_controls)]
         sets = [module.units, *drawn]
         if self.options.get("keep_only"):  # all but the set, and never what is excluded
             sets = [units.complement() for units in sets]
@@ -103,11 +101,15 @@ class ModuleTrials:
     def _means(self, module: Module) -> HasUnitMeans | None:
         return module.means if self.reference is None else self.reference
 
-    def _values(self, module: Module) -> Float[np.ndarray, " units"] | None:
+    def _strata(self, module: Module) -> Strata:
+        """What this kind of controls holds alike."""
+        if self.controls == "layer":
+            return Strata.by_layer(module.units, self.exclude)
+        return Strata.matched(module.units, self._values(module), self.exclude)
+
+    def _values(self, module: Module) -> Float[np.ndarray, " units"]:
         """The value of every unit that this kind of controls matches."""
         means = self._means(module)
-        if self.controls == "layer":
-            return None
         if self.controls == "magnitude":
             for source in (means, module.means):
                 found = getattr(source, "normaliser", None)
@@ -141,20 +143,6 @@ class ModuleTrials:
         counts = self.frame["category"].astype(str).value_counts() if len(names) > 1 else None
         weights = np.array([1 if counts is None else counts[name] for name in names], dtype=float)
         return weights @ estimates / weights.sum()
-
-
-@dataclass(frozen=True, eq=False)
-class _Draw:
-    """Draws a module's controls."""
-
-    values: Float[np.ndarray, " units"] | None
-    """What controls match; None for the layer alone."""
-    exclude: Units | None
-
-    def __call__(self, units: Units, generator: np.random.Generator) -> Units:
-        if self.values is None:
-            return layer_matched_control(units, generator, self.exclude)
-        return matched_control(units, self.values, generator, self.exclude)
 
 
 def target_trials(

@@ -16,10 +16,8 @@ from tl_modules.neighbours.linear_edit import LinearEdit
 from tl_modules.neighbours.output_layer import output_layer, output_states
 from tl_modules.neighbours.sides import side_frames
 from tl_modules.positions import Positions, Where
+from tl_modules.stats import draw_like, rank_strata
 from tl_modules.targets import Target, check_made_from
-
-N_NEAR = 8
-"""A control's component is drawn from so many of the nearest singular values."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,31 +90,25 @@ class EigenShift(Target):
         return [edit.hook(Where.given(positions, attention_mask, rows))]
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["EigenShift"]:
-        """Random components of like singular values, scaled alike.
+        """Random components of similar singular values, scaled alike.
 
-        In a random order each component takes one of the 8 free ones whose singular values are
-        nearest to its own.
+        Components are ranked by singular value and cut into strata (see ``stats.rank_strata``); a
+        control has as many random components of each stratum as this set has, its own among those
+        drawn from.
 
         Args:
             n_controls: How many.
             generator: Draws them.
 
         Returns:
-            The controls; smaller where too few components are free.
+            The controls.
         """
-        return [replace(self, components=self._drawn(generator)) for _ in range(n_controls)]
-
-    def _drawn(self, generator: np.random.Generator) -> Int[np.ndarray, " chosen"]:
-        free = np.setdiff1d(np.arange(len(self.singular_values)), self.components)
-        drawn: list[int] = []
-        for component in generator.permutation(self.components):
-            if not len(free):
-                break
-            gaps = np.abs(self.singular_values[free] - self.singular_values[component])
-            at = int(generator.choice(np.argsort(gaps, kind="stable")[:N_NEAR]))
-            drawn.append(int(free[at]))
-            free = np.delete(free, at)
-        return np.sort(np.array(drawn, dtype=np.int64))
+        numbers = rank_strata(self.singular_values)
+        strata = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
+        own = np.isin(np.arange(len(numbers)), self.components)
+        return [
+            replace(self, components=draw_like(strata, own, generator)) for _ in range(n_controls)
+        ]
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

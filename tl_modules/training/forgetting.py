@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from tl_modules.causal.controls import layer_matched_control
+from tl_modules.causal.controls import Strata
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
@@ -34,8 +34,9 @@ def forgetting(
 ) -> pd.DataFrame:
     """Unlearn in a module, and measure forgetting and retention beside matched controls.
 
-    The controls are random units outside the module, in each layer as many as the module has
-    there, trained in the same way. After each training the model gets its old weights back.
+    A control is a random set of units, in each layer as many as the module has there (some of the
+    module's own may be among them), trained in the same way. After each training the model gets its
+    old weights back.
 
     Args:
         model: The model.
@@ -55,7 +56,7 @@ def forgetting(
         ``effect`` (its rise), ``ci_low`` and ``ci_high`` (95 %, bootstrap over prompts),
         ``control_mean``, ``control_std``, ``p_value``: whether controls do as well, that is
         forget as much, lose as little of what is retained, have such a margin; ``control_units``,
-        their mean size, smaller than the module where it holds more than half of a layer.
+        their mean size.
 
     Raises:
         ModulesError: As ``unlearn`` raises.
@@ -74,8 +75,8 @@ def forgetting(
     generator = np.random.default_rng(seed)
     trained: list[Units | None] = [None if module is None else units_of(module)]
     if trained[0] is not None:
-        drawn = [layer_matched_control(trained[0], generator) for _ in range(n_controls)]
-        trained += [units for units in drawn if len(units)]  # none may be free
+        strata = Strata.by_layer(trained[0])
+        trained += [strata.draw(trained[0], generator) for _ in range(n_controls)]
     before = prompt_losses(model, texts, max_tokens)
     rises = np.empty((len(trained), len(texts)))
     bar = tqdm(trained, desc="unlearn", unit="set of units", disable=not progress)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from tl_modules.causal.ablate import no_intervention, run_task
 from tl_modules.causal.tasks import make_task
 from tl_modules.model import HookedModel
-from tl_modules.stats import N_RESAMPLES, beside_controls, bootstrap_indices
+from tl_modules.stats import N_RESAMPLES, beside_controls, bootstrap_indices, run_rounding
 from tl_modules.tokens import prompt_frame
 
 BATCH_SIZE = 16
@@ -50,7 +50,8 @@ def rises_table(
     resampled.append(resampled[0] - resampled[1])
     # Low is good for what is to be retained alone.
     numbers = [
-        beside_controls(*each) for each in zip(means, resampled, (1.0, -1.0, 1.0), strict=True)
+        beside_controls(*each, tolerance=run_rounding(before))
+        for each in zip(means, resampled, (1.0, -1.0, 1.0), strict=True)
     ]
     losses = [before[of_forget].mean(), before[~of_forget].mean()]
     known = pd.DataFrame(
