@@ -36,6 +36,8 @@ modules = tlm.discover(acts, 2)
             "tlm.forgetting(None, None, ['a'], ['b'], held_out='ab')",
             "held_out should be two sets of prompts, (forget, retain); got str",
         ),
+        ("tlm.attached(acts)", "model should be a TransformerBridge or HookedTransformer; got Act"),
+        ("tlm.detach_all(acts)", "model should be a TransformerBridge or HookedTransformer; got"),
         (
             "import pandas as pd; f = pd.DataFrame({'prompt': ['a'], 'category': ['b']}); "
             "tlm.concept_effects(None, None, 'b', f, [f, f])",

@@ -13,6 +13,7 @@ from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.reference import Reference, collect_reference
 from tl_modules.activations.store import ActivationStore, StoreWriter
+from tl_modules.attachments import attached, detach_all
 from tl_modules.causal.attribute import Attribution, attribute_modules
 from tl_modules.causal.circuits import CircuitScores, circuit_scores, greedy_circuit
 from tl_modules.causal.concepts import concept_effects
@@ -112,6 +113,7 @@ __all__ = [
     "Topic",
     "Units",
     "Unlearning",
+    "attached",
     "attribute_modules",
     "choose_n_modules",
     "circuit_scores",
@@ -121,6 +123,7 @@ __all__ = [
     "compare_methods",
     "concept_effects",
     "coverage",
+    "detach_all",
     "discover",
     "discover_baseline",
     "dissociation",

@@ -1,6 +1,7 @@
 """Forward hooks that change chosen units at chosen positions and leave all else as it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -162,24 +163,50 @@ class Read:
         return activation
 
 
+@dataclass(eq=False)
+class AttachedEdit:
+    """What one ``attach`` puts on a model."""
+
+    target: object
+    """What was attached."""
+
+    method: str | None
+    """What becomes of its units; None where the target itself says so."""
+
+    hook_names: tuple[str, ...]
+    """Where."""
+
+    content: tuple[object, ...]
+    """Two edits are the same if these are alike."""
+
+    in_with: bool = False
+    """Whether a ``with`` takes it away again."""
+
+
+class PointHook:
+    """A hook function as the PyTorch hook of a hook point."""
+
+    def __init__(self, fn: HookFn, edit: AttachedEdit | None) -> None:
+        """Remember what to run, and the edit that it is a part of, if any."""
+        self.fn = fn
+        self.edit = edit
+
+    def __call__(self, point: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+        """What the hook function makes of the activation."""
+        del inputs
+        return self.fn(output, hook=point)
+
+    def __deepcopy__(self, memo: object) -> "PointHook":
+        """Itself: a copied model shares its hooks with the model, as it shares functions."""
+        return self
+
+
 class Attached:
-    """Hooks that stay on a model until they are removed."""
+    """A handle of hooks that stay on a model until they are removed."""
 
-    def __init__(self, model: HookedModel, fwd_hooks: FwdHooks) -> None:
-        """Attach them.
-
-        Args:
-            model: The model.
-            fwd_hooks: Hook point names with their functions.
-        """
-        points = model.hook_dict  # which some models make anew each time
-        # PyTorch's own hooks: the model's reset_hooks() does not know them.
-        self._handles = [
-            points[name].register_forward_hook(
-                lambda point, inputs, output, fn=fn: fn(output, hook=point)
-            )
-            for name, fn in fwd_hooks
-        ]
+    def __init__(self, handles: Iterable[Any], edit: AttachedEdit | None = None) -> None:
+        """Hold the hooks' own handles, and the edit that they make up, if any."""
+        self._handles, self._edit = list(handles), edit
 
     def remove(self) -> None:
         """Take the hooks away; a second time does nothing."""
@@ -188,11 +215,31 @@ class Attached:
 
     def __enter__(self) -> "Attached":
         """The handle itself."""
+        if self._edit is not None:
+            self._edit.in_with = True
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take the hooks away."""
         self.remove()
+
+
+def attach_hooks(
+    model: HookedModel, fwd_hooks: FwdHooks, edit: AttachedEdit | None = None
+) -> Attached:
+    """Put hooks on a model that the model's own ``reset_hooks`` doesn't take away.
+
+    Args:
+        model: The model.
+        fwd_hooks: Hook point names with their functions.
+        edit: The edit that they make up, where ``attached`` should list it.
+
+    Returns:
+        Their handle.
+    """
+    points = model.hook_dict  # which some models make anew each time
+    found = [(points[name], PointHook(fn, edit)) for name, fn in fwd_hooks]
+    return Attached([point.register_forward_hook(hook) for point, hook in found], edit)
 
 
 def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:

@@ -4,7 +4,6 @@ Nothing here imports TransformerLens: a ``TransformerBridge``, a ``HookedTransfo
 object with the same six names will do.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -69,28 +68,54 @@ def check_model(model: Any) -> None:
         )
 
 
+def is_hooked(model: Any) -> bool:
+    """Whether an object is a hooked model, as ``check_model`` has it."""
+    return all(hasattr(model, name) for name in _NEEDED)
+
+
 def model_name(model: HookedModel) -> str:
     """The name in the model's configuration, or ``"unknown"``."""
     return str(getattr(model.cfg, "model_name", None) or "unknown")
 
 
-def fingerprint(model: HookedModel) -> str:
-    """A checksum of a model: parameters' and buffers' names and shapes, and values of each.
+def roots(model: HookedModel) -> dict[str, Any]:
+    """What a model is made of, by name.
 
-    At most 4,096 values of each, evenly spaced: training another step changes some of them.
-    Of a model that lies partly on the disk, no values.
+    Args:
+        model: The model.
+
+    Returns:
+        The model itself, under ``""``; the model that a ``TransformerBridge`` wraps, some of whose
+        parts the bridge doesn't list; and the SAEs of a ``SplicedModel``, as ``saes_of`` names
+        them.
     """
-    digest = hashlib.sha256(model_name(model).encode(errors="backslashreplace"))
-    kinds = ("named_parameters", "named_buffers")
-    tensors = [named for kind in kinds for named in getattr(model, kind, dict)()]
-    # Of one that lies partly on the disk, another part may be there next time.
-    in_memory = not any(tensor.is_meta for _, tensor in tensors)
-    for name, tensor in tensors:
-        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}".encode())
-        if in_memory:
-            values = tensor.detach().flatten()[:: max(1, tensor.numel() // 4096)]
-            digest.update(values.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    wrapped = getattr(model, "original_model", None)
+    inner = {} if wrapped is None else {"original_model": wrapped}
+    return {"": model, **inner, **saes_of(model)}
+
+
+def saes_of(model: HookedModel) -> dict[str, Any]:
+    """The SAEs of a ``SplicedModel``, by their latents' hook points; of another model none."""
+    saes = {name: getattr(point, "sae", None) for name, point in model.hook_dict.items()}
+    return {name: sae for name, sae in saes.items() if sae is not None}
+
+
+def parts_of(model: HookedModel) -> dict[str, Any]:
+    """Every hook point and ``torch.nn.Module`` of a model, by its first name; each once.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The hook points first.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    for name, point in model.hook_dict.items():
+        found.setdefault(id(point), (name, point))
+    for root, whole in roots(model).items():
+        for name, part in getattr(whole, "named_modules", dict)():
+            found.setdefault(id(part), (".".join(filter(None, (root, name))), part))
+    return dict(found.values())
 
 
 def flat(activation: torch.Tensor, width: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.attachments import attach_edit
 from tl_modules.errors import ModulesError
 from tl_modules.frames import as_texts, html_table
 from tl_modules.hooks import Attached, unit_hooks
@@ -168,7 +169,9 @@ class Module:
     ) -> Attached:
         """Intervene in everything the model runs from now on, until the handle is removed.
 
-        The hooks outlive the model's own ``reset_hooks``.
+        The hooks outlive the model's own ``reset_hooks``, and a handle that is lost:
+        ``attached(model)`` lists them, ``detach_all(model)`` removes them. A second ``attach`` of
+        the same units, method and options warns: both edits act.
 
         Args:
             model: The model that the activations were collected from.
@@ -183,7 +186,8 @@ class Module:
             ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
         """
         self.units.check_model(model)
-        return Attached(model, self.fwd_hooks(method, reference, **options))
+        hooks = self.fwd_hooks(method, reference, **options)
+        return attach_edit(model, hooks, self, method, (self.units, options))
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 
+from tl_modules.attachments import attach_edit
 from tl_modules.errors import ModulesError
 from tl_modules.hooks import Attached
 from tl_modules.model import FwdHooks, HookedModel, model_name
@@ -89,6 +90,9 @@ class Target(ABC):
     def attach(self, model: HookedModel, **options: Any) -> Attached:
         """Intervene in everything the model runs from now on, until the handle is removed.
 
+        ``attached(model)`` lists what is attached, ``detach_all(model)`` removes it. A second
+        ``attach`` of the same target and options warns: both edits act.
+
         Args:
             model: The model that it was made from.
             options: What ``fwd_hooks`` takes.
@@ -100,7 +104,7 @@ class Target(ABC):
             ModulesError: If it belongs to another model.
         """
         self.check_model(model)
-        return Attached(model, self.fwd_hooks(**options))
+        return attach_edit(model, self.fwd_hooks(**options), self, None, (self, options))
 
 
 def check_made_from(model: HookedModel, name: str, hook_names: Sequence[str], kind: str) -> None:

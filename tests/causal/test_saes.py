@@ -475,7 +475,8 @@ def test_attached_edits_stay_until_removed(spliced, model, tokens, modules):
         plain = model(tokens)
         edited = run(spliced, tokens, modules[0].fwd_hooks("zero"))
         handle = modules[0].attach(spliced, "zero")
-        second = modules[0].attach(spliced, "zero")
+        with pytest.warns(UserWarning, match="attached to this model already"):
+            second = modules[0].attach(spliced, "zero")
         model.reset_hooks()
         second.remove()
         second.remove()

@@ -19,9 +19,11 @@ from tl_modules.activations.runs import chunks_of_batches, collected
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.unfinished import Plan, Unfinished, checksum
 from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.fingerprint import fingerprint
 from tl_modules.frames import frame_to_json
+from tl_modules.measuring import check_unhooked, measures
 from tl_modules.memory import Size, check_memory
-from tl_modules.model import HookedModel, fingerprint, model_name
+from tl_modules.model import HookedModel, model_name
 from tl_modules.ranks import Ranks, together
 from tl_modules.reading import Reading
 from tl_modules.tokens import Batch, prompt_frame
@@ -68,6 +70,7 @@ def collect(
 ) -> ActivationStore: ...
 
 
+@measures
 def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     model: HookedModel,
     prompts: Sequence[str] | pd.DataFrame,
@@ -93,6 +96,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     Only the hook points needed are read, and the run ends at the last of them: no logits are
     computed. One hook point's activation is held at a time, with some copies in float32. A batch is
     padded to its longest prompt: beside one of 100,000 tokens, ``batch_size=1`` saves most memory.
+    Under hooks (``with module.ablated(model):``) a matrix has what the model does under them.
 
     Args:
         model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
@@ -123,7 +127,9 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             in memory. A run that was interrupted, killed even, is gone on with by the same call,
             from its last whole chunk (8 MB, or 128 prompts), and ends with the same bytes; a
             finished one is returned as it is. The samples are in the order they ran, longest first;
-            their column ``row`` is their place among the prompts.
+            their column ``row`` is their place among the prompts. The same call means the same
+            values of all weights, an SAE's too; of a model that lies partly on the disk only their
+            names and shapes are compared. The model has no hooks but its own.
         dtype: Of the store: ``"float16"`` or ``"bfloat16"``.
         distributed: Share the store's chunks among the processes of ``torch.distributed``, which
             all make this call; the store has the same bytes as that of one process. Each holds the
@@ -138,10 +144,10 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         ``store``, that.
 
     Raises:
-        ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units,
-            an option cannot be, an activation is NaN or infinite, it would take more memory than
-            it may, or the store was begun with another model, other prompts or settings, or is
-            another process's.
+        ModulesError: If there is no prompt, one tokenises to nothing, the model has no such units
+            or is in training mode, an option cannot be, an activation is NaN or infinite, it would
+            take more memory than it may, or the store was begun with another model, other prompts
+            or settings, is another process's, or is asked for while the model has hooks.
     """
     if store is None and distributed:
         raise ModulesError(
@@ -153,6 +159,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         frame = prompt_frame(prompts)
         check_at_least("batch_size", batch_size, 1)
         read = Collector(model, units, reading).units
+        if store is not None:
+            check_unhooked(model)
         # Before a store is made, so that a refused prompt leaves no folder behind.
         token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
         chunks = chunks_of_batches(token_lists, counted, batch_size, len(read))

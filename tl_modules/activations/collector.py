@@ -12,6 +12,7 @@ from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
 from tl_modules.errors import ModulesError
+from tl_modules.measuring import check_measurable
 from tl_modules.model import HookedModel, checked_flat, model_name
 from tl_modules.reading import Reading
 from tl_modules.units import site_units
@@ -43,9 +44,11 @@ class Collector:
                 so that matrices of different readings are not taken for alike.
 
         Raises:
-            ModulesError: If the model has no such units, or they cannot be read so.
+            ModulesError: If the model has no such units, they cannot be read so, or it is in
+                training mode.
         """
         self.units = site_units(model, units)
+        check_measurable(model)
         self._reading = Reading() if reading is None else reading
         if self._reading.aggregate == "fraction_active" and max(self.units.spans) > 1:
             raise ModulesError(

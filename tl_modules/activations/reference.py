@@ -10,6 +10,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.units import Units, site_units
@@ -39,6 +40,7 @@ class Reference:
         )
 
 
+@measures
 def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keyword
     model: HookedModel,
     prompts: Sequence[str] | pd.DataFrame,

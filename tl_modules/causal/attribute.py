@@ -15,6 +15,7 @@ from tl_modules.causal.runs import check_pairs
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.frames import html_table
 from tl_modules.gradients import Taps
+from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.units import Units
@@ -118,6 +119,7 @@ class Attribution:
         return html_table(repr(self), self.modules)
 
 
+@measures
 def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     clean_tokens: Int[torch.Tensor, "_batch _pos"],

@@ -13,6 +13,7 @@ from tl_modules.causal.kept import Kept
 from tl_modules.causal.runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.replacements import HasUnitMeans
@@ -65,6 +66,7 @@ class CircuitScores:
         return html_table(repr(self), self.table, self.minimality)
 
 
+@measures
 def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     clean_tokens: Int[torch.Tensor, "_batch _pos"],
@@ -156,6 +158,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     )
 
 
+@measures
 def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     clean_tokens: Int[torch.Tensor, "_batch _pos"],

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.errors import ModulesError
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, hook_order
 from tl_modules.modules import Module
 from tl_modules.neighbours.output_layer import output_layer
@@ -29,6 +30,7 @@ _COLUMNS = ("prompt", "category", "answer", "corrupted")
 """What a run may need of a set of prompts."""
 
 
+@measures
 def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
     targets: Module | Target | Iterable[Module | Target],

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from tl_modules.causal.experiment import Experiment, run_experiment
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.frames import html_table
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
 from tl_modules.stats import (
@@ -53,6 +54,7 @@ class Dissociation:
         return html_table(repr(self), self.contrasts, self.effects)
 
 
+@measures
 def dissociation(
     model: HookedModel,
     module_p: Module,

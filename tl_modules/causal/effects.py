@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 
 from tl_modules.causal.experiment import run_experiment
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
 from tl_modules.replacements import HasUnitMeans
@@ -29,6 +30,7 @@ from tl_modules.tokens import is_category
 from tl_modules.units import Units
 
 
+@measures
 def module_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
     modules: Module | Target | Iterable[Module | Target],

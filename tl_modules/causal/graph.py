@@ -14,6 +14,7 @@ from tl_modules.causal.runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table, text_column
 from tl_modules.hooks import Read, unit_hooks
+from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.stats import (
@@ -95,6 +96,7 @@ class ModuleGraph:
         return html_table(repr(self), self.nodes, self.edges)
 
 
+@measures
 def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     clean_tokens: Int[torch.Tensor, "_batch _pos"],

@@ -14,6 +14,7 @@ from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
 from tl_modules.hooks import unit_hooks
+from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
@@ -102,6 +103,7 @@ class Parts(Target):
         return f"Parts({self.label}: {self.size:,} units, category {self.category})"
 
 
+@measures
 def specialised_parts(
     model: HookedModel,
     prompts: Sequence[str] | pd.DataFrame,

@@ -28,8 +28,8 @@ class Rows:
         """Refuse what cannot be run.
 
         Raises:
-            ModulesError: If the batch size is below 1, there is no token, the mask has another
-                shape, or the model is in training mode.
+            ModulesError: If the batch size is below 1, there is no token, or the mask has another
+                shape.
         """
         check_at_least("batch_size", self.batch_size, 1)
         shape = tuple(self.tokens.shape)
@@ -43,8 +43,6 @@ class Rows:
                 f"attention_mask should have the tokens' shape, {shape}; it has "
                 f"{tuple(self.attention_mask.shape)}."
             )
-        if getattr(self.model, "training", False):
-            raise ModulesError("The model should be in eval mode. Call model.eval() first.")
 
     def passes(
         self, runs: Sequence[FwdHooks], desc: str, progress: bool

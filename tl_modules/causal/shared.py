@@ -16,6 +16,7 @@ from tl_modules.frames import html_table
 from tl_modules.gradients import gradients_of, loss_gradients
 from tl_modules.hooks import unit_hooks
 from tl_modules.losses import n_predicted
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, flat
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.tokens import Batch, categories_of, is_category, prompt_frame
@@ -43,6 +44,7 @@ class SharedUnits:
         return html_table(repr(self), self.table)
 
 
+@measures
 def shared_units(
     model: HookedModel,
     prompts: Sequence[str] | pd.DataFrame,

@@ -23,6 +23,7 @@ from tl_modules.interpret.choices import (
 )
 from tl_modules.interpret.thoughts import Thoughts, names_of_columns
 from tl_modules.interpret.token_values import run_values
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, check_model
 from tl_modules.modules import ModuleSet, check_module_set
 
@@ -33,6 +34,7 @@ LEAD = " The answer is"
 """What stands between a state and a choice, unless told otherwise."""
 
 
+@measures
 def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     model: HookedModel,
     questions: pd.DataFrame,

@@ -10,6 +10,7 @@ from tl_modules.interpret.contexts import top_contexts
 from tl_modules.interpret.lens import Written, written_tokens
 from tl_modules.interpret.texts import NotReadable
 from tl_modules.interpret.words import distinctive_words
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, ModuleSet
 from tl_modules.tokens import prompt_frame
@@ -21,6 +22,7 @@ _N_LABEL_WORDS = 3
 _NO_MODEL = "Without a model there are no contexts and tokens: tlm.with_topics(modules, model)."
 
 
+@measures
 def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     modules: ModuleSet,
     model: HookedModel | None = None,

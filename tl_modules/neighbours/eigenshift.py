@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least, check_type
 from tl_modules.frames import html_table
+from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel, check_model, model_name
 from tl_modules.neighbours.linear_edit import LinearEdit
 from tl_modules.neighbours.output_layer import output_layer, output_states
@@ -122,6 +123,7 @@ class EigenShift(Target):
         return html_table(repr(self), self.table.head(10))
 
 
+@measures
 def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
     model: HookedModel,
     towards: Sequence[str] | pd.DataFrame,

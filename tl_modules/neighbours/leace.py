@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError
+from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel, check_model, hook_order, model_name
 from tl_modules.module import Module
 from tl_modules.neighbours.linear_edit import LinearEdit
@@ -94,6 +95,7 @@ class ConceptErasure(Target):
         )
 
 
+@measures
 def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
     model: HookedModel,
     towards: Sequence[str] | pd.DataFrame,

@@ -19,6 +19,7 @@ from tl_modules.effects_frame import check_effects, split_runs
 from tl_modules.errors import ModulesError
 from tl_modules.frames import visible
 from tl_modules.interpret.with_topics import with_topics
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.modules import ModuleSet
 from tl_modules.report.cards import module_cards
@@ -30,6 +31,7 @@ MAX_BYTES = 10_000_000
 """A page stays below this: prompts are shortened, then left out, from the weakest."""
 
 
+@measures
 def write_report(
     path: str | Path,
     modules: ModuleSet,

@@ -53,8 +53,11 @@ class LatentPoint:
         """
         self.name = name
         self.width = int(sae.cfg.d_sae)
-        self._sae, self._on, self._d_head = sae, on, d_head
-        self._hooks: dict[_Handle, _Hook] = {}
+        self._on, self._d_head = on, d_head
+        self.sae = sae
+        """The SAE."""
+        self.hooks: dict[_Handle, _Hook] = {}
+        """The hooks on the latents, each with its handle."""
         self._splice: RemovableHandle | None = None
 
     def register_forward_hook(self, hook: _Hook) -> "_Handle":
@@ -70,12 +73,12 @@ class LatentPoint:
             # First at its place: other hooks there see the edited activation, whenever attached.
             self._splice = self._on.register_forward_hook(self._spliced, prepend=True)
         handle = _Handle(self)
-        self._hooks[handle] = hook
+        self.hooks[handle] = hook
         return handle
 
     def _remove(self, handle: "_Handle") -> None:
-        self._hooks.pop(handle, None)
-        if not self._hooks and self._splice is not None:
+        self.hooks.pop(handle, None)
+        if not self.hooks and self._splice is not None:
             self._splice.remove()
             self._splice = None
 
@@ -84,23 +87,23 @@ class LatentPoint:
     ) -> Float[torch.Tensor, "*shape"] | None:
         """The activation with the latents' hooks applied; None where they changed nothing."""
         del module, inputs
-        with _constant(self._sae):
+        with _constant(self.sae):
             values = self._shaped(x)
             latents = edited = self._encoded(values)
             unedited = latents.clone()  # a hook may write into what it is given
-            for hook in tuple(self._hooks.values()):
+            for hook in tuple(self.hooks.values()):
                 changed = hook(self, (edited,), edited)
                 edited = edited if changed is None else changed
             if edited is latents and torch.equal(edited, unedited):
                 return None
-            after = self._sae.decode(edited)
+            after = self.sae.decode(edited)
             # Encoded anew: SAELens' run-time normalisation is state, which each decode uses up.
-            before = self._sae.decode(self._sae.encode(values))
+            before = self.sae.decode(self.sae.encode(values))
         return x + (after - before).reshape(x.shape).to(x)
 
     def _shaped(self, x: Float[torch.Tensor, "..."]) -> Float[torch.Tensor, "..."]:
         """The activation as the SAE takes it: its shape, dtype and device."""
-        d_in = int(self._sae.cfg.d_in)
+        d_in = int(self.sae.cfg.d_in)
         values = flat(x, d_in)
         if values.shape[-1] != d_in:
             raise ModulesError(
@@ -110,11 +113,11 @@ class LatentPoint:
             )
         if self._d_head is not None:
             values = values.unflatten(-1, (-1, self._d_head))
-        own = next(iter(_parameters(self._sae)), None)
+        own = next(iter(_parameters(self.sae)), None)
         return values if own is None else values.to(own.device, own.dtype)
 
     def _encoded(self, values: Float[torch.Tensor, "..."]) -> Float[torch.Tensor, "..."]:
-        latents = self._sae.encode(values)
+        latents = self.sae.encode(values)
         lead = values.shape[: -1 if self._d_head is None else -2]
         if latents.shape != (*lead, self.width) or latents.is_sparse:
             raise ModulesError(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tl_modules.errors import ModulesError
-from tl_modules.hooks import Attached
+from tl_modules.hooks import attach_hooks
 from tl_modules.model import FwdHooks, HookedModel, model_name
 from tl_modules.saes.latents import LatentPoint
 from tl_modules.units import Units
@@ -84,7 +84,7 @@ class SplicedModel:
         own, latent = self._split(fwd_hooks)
         if latent:
             _check_options(options, {"reset_hooks_end": True})
-        with Attached(self, latent), self.model.hooks(own, *args, **options):
+        with attach_hooks(self, latent), self.model.hooks(own, *args, **options):
             yield self
 
     def run_with_hooks(
@@ -106,7 +106,7 @@ class SplicedModel:
         own, latent = self._split(fwd_hooks)
         if latent:
             _check_options(options, {"reset_hooks_end": True, "remove_batch_dim": False})
-        with Attached(self, latent):
+        with attach_hooks(self, latent):
             return self.model.run_with_hooks(*args, fwd_hooks=own, **options)
 
     def run_with_cache(
@@ -141,7 +141,7 @@ class SplicedModel:
             _check_options(options, {"pos_slice": None, "reset_hooks_end": True})
         found: dict[str, torch.Tensor] = {}
         reads: FwdHooks = [(name, partial(_keep, found, name)) for name in wanted]
-        with Attached(self, reads):
+        with attach_hooks(self, reads):
             output, cache = self.model.run_with_cache(*args, names_filter=own, **options)
         stored = getattr(cache, "cache_dict", cache)  # an ActivationCache, or a plain dictionary
         for name, latents in found.items():

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.causal.controls import Strata
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
 from tl_modules.tokens import prompt_frame
@@ -20,6 +21,7 @@ from tl_modules.units import Units
 _Prompts = Sequence[str] | pd.DataFrame
 
 
+@measures
 def forgetting(
     model: HookedModel,
     module: Module | Units | None,

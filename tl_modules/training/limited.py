@@ -22,6 +22,7 @@ def training_only(
 ) -> Iterator[None]:
     """Let an optimizer change nothing but a module's weights inside the ``with``.
 
+    The model may be in training mode: nothing is measured here.
     Parameters without a weight of the module's require no gradient there, and the others' gradients
     are 0 outside the module, also for clipping. Weight decay and momentum would move entries whose
     gradient is 0: after each step these have the bits they had before it.
@@ -64,7 +65,7 @@ def training_all_but(
     """Keep an optimizer from changing a module's weights inside the ``with``.
 
     Their gradients are 0 there, also for clipping, and after each step they have the bits they had
-    before it, whatever weight decay and momentum do.
+    before it, whatever weight decay and momentum do. The model may be in training mode.
 
     Args:
         model: The model.

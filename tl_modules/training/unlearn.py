@@ -15,6 +15,7 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
 from tl_modules.gradients import check_differentiable
 from tl_modules.losses import n_predicted, token_losses
+from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
@@ -74,6 +75,7 @@ class Unlearning:
         return html_table(repr(self), self.history)
 
 
+@measures
 def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     model: HookedModel,
     module: Module | Units | None,
@@ -130,8 +132,6 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     check_at_least("batch_size", batch_size, 1)
     check_seed(seed)
     check_differentiable()
-    if getattr(model, "training", False):
-        raise ModulesError("The model should be in eval mode. Call model.eval() first.")
     if not 0 < learning_rate < np.inf:
         raise ModulesError(f"learning_rate should be a positive number; got {learning_rate}.")
     if not 0 <= smoothing < 1:
