@@ -53,9 +53,9 @@ def test_attributions_are_those_of_the_formula(toy):
 def test_effects_are_losses_by_hand(toy, pair, method, options, logits):
     prompt = "2 1" if method == "mean" else "1 1"
     before = 3.4 if method == "mean" else 1.7
-    found = tlm.module_effects(
-        toy, pair, [prompt], method=method, n_controls=3, progress=False, **options
-    )
+    options = {"method": method, "n_controls": 3, "progress": False, **options}
+    with pytest.warns(UserWarning, match="the prompts have none"):  # no category: no selectivity
+        found = tlm.module_effects(toy, pair, [prompt], **options)
     expected = [loss(logit) - loss(before) for logit in logits]
     np.testing.assert_allclose(found["effect"], expected, rtol=1e-5)
     # Each layer holds one unit more, the other module's: that is the only control there is.

@@ -131,9 +131,10 @@ def test_a_module_that_does_something_beats_controls_that_do_nothing(model, acts
 
 
 def test_without_categories_there_is_one_and_no_selectivity(model, modules, prompts):
-    found = tlm.module_effects(
-        model, modules, prompts["prompt"].tolist(), n_controls=2, progress=False
-    )
+    with pytest.warns(UserWarning, match="are 'animal', 'code'; the prompts have none"):
+        found = tlm.module_effects(
+            model, modules, prompts["prompt"].tolist(), n_controls=2, progress=False
+        )
     assert found["category"].unique().tolist() == ["all"]
     assert found["selectivity"].isna().all()
     assert found["selectivity_p_value"].isna().all()
