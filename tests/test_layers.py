@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 LAYERS = [
     "determinism errors resources stats",
     "untrusted",
-    "frames memory",
-    "effects_frame files losses model normalise ranks reading topics",
+    "columns frames memory",
+    "effects_frame files labels losses model normalise ranks reading topics",
     "fingerprint gradients writing",
     "units",
     "positions",

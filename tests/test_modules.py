@@ -151,3 +151,70 @@ def test_samples_with_two_columns_of_one_name_are_refused(modules, tmp_path):
     twice = modules.samples.assign(extra=1).rename(columns={"extra": "prompt"})
     with pytest.raises(tlm.ModulesError, match="columns should have different names"):
         replace(modules, samples=twice).save(tmp_path / "modules.safetensors")
+
+
+@pytest.fixture
+def tied(planted):
+    """Four modules; the first has as many samples of one category as of another."""
+    acts = tlm.ActivationMatrix.from_arrays(planted[0])
+    found = tlm.discover(acts, 4)
+    category = np.array(["other"] * 60, dtype=object)
+    own = np.flatnonzero(found.sample_labels == 0)
+    half = (len(own) - 1) // 2
+    category[own[:half]], category[own[half : 2 * half]] = "math", "coding"
+    texts = [f"word{label}" for label in found.sample_labels]
+    return replace(found, samples=pd.DataFrame({"category": category, "prompt": texts}))
+
+
+def test_a_tie_of_categories_is_shown(tied):
+    module = tied[0]
+    n_samples = int((tied.sample_labels == 0).sum())
+    share = ((n_samples - 1) // 2) / n_samples
+    assert module.tied_categories == ("coding", "math")
+    assert module.category == "coding"  # the first by name
+    assert module.category_share == pytest.approx(share)
+    assert "category coding / math" in repr(module)
+    frame = tied.to_frame()
+    assert frame["category"].tolist() == ["coding / math", "other", "other", "other"]
+    assert frame["category_share"].tolist() == pytest.approx([share, 1, 1, 1])
+    assert tied[1].tied_categories == ()
+    assert tlm.with_topics(tied)[0].topic.label.startswith("coding / math: word0")
+
+
+def test_a_module_takes_the_category_that_it_is_given(tied, tmp_path):
+    given = tied.with_categories({0: "math", 2: " new "})
+    assert [module.category for module in given] == ["math", "other", "new", "other"]
+    assert given[0].tied_categories == ()
+    assert given[2].category_share == 0
+    assert given.to_frame()["category"].tolist() == ["math", "other", "new", "other"]
+    path = tmp_path / "modules.safetensors"
+    given.save(path)
+    found = tlm.ModuleSet.load(path)
+    assert found.own_categories == ("math", None, "new", None)
+    assert tlm.with_topics(found)[0].topic.label.startswith("math: ")
+    given.save_pretrained(tmp_path / "shared")
+    assert tlm.ModuleSet.from_pretrained(tmp_path / "shared")[0].category == "math"
+    assert "coding / math" not in (tmp_path / "shared" / "README.md").read_text()
+    again = given.with_categories({0: None})
+    assert again[0].category_title == "coding / math"
+    assert again[2].category == "new"
+    assert tied.own_categories is None
+
+
+def test_a_category_that_is_given_renames_the_topic(tied):
+    told = tlm.with_topics(tied)
+    found = told.with_categories({0: "math"})
+    assert found[0].topic.label == "math: word0"
+    assert [topic.label for topic in found.topics[1:]] == [topic.label for topic in told.topics[1:]]
+    assert found[0].topic.words == told[0].topic.words
+
+
+def test_categories_that_cannot_be_given_are_refused(tied):
+    with pytest.raises(tlm.ModulesError, match=r"numbered 0\.\.3; got 4"):
+        tied.with_categories({4: "math"})
+    with pytest.raises(tlm.ModulesError, match="own category should be a text; got ' '"):
+        tied.with_categories({0: " "})
+    with pytest.raises(tlm.ModulesError, match="mapping of modules' numbers"):
+        tied.with_categories("math")
+    with pytest.raises(tlm.ModulesError, match="own_categories should have one entry a module, 4"):
+        replace(tied, own_categories=("math",))

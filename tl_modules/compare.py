@@ -12,7 +12,13 @@ from tl_modules.discovery.baselines import METHODS as BASELINES
 from tl_modules.discovery.baselines import discover_baseline
 from tl_modules.discovery.discover import discover
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.evaluate import CLASSIFIERS, categories, probe
+from tl_modules.evaluate import (
+    CLASSIFIERS,
+    Truth,
+    categories,
+    compared_categories,
+    probe_labels,
+)
 from tl_modules.modules import ModuleSet
 from tl_modules.resources import PeakMemory
 
@@ -72,8 +78,8 @@ def compare_methods(
     check_seed(seed + n_seeds - 1)
     for method in methods:
         check_choice("methods", method, METHODS)
+    truth = compared_categories(train, test)
     for name, acts in (("train", train), ("test", test)):
-        categories(acts, name)
         if acts.normaliser is not None:
             raise ModulesError(
                 f"{name} should be raw activations; these are {acts.normaliser.noun}."
@@ -98,7 +104,7 @@ def compare_methods(
     with tqdm(runs, desc="evaluate", unit="run", disable=not progress) as bar:
         for method, k, run_seed in bar:
             bar.set_postfix_str(f"{method}, K = {k}")
-            rows.append(_measured(train, test, method, k, run_seed))
+            rows.append(_measured(train, test, truth, method, k, run_seed))
             on_run(_table(rows))
     return _table(rows)
 
@@ -156,7 +162,12 @@ def split_by_category(
 
 
 def _measured(
-    train: ActivationMatrix, test: ActivationMatrix, method: str, n_modules: int, seed: int
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    truth: Truth,
+    method: str,
+    n_modules: int,
+    seed: int,
 ) -> dict[str, object]:
     """One run's row."""
     # Slow to import, and only a comparison needs them.
@@ -174,12 +185,11 @@ def _measured(
         **vars(modules.objective),
     }
     for classifier in CLASSIFIERS:
-        found = probe(modules, train, test, classifier)
+        found = probe_labels(modules, train, test, truth, classifier)
         row[f"{classifier}_accuracy"] = found.accuracy
         row[f"{classifier}_macro_f1"] = found.macro_f1
-    truth = categories(train, "train")
-    row["ari"] = float(adjusted_rand_score(truth, modules.sample_labels))
-    row["nmi"] = float(normalized_mutual_info_score(truth, modules.sample_labels))
+    row["ari"] = float(adjusted_rand_score(truth[0], modules.sample_labels))
+    row["nmi"] = float(normalized_mutual_info_score(truth[0], modules.sample_labels))
     return row
 
 

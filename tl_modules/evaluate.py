@@ -1,13 +1,12 @@
 """The paper's downstream test: do modules' mean activations name a prompt's category?"""
 
+import warnings
 from dataclasses import dataclass
-
-import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.frames import as_texts, check_whole
+from tl_modules.labels import apart, checked_labels, column_hint, label_text, listed, warn_spelling
 from tl_modules.modules import ModuleSet
 from tl_modules.profiles import module_means
 
@@ -52,6 +51,25 @@ def probe(
         ModulesError: If the classifier is unknown, categories are missing, or the units differ.
     """
     check_choice("classifier", classifier, CLASSIFIERS)
+    return probe_labels(modules, train, test, compared_categories(train, test), classifier)
+
+
+Truth = tuple[list[str], list[str]]
+"""The categories of the training prompts, and those of the held-out ones."""
+
+
+def probe_labels(
+    modules: ModuleSet,
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    truth: Truth,
+    classifier: str,
+) -> Probe:
+    """``probe`` on categories that ``compared_categories`` has checked.
+
+    Raises:
+        ModulesError: If the units differ.
+    """
     # Slow to import, and only a fit needs them.
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import accuracy_score, f1_score
@@ -60,11 +78,6 @@ def probe(
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    truth = [categories(acts, name) for acts, name in ((train, "train"), (test, "test"))]
-    if len(set(truth[0])) < 2:
-        raise ModulesError(
-            f"train should hold at least two categories to tell apart; all are {truth[0][0]!r}."
-        )
     features = [module_means(modules, acts) for acts in (train, test)]
     # Seeded although nothing here is random: an SVC draws from NumPy's global generator otherwise.
     model = (
@@ -101,12 +114,51 @@ def probe_accuracy(
     return probe(modules, train, test, classifier).accuracy
 
 
-def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]:
+def compared_categories(
+    train: ActivationMatrix, test: ActivationMatrix, *, stacklevel: int = 2
+) -> Truth:
+    """Each training prompt's category, and each held-out one's; a warning names what differs.
+
+    Args:
+        train: Activations of the training prompts.
+        test: Activations of the held-out prompts.
+        stacklevel: Whom the warnings point at.
+
+    Returns:
+        Both lists.
+
+    Raises:
+        ModulesError: If a sample has no category, one is no whole text, or train has only one.
+    """
+    truth = _categories(train, "train"), _categories(test, "test")
+    if len(set(truth[0])) < 2:
+        raise ModulesError(
+            f"train should hold at least two categories to tell apart; all are {truth[0][0]!r}."
+        )
+    warn_spelling(*(acts.samples["category"] for acts in (train, test)), stacklevel=stacklevel + 1)
+    known = set(truth[0])
+    unknown = [label for label in truth[1] if label not in known]
+    if unknown:
+        warnings.warn(
+            f"test has categories that train lacks, which no classifier can name: "
+            f"{listed(unknown)} ({len(unknown)} of {len(truth[1])} prompts). Those of train are "
+            f"{listed(truth[0])}."
+            f"{apart(unknown, truth[0])} Use one spelling, or leave these prompts out.",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+    return truth
+
+
+def categories(
+    acts: ActivationMatrix | ActivationStore, name: str, *, stacklevel: int = 2
+) -> list[str]:
     """Each sample's category.
 
     Args:
         acts: The activations.
         name: What they are called in the message.
+        stacklevel: Whom a warning of odd spelling points at.
 
     Returns:
         One name a sample.
@@ -114,12 +166,16 @@ def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]
     Raises:
         ModulesError: If a sample has none, or one is no whole text.
     """
-    found = acts.samples.get("category")
-    texts = [] if found is None else as_texts(found).tolist()
-    if found is None or bool(pd.isna(found).to_numpy().any()) or not all(map(str.strip, texts)):
-        raise ModulesError(
-            f"{name} should have a category for every sample. Collect it from a frame with a "
-            "column 'category'."
-        )
-    check_whole(texts, "category")
-    return texts
+    found = _categories(acts, name)
+    warn_spelling(acts.samples["category"], stacklevel=stacklevel + 1)
+    return found
+
+
+def _categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]:
+    column = acts.samples.get("category")
+    if column is None or any(label_text(value) is None for value in column):
+        hint = "Collect it from a frame with a column 'category'"
+        if column is None:
+            hint += f". {column_hint(list(acts.samples.columns))}"
+        raise ModulesError(f"{name} should have a category for every sample. {hint}.")
+    return checked_labels(column)

@@ -67,7 +67,7 @@ def frame_from_json(columns: dict[str, list[Any]]) -> pd.DataFrame:
         TypeError: If a column is no list.
         ValueError: If the columns have different lengths.
     """
-    return pd.DataFrame({name: _column(listed(values)) for name, values in columns.items()})
+    return pd.DataFrame({name: json_column(listed(values)) for name, values in columns.items()})
 
 
 def n_rows(columns: dict[str, list[Any]]) -> int:
@@ -75,10 +75,21 @@ def n_rows(columns: dict[str, list[Any]]) -> int:
     return len(next(iter(columns.values()), []))
 
 
-def _column(values: list[Any]) -> Any:
-    """A column's values; pandas' own text has no halves of characters."""
-    halves = any(isinstance(value, str) and _HALF.search(value) for value in values)
-    return pd.Series(values, dtype=object) if halves else values
+def json_column(values: list[Any]) -> Any:
+    """A column of what JSON holds, for a frame.
+
+    pandas' own text has no halves of characters; and it would make floats of whole numbers beside
+    a missing one, so that 1 would read 1.0.
+
+    >>> json_column([1, None]).tolist()
+    [1, <NA>]
+    """
+    if any(isinstance(value, str) and _HALF.search(value) for value in values):
+        return pd.Series(values, dtype=object)
+    kinds = {type(value) for value in values}
+    if kinds == {int, type(None)} and all(-(2**63) <= value < 2**63 for value in values if value):
+        return pd.array(values, dtype="Int64")
+    return values
 
 
 def check_whole(texts: Iterable[str], what: str) -> None:

@@ -1,5 +1,6 @@
 """One functional module: its units, its samples, and how to intervene on it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,13 +13,17 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.attachments import attach_edit
 from tl_modules.errors import ModulesError
-from tl_modules.frames import as_texts, html_table
+from tl_modules.frames import html_table
 from tl_modules.hooks import Attached, unit_hooks
+from tl_modules.labels import label_text, label_texts
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.topics import Topic
 from tl_modules.units import Units
+
+_MOST_TIED = 3
+"""Names of a tie that are shown."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,7 +37,8 @@ class Module:
     """Its units."""
 
     samples: pd.DataFrame
-    """Its topic: the set's samples with this label, strongest first by ``score``."""
+    """Its topic: the set's samples with this label, strongest first by ``score``
+    (``tlm_score`` where the samples had a column ``score`` of their own)."""
 
     scores: Float[np.ndarray, " _units"] | None = None
     """How well each unit fits: its normalised mean on this topic minus its best on another."""
@@ -42,6 +48,9 @@ class Module:
 
     topic: Topic | None = None
     """What it is about, once ``with_topics`` has said so."""
+
+    own_category: str | None = None
+    """The category that the user gave it; see ``with_category``."""
 
     @property
     def n_units(self) -> int:
@@ -55,11 +64,75 @@ class Module:
 
     @property
     def category(self) -> str | None:
-        """The most frequent category of its samples (the first by name of equals), if any."""
-        if "category" not in self.samples or not len(self.samples):
-            return None
-        counts = as_texts(self.samples["category"].dropna()).value_counts().sort_index()
-        return str(counts.idxmax()) if len(counts) else None
+        """Its own category: the one it was given, or else the most frequent of its samples.
+
+        Of several that are as frequent, the first by name; ``tied_categories`` holds all of them.
+        None without categories.
+        """
+        if self.own_category is not None:
+            return self.own_category
+        return next(iter(self.category_shares), None)
+
+    @property
+    def category_shares(self) -> dict[str, float]:
+        """The share of its samples that each category has, largest first, equal ones by name."""
+        if "category" not in self.samples:
+            return {}
+        counts = Counter(filter(None, label_texts(self.samples["category"])))
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return {name: count / len(self.samples) for name, count in ordered}
+
+    @property
+    def category_share(self) -> float:
+        """The share of its samples that its category has; NaN without a category."""
+        category = self.category
+        return float("nan") if category is None else self.category_shares.get(category, 0.0)
+
+    @property
+    def tied_categories(self) -> tuple[str, ...]:
+        """The categories that are most frequent among its samples, if there are several.
+
+        Empty where one is most frequent, and where the module was given a category.
+        """
+        shares = self.category_shares
+        largest = max(shares.values(), default=0.0)
+        tied = tuple(name for name, share in shares.items() if share == largest)
+        return tied if len(tied) > 1 and self.own_category is None else ()
+
+    @property
+    def category_title(self) -> str | None:
+        """Its category as tables and figures name it: both names of a tie, ``"coding / math"``."""
+        tied = self.tied_categories
+        more = f" and {len(tied) - _MOST_TIED} more" if len(tied) > _MOST_TIED else ""
+        return f"{' / '.join(tied[:_MOST_TIED])}{more}" if tied else self.category
+
+    @property
+    def category_name(self) -> str | None:
+        """What its topic's label calls it: its category, if more than half of its samples have it.
+
+        All names of a tie of two or three, if they have more than half together. A category that
+        the module was given in any case.
+        """
+        n_tied = len(self.tied_categories)
+        share = self.category_share * max(n_tied, 1) if n_tied <= _MOST_TIED else 0.0
+        return self.category_title if self.own_category is not None or share > 0.5 else None
+
+    def with_category(self, category: str) -> "Module":
+        """The same module with another own category: that of a tie which you mean, say.
+
+        ``module_effects`` measures selectivity for the own category; tables and figures name the
+        module after it.
+
+        Args:
+            category: One of the categories of the prompts that the module is tested on.
+
+        Returns:
+            A new module.
+
+        Raises:
+            ModulesError: If the category is empty.
+        """
+        return replace(self, own_category=given_category(category))
 
     def core(self, fraction: float) -> "Module":
         """The part of the module that fits it best.
@@ -194,9 +267,24 @@ class Module:
         name = self.label if self.topic is None else f"{self.label}, {self.topic.label!r}"
         return (
             f"Module({name}: {self.n_units:,} units in {len(self.layers)} layers, "
-            f"{len(self.samples):,} samples, category {self.category})"
+            f"{len(self.samples):,} samples, category {self.category_title})"
         )
 
     def _repr_html_(self) -> str:
         """For Jupyter: what it is, and its strongest samples."""
         return html_table(repr(self), self.samples.head(5))
+
+
+def given_category(category: object) -> str:
+    """A category that a user gave a module, as text.
+
+    Raises:
+        ModulesError: If it is empty.
+    """
+    text = label_text(category)
+    if text is None:
+        raise ModulesError(
+            f"A module's own category should be a text; got {category!r}. Name one of the prompts' "
+            "categories."
+        )
+    return text

@@ -1,7 +1,7 @@
 """Functional modules: disjoint sets of units across all layers, each with its topic's samples."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules import files
+from tl_modules.columns import free_name
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.frames import (
-    as_texts,
     frame_from_json,
     frame_to_json,
     html_table,
     n_rows,
     text_column,
 )
-from tl_modules.module import Module
+from tl_modules.module import Module, given_category
 from tl_modules.normalise import (
     Normaliser,
     check_normaliser,
@@ -30,7 +30,7 @@ from tl_modules.normalise import (
 )
 from tl_modules.reading import Reading
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
-from tl_modules.topics import Topic, clear_tokens
+from tl_modules.topics import Topic, clear_tokens, topic_label
 from tl_modules.units import Units, check_unit_means
 from tl_modules.untrusted import flag, number, rows, text, whole
 
@@ -111,6 +111,9 @@ class ModuleSet(Shareable):
     topics: tuple[Topic, ...] | None = None
     """What each module is about, once ``with_topics`` has said so."""
 
+    own_categories: tuple[str | None, ...] | None = None
+    """The category that the user gave each module, if any; see ``with_categories``."""
+
     versions: dict[str, str] = field(default_factory=lambda: package_versions())
     """Versions of the packages that made it."""
 
@@ -149,11 +152,15 @@ class ModuleSet(Shareable):
 
         check_unit_means(self.unit_means, self.units)
         check_normaliser(self.normaliser, n_units)
-        if self.topics is not None and len(self.topics) != self.n_modules:
-            raise ModulesError(
-                f"topics should have one entry a module, {self.n_modules}; they have "
-                f"{len(self.topics)}. Find them again: tlm.with_topics(modules, model)."
-            )
+        remedies = {"topics": "Find them again: tlm.with_topics(modules, model)."}
+        remedies["own_categories"] = "Give them again: modules.with_categories({0: ...})."
+        for name, remedy in remedies.items():
+            of_modules = getattr(self, name)
+            if of_modules is not None and len(of_modules) != self.n_modules:
+                raise ModulesError(
+                    f"{name} should have one entry a module, {self.n_modules}; they have "
+                    f"{len(of_modules)}. {remedy}"
+                )
 
     def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
         """Refuse labels that are no module's; only units may be set aside."""
@@ -188,38 +195,86 @@ class ModuleSet(Shareable):
             # An IndexError too: the sequence protocol ends iteration on one.
             raise _NoSuchModule(f"Modules are numbered 0..{self.n_modules - 1}; got {k!r}.")
         own = self.sample_labels == k
-        samples = self.samples[own].assign(score=self.sample_scores[own])
+        score = self.score_column
+        samples = self.samples[own].assign(**{score: self.sample_scores[own]})
         return Module(
             label=int(k),
             units=self.units.select(self.unit_labels == k),
             scores=None if self.unit_scores is None else self.unit_scores[self.unit_labels == k],
-            samples=samples.sort_values("score", ascending=False, kind="stable"),
+            samples=samples.sort_values(score, ascending=False, kind="stable"),
             means=self,
             topic=None if self.topics is None else self.topics[k],
+            own_category=None if self.own_categories is None else self.own_categories[k],
         )
 
     def __iter__(self) -> Iterator[Module]:
         """The modules in order."""
         return (self[k] for k in range(self.n_modules))
 
+    @property
+    def score_column(self) -> str:
+        """What ``Module.samples`` calls the samples' scores.
+
+        ``"score"``, or ``"tlm_score"`` where the samples have a column ``score`` of their own.
+        """
+        return free_name(self.samples, "score", self.sample_scores)
+
+    def with_categories(self, categories: Mapping[int, str | None]) -> "ModuleSet":
+        """The same modules, some with another own category: that of a tie which you mean, say.
+
+        ``module_effects`` measures selectivity for the own category; tables, figures and topics'
+        labels name modules after it, and files keep it.
+
+        Args:
+            categories: The own category of each module that should have another one, by the
+                module's number; None for the most frequent of its samples again.
+
+        Returns:
+            A new set.
+
+        Raises:
+            ModulesError: If there is no such module, or a category is empty.
+
+        Example::
+
+            modules = modules.with_categories({0: "coding"})
+            modules[0].category  # "coding"
+        """
+        check_type(
+            categories,
+            Mapping,
+            "categories should be a mapping of modules' numbers to their own categories",
+            "Pass {0: 'math'}, for one.",
+        )
+        given = list(self.own_categories or [None] * self.n_modules)
+        changed = [self[k].label for k in categories]  # refused if there is no such module
+        for k, category in zip(changed, categories.values(), strict=True):
+            given[k] = None if category is None else given_category(category)
+        found = replace(self, own_categories=tuple(given))
+        if self.topics is None:
+            return found
+        topics = list(self.topics)
+        for k in changed:
+            others = [topic.label for at, topic in enumerate(topics) if at != k]
+            label = topic_label(found[k].category_name, topics[k].words, k, others)
+            topics[k] = replace(topics[k], label=label)
+        return replace(found, topics=tuple(topics))
+
     def to_frame(self) -> pd.DataFrame:
         """One row a module.
 
         Returns:
             Columns ``module``, ``n_units``, ``n_samples``, ``n_layers``, ``mean_activation`` (the
-            block's mean, normalised), ``category`` and ``category_share`` (the most frequent
-            category of its samples, and its share of them).
+            block's mean, normalised), ``category`` (its own: the most frequent of its samples, or
+            what it was given; all names of a tie, ``"coding / math"``) and ``category_share`` (that
+            category's share of its samples; of a tie, that of each).
         """
         rows, named = [], []
         for module in self:
-            category = module.category
-            named.append(category)
-            share = float("nan")
-            scores = module.samples["score"].to_numpy(dtype=np.float64)
+            named.append(module.category_title)
+            scores = self.sample_scores[self.sample_labels == module.label].astype(np.float64)
             with np.errstate(over="ignore", invalid="ignore"):  # scores of any size, from a file
                 mean = float(np.mean(scores)) if len(scores) else float("nan")
-            if category is not None:
-                share = float(np.mean(as_texts(module.samples["category"]).to_numpy() == category))
             rows.append(
                 {
                     "module": module.label,
@@ -228,7 +283,7 @@ class ModuleSet(Shareable):
                     "n_layers": len(module.layers),
                     "mean_activation": mean,
                     "category": None,
-                    "category_share": share,
+                    "category_share": module.category_share,
                 }
             )
         return pd.DataFrame(rows).assign(category=text_column(named))
@@ -299,6 +354,8 @@ class ModuleSet(Shareable):
             "topics": None if self.topics is None else [topic.to_dict() for topic in self.topics],
             "versions": self.versions,
         }
+        if self.own_categories is not None:
+            header["own_categories"] = list(self.own_categories)
         arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
         arrays |= normaliser_arrays(self.normaliser)
         return header, arrays
@@ -321,6 +378,7 @@ class ModuleSet(Shareable):
             TypeError: If one is of another type.
         """
         starts, topics, seed = header.get("starts"), header.get("topics"), header["seed"]
+        given = header.get("own_categories")
         return cls(
             units=Units.from_dict(header["units"], len(arrays["unit_labels"])),
             samples=frame_from_json(header["samples"]),
@@ -335,6 +393,7 @@ class ModuleSet(Shareable):
             reading=Reading.from_dict(header["reading"]),
             normaliser=read_normaliser(header["normalisation"], arrays),
             topics=None if topics is None else rows(topics, Topic.from_dict),
+            own_categories=None if given is None else rows(given, _text_or_none),
             versions={name: text(found) for name, found in header["versions"].items()},
             **{name: arrays[name] for name in _ARRAYS if name in arrays},
         )
@@ -417,6 +476,10 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else text(value)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

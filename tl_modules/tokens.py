@@ -1,6 +1,6 @@
 """Prompts to padded batches of tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,15 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.frames import as_texts, check_whole
+from tl_modules.frames import check_whole
+from tl_modules.labels import (
+    apart,
+    checked_labels,
+    column_hint,
+    label_text,
+    listed,
+    warn_spelling,
+)
 from tl_modules.model import HookedModel, check_model
 
 
@@ -88,16 +96,27 @@ def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
     """
     if "category" not in frame.columns:
         return np.full(len(frame), "all", dtype=object)
-    texts = as_texts(frame["category"])
-    blank = np.array([not text.strip() for text in texts])
-    missing = np.flatnonzero(frame["category"].isna().to_numpy() | blank)
-    if len(missing):
-        raise ModulesError(
-            f"Every prompt should have a category; prompt {missing[0]} has none. Fill it in, drop "
-            "the prompt, or drop the column."
-        )
-    check_whole(texts, "category")
-    return texts.to_numpy()
+    return np.array(checked_labels(frame["category"]), dtype=object)
+
+
+def labelled(frame: pd.DataFrame, *others: Iterable[object], stacklevel: int = 2) -> pd.DataFrame:
+    """The prompts with their categories as texts, if they have any; odd spelling is warned of.
+
+    Args:
+        frame: What ``prompt_frame`` returned.
+        others: Columns ``category`` that the prompts' is compared with.
+        stacklevel: Whom the warnings point at.
+
+    Returns:
+        A frame whose ``category`` is as ``categories_of`` returns it.
+
+    Raises:
+        ModulesError: As ``categories_of`` raises.
+    """
+    own = [frame["category"]] if "category" in frame.columns else []
+    found = frame.assign(category=categories_of(frame)) if own else frame
+    warn_spelling(*own, *others, stacklevel=stacklevel + 1)
+    return found
 
 
 def is_category(
@@ -105,6 +124,19 @@ def is_category(
 ) -> Bool[np.ndarray, " prompts"]:
     """Which prompts are of a category. Not by ``==``: NumPy drops zero bytes at a text's end."""
     return np.array([category == name for category in categories], dtype=bool)
+
+
+def has_concept(frame: pd.DataFrame, concept: str) -> Bool[np.ndarray, " prompts"]:
+    """Which prompts are of the category that a concept is told by."""
+    return is_category(categories_of(frame), label_text(concept) or "")
+
+
+def categories_said(frame: pd.DataFrame, concept: str) -> str:
+    """What a refusal says of a frame that lacks a concept: its categories, and those alike."""
+    if "category" not in frame.columns:
+        return f"It has no categories. {column_hint(list(frame.columns))}."
+    found = categories_of(frame).tolist()
+    return f"Its categories are {listed(found)}.{apart([str(concept)], found)}"
 
 
 def tokenise(

@@ -1,5 +1,6 @@
 """A module's topic: what its prompts, words, contexts and output directions say it is about."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -8,6 +9,8 @@ import pandas as pd
 from tl_modules.errors import ModulesError
 from tl_modules.frames import html_table, text_column
 from tl_modules.untrusted import number, rows, text, whole
+
+_N_LABEL_WORDS = 3
 
 
 class Word(NamedTuple):
@@ -147,6 +150,37 @@ class Topic:
                 "an intact copy."
             ) from error
         return topic
+
+
+def topic_label(
+    category: str | None, words: Sequence[Word], number: int, others: Collection[str]
+) -> str:
+    """A module's label: its category and its first distinctive words.
+
+    Args:
+        category: Its category, if it has one that stands for its samples.
+        words: Its distinctive words, best first.
+        number: The module's.
+        others: The other modules' labels, which it should differ from.
+
+    Returns:
+        Such as ``"coding: python, function"``.
+    """
+    parts = [category, ", ".join(_label_words(words, category))]
+    label = ": ".join(part for part in parts if part) or f"module {number}"
+    while label in others:
+        label = f"{label} ({number})"
+    return label
+
+
+def _label_words(words: Sequence[Word], category: str | None) -> list[str]:
+    """The first words, without those that begin as another does: plurals say nothing new."""
+    chosen = [] if category is None else category.casefold().split(" / ")
+    n_wanted = len(chosen) + _N_LABEL_WORDS
+    for word, _ in words:
+        if not any(word.startswith(other) or other.startswith(word) for other in chosen):
+            chosen.append(word)
+    return chosen[n_wanted - _N_LABEL_WORDS : n_wanted]
 
 
 def _word(row: Any) -> Word:

@@ -60,6 +60,7 @@ def test_an_answer_that_the_model_would_give_is_right(model):
     assert (measured(model, frame, "answer_accuracy") == 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:No module's own category")  # theirs are 'animal', 'code'
 def test_module_effects_take_the_answer_metrics(model, modules):
     for metric in ("answer_logprob", "answer_accuracy"):
         found = tlm.module_effects(

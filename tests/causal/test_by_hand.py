@@ -62,9 +62,9 @@ UNITS = {"ad": [0, 3], "bc": [1, 2], "ac": [0, 2], "bd": [1, 3]}
 def test_effects_are_losses_by_hand(toy, pair, method, options, logits):
     prompt = "2 1" if method == "mean" else "1 1"
     before = 3.4 if method == "mean" else 1.7
-    found = tlm.module_effects(
-        toy, pair, [prompt], method=method, n_controls=3, progress=False, **options
-    )
+    options = {"method": method, "n_controls": 3, "progress": False, **options}
+    with pytest.warns(UserWarning, match="the prompts have none"):  # no category: no selectivity
+        found = tlm.module_effects(toy, pair, [prompt], **options)
     rises = {tuple(units): loss(logits[name]) - loss(before) for name, units in UNITS.items()}
     expected = [rises[0, 3], rises[1, 2]]
     np.testing.assert_allclose(found["effect"], expected, rtol=1e-5)

@@ -65,7 +65,8 @@ def test_effects_on_a_model_are_those_of_module_effects(model, modules, prompts)
     found = tlm.dissociation(model, modules[0], modules[1], a, b, **options)
     both = pd.concat([a.assign(category="A"), b.assign(category="B")], ignore_index=True)
     for name, module in (("P", modules[0]), ("Q", modules[1])):
-        own = replace(module, label=int(name == "Q"))  # which seeds the controls
+        # The label seeds the controls.
+        own = replace(module, label=int(name == "Q"), own_category="A")
         expected = tlm.module_effects(model, own, both, **options)
         rows = found.effects[found.effects["module"] == name]
         for column in ("effect", "ci_low", "ci_high", "control_mean", "p_value"):

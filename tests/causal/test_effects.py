@@ -128,9 +128,10 @@ def test_units_that_write_have_effects_and_silent_ones_have_none(model, acts, pr
 
 
 def test_without_categories_there_is_one_and_no_selectivity(model, modules, prompts):
-    found = tlm.module_effects(
-        model, modules, prompts["prompt"].tolist(), n_controls=2, progress=False
-    )
+    with pytest.warns(UserWarning, match="are 'animal', 'code'; the prompts have none"):
+        found = tlm.module_effects(
+            model, modules, prompts["prompt"].tolist(), n_controls=2, progress=False
+        )
     assert found["category"].unique().tolist() == ["all"]
     assert found["selectivity"].isna().all()
     assert found["selectivity_p_value"].isna().all()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -380,3 +381,48 @@ def test_an_output_that_lacks_a_letter_gets_its_number(saved, tmp_path, monkeypa
     assert cli.main([*words, "--no-progress"]) == 0
     stdout.flush()
     assert rb"\u0642\u0637\u0629" in stdout.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("header", "labels", "message"),
+    [
+        ("category", ("Animal", "Code"), "are 'animal', 'code'; the prompts' are 'Animal', 'Code'"),
+        ("category", ("Animal", "Code"), "'animal' and 'Animal', 'code' and 'Code'"),
+        ("Category", ("animal", "code"), "Rename 'Category' to 'category'"),
+        ("source", ("animal", "code"), "Add a column 'category'"),
+        ("category", ("code", "code"), "two categories or more.*all are 'code'"),
+    ],
+)
+def test_test_refuses_prompts_that_no_module_is_selective_on(
+    header, labels, message, saved, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        commands_test, "load_model", lambda _, **_placed: pytest.fail("the model was loaded")
+    )
+    path = str(tmp_path / "all.safetensors")
+    assert cli.main(["discover", str(saved), "-k", "3", "--out", path, "--no-progress"]) == 0
+    prompts = tmp_path / "held.csv"
+    prompts.write_text(f"prompt,{header}\nthe cat,{labels[0]}\nprint if,{labels[1]}\n")
+    words = ["test", path, "--prompts", str(prompts), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_test_refuses_modules_without_categories(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(commands_test, "load_model", lambda _, **_placed: model)
+    acts = tlm.collect(model, ["the cat", "a dog", "one plus two"], progress=False)
+    modules = tlm.discover(acts, 2, progress=False)
+    path = tmp_path / "bare.safetensors"
+    modules.save(path)
+    prompts = tmp_path / "held.csv"
+    prompts.write_text("prompt,category\na red bird,animal\nprint if,code \n")
+    words = ["test", str(path), "--prompts", str(prompts), "--n-controls", "1", "--no-progress"]
+    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 1
+    assert "modules have no own category" in capsys.readouterr().err
+    modules.with_categories({0: "animal", 1: "code"}).save(path)
+    with pytest.warns(UserWarning, match="Space around categories is ignored") as said:
+        assert cli.main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert len(said) == 1
+    summary = pd.read_csv(tmp_path / "out" / "summary.csv")
+    assert summary["n_modules"].tolist() == [2]

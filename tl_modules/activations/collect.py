@@ -18,6 +18,7 @@ from tl_modules.activations.room import Room
 from tl_modules.activations.runs import chunks_of_batches, collected
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.unfinished import Plan, Unfinished, checksum
+from tl_modules.columns import beside
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.fingerprint import fingerprint
 from tl_modules.frames import frame_to_json
@@ -101,7 +102,9 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     Args:
         model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
         prompts: Strings, or a frame with a column ``prompt``; other columns (``category``) stay
-            with the samples.
+            with the samples. Beside them comes ``n_tokens``, how many tokens counted. A column of
+            yours that has this name and other values stays, and the new one is ``tlm_n_tokens``,
+            with a warning; so for ``row`` of a store.
         units: The site: ``"mlp"``, the neurons as the down-projection reads them;
             ``"attn_heads"``, attention heads, whose activation is the length of their output before
             the output projection; ``"attn_z"``, those outputs' dimensions; ``"resid"``, the
@@ -191,7 +194,7 @@ def _in_memory(
     return ActivationMatrix(
         values,
         units,
-        frame.assign(n_tokens=n_tokens),
+        beside(frame, {"n_tokens": n_tokens}, stacklevel=3),
         (totals / n_tokens.sum()).astype(np.float32),
         model_name(room.model),
         reading=room.reading,
@@ -267,11 +270,12 @@ def _plan(
     frame_to_json(frame)  # refused now, before the folder is made
     rows = np.concatenate([_rows(chunk) for chunk in chunks])
     n_tokens = np.concatenate([_lengths(chunk) for chunk in chunks])
+    ordered = frame.iloc[rows].reset_index(drop=True)
     runs = [batch for chunk in chunks for batch in chunk]
     tokens = [part.numpy().tobytes() for b in runs for part in (b.tokens, b.mask, b.counted)]
     return Plan(
         units=units,
-        samples=frame.iloc[rows].assign(row=rows, n_tokens=n_tokens).reset_index(drop=True),
+        samples=beside(ordered, {"row": rows, "n_tokens": n_tokens}, stacklevel=3),
         sizes=[sum(len(batch.rows) for batch in chunk) for chunk in chunks],
         dtype=dtype,
         reading=reading,

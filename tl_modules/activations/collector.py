@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
+from tl_modules.columns import beside
 from tl_modules.errors import ModulesError
 from tl_modules.measuring import check_measurable
 from tl_modules.model import HookedModel, checked_flat, model_name
@@ -59,6 +60,7 @@ class Collector:
         self._model_name = model_name(model)
         self._values: list[Float[np.ndarray, "batch units"]] = []
         self._samples: list[pd.DataFrame] = []
+        self._lengths: list[Int[np.ndarray, " batch"]] = []
         self._totals = np.zeros(self.units.n_coordinates)
         self._n_tokens = 0
 
@@ -110,17 +112,19 @@ class Collector:
         self._append(without_overflow(reduce), mask, frame)
 
     def matrix(self) -> ActivationMatrix:
-        """Everything added so far, in the order added.
+        """Everything added so far, in the order added, with ``n_tokens`` as ``collect`` adds it.
 
         Raises:
             ModulesError: If nothing was added.
         """
         if not self._values:
             raise ModulesError("Nothing was added to this Collector. Call add(cache) first.")
+        samples = pd.concat(self._samples, ignore_index=True)
+        n_tokens = np.concatenate(self._lengths)
         return ActivationMatrix(
             np.concatenate(self._values),
             self.units,
-            pd.concat(self._samples, ignore_index=True),
+            beside(samples, {"n_tokens": n_tokens}, stacklevel=2),
             self._unit_means(),
             self._model_name,
             reading=self._reading,
@@ -133,7 +137,8 @@ class Collector:
         self._totals += found.sums.cpu().double().sum(0).numpy()
         self._n_tokens += int(lengths.sum())
         self._values.append(values)
-        self._samples.append(samples.assign(n_tokens=lengths))
+        self._samples.append(samples)
+        self._lengths.append(lengths)
 
     def _unit_means(self) -> Float[np.ndarray, " units"]:
         return (self._totals / self._n_tokens).astype(np.float32)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.errors import ModulesError
+from tl_modules.labels import warn_spelling
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, hook_order
 from tl_modules.modules import Module
@@ -24,7 +25,7 @@ from tl_modules.stats import (
     run_rounding,
 )
 from tl_modules.targets import Target
-from tl_modules.tokens import categories_of, is_category, prompt_frame
+from tl_modules.tokens import categories_of, categories_said, has_concept, prompt_frame
 
 _COLUMNS = ("prompt", "category", "answer", "corrupted")
 """What a run may need of a set of prompts."""
@@ -101,13 +102,17 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     frames = {"fit": prompt_frame(fit)} | {
         f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()
     }
-    truths = {name: is_category(categories_of(it), concept) for name, it in frames.items()}
+    with_labels = [it["category"] for it in frames.values() if "category" in it]
+    warn_spelling(*with_labels, stacklevel=2)
+    truths = {name: has_concept(it, concept) for name, it in frames.items()}
     for name, truth in truths.items():
         if truth.all() or not truth.any():
             raise ModulesError(
                 f"{name} should hold prompts of the category {concept!r} and of another; it has "
-                f"{int(truth.sum())} of {len(truth)}."
+                f"{int(truth.sum())} of {len(truth)}. {categories_said(frames[name], concept)}"
             )
+    # So that the run below reads the same labels, and warns of nothing twice.
+    frames = {name: it.assign(category=categories_of(it)) for name, it in frames.items()}
     if not sets:
         raise ModulesError("tests should hold at least one set of prompts; got none.")
     shared = [name for name in _COLUMNS if all(name in frame for frame in frames.values())]

@@ -56,7 +56,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     neurons that every prompt needs, so their raw effect is often larger than a module's on every
     category alike: a raw effect below its controls' is no failure and above them no success. The
     claim is selectivity: the effect on the module's own category (the most frequent among its
-    samples) minus its mean effect on the other categories.
+    samples, or what ``ModuleSet.with_categories`` gave it) minus its mean effect on the other
+    categories. A warning names the own categories that are not among the prompts', and ties.
 
     Args:
         model: The model that the activations were collected from.
@@ -124,6 +125,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         max_tokens=max_tokens,
         seed=seed,
         progress=progress,
+        compares_own=True,
         **options,
     )
     tables = []

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.causal.ablate import Intervention, no_intervention, run_task
 from tl_modules.causal.controls import KINDS
+from tl_modules.causal.own_categories import warn_own_categories
 from tl_modules.causal.pairs import CorruptedRuns
 from tl_modules.causal.states import States
 from tl_modules.causal.tasks import make_task
@@ -20,7 +21,7 @@ from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.replacements import METHODS, HasUnitMeans
 from tl_modules.targets import Target
-from tl_modules.tokens import categories_of, prompt_frame
+from tl_modules.tokens import categories_of, labelled, prompt_frame
 from tl_modules.units import Units
 
 
@@ -71,11 +72,13 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     seed: int = 0,
     progress: bool = True,
     hook_name: str | None = None,
+    compares_own: bool = False,
     **options: Any,
 ) -> Experiment:
     """Run each target and its controls; the arguments are ``module_effects``'.
 
-    But ``hook_name``: where each prompt's mean state is read too.
+    But ``hook_name``: where each prompt's mean state is read too; and ``compares_own``: whether the
+    targets' own categories are looked up among the prompts', with a warning where they are missing.
 
     Raises:
         ModulesError: As ``module_effects`` raises.
@@ -94,6 +97,8 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
             "of them out."
         )
     frame = prompt_frame(prompts)
+    # Once, before anything runs: all that follows reads the labels of this frame.
+    frame = labelled(frame, *_sample_labels(only_modules, compares_own), stacklevel=3)
     corrupted = None
     if method == "patch":
         corrupted = CorruptedRuns.of(model, frame, metric, max_tokens)
@@ -117,6 +122,8 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     trials += target_trials(model, targets, n_controls, seed, corrupted)
     categories = categories_of(frame)
     task = make_task(model, frame, metric, batch_size, max_tokens)
+    if compares_own:  # after all that refuses
+        warn_own_categories([*only_modules, *targets], frame, stacklevel=3)
     total = len(frame) * (1 + sum(len(trial.runs) for trial in trials))
     outcomes = []
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:
@@ -133,3 +140,11 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
             outcomes.append(Outcome(trial, measured - clean[0], states))
     before = None if clean_states is None else clean_states[0]
     return Experiment(categories, clean[0], outcomes, before)
+
+
+def _sample_labels(modules: Iterable[Module], compares_own: bool) -> list[list[object]]:
+    """The categories of the modules' samples, where the prompts' are compared with them."""
+    if not compares_own:
+        return []
+    samples = [module.samples for module in modules if "category" in module.samples]
+    return [[label for frame in samples for label in frame["category"]]]

@@ -187,7 +187,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     rounding = run_rounding(before, after)
     nodes, edges = [], []
     for source, own, size in zip(chosen, sets, sizes, strict=True):
-        row = {"module": source.label, "category": source.category, "n_units": source.n_units}
+        row = {"module": source.label, "category": source.category_title, "n_units": source.n_units}
         found = ratio_beside_controls(changes[own], ones, draws, towards, rounding)
         nodes.append(row | found | {"control_units": size})
         for at, target in enumerate(chosen):

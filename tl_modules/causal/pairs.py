@@ -15,6 +15,7 @@ from tl_modules.tokens import (
     Batch,
     answers_of,
     categories_of,
+    labelled,
     prompt_frame,
     tokenise,
     tokenise_with_answers,
@@ -39,11 +40,15 @@ def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) 
         count as tokens), with a column ``corrupted``, for ``module_effects(..., method="patch")``.
 
     Raises:
-        ModulesError: If none has one.
+        ModulesError: If none has one, or there is a column ``corrupted`` already.
     """
     check_seed(seed)
     frame = prompt_frame(prompts)
-    categories = categories_of(frame)
+    if "corrupted" in frame.columns:
+        raise ModulesError(
+            "prompts should have no column 'corrupted', which would be replaced. Drop or rename it."
+        )
+    categories = categories_of(labelled(frame))
     texts = [prompt.rstrip() for prompt in frame["prompt"]]
     lengths = np.array([len(tokens) for tokens in tokenise(model, texts)])
     said = np.array(texts, dtype=object)

@@ -14,12 +14,13 @@ from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
 from tl_modules.hooks import unit_hooks
+from tl_modules.labels import column_hint
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.targets import Target
-from tl_modules.tokens import categories_of, prompt_frame
+from tl_modules.tokens import categories_of, labelled, prompt_frame
 from tl_modules.units import Units
 
 KINDS = {"layer": 1, "head": 8, "neuron": 200}
@@ -153,11 +154,14 @@ def specialised_parts(
         raise ModulesError(
             f"reference should hold neurons and heads; its units are of another site. {remedy}"
         )
-    frame = prompt_frame(prompts)
+    frame = labelled(prompt_frame(prompts))
     if len(set(categories_of(frame))) < 2:
+        remedy = "Add prompts of another"
+        if "category" not in frame.columns:
+            remedy = column_hint(list(frame.columns))
         raise ModulesError(
             "prompts should have two categories or more, to need a part for one of them; there is "
-            "one. Add a column 'category'."
+            f"one. {remedy}."
         )
     estimates, names = ablation_attribution(
         model, frame, reference, metric=metric, batch_size=batch_size, progress=progress

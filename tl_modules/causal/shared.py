@@ -19,7 +19,7 @@ from tl_modules.losses import n_predicted
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, flat
 from tl_modules.replacements import HasUnitMeans
-from tl_modules.tokens import Batch, categories_of, is_category, prompt_frame
+from tl_modules.tokens import Batch, categories_of, is_category, labelled, prompt_frame
 from tl_modules.units import Units
 
 
@@ -77,13 +77,13 @@ def shared_units(
         ModulesError: As ``module_effects`` raises.
     """
     check_at_least("n_units", n_units, 1)
+    frame = labelled(prompt_frame(prompts))
     estimates, names = ablation_attribution(
-        model, prompts, reference, batch_size=batch_size, max_tokens=max_tokens, progress=progress
+        model, frame, reference, batch_size=batch_size, max_tokens=max_tokens, progress=progress
     )
     least = estimates.min(axis=0)
     chosen = np.argsort(-least, kind="stable")[:n_units]
     units = reference.units.select(chosen)
-    frame = prompt_frame(prompts)
     categories = categories_of(frame)
     task = make_task(model, frame, "loss", batch_size, max_tokens)
     runs: list[Intervention] = [no_intervention]

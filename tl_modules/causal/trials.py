@@ -14,6 +14,7 @@ from tl_modules.causal.pairs import CorruptedRuns
 from tl_modules.causal.parts import Parts
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError
+from tl_modules.labels import label_text
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module
 from tl_modules.replacements import HasUnitMeans
@@ -170,7 +171,7 @@ def target_trials(
             for each in (target, *drawn)
         ]
         sizes = [each.size for each in drawn]
-        trials.append(Trial(target.label, target.category, target.size, sizes, runs))
+        trials.append(Trial(target.label, label_text(target.category), target.size, sizes, runs))
     return trials
 
 

@@ -13,6 +13,8 @@ from tl_modules.commands.options import add_common, add_prompts, make_folder, re
 from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.files import write_bytes
+from tl_modules.labels import column_hint
+from tl_modules.tokens import categories_of
 
 _SHOWN = {
     "L": "{:,.0f}",
@@ -102,11 +104,15 @@ def _activations(args: argparse.Namespace) -> ActivationMatrix:
         )
     prompts = read_prompts(args.prompts)
     if "category" not in prompts or bool(prompts["category"].isna().to_numpy().any()):
+        remedy = "Fill in the column 'category'"
+        if "category" not in prompts:
+            remedy = column_hint(list(prompts.columns))
         raise ModulesError(
-            f"Every prompt of {args.prompts!r} should have a category to be told from the others; "
-            "fill in the column 'category'."
+            f"Every prompt of {args.prompts!r} should have a category to be told from the others. "
+            f"{remedy}."
         )
-    n_train = len(prompts) - prompts.groupby("category").size().floordiv(5).clip(lower=1).sum()
+    sizes = pd.Series(categories_of(prompts)).value_counts()
+    n_train = len(prompts) - sizes.floordiv(5).clip(lower=1).sum()
     if max(args.n_modules) > n_train:
         raise ModulesError(
             f"n_modules should be at most the number of prompts to discover on, about {n_train}; "

@@ -10,6 +10,7 @@ import pandas as pd
 
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.effects import module_effects
+from tl_modules.causal.own_categories import no_common_category
 from tl_modules.causal.selectivity import selectivity
 from tl_modules.causal.shared import shared_units
 from tl_modules.causal.tasks import METRICS
@@ -17,7 +18,9 @@ from tl_modules.commands.options import add_common, add_prompts, make_folder, re
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.files import write_bytes
+from tl_modules.labels import column_hint, listed
 from tl_modules.modules import ModuleSet
+from tl_modules.tokens import labelled
 from tl_modules.units import Units
 
 LEVEL = 0.05
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     sets = _load(args)
     tested, others = _prompts(args, sets)
+    _check_categories(args, sets, tested)
     make_folder(args.out)
     model = load_model(args.model, device_map=args.device_map, dtype=args.model_dtype)
     # All are ablated to the same means; controls of like magnitude need mean |activation|.
@@ -199,11 +203,14 @@ def _prompts(
     for name, modules in sets.items():
         if "prompt" not in modules.samples:
             say(f"{name} does not name its prompts: whether discovery saw these is not known")
-    prompts = read_prompts(args.prompts)
+    prompts = labelled(read_prompts(args.prompts))
     if args.metric != "loss" and "answer" not in prompts:
         raise ModulesError(f"--metric {args.metric} needs prompts with an 'answer'.")
     if "category" not in prompts:
-        prompts = prompts.assign(category="all")
+        raise ModulesError(
+            f"The prompts of {args.prompts!r} should have categories, since a module is selective "
+            f"for one of them. {column_hint(list(prompts.columns))}."
+        )
     seen = {
         prompt
         for modules in sets.values()
@@ -226,6 +233,23 @@ def _prompts(
             "or name a larger file."
         )
     return tested, others
+
+
+def _check_categories(
+    args: argparse.Namespace, sets: dict[str, ModuleSet], tested: pd.DataFrame
+) -> None:
+    """Refuse prompts on which no module's selectivity can be measured."""
+    for name, modules in sets.items():
+        problem = no_common_category(list(modules), tested)
+        if problem:
+            raise ModulesError(f"{name}, on the prompts that discovery did not see: {problem}")
+    found = set(tested["category"])
+    if len(found) < 2:
+        raise ModulesError(
+            f"The prompts of {args.prompts!r} that discovery did not see should have two "
+            f"categories or more, since selectivity compares them; all are {listed(found)}. Add "
+            "prompts of another."
+        )
 
 
 def _rises(effects: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError
 from tl_modules.files import checked_path
+from tl_modules.frames import json_column
 from tl_modules.untrusted import BROKEN, parse_json
 
 Row = tuple[str, Any]
@@ -223,7 +224,8 @@ def _objects(name: str, rows: list[Row], prompt: str) -> pd.DataFrame:
             f"{name} should have about the same keys in every object; it would make a table of "
             f"{n_cells:,} cells of which {n_filled:,} are filled. Drop keys that few objects have."
         )
-    return pd.DataFrame([row for _, row in rows])
+    keys = dict.fromkeys(key for _, row in rows for key in row)
+    return pd.DataFrame({key: json_column([row.get(key) for _, row in rows]) for key in keys})
 
 
 def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFrame:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.columns import warn_renamed
 from tl_modules.determinism import one_thread
 from tl_modules.discovery.iterd import IterDResult, check_n_modules, descend
 from tl_modules.discovery.products import InMemory, Products, in_memory_bytes
@@ -302,7 +303,7 @@ def as_module_set(
         The set.
     """
     of_units = products.unit_sums(result.sample_labels, n_modules)
-    return ModuleSet(
+    found = ModuleSet(
         units=acts.units,
         samples=acts.samples.copy(),
         unit_labels=result.unit_labels,
@@ -320,6 +321,8 @@ def as_module_set(
         unit_means=acts.unit_means,
         normaliser=normaliser,
     )
+    warn_renamed({"score": found.score_column}, stacklevel=2)
+    return found
 
 
 def topic_scores(

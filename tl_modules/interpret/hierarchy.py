@@ -87,6 +87,7 @@ class Hierarchy:
             converged=False,
             starts=None,
             topics=None,
+            own_categories=None,
         )
         means = module_means(merged, acts).astype(np.float64)
         scores = means[np.arange(len(means)), merged.sample_labels]

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.columns import free_name
 from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.modules import ModuleSet
 from tl_modules.profiles import module_means
@@ -24,13 +25,17 @@ class Landscape:
 
     points: pd.DataFrame
     """One row a sample: its own columns, ``x``, ``y``, and ``strongest``, the module that is most
-    active on it beside that module's mean over all samples."""
+    active on it beside that module's mean over all samples. Where the samples have columns of these
+    names already, the new ones are named by ``columns``."""
 
     projection: str
     """How the plane was found."""
 
     explained: tuple[float, float] | None
     """The share of the variance that x and y have; None unless by ``pca``."""
+
+    columns: tuple[str, str, str] = ("x", "y", "strongest")
+    """What ``points`` calls the coordinates and the strongest module."""
 
 
 def landscape(
@@ -70,10 +75,14 @@ def landscape(
     varies = spread > ROUNDING * np.abs(means).max()
     features = np.where(varies, means - means.mean(axis=0), 0.0) / np.where(varies, spread, 1.0)
     places, explained = in_plane(features, projection, seed)
-    points = acts.samples.assign(
-        x=places[:, 0], y=places[:, 1], strongest=features.argmax(axis=1)
-    ).reset_index(drop=True)
-    return Landscape(points, projection, explained)
+    found = (places[:, 0], places[:, 1], features.argmax(axis=1))
+    usual = ("x", "y", "strongest")
+    x, y, strongest = (
+        free_name(acts.samples, name, values) for name, values in zip(usual, found, strict=True)
+    )
+    names = (x, y, strongest)
+    points = acts.samples.assign(**dict(zip(names, found, strict=True))).reset_index(drop=True)
+    return Landscape(points, projection, explained, names)
 
 
 def in_plane(

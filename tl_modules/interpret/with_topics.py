@@ -1,24 +1,23 @@
 """Saying what each module of a set is about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 from tl_modules.errors import check_at_least, check_seed
-from tl_modules.frames import as_texts
 from tl_modules.interpret.contexts import top_contexts
 from tl_modules.interpret.lens import Written, written_tokens
 from tl_modules.interpret.texts import NotReadable
 from tl_modules.interpret.words import distinctive_words
+from tl_modules.labels import warn_spelling
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
-from tl_modules.modules import Module, ModuleSet
+from tl_modules.modules import ModuleSet
 from tl_modules.tokens import prompt_frame
-from tl_modules.topics import Context, Topic, Word
+from tl_modules.topics import Context, Topic, topic_label
 
 _Found = TypeVar("_Found")
 
-_N_LABEL_WORDS = 3
 _NO_MODEL = "Without a model there are no contexts and tokens: tlm.with_topics(modules, model)."
 
 
@@ -42,8 +41,9 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     From the samples: the categories' shares, the top prompts, and the words that tell them from
     the other modules' (c-TF-IDF). With the model: the tokens in those prompts that drive the module
     most, and those that its output direction promotes and suppresses, against random units' (a
-    logit lens). The label is the category that more than half of the samples have, and the most
-    distinctive words. It says what drives a module, not what it does: test that causally.
+    logit lens). The label is the category that more than half of the samples have (or both names of
+    a tie, ``"coding / math"``, or the category that the module was given), and the most distinctive
+    words. It says what drives a module, not what it does: test that causally.
 
     Args:
         modules: The modules; their samples need a column ``prompt``.
@@ -72,6 +72,8 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     check_at_least("n_controls", n_controls, 3)
     check_seed(seed)
     texts = prompt_frame(modules.samples)["prompt"].tolist()
+    if "category" in modules.samples:
+        warn_spelling(modules.samples["category"], stacklevel=2)
     words = distinctive_words(texts, modules.sample_labels, modules.n_modules, n_words)
     prompts = [module.samples["prompt"].head(n_prompts).tolist() for module in modules]
     contexts: list[tuple[Context, ...]] = [()] * len(modules)
@@ -90,13 +92,15 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
         written = _or_note(
             lambda: written_tokens(model, modules, **options, progress=progress), written, notes
         )
-    labels = _labels(modules, words)
+    labels: list[str] = []
+    for module, own in zip(modules, words, strict=True):
+        labels.append(topic_label(module.category_name, own, module.label, labels))
     return replace(
         modules,
         topics=tuple(
             Topic(
                 label=labels[k],
-                categories=_categories(modules[k]),
+                categories=modules[k].category_shares,
                 words=words[k],
                 prompts=tuple(prompts[k]),
                 contexts=contexts[k],
@@ -117,35 +121,3 @@ def _or_note(find: Callable[[], _Found], otherwise: _Found, notes: list[str]) ->
     except NotReadable as error:
         notes.append(str(error))
         return otherwise
-
-
-def _categories(module: Module) -> dict[str, float]:
-    """The categories' shares of a module's samples, largest first, equal ones by name."""
-    if "category" not in module.samples:
-        return {}
-    counts = as_texts(module.samples["category"].dropna()).value_counts().sort_index()
-    shares = (counts / len(module.samples)).sort_values(ascending=False, kind="stable")
-    return {str(name): float(share) for name, share in shares.items()}
-
-
-def _labels(modules: ModuleSet, words: Sequence[tuple[Word, ...]]) -> list[str]:
-    """Each module's label, none twice."""
-    labels: list[str] = []
-    for module, own in zip(modules, words, strict=True):
-        category = next((name for name, p in _categories(module).items() if p > 0.5), None)
-        parts = [category, ", ".join(_label_words(own, category))]
-        label = ": ".join(part for part in parts if part) or f"module {module.label}"
-        while label in labels:
-            label = f"{label} ({module.label})"
-        labels.append(label)
-    return labels
-
-
-def _label_words(words: tuple[Word, ...], category: str | None) -> list[str]:
-    """The first words, without those that begin as another does: plurals say nothing new."""
-    chosen = [] if category is None else [category.casefold()]
-    n_wanted = len(chosen) + _N_LABEL_WORDS
-    for word, _ in words:
-        if not any(word.startswith(other) or other.startswith(word) for other in chosen):
-            chosen.append(word)
-    return chosen[n_wanted - _N_LABEL_WORDS : n_wanted]

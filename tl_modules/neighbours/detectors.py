@@ -11,11 +11,12 @@ from tqdm.auto import tqdm
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
+from tl_modules.labels import warn_spelling
 from tl_modules.modules import ModuleSet, check_module_set
 from tl_modules.neighbours.probe import fitted_probe
 from tl_modules.profiles import check_own_units
 from tl_modules.stats import auc, bootstrap_indices, control_p_value, percentile_interval
-from tl_modules.tokens import categories_of, is_category
+from tl_modules.tokens import categories_said, has_concept
 
 _BLOCK = 4096
 """Features that are ranked at a time."""
@@ -105,6 +106,9 @@ def compare_detectors(
     if modules is not None:
         check_module_set(modules)
         check_own_units(modules, train)
+    both = [acts.samples for acts in (train, test) if acts is not None]
+    labels = [samples["category"] for samples in both if "category" in samples]
+    warn_spelling(*labels, stacklevel=2)
     truth = _truth("train", train, concept, least=3)
     test_truth = None if test is None else _truth("test", test, concept, least=1)
     features = _features(train, modules, test)
@@ -134,11 +138,12 @@ def compare_detectors(
 def _truth(
     name: str, acts: ActivationMatrix, concept: str, least: int
 ) -> Bool[np.ndarray, " samples"]:
-    truth = is_category(categories_of(acts.samples), concept)
+    truth = has_concept(acts.samples, concept)
     if min(truth.sum(), (~truth).sum()) < least:
         raise ModulesError(
             f"{name} should hold at least {least} prompts of the category {concept!r} and as many "
-            f"others; it has {int(truth.sum())} of {len(truth)}."
+            f"others; it has {int(truth.sum())} of {len(truth)}. "
+            f"{categories_said(acts.samples, concept)}"
         )
     return truth
 

@@ -9,8 +9,8 @@ import pandas as pd
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import check_at_least
-from tl_modules.frames import as_texts
 from tl_modules.interpret.landscape import landscape
+from tl_modules.labels import label_text
 from tl_modules.modules import ModuleSet
 from tl_modules.report.style import COLOURS, graph_objects, module_name, readable, text, wrapped
 
@@ -63,7 +63,11 @@ def plot_landscape(
     plotly = graph_objects()
     check_at_least("max_points", max_points, 1)
     laid_out = landscape(modules, acts, projection=projection, seed=seed)
-    points, names = laid_out.points, [module_name(module) for module in modules]
+    names = [module_name(module) for module in modules]
+    # The samples may have columns x and y of their own.
+    drawable = dict(zip(laid_out.columns, ("x", "y", "strongest"), strict=True))
+    kept = laid_out.points.columns.intersection(["prompt", "category", *laid_out.columns])
+    points = laid_out.points.loc[:, kept].rename(columns=drawable)
     drawn = points
     if len(points) > max_points:
         drawn = points.sample(max_points, random_state=seed).sort_index()
@@ -85,7 +89,8 @@ def plot_landscape(
 def _groups(points: pd.DataFrame, names: list[str]) -> list[Any]:
     """A trace a category, or a module."""
     if "category" in points:
-        groups = as_texts(points["category"]).where(points["category"].notna(), "none")
+        texts = [label_text(value) or "none" for value in points["category"]]
+        groups = pd.Series(texts, index=points.index, dtype=object)
         labels = sorted(groups.unique())
         shown = dict(zip(labels, map(text, labels), strict=True))
     else:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from tl_modules.frames import shortened, visible
+from tl_modules.labels import label_text
 from tl_modules.modules import ModuleSet
 
 _LONGEST = 400
@@ -39,9 +39,10 @@ def prompt_rows(modules: ModuleSet, n_bytes: int) -> PromptRows:
     if "prompt" not in samples:
         return PromptRows([], 0, _LONGEST)
     rows, ranks = [], []
+    score_column = modules.score_column
     for module in modules:
         for rank, sample in enumerate(module.samples.to_dict(orient="records")):
-            rows.append(_row(module.label, sample))
+            rows.append(_row(module.label, sample, score_column))
             ranks.append(rank)
     longest = _LONGEST
     while _size(rows) > n_bytes and longest > _SHORTEST:
@@ -53,13 +54,11 @@ def prompt_rows(modules: ModuleSet, n_bytes: int) -> PromptRows:
     return PromptRows([rows[number] for number in sorted(kept)], len(samples), longest)
 
 
-def _row(module: int, sample: dict[str, Any]) -> list[Any]:
-    category, score = sample.get("category"), float(sample["score"])
+def _row(module: int, sample: dict[str, Any], score_column: str) -> list[Any]:
+    category, score = label_text(sample.get("category")), float(sample[score_column])
     return [
         module,
-        ""
-        if category is None or category is pd.NA or category != category
-        else shortened(visible(str(category)), 40),
+        "" if category is None else shortened(visible(category), 40),
         round(score, 3) if np.isfinite(score) else None,  # JSON has no NaN
         shortened(visible(str(sample["prompt"])), _LONGEST),
     ]

@@ -94,7 +94,7 @@ def names_of(labels: Sequence[int | str], modules: Iterable[Module] | None) -> l
 
 def module_title(module: Module) -> str | None:
     """What a module is called beside its number: its topic's label, or else its category."""
-    return module.category if module.topic is None else module.topic.label
+    return module.category_title if module.topic is None else module.topic.label
 
 
 def text(said: str) -> str:

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tl_modules.frames import isolated
+from tl_modules.labels import label_texts
 from tl_modules.reading import Reading
 from tl_modules.sharing.effects import COLUMNS
 from tl_modules.sharing.markdown import table, text
@@ -97,7 +98,7 @@ def _is_on_the_hub(model_name: str) -> bool:
 
 def _categories(values: list[Any]) -> Markup:
     """How many samples each category has, the largest first."""
-    counts = Counter(str(value) for value in values if value is not None and value == value)
+    counts = Counter(filter(None, label_texts(values)))
     most = counts.most_common(_MOST_CATEGORIES)
     shown = [f"{isolated(text(name))} {count:,}" for name, count in most]
     rest = len(counts) - len(shown)

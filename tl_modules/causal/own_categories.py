@@ -1,0 +1,114 @@
+"""Do the targets' own categories occur among the prompts'? Without them there is no selectivity."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from tl_modules.labels import apart, column_hint, label_text, listed
+from tl_modules.module import Module
+from tl_modules.targets import Target
+from tl_modules.tokens import categories_of
+
+_Targets = Sequence[Module | Target]
+
+
+def warn_own_categories(targets: _Targets, frame: pd.DataFrame, *, stacklevel: int) -> None:
+    """Warn of own categories that are not among the prompts', and of ties.
+
+    Args:
+        targets: Modules and other targets.
+        frame: The prompts, as ``labelled`` returned them.
+        stacklevel: Whom the warnings point at.
+    """
+    nothing = no_common_category(targets, frame)
+    if nothing:
+        messages = [f"{nothing} Until then every selectivity is NaN."]
+    else:
+        messages = [_missing_for_some(targets, frame), _ties(targets, frame)]
+    for message in filter(None, messages):
+        warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+
+
+def no_common_category(targets: _Targets, frame: pd.DataFrame) -> str | None:
+    """What to say where no target's own category is among the prompts'.
+
+    Args:
+        targets: Modules and other targets.
+        frame: The prompts.
+
+    Returns:
+        Both lists, the labels that are spelt alike, and the remedy; None where a category is in
+        common, and where selectivity is nobody's question: neither side has categories.
+    """
+    own, tested = _own(targets), _tested(frame)
+    if set(own) & set(tested):
+        return None
+    modules = [target for target in targets if isinstance(target, Module)]
+    if not own and not (modules and len(tested) > 1):
+        return None
+    of_prompts = f"the prompts' are {listed(tested)}"
+    if not tested:
+        of_prompts = f"the prompts have none. {column_hint(list(frame.columns))}"
+    if own:
+        remedy = "Use one spelling for both"
+        remedy += ", or name the own category: modules.with_categories({0: ...})" if modules else ""
+        said = f"The own categories are {listed(own)}; {of_prompts}.{apart(own, tested)} {remedy}."
+    else:
+        hint = column_hint(list(modules[0].samples.columns))
+        said = (
+            f"The modules have no own category, since their samples have none; {of_prompts}. "
+            f"{hint} before you collect, or name it: modules.with_categories({{0: ...}})."
+        )
+    return f"No module's own category is among the prompts'. {said}"
+
+
+def _missing_for_some(targets: _Targets, frame: pd.DataFrame) -> str | None:
+    """What to say where some targets' own category is not among the prompts'."""
+    tested = _tested(frame)
+    missing = {
+        target.label: own
+        for target in targets
+        if (own := label_text(target.category)) is not None and own not in tested
+    }
+    if not missing:
+        return None
+    each = ", ".join(f"{label} ({own!r})" for label, own in missing.items())
+    return (
+        f"The own category of some modules is not among the prompts', so that their selectivity is "
+        f"NaN: {each}. The prompts' are {listed(tested)}.{apart(missing.values(), tested)} Add "
+        "prompts of it, or use one spelling."
+    )
+
+
+def _ties(targets: _Targets, frame: pd.DataFrame) -> str | None:
+    """What to say where several categories are as frequent among a module's samples."""
+    tied = [
+        target
+        for target in targets
+        if isinstance(target, Module) and target.tied_categories and len(_tested(frame)) > 1
+    ]
+    if not tied:
+        return None
+    each = "; ".join(
+        f"{module.label} ({listed(module.tied_categories)}: {module.category!r} is taken)"
+        for module in tied
+    )
+    return (
+        "The own category of some modules is a tie, and the first by name is taken: "
+        f"{each}. Say which you mean: modules.with_categories({{{tied[0].label}: "
+        f"{tied[0].tied_categories[-1]!r}}})."
+    )
+
+
+def _own(targets: _Targets) -> list[str]:
+    """The targets' own categories, each once."""
+    found: Iterable[str | None] = (label_text(target.category) for target in targets)
+    return list(dict.fromkeys(label for label in found if label is not None))
+
+
+def _tested(frame: pd.DataFrame) -> list[str]:
+    """The prompts' categories, each once; none without a column for them."""
+    if "category" not in frame.columns:
+        return []
+    return list(dict.fromkeys(categories_of(frame).tolist()))
