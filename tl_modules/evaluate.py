@@ -6,6 +6,7 @@ import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.frames import as_texts, check_whole
 from tl_modules.modules import ModuleSet
@@ -29,6 +30,7 @@ class Probe:
     """Held-out prompts."""
 
 
+@checked
 def probe(
     modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str = "svc"
 ) -> Probe:
@@ -81,6 +83,7 @@ def probe(
     )
 
 
+@checked
 def probe_accuracy(
     modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str = "svc"
 ) -> float:

@@ -18,10 +18,12 @@ from tl_modules.activations.room import Room
 from tl_modules.activations.runs import chunks_of_batches, collected
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.unfinished import Plan, Unfinished, checksum
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.frames import frame_to_json
 from tl_modules.memory import Size, check_memory
 from tl_modules.model import HookedModel, fingerprint, model_name
+from tl_modules.prompt_tables import Prompts
 from tl_modules.ranks import Ranks, together
 from tl_modules.reading import Reading
 from tl_modules.tokens import Batch, prompt_frame
@@ -31,7 +33,7 @@ from tl_modules.units import Units
 @overload
 def collect(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     units: str = ...,
     batch_size: int = ...,
@@ -51,7 +53,7 @@ def collect(
 @overload
 def collect(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     units: str = ...,
     batch_size: int = ...,
@@ -68,9 +70,10 @@ def collect(
 ) -> ActivationStore: ...
 
 
+@checked
 def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     units: str = "mlp",
     batch_size: int = 16,

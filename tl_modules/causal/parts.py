@@ -6,16 +6,17 @@ from math import comb
 from numbers import Integral
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
+from tl_modules.prompt_tables import Prompts
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, prompt_frame
@@ -100,9 +101,10 @@ class Parts(Target):
         return f"Parts({self.label}: {self.size:,} units, category {self.category})"
 
 
+@checked
 def specialised_parts(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     reference: HasUnitMeans,
     *,
     kinds: Mapping[str, int] | Sequence[str] = tuple(KINDS),

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.causal.runs import Rows
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.hooks import unit_hooks
@@ -23,6 +24,7 @@ Metric = Callable[[torch.Tensor], torch.Tensor]
 """``metric(logits)``: a scalar, or one number a prompt of the batch."""
 
 
+@checked
 def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
@@ -73,6 +75,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
     return sweep.result(cells, (len(chosen),), return_index_df, baseline, progress)
 
 
+@checked
 def get_act_patch_module_by_pos(
     model: HookedModel,
     corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
@@ -109,6 +112,7 @@ def get_act_patch_module_by_pos(
     return sweep.result(cells, (len(chosen), length), return_index_df, **rest)
 
 
+@checked
 def get_act_patch_module_by_layer(
     model: HookedModel,
     corrupted_tokens: Int[torch.Tensor, "_batch _pos"],

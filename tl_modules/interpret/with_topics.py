@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from tl_modules.arguments import checked
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.frames import as_texts
 from tl_modules.interpret.contexts import top_contexts
@@ -21,6 +22,7 @@ _N_LABEL_WORDS = 3
 _NO_MODEL = "Without a model there are no contexts and tokens: tlm.with_topics(modules, model)."
 
 
+@checked
 def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     modules: ModuleSet,
     model: HookedModel | None = None,
