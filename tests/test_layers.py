@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # except inside one folder.
 LAYERS = [
     "determinism errors resources stats",
-    "untrusted",
+    "arguments untrusted",
     "columns frames memory",
+    "prompt_tables",
     "effects_frame files labels losses model normalise ranks reading topics",
     "fingerprint gradients writing",
     "units",

@@ -32,10 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if not getattr(args, "may_share", False):
             check_alone()
-        for value in vars(args).values():
-            for path in value if isinstance(value, list) else [value]:
-                if isinstance(path, Path):
-                    checked_path(path)
+        for name, value in vars(args).items():
+            setattr(args, name, _with_checked_paths(value))
         args.run(args)
     except ModulesError as error:
         say(f"tl-modules: {error}", sys.stderr)
@@ -44,3 +42,10 @@ def main(argv: list[str] | None = None) -> int:
         say("tl-modules: interrupted", sys.stderr)
         return 130
     return 0
+
+
+def _with_checked_paths(value: object) -> object:
+    """An option's value, or several, with paths as ``checked_path`` gives them."""
+    if isinstance(value, list):
+        return [_with_checked_paths(each) for each in value]
+    return checked_path(value) if isinstance(value, Path) else value

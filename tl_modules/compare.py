@@ -8,6 +8,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.arguments import checked
 from tl_modules.discovery.baselines import METHODS as BASELINES
 from tl_modules.discovery.baselines import discover_baseline
 from tl_modules.discovery.discover import discover
@@ -40,6 +41,7 @@ NUMBERS = (
 )
 
 
+@checked
 def compare_methods(
     train: ActivationMatrix,
     test: ActivationMatrix,
@@ -127,6 +129,7 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(grouped.agg(["mean", "std"]))
 
 
+@checked
 def split_by_category(
     acts: ActivationMatrix, *, test_share: float = 0.2, seed: int = 0
 ) -> tuple[ActivationMatrix, ActivationMatrix]:

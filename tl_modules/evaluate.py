@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.labels import apart, checked_labels, column_hint, label_text, listed, warn_spelling
 from tl_modules.modules import ModuleSet
@@ -28,6 +29,7 @@ class Probe:
     """Held-out prompts."""
 
 
+@checked
 def probe(
     modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str = "svc"
 ) -> Probe:
@@ -94,6 +96,7 @@ def probe_labels(
     )
 
 
+@checked
 def probe_accuracy(
     modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str = "svc"
 ) -> float:

@@ -20,7 +20,7 @@ import psutil
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_type
 from tl_modules.untrusted import BROKEN, parse_json
 
 FORMAT_VERSION = 2
@@ -33,12 +33,18 @@ _Built = TypeVar("_Built")
 _REMEDY = "Save it again, or fetch an intact copy."
 
 
-def checked_path(path: str | Path) -> Path:
+def checked_path(path: str | os.PathLike[str]) -> Path:
     """A path that the system takes; whether something is there is not asked.
 
+    ``~`` at its beginning is the user's home, as in a shell.
+
     Raises:
-        ModulesError: If it holds a zero byte, half of a character or a name of over 255 bytes.
+        ModulesError: If it is no path, or holds a zero byte, half of a character or a name of over
+            255 bytes.
     """
+    check_type(path, str | os.PathLike, "A path should be a text or a pathlib.Path", "Name a file.")
+    with contextlib.suppress(RuntimeError):  # no such user: as in a shell, the name stays
+        path = Path(path).expanduser()
     try:
         if "\0" in str(path) or any(len(os.fsencode(part)) > 255 for part in Path(path).parts):
             raise ValueError("it holds a zero byte, or a name of over 255 bytes")

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import as_texts, html_table
 from tl_modules.modules import BACKGROUND, ModuleSet
@@ -117,6 +118,7 @@ class ModuleMatch:
         return html_table(repr(self), self.pairs)
 
 
+@checked
 def match_modules(
     a: ModuleSet,
     b: ModuleSet,

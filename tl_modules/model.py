@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Int, Shaped
 
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_type, shown
 
 HookFn = Callable[..., torch.Tensor | None]
 """A forward hook: ``fn(activation, hook)``; what it returns replaces the activation."""
@@ -116,6 +116,30 @@ def parts_of(model: HookedModel) -> dict[str, Any]:
         for name, part in getattr(whole, "named_modules", dict)():
             found.setdefault(id(part), (".".join(filter(None, (root, name))), part))
     return dict(found.values())
+
+
+def cache_entry(cache: Any, name: str, what: str, remedy: str) -> torch.Tensor:
+    """A cache's activation at a hook point.
+
+    Args:
+        cache: What ``run_with_cache`` returned, or a mapping of tensors.
+        name: The hook point, by the name that was asked for.
+        what: What messages call the cache.
+        remedy: What to do where it is not there.
+
+    Raises:
+        ModulesError: If it is no cache, or has no tensor there.
+    """
+    try:
+        found = cache[name]
+    except (LookupError, TypeError) as error:
+        is_cache = isinstance(error, KeyError)
+        raise ModulesError(
+            f"{what} should hold {name!r}; it {'does not' if is_cache else 'is ' + shown(cache)}. "
+            f"{remedy}"
+        ) from error
+    check_type(found, torch.Tensor, f"{what} should hold a tensor at {name!r}", remedy)
+    return found
 
 
 def flat(activation: torch.Tensor, width: int) -> torch.Tensor:

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from tl_modules.errors import ModulesError, check_choice
-from tl_modules.model import flat
+from tl_modules.arguments import check_argument
+from tl_modules.errors import ModulesError, check_choice, shown
+from tl_modules.model import cache_entry, flat
 from tl_modules.positions import Where
 from tl_modules.units import Units
 
@@ -69,6 +71,7 @@ def replacements(units: Units, method: str, sources: Sources) -> Make:
         ModulesError: If the method is unknown or lacks what it needs.
     """
     check_choice("method", method, METHODS)
+    check_argument("reference", sources.reference, HasUnitMeans | None)
     return _MAKERS[method](units, sources)
 
 
@@ -147,14 +150,8 @@ def _patch(units: Units, sources: Sources) -> Make:
         )
 
     def make(name: str, at: _At) -> Replace:
-        try:
-            cached = sources.source[name]
-        except KeyError as error:
-            raise ModulesError(
-                f"source should hold {name!r}; it does not. Cache it: names_filter may be a list "
-                "of hook names."
-            ) from error
-
+        remedy = "Cache it: names_filter may be a list of hook names."
+        cached = cache_entry(sources.source, name, "source", remedy)
         index = torch.from_numpy(units.index[at])
         width = units.widths[units.hook_names.index(name)]
 
@@ -178,8 +175,11 @@ def _patch(units: Units, sources: Sources) -> Make:
 def _scale(units: Units, sources: Sources) -> Make:
     del units
     factor = sources.factor
-    if factor is None or not np.isfinite(factor):
-        raise ModulesError(f"method='scale' needs a finite factor; got {factor}.")
+    if not isinstance(factor, Real) or isinstance(factor, bool) or not np.isfinite(factor):
+        raise ModulesError(
+            f"method='scale' needs a finite number as its factor; got {shown(factor)}. factor=0.5 "
+            "halves the activations."
+        )
     return lambda name, at: lambda old, where: old * factor
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.frames import check_whole
+from tl_modules.frames import check_whole, plain_frame
 from tl_modules.labels import (
     apart,
     checked_labels,
@@ -20,6 +19,7 @@ from tl_modules.labels import (
     warn_spelling,
 )
 from tl_modules.model import HookedModel, check_model
+from tl_modules.prompt_tables import check_texts, prompt_table
 
 
 @dataclass(frozen=True)
@@ -39,47 +39,21 @@ class Batch:
     """True where a token counts: all real ones, or some of them."""
 
 
-def prompt_frame(prompts: Sequence[str] | pd.DataFrame) -> pd.DataFrame:
+def prompt_frame(prompts: object) -> pd.DataFrame:
     """The prompts as a frame with a column ``prompt``, numbered from 0.
 
     Args:
-        prompts: Strings, or a frame with a column ``prompt`` (others, such as ``category``, stay).
+        prompts: Whatever ``prompt_table`` takes; other columns, such as ``category``, stay.
 
     Returns:
-        A new frame.
+        A new frame, with columns that can be saved (see ``plain_frame``).
 
     Raises:
-        ModulesError: If there is no prompt, or one is no string.
+        ModulesError: If there is no prompt, one is no string, or a column cannot be saved.
     """
-    if isinstance(prompts, str):
-        raise ModulesError("prompts should be a list of strings; got one string. Put it in a list.")
-    if isinstance(prompts, pd.DataFrame):
-        if "prompt" not in prompts.columns:
-            raise ModulesError(
-                f"prompts should have a column 'prompt'; got {list(prompts.columns)}. Rename the "
-                "column that holds the text."
-            )
-        if not prompts.columns.is_unique:
-            raise ModulesError(
-                f"prompts should have columns of different names; got {list(prompts.columns)}. "
-                "Rename one."
-            )
-        _check_texts(prompts["prompt"].tolist())
-        return prompts.reset_index(drop=True)
-    _check_texts(list(prompts))  # before pandas, whose text has no halves of characters
-    return pd.DataFrame({"prompt": list(prompts)})
-
-
-def _check_texts(prompts: list[Any]) -> None:
-    """Refuse what no tokenizer reads."""
-    if not prompts:
-        raise ModulesError("prompts should hold at least one prompt; got none.")
-    for row, prompt in enumerate(prompts):
-        if not isinstance(prompt, str):
-            raise ModulesError(
-                f"Every prompt should be a string; prompt {row} is {prompt!r}. Drop or convert it."
-            )
-    check_whole(prompts, "prompt")
+    frame = prompt_table(prompts)
+    check_texts(frame["prompt"].tolist())
+    return plain_frame(frame)
 
 
 def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -101,6 +102,75 @@ def test_any_text_survives_a_file(suffix, write, tmp_path):
     survives()
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["a", "b"],
+        ("a", "b"),
+        np.array(["a", "b"]),
+        np.array(["a", "b"], dtype=object),
+        pd.Series(["a", "b"], index=[7, 8]),
+        {"prompt": ["a", "b"]},
+        {"prompt": np.array(["a", "b"])},
+        {"prompt": pd.Series(["a", "b"], index=[7, 8])},
+    ],
+)
+def test_lists_and_columns_in_memory_are_read_like_files(source):
+    pd.testing.assert_frame_equal(read_prompts(source), pd.DataFrame({"prompt": ["a", "b"]}))
+
+
+def test_a_slice_of_a_dataset_is_read_and_a_stream_refused():
+    import datasets
+
+    dataset = datasets.Dataset.from_list(ROWS)
+    pd.testing.assert_frame_equal(read_prompts(dataset[:3]), pd.DataFrame(ROWS[:3]))
+    with pytest.raises(tlm.ModulesError, match=r"'id' is '007'\. Put the values of a single"):
+        read_prompts(dataset[0])
+    assert read_prompts(dataset["prompt"])["prompt"].tolist() == [row["prompt"] for row in ROWS]
+    with pytest.raises(tlm.ModulesError, match=r"pd\.DataFrame\(list\(dataset\.take"):
+        read_prompts(dataset.to_iterable_dataset())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_capitals_in_an_ending_do_not_matter(name, tmp_path):
+    frame = read_prompts(written(tmp_path, name.upper(), FILES[name]))
+    pd.testing.assert_frame_equal(frame, pd.DataFrame(ROWS))
+
+
+def test_json_lines_named_json_are_read_as_lines(tmp_path):
+    frame = read_prompts(written(tmp_path, "a.json", FILES["b.ndjson"]))
+    pd.testing.assert_frame_equal(frame, pd.DataFrame(ROWS))
+    with pytest.raises(tlm.ModulesError, match=r"Line 2 of .* is no JSON"):
+        read_prompts(written(tmp_path, "b.json", b'{"prompt": "a"}\n{"prompt": "b"'))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_long_texts_are_read_and_the_csv_modules_limit_stays(name, tmp_path):
+    texts = ["word " * 30_000, "x" * 131_073, "b"]
+    rows = [{"prompt": text, "category": "a"} for text in texts]
+    content = as_csv(rows, delimiter="," if name == "a.csv" else "\t")
+    before = csv.field_size_limit()
+    assert read_prompts(written(tmp_path, name, content))["prompt"].tolist() == texts
+    with pytest.raises(tlm.ModulesError):
+        read_prompts(written(tmp_path, name, content + b'"'))
+    assert csv.field_size_limit() == before < len(texts[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        (b"prompt,category\nhi,a\nyo,b\n,\n,\n", ["prompt", "category"]),
+        (b"prompt,category\nhi,a\nyo,b\n , \n,,,\n", ["prompt", "category"]),
+        (b"prompt,category,,\nhi,a,,\nyo,b,,\n,,,\n", ["prompt", "category"]),
+        (b" prompt,category \nhi,a\nyo,b\n", ["prompt", "category"]),
+    ],
+)
+def test_what_spreadsheets_leave_around_a_table_is_left_out(content, columns, tmp_path):
+    frame = read_prompts(written(tmp_path, "excel.csv", content))
+    assert frame.columns.tolist() == columns
+    assert frame.to_numpy().tolist() == [["hi", "a"], ["yo", "b"]]
+
+
 def test_columns_go_by_the_names_the_user_gives(tmp_path):
     path = written(tmp_path, "questions.csv", b"question,topic,answer\nWhy?,life,42\n")
     frame = read_prompts(str(path), prompt="question", category="topic")
@@ -163,6 +233,16 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
         ("a.csv", b'prompt,x\n"a\nb",c\nd', "Line 4 of .* should have 2 cells, .*; got 1"),
         ("a.csv", b'prompt,x\na,b\n"c,d\n', "record at line 3 of .* is no CSV: unexpected end"),
         ("a.csv", b'prompt\n"a" b', "record at line 2 of .* is no CSV"),
+        (
+            "a.tsv",
+            b'prompt\tx\n"Hi" she said\ta',
+            "line 2 of .* is no TSV.*those inside be",
+        ),
+        ("a.csv", b"prompt,x\na,b\n,\nc,d", "Line 3 of .* should have a text 'prompt'"),
+        ("a.csv", b"prompt,x\na,b,\n", "Line 2 of .* should have 2 cells, .*; got 3"),
+        ("a.csv", b"prompt,x,\na,b,c\n", "Line 2 of .* should have 2 cells, .*; got 3"),
+        ("a.csv", b"prompt,x, x\na,b,c", "columns of different names"),
+        ("a.csv", b",,\na,b,c", r"should have a column 'prompt'; got \[\]"),
         ("a.csv", b"prompt,x\na,b\n,c", "Line 3 of .* should have a text 'prompt'; got"),
         ("a.parquet", as_parquet([{"prompt": "a"}, {"prompt": None}]), "Row 1 of .* should have"),
         ("a.parquet", as_parquet([{"prompt": 3}]), "Row 0 of .* should have a text 'prompt'"),
@@ -192,7 +272,14 @@ def test_a_broken_file_is_refused_with_its_place_and_a_remedy(name, content, mes
 @pytest.mark.parametrize(
     ("source", "names", "message"),
     [
-        (["a", "b"], {}, "source should be a path, .*; got a list. Put a list of texts"),
+        ({"a", "b"}, {}, r"a list of strings, .*; got set. .* sorted\(source\)"),
+        ((text for text in "ab"), {}, r"got a generator, .* only once. .* list\(source\)"),
+        (None, {}, "source should be a list of strings, .*; got None"),
+        (["a", 1], {}, "Every prompt should be a string; prompt 1 is 1"),
+        ([{"prompt": "a"}], {}, r"prompt 0 is dict. .* pd.DataFrame\(rows\)"),
+        ({"prompt": "a", "n": 1}, {}, "Each column of source should be a list, .*'prompt' is 'a'"),
+        ({"prompt": ["a"], "n": [1, 2]}, {}, "columns of source should be of one length"),
+        ({"text": ["a"]}, {}, r"source should have a column 'prompt'; got \['text'\]. Pass the"),
         (pd.DataFrame({"text": ["a"]}), {}, "source should have a column 'prompt'"),
         (pd.DataFrame({"prompt": []}), {}, "should hold at least one prompt"),
         (pd.DataFrame({"prompt": ["a", None]}), {}, "Row 1 of source should have a text"),

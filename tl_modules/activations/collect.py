@@ -18,6 +18,7 @@ from tl_modules.activations.room import Room
 from tl_modules.activations.runs import chunks_of_batches, collected
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.unfinished import Plan, Unfinished, checksum
+from tl_modules.arguments import checked
 from tl_modules.columns import beside
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.fingerprint import fingerprint
@@ -25,6 +26,7 @@ from tl_modules.frames import frame_to_json
 from tl_modules.measuring import check_unhooked, measures
 from tl_modules.memory import Size, check_memory
 from tl_modules.model import HookedModel, model_name
+from tl_modules.prompt_tables import Prompts
 from tl_modules.ranks import Ranks, together
 from tl_modules.reading import Reading
 from tl_modules.tokens import Batch, prompt_frame
@@ -34,7 +36,7 @@ from tl_modules.units import Units
 @overload
 def collect(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     units: str = ...,
     batch_size: int = ...,
@@ -54,7 +56,7 @@ def collect(
 @overload
 def collect(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     units: str = ...,
     batch_size: int = ...,
@@ -71,10 +73,11 @@ def collect(
 ) -> ActivationStore: ...
 
 
+@checked
 @measures
 def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     units: str = "mlp",
     batch_size: int = 16,

@@ -14,7 +14,8 @@ from tl_modules.activations.matrix import ActivationMatrix, check_finite
 from tl_modules.columns import beside
 from tl_modules.errors import ModulesError
 from tl_modules.measuring import check_measurable
-from tl_modules.model import HookedModel, checked_flat, model_name
+from tl_modules.model import HookedModel, cache_entry, checked_flat, model_name
+from tl_modules.prompt_tables import sample_table
 from tl_modules.reading import Reading
 from tl_modules.units import site_units
 
@@ -68,7 +69,7 @@ class Collector:
         self,
         cache: Mapping[str, torch.Tensor] | Any,
         attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        samples: pd.DataFrame | Sequence[str] | None = None,
+        samples: pd.DataFrame | Mapping[str, Sequence[Any]] | Sequence[str] | None = None,
     ) -> None:
         """Add the samples of one cache.
 
@@ -77,11 +78,13 @@ class Collector:
                 in ``names_filter``.
             attention_mask: 1 or True where a token counts: the real ones, padding on either side,
                 or some of them (then say so in ``reading``). Without it every position counts.
-            samples: One row (or prompt) a sample of the batch.
+            samples: One row (or prompt) a sample of the batch: a frame, columns by name, or a list
+                of prompts.
 
         Raises:
             ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, or
-                an activation is NaN or infinite. Nothing of the cache is added then.
+                an activation is NaN or infinite, or a column of ``samples`` holds values that JSON
+                cannot. Nothing of the cache is added then.
         """
         if self._reading.weight != "activation":
             raise ModulesError(
@@ -92,7 +95,8 @@ class Collector:
             mask = torch.ones(shape, dtype=torch.bool)
         else:
             mask = torch.as_tensor(attention_mask).bool().cpu()
-        frame = self._sample_frame(samples, len(mask))
+        first = sum(map(len, self._values))
+        frame = sample_table(samples, "prompt", len(mask), first)
         if not bool(mask.any(1).all()):
             raise ModulesError(
                 f"Every sample should have at least one token; row "
@@ -143,35 +147,10 @@ class Collector:
     def _unit_means(self) -> Float[np.ndarray, " units"]:
         return (self._totals / self._n_tokens).astype(np.float32)
 
-    def _sample_frame(
-        self, samples: pd.DataFrame | Sequence[str] | None, n_samples: int
-    ) -> pd.DataFrame:
-        """The batch's samples as a frame."""
-        if samples is None:
-            first = sum(map(len, self._values))
-            return pd.DataFrame({"sample": np.arange(first, first + n_samples)})
-        frame = (
-            samples
-            if isinstance(samples, pd.DataFrame)
-            else pd.DataFrame({"prompt": list(samples)})
-        )
-        if len(frame) != n_samples:
-            raise ModulesError(
-                f"samples should have one row a sample of the cache, {n_samples}; it has "
-                f"{len(frame)}. Pass the rows of this batch only."
-            )
-        return frame
-
 
 def _cached(
     cache: Mapping[str, torch.Tensor] | Any, name: str
 ) -> Float[torch.Tensor, "batch pos *shape"]:
     """A cache's activation, by the name that was asked for (a bridge's cache has aliases too)."""
-    try:
-        activation = cache[name]
-    except KeyError as error:
-        raise ModulesError(
-            f"The cache should hold {name!r} and does not. Pass "
-            "names_filter=collector.names_filter to run_with_cache."
-        ) from error
-    return activation
+    remedy = "Pass names_filter=collector.names_filter to run_with_cache."
+    return cache_entry(cache, name, "The cache", remedy)

@@ -1,6 +1,6 @@
 """The activation matrix: what discovery works on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tl_modules.normalise import (
     normaliser_arrays,
     read_normaliser,
 )
+from tl_modules.prompt_tables import sample_table
 from tl_modules.reading import Reading
 from tl_modules.units import Units, check_unit_means
 from tl_modules.untrusted import text
@@ -91,7 +92,7 @@ class ActivationMatrix:
         cls,
         values: ArrayLike,
         units: Units | None = None,
-        samples: pd.DataFrame | Sequence[Any] | None = None,
+        samples: pd.DataFrame | Mapping[str, Sequence[Any]] | Sequence[Any] | None = None,
         unit_means: Float[np.ndarray, " _units"] | None = None,
         reading: Reading | None = None,
     ) -> "ActivationMatrix":
@@ -100,7 +101,8 @@ class ActivationMatrix:
         Args:
             values: Mean |activation|, or what ``reading`` says; shape ``[samples, units]``.
             units: What the columns are; without it the modules cannot be hooked to a model.
-            samples: What the rows are; numbered without it.
+            samples: What the rows are: a frame, columns by name, or a list; numbered without it.
+                Dates and times become text, as ``collect`` keeps them.
             unit_means: Mean (signed) activation of each unit, for mean ablation.
             reading: How the values came about; by default mean |activation| over all tokens.
 
@@ -108,7 +110,8 @@ class ActivationMatrix:
             The matrix, float32 (float64 stays).
 
         Raises:
-            ModulesError: If the shapes do not fit or a value is NaN or infinite.
+            ModulesError: If the shapes do not fit, a value is NaN or infinite, or a column of
+                ``samples`` holds values that JSON cannot.
 
         >>> ActivationMatrix.from_arrays(np.ones((2, 3))).values.shape
         (2, 3)
@@ -123,14 +126,10 @@ class ActivationMatrix:
             ) from error
         if values.ndim != 2:
             raise ModulesError(f"values should have 2 axes, samples x units; got {values.shape}.")
-        if samples is None:
-            samples = pd.DataFrame({"sample": np.arange(values.shape[0])})
-        elif not isinstance(samples, pd.DataFrame):
-            samples = pd.DataFrame({"sample": list(samples)})
         return cls(
             values,
             Units.anonymous(values.shape[1]) if units is None else units,
-            samples.reset_index(drop=True),
+            sample_table(samples, "sample", len(values)),
             unit_means,
             reading=Reading() if reading is None else reading,
         )

@@ -1,17 +1,18 @@
 """A reference for ablation: each unit's means, and its values at random tokens, over prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.units import Units, site_units
 
@@ -40,10 +41,11 @@ class Reference:
         )
 
 
+@checked
 @measures
 def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keyword
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     units: str = "mlp",
     n_tokens: int = 256,

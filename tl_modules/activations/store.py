@@ -1,7 +1,7 @@
 """An activation matrix on disk, in chunks of samples: for matrices larger than memory."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from tl_modules.activations.chunks import (
 from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest
 from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
 from tl_modules.errors import ModulesError, check_at_least, check_choice
-from tl_modules.frames import frame_to_json, html_table
+from tl_modules.frames import html_table
 from tl_modules.normalise import MIN_STD, ZScore
+from tl_modules.prompt_tables import sample_table
 from tl_modules.ranks import ALONE, Ranks
 from tl_modules.reading import Reading
 from tl_modules.units import Units, check_unit_means
@@ -288,7 +289,7 @@ class StoreWriter:
     def add(
         self,
         values: Float[np.ndarray, "_samples _units"],
-        samples: pd.DataFrame | Sequence[Any] | None = None,
+        samples: pd.DataFrame | Mapping[str, Sequence[Any]] | Sequence[Any] | None = None,
     ) -> None:
         """Add samples.
 
@@ -307,16 +308,10 @@ class StoreWriter:
                 f"values should have shape samples x {len(self._units)}; got {values.shape}."
             )
         first = sum(len(frame) for frame in self._samples)
-        if samples is None:
-            samples = pd.DataFrame({"sample": np.arange(first, first + len(values))})
-        elif not isinstance(samples, pd.DataFrame):
-            samples = pd.DataFrame({"sample": list(samples)})
-        if len(samples) != len(values):
-            raise ModulesError(f"samples should have {len(values)} rows; it has {len(samples)}.")
+        frame = sample_table(samples, "sample", len(values), first)  # refused now, not at the end
         check_finite(values, self._units, names=range(first, first + len(values)))
         check_fits(values, self._half)
-        frame_to_json(samples)  # refused now rather than at the end
-        self._samples.append(samples.reset_index(drop=True))
+        self._samples.append(frame)
         encoded = _half.encode(values, self._half)
         done = 0
         while done < len(encoded):

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.causal.patch import get_act_patch_module
 from tl_modules.causal.runs import check_pairs
 from tl_modules.errors import ModulesError, check_at_least
@@ -119,6 +120,7 @@ class Attribution:
         return html_table(repr(self), self.modules)
 
 
+@checked
 @measures
 def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,

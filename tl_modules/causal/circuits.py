@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.causal.kept import Kept
 from tl_modules.causal.runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
@@ -66,6 +67,7 @@ class CircuitScores:
         return html_table(repr(self), self.table, self.minimality)
 
 
+@checked
 @measures
 def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
@@ -158,6 +160,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     )
 
 
+@checked
 @measures
 def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,

@@ -1,12 +1,13 @@
 """What targets leave of a concept that a linear probe can find, beside what else is lost."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.errors import ModulesError
 from tl_modules.labels import warn_spelling
@@ -15,6 +16,7 @@ from tl_modules.model import HookedModel, hook_order
 from tl_modules.modules import Module
 from tl_modules.neighbours.output_layer import output_layer
 from tl_modules.neighbours.probe import fitted_probe
+from tl_modules.prompt_tables import HasToPandas, Prompts
 from tl_modules.stats import (
     N_RESAMPLES,
     auc,
@@ -31,13 +33,14 @@ _COLUMNS = ("prompt", "category", "answer", "corrupted")
 """What a run may need of a set of prompts."""
 
 
+@checked
 @measures
 def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
     targets: Module | Target | Iterable[Module | Target],
     concept: str,
-    fit: pd.DataFrame,
-    tests: pd.DataFrame | Mapping[str, pd.DataFrame],
+    fit: Prompts,
+    tests: Annotated[Prompts | Mapping[str, Prompts], Elsewhere("prompts, or sets of them")],
     *,
     hook_name: str | None = None,
     n_controls: int = 20,
@@ -93,12 +96,14 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         ModulesError: If a set of prompts lacks the concept or anything else, the model has no hook
             point of that name, or as ``module_effects`` raises.
     """
-    if not isinstance(tests, pd.DataFrame | Mapping):
+    if not isinstance(tests, pd.DataFrame | Mapping | HasToPandas):
         raise ModulesError(
             "tests should be a frame of prompts, or several by name, {name: frame}; got a "
             f"{type(tests).__name__}."
         )
-    sets = {"all": tests} if isinstance(tests, pd.DataFrame) else dict(tests)
+    sets: dict[str, Any] = {"all": tests}
+    if isinstance(tests, Mapping) and "prompt" not in tests:  # which would be a column
+        sets = {**tests}
     frames = {"fit": prompt_frame(fit)} | {
         f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()
     }

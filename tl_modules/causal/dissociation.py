@@ -1,6 +1,5 @@
 """Double dissociation: does one module hurt one kind of prompts, and another module the other?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,12 +7,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.arguments import checked
 from tl_modules.causal.experiment import Experiment, run_experiment
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.frames import html_table
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
+from tl_modules.prompt_tables import Prompts
 from tl_modules.stats import (
     N_RESAMPLES,
     beside_controls,
@@ -54,13 +55,14 @@ class Dissociation:
         return html_table(repr(self), self.contrasts, self.effects)
 
 
+@checked
 @measures
 def dissociation(
     model: HookedModel,
     module_p: Module,
     module_q: Module,
-    prompts_a: Sequence[str] | pd.DataFrame,
-    prompts_b: Sequence[str] | pd.DataFrame,
+    prompts_a: Prompts,
+    prompts_b: Prompts,
     *,
     metric: str = "loss",
     n_controls: int = 39,

@@ -1,6 +1,6 @@
 """What ablating each module does to each category of prompts, beside matched controls."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
+from tl_modules.prompt_tables import Prompts
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.stats import (
     N_RESAMPLES,
@@ -30,11 +32,12 @@ from tl_modules.tokens import is_category
 from tl_modules.units import Units
 
 
+@checked
 @measures
 def module_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
     modules: Module | Target | Iterable[Module | Target],
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     metric: str = "loss",
     method: str = "mean",

@@ -1,14 +1,14 @@
 """Running prompts under each target's intervention and its controls'."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.causal.ablate import Intervention, no_intervention, run_task
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.own_categories import warn_own_categories
@@ -19,6 +19,7 @@ from tl_modules.causal.trials import ModuleTrials, Trial, split, target_trials
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
+from tl_modules.prompt_tables import Prompts
 from tl_modules.replacements import METHODS, HasUnitMeans
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, labelled, prompt_frame
@@ -56,10 +57,11 @@ class Experiment:
     """Each prompt's mean state at the hook point that was read, without an intervention."""
 
 
+@checked
 def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
     modules: Module | Target | Iterable[Module | Target],
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     metric: str = "loss",
     method: str = "mean",

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.causal.controls import Strata
 from tl_modules.causal.runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
@@ -96,6 +97,7 @@ class ModuleGraph:
         return html_table(repr(self), self.nodes, self.edges)
 
 
+@checked
 @measures
 def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tl_modules.arguments import checked
 from tl_modules.causal.ablate import Intervention, on_batches
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel, run_hooks_only
+from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import (
     Batch,
     answers_of,
@@ -23,7 +25,8 @@ from tl_modules.tokens import (
 from tl_modules.units import Units
 
 
-def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+@checked
+def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd.DataFrame:
     """Give each prompt another one of its category to be patched from.
 
     Patching needs two prompts of as many tokens (Zhang & Nanda 2024, arXiv 2309.16042, on the

@@ -6,10 +6,10 @@ from math import comb
 from numbers import Integral
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
@@ -18,6 +18,7 @@ from tl_modules.labels import column_hint
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
+from tl_modules.prompt_tables import Prompts
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, labelled, prompt_frame
@@ -104,10 +105,11 @@ class Parts(Target):
         return f"Parts({self.label}: {self.size:,} units, category {self.category})"
 
 
+@checked
 @measures
 def specialised_parts(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     reference: HasUnitMeans,
     *,
     kinds: Mapping[str, int] | Sequence[str] = tuple(KINDS),

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.causal.runs import Rows
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.hooks import unit_hooks
@@ -24,6 +25,7 @@ Metric = Callable[[torch.Tensor], torch.Tensor]
 """``metric(logits)``: a scalar, or one number a prompt of the batch."""
 
 
+@checked
 @measures
 def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
@@ -75,6 +77,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
     return sweep.result(cells, (len(chosen),), return_index_df, baseline, progress)
 
 
+@checked
 @measures
 def get_act_patch_module_by_pos(
     model: HookedModel,
@@ -112,6 +115,7 @@ def get_act_patch_module_by_pos(
     return sweep.result(cells, (len(chosen), length), return_index_df, **rest)
 
 
+@checked
 @measures
 def get_act_patch_module_by_layer(
     model: HookedModel,

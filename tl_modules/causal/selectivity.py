@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.frames import html_table
 
@@ -52,6 +53,7 @@ class Selectivity:
         return html_table(repr(self), self.table.assign(own=self.own))
 
 
+@checked
 def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> Selectivity:
     """The diagonal dominance of an effects table, against a label-permutation null.
 

@@ -1,6 +1,5 @@
 """The few neurons that every prompt needs: found by attribution, confirmed by ablation."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.causal.ablate import Intervention, intervention, no_intervention, run_task
 from tl_modules.causal.tasks import Measure, make_task
 from tl_modules.errors import ModulesError, check_at_least, check_choice
@@ -18,6 +18,7 @@ from tl_modules.hooks import unit_hooks
 from tl_modules.losses import n_predicted
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, flat
+from tl_modules.prompt_tables import Prompts
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.tokens import Batch, categories_of, is_category, labelled, prompt_frame
 from tl_modules.units import Units
@@ -44,10 +45,11 @@ class SharedUnits:
         return html_table(repr(self), self.table)
 
 
+@checked
 @measures
 def shared_units(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     reference: HasUnitMeans,
     *,
     n_units: int = 16,
@@ -101,7 +103,7 @@ def shared_units(
 
 def ablation_attribution(
     model: HookedModel,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     reference: HasUnitMeans,
     *,
     metric: str = "loss",

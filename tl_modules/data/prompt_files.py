@@ -4,16 +4,21 @@ import csv
 import gzip
 import io
 import json
+import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.files import checked_path
 from tl_modules.frames import json_column
+from tl_modules.prompt_tables import check_column, prompt_table
 from tl_modules.untrusted import BROKEN, parse_json
 
 Row = tuple[str, Any]
@@ -25,6 +30,7 @@ _SMALL = 10_000_000
 """Bytes, or cells, that are never refused."""
 
 
+@checked
 def read_prompts(
     source: Any, *, prompt: str = "prompt", category: str = "category"
 ) -> pd.DataFrame:
@@ -33,8 +39,9 @@ def read_prompts(
     Args:
         source: The path of a JSON Lines (``.jsonl``, ``.ndjson``), JSON (``.json``, a list of
             objects), CSV (``.csv``), TSV (``.tsv``) or Parquet (``.parquet``) file, the text ones
-            in UTF-8 and, with ``.gz`` at the end, gzipped; or a pandas frame, or one split of a
-            Hugging Face ``datasets`` object.
+            in UTF-8 and, with ``.gz`` at the end, gzipped; or a pandas frame, one split of a
+            Hugging Face ``datasets`` object, a mapping of columns, or a list of strings. A
+            ``.json`` file may also hold JSON Lines. Capitals in an ending do not matter.
         prompt: The column that holds the prompts.
         category: The column that holds their categories; unless it is named here, there need be
             none.
@@ -42,7 +49,9 @@ def read_prompts(
     Returns:
         A new frame, one row a prompt: ``prompt``, ``category`` where there is one, and every other
         column as it was. A CSV or TSV file has no types, so all its columns are texts ("007"
-        stays "007", "NA" stays "NA") and an empty cell is a missing value.
+        stays "007", "NA" stays "NA") and an empty cell is a missing value. White space around the
+        names in its first line is left out, as are empty rows and columns at its end, which
+        spreadsheets leave.
 
     Raises:
         ModulesError: If the source cannot be read, holds nothing, lacks a column, or a prompt is
@@ -56,7 +65,7 @@ def read_prompts(
         raise ModulesError(
             f"prompt and category should name different columns; both are {prompt!r}."
         )
-    if isinstance(source, str | Path):
+    if isinstance(source, str | PathLike):
         name, frame = repr(str(source)), _read_file(checked_path(source), prompt)
     else:
         name, frame = "source", _table("source", source, prompt)
@@ -70,7 +79,7 @@ def _rename(name: str, frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataF
     for given, wanted in columns.items():
         if given == wanted:
             continue
-        _check_column(name, list(frame.columns), given)
+        check_column(list(frame.columns), name, given, _NAME_IT)
         if wanted in frame.columns and wanted not in columns:  # it is not renamed itself
             raise ModulesError(
                 f"{name} should have one column for the {wanted}; it has {given!r}, which you "
@@ -79,16 +88,7 @@ def _rename(name: str, frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataF
     return frame.rename(columns=columns)
 
 
-def _check_column(name: str, found: list[Any], column: str) -> None:
-    if column not in found:
-        raise ModulesError(
-            f"{name} should have a column {column!r}; got {found}. Pass the names of yours as "
-            "prompt=... and category=...."
-        )
-    if len(set(found)) < len(found):
-        raise ModulesError(
-            f"{name} should have columns of different names; got {found}. Rename one."
-        )
+_NAME_IT = "Pass the names of yours as prompt=... and category=...."
 
 
 def _check_texts(name: str, rows: Iterator[Row] | list[Row], prompt: str, rule: str) -> None:
@@ -103,21 +103,7 @@ def _check_texts(name: str, rows: Iterator[Row] | list[Row], prompt: str, rule: 
 
 def _table(name: str, source: Any, prompt: str) -> pd.DataFrame:
     """A frame, or what turns into one, with its prompts checked."""
-    if isinstance(source, Mapping):
-        raise ModulesError(
-            f"source should be one split of a dataset; got a mapping of {list(source)}. Pass one "
-            "of them, such as dataset['train']."
-        )
-    if isinstance(source, pd.DataFrame):
-        frame = source.reset_index(drop=True)
-    elif hasattr(source, "to_pandas") and hasattr(source, "column_names"):
-        frame = source.to_pandas()
-    else:
-        raise ModulesError(
-            "source should be a path, a pandas frame or a Hugging Face dataset; got a "
-            f"{type(source).__name__}. Put a list of texts into a frame with a column 'prompt'."
-        )
-    _check_column(name, list(frame.columns), prompt)
+    frame = prompt_table(source, name, prompt, _NAME_IT)
     rows = ((f"Row {row}", {prompt: text}) for row, text in enumerate(frame[prompt].tolist()))
     _check_texts(name, rows, prompt, "have")
     return frame
@@ -125,21 +111,25 @@ def _table(name: str, source: Any, prompt: str) -> pd.DataFrame:
 
 def _read_file(path: Path, prompt: str) -> pd.DataFrame:
     name = repr(str(path))
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if path.suffix == ".parquet":
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = "".join(suffixes[-1:])
+    if suffix == ".parquet":
         return _table(name, _read_parquet(path), prompt)
+    is_packed = suffix == ".gz"
+    if is_packed:
+        suffix = "".join(suffixes[-2:-1])
     if suffix not in _TEXT_FORMATS:
         raise ModulesError(
             f"A file of prompts should end in {', '.join(_TEXT_FORMATS)} or .parquet; got {name}. "
             "Convert it, or read it into a pandas frame and pass that."
         )
-    return _TEXT_FORMATS[suffix](name, _read_text(path), prompt)
+    return _TEXT_FORMATS[suffix](name, _read_text(path, is_packed=is_packed), prompt)
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, *, is_packed: bool) -> str:
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
+        if is_packed:
             content = _unpacked(content, path)
         return content.decode("utf-8-sig")  # Excel puts a byte order mark before its UTF-8
     except UnicodeDecodeError as error:
@@ -196,6 +186,8 @@ def _json_lines(name: str, text: str, prompt: str) -> pd.DataFrame:
 
 
 def _json_list(name: str, text: str, prompt: str) -> pd.DataFrame:
+    if _is_lines(text):
+        return _json_lines(name, text, prompt)
     content = _parse(name, text)
     if not isinstance(content, list):
         raise ModulesError(
@@ -203,6 +195,15 @@ def _json_list(name: str, text: str, prompt: str) -> pd.DataFrame:
             "line should end in .jsonl."
         )
     return _objects(name, [(f"Row {row}", value) for row, value in enumerate(content)], prompt)
+
+
+def _is_lines(text: str) -> bool:
+    """Whether a file is JSON Lines: of several lines, the first is an object of its own."""
+    first, _, rest = text.lstrip().partition("\n")
+    try:
+        return bool(rest.strip()) and isinstance(parse_json(first), dict)
+    except ValueError:
+        return False
 
 
 def _parse(place: str, text: str) -> Any:
@@ -231,11 +232,19 @@ def _objects(name: str, rows: list[Row], prompt: str) -> pd.DataFrame:
 def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFrame:
     # Not pandas' reader, which shifts columns where a row has a cell too many, and guesses types.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = next(_cells(name, reader), ("", []))[1]
-    if header:
-        _check_column(name, header, prompt)
+    with _long_fields(len(text)):
+        records = list(_cells(name, reader, "TSV" if delimiter == "\t" else "CSV"))
+    while records and not any(map(str.strip, records[-1][1])):  # spreadsheets leave such rows
+        records.pop()
+    first, *others = records or [("", [])]
+    n_given = len(first[1])
+    header = _without_empty_end([cell.strip() for cell in first[1]])
+    if records:
+        check_column(header, name, prompt, _NAME_IT)
     rows: list[Row] = []
-    for place, cells in _cells(name, reader):
+    for place, given in others:
+        cells = given[: len(header)] + _without_empty_end(given[len(header) : n_given])
+        cells += given[n_given:]
         if len(cells) != len(header):
             raise ModulesError(
                 f"{place} of {name} should have {len(header)} cells, as the first line has; got "
@@ -246,7 +255,28 @@ def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFram
     return pd.DataFrame([row for _, row in rows])
 
 
-def _cells(name: str, reader: Any) -> Iterator[tuple[str, list[str]]]:
+def _without_empty_end(cells: list[str]) -> list[str]:
+    """A line's cells without the empty ones at its end."""
+    n_filled = max((place for place, cell in enumerate(cells, 1) if cell.strip()), default=0)
+    return cells[:n_filled]
+
+
+_FIELD_SIZE = threading.Lock()
+
+
+@contextmanager
+def _long_fields(longest: int) -> Iterator[None]:
+    """Let the csv module read fields of this length; its limit is the whole process's."""
+    with _FIELD_SIZE:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, longest))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
+
+
+def _cells(name: str, reader: Any, kind: str) -> Iterator[tuple[str, list[str]]]:
     """Each record with the line that it begins on; blank lines are none."""
     start = reader.line_num + 1
     try:
@@ -256,8 +286,9 @@ def _cells(name: str, reader: Any) -> Iterator[tuple[str, list[str]]]:
             start = reader.line_num + 1
     except csv.Error as error:
         raise ModulesError(
-            f"The record at line {start} of {name} is no CSV: {error}. Double the quotes inside "
-            "a quoted text, or use JSON Lines."
+            f"The record at line {start} of {name} is no {kind}: {error}. A text that begins "
+            'with a quotation mark should end with one, and those inside be doubled: """Hi"" she '
+            'said". Correct it, or use JSON Lines.'
         ) from error
 
 

@@ -13,7 +13,9 @@ from typing import Any
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.files import checked_path
 
 _MANIFEST = "tl_modules.json"
 _WEIGHTS = "model.safetensors"
@@ -77,6 +79,7 @@ WHEEL_MODELS = {model.name: model for model in (SMOLLM2, GEMMA)}
 """By name."""
 
 
+@checked
 def load_demo_model(
     name: str = SMOLLM2.name,
     *,
@@ -105,7 +108,7 @@ def load_demo_model(
     """
     check_choice("name", name, tuple(WHEEL_MODELS))
     wanted = WHEEL_MODELS[name]
-    folder = (Path(cache) if cache is not None else user_cache_path("tl_modules")) / name
+    folder = (checked_path(cache) if cache is not None else user_cache_path("tl_modules")) / name
     if not _is_intact(wanted, folder):
         parts = _gguf_parts(wanted)
         say(f"Converting {name} once, into {folder} ... (under {wanted.terms})")

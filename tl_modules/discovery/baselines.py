@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.arguments import checked
 from tl_modules.discovery.discover import as_module_set, scored_matrix
 from tl_modules.discovery.iterd import IterDResult
 from tl_modules.discovery.objective import objective
@@ -26,6 +27,7 @@ _Points = Float[np.ndarray, "points axes"]
 _Labels = Int[np.ndarray, " points"]
 
 
+@checked
 def discover_baseline(
     acts: ActivationMatrix, method: str, n_modules: int, seed: int = 0
 ) -> ModuleSet:

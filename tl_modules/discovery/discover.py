@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.columns import warn_renamed
 from tl_modules.determinism import one_thread
 from tl_modules.discovery.iterd import IterDResult, check_n_modules, descend
@@ -40,6 +41,7 @@ class _Options:
     progress: bool
 
 
+@checked
 def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     acts: ActivationMatrix | ActivationStore,
     n_modules: int = 10,

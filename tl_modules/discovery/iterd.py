@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.discovery import _kernel
 from tl_modules.discovery.objective import check_labels, from_blocks
 from tl_modules.discovery.products import InMemory, Products
@@ -51,6 +52,7 @@ class IterDResult:
         )
 
 
+@checked
 def iterd(
     matrix: Shaped[np.ndarray, "_samples _units"],
     n_modules: int,

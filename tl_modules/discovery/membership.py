@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.arguments import checked
 from tl_modules.discovery.discover import (
     discover,
     membership_scores,
@@ -19,6 +20,7 @@ from tl_modules.modules import BACKGROUND, ModuleSet
 from tl_modules.normalise import check_same_kind
 
 
+@checked
 def set_aside_background(
     acts: ActivationMatrix,
     modules: ModuleSet,

@@ -3,10 +3,12 @@
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.modules import Objective
 
 
+@checked
 def objective(
     matrix: Shaped[np.ndarray, "_samples _units"],
     sample_labels: Int[np.ndarray, " _samples"],

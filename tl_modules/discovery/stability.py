@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.arguments import checked
 from tl_modules.discovery.iterd import IterDResult, iterd
 from tl_modules.discovery.objective import objective
 from tl_modules.discovery.products import InMemory
@@ -20,6 +21,7 @@ _Matrix = Float[np.ndarray, "samples units"]
 _MAX_ROUNDS = 100
 
 
+@checked
 def stability(
     acts: ActivationMatrix,
     n_modules: int,
@@ -86,6 +88,7 @@ def stability(
     return pd.DataFrame(rows)
 
 
+@checked
 def choose_n_modules(
     acts: ActivationMatrix, n_modules: Sequence[int] = (5, 10, 15, 20), **options: int | str | bool
 ) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from tl_modules.errors import ModulesError
 from tl_modules.frames import check_whole
 from tl_modules.model import HookedModel, forward
+from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import answers_of, batches, prompt_frame, tokenise_with_answers
 
 _Tokens = Int[torch.Tensor, " _pos"]
@@ -22,7 +23,7 @@ Target = tuple[int, Int[torch.Tensor, " _target"]]
 _STAND_IN = ":"
 
 
-def question_frame(questions: pd.DataFrame) -> pd.DataFrame:
+def question_frame(questions: Prompts) -> pd.DataFrame:
     """The questions with their choices as lists, the correct one first, and ``id`` as text.
 
     Args:
@@ -35,13 +36,12 @@ def question_frame(questions: pd.DataFrame) -> pd.DataFrame:
         ModulesError: If a column is missing, a question's choices are no list of different texts
             with its answer, or not all questions have as many.
     """
-    if not isinstance(questions, pd.DataFrame) or "choices" not in questions.columns:
+    frame = prompt_frame(questions)
+    if "choices" not in frame.columns:
         raise ModulesError(
             "questions should be a frame with the columns 'prompt', 'choices' and 'answer'; got "
-            f"{list(getattr(questions, 'columns', [type(questions).__name__]))}. See "
-            'load_prompts("choices").'
+            f'{list(frame.columns)}. See load_prompts("choices").'
         )
-    frame = prompt_frame(questions)
     found = []
     for row, (given, answer) in enumerate(zip(frame["choices"], answers_of(frame), strict=True)):
         choices = list(given) if isinstance(given, list | tuple | np.ndarray) else []

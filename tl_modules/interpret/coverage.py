@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.evaluate import categories
 from tl_modules.frames import html_table
@@ -54,6 +55,7 @@ class Coverage:
         return html_table(repr(self), self.categories)
 
 
+@checked
 def coverage(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
 from tl_modules.interpret.own_samples import check_own_samples
@@ -108,6 +109,7 @@ class Hierarchy:
         return html_table(repr(self), merges)
 
 
+@checked
 def hierarchy(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,

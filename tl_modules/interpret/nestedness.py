@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Int
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
 from tl_modules.modules import BACKGROUND, ModuleSet
@@ -44,6 +45,7 @@ class Nestedness:
         return html_table(repr(self), self.overall)
 
 
+@checked
 def nestedness(
     sets: Sequence[ModuleSet],
     *,

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules import Module, as_list
 from tl_modules.stats import ROUNDING, benjamini_hochberg, control_p_value, holm
 from tl_modules.units import Units
 
 
+@checked
 def module_layers(modules: Module | Iterable[Module]) -> pd.DataFrame:
     """How many units each module has in each layer, beside what chance would give it.
 
@@ -57,6 +59,7 @@ def module_layers(modules: Module | Iterable[Module]) -> pd.DataFrame:
     return table.assign(p_holm=holm(p_values), p_bh=benjamini_hochberg(p_values))
 
 
+@checked
 def module_depth(
     modules: Module | Iterable[Module], *, n_draws: int = 1999, seed: int = 0
 ) -> pd.DataFrame:

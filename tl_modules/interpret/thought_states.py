@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type
 from tl_modules.interpret.chains import (
     Chain,
@@ -26,6 +27,7 @@ from tl_modules.interpret.token_values import run_values
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, check_model
 from tl_modules.modules import ModuleSet, check_module_set
+from tl_modules.prompt_tables import Prompts
 
 ASK = "{question}\nPossible answers:\n{choices}\nLet us think step by step."
 """How a question is asked, unless told otherwise."""
@@ -34,10 +36,11 @@ LEAD = " The answer is"
 """What stands between a state and a choice, unless told otherwise."""
 
 
+@checked
 @measures
 def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     model: HookedModel,
-    questions: pd.DataFrame,
+    questions: Prompts,
     *,
     modules: ModuleSet | None = None,
     chains: Sequence[str] | None = None,

@@ -8,20 +8,23 @@ import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.texts import NotReadable, pieces_of, special_tokens, text_of
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.modules import ModuleSet
 from tl_modules.normalise import MIN_STD
+from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 
 
+@checked
 @measures
 def token_values(
     model: HookedModel,
     modules: ModuleSet,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     batch_size: int = 16,
     max_tokens: int | None = None,

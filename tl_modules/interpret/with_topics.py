@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+from tl_modules.arguments import checked
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.interpret.contexts import top_contexts
 from tl_modules.interpret.lens import Written, written_tokens
@@ -21,6 +22,7 @@ _Found = TypeVar("_Found")
 _NO_MODEL = "Without a model there are no contexts and tokens: tlm.with_topics(modules, model)."
 
 
+@checked
 @measures
 def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     modules: ModuleSet,

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
 from tl_modules.labels import warn_spelling
@@ -57,6 +58,7 @@ class Detectors:
         return html_table(repr(self), self.table)
 
 
+@checked
 def compare_detectors(
     train: ActivationMatrix,
     concept: str,

@@ -1,6 +1,5 @@
 """EigenShift: weaken the directions of the output layer that write one kind of text."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 
@@ -9,6 +8,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_type
 from tl_modules.frames import html_table
 from tl_modules.measuring import measures
@@ -17,6 +17,7 @@ from tl_modules.neighbours.linear_edit import LinearEdit
 from tl_modules.neighbours.output_layer import output_layer, output_states
 from tl_modules.neighbours.sides import side_frames
 from tl_modules.positions import Positions, Where
+from tl_modules.prompt_tables import Prompts
 from tl_modules.stats import draw_like, rank_strata
 from tl_modules.targets import Target, check_made_from
 
@@ -123,11 +124,12 @@ class EigenShift(Target):
         return html_table(repr(self), self.table.head(10))
 
 
+@checked
 @measures
 def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
     model: HookedModel,
-    towards: Sequence[str] | pd.DataFrame,
-    against: Sequence[str] | pd.DataFrame,
+    towards: Prompts,
+    against: Prompts,
     *,
     n_components: int = 5,
     factor: float = 0.1,

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel, check_model, hook_order, model_name
@@ -17,6 +17,7 @@ from tl_modules.neighbours.linear_edit import LinearEdit
 from tl_modules.neighbours.sides import side_frames
 from tl_modules.neighbours.spread import Spread, Tokens, check_installed
 from tl_modules.positions import Positions, Where
+from tl_modules.prompt_tables import Prompts
 from tl_modules.targets import Target, check_made_from
 from tl_modules.tokens import batches, tokenise
 from tl_modules.units import Units
@@ -95,11 +96,12 @@ class ConceptErasure(Target):
         )
 
 
+@checked
 @measures
 def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
     model: HookedModel,
-    towards: Sequence[str] | pd.DataFrame,
-    against: Sequence[str] | pd.DataFrame,
+    towards: Prompts,
+    against: Prompts,
     at: Module | Units | str | Sequence[str],
     *,
     spares_first: bool = True,

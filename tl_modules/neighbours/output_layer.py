@@ -1,17 +1,16 @@
 """The output layer of a model, and the states that it reads."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.model import HookedModel, hook_order, model_name, run_hooks_only
+from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import batches, prompt_frame, tokenise
 from tl_modules.writing import continued
 
@@ -60,7 +59,7 @@ def _fires(model: HookedModel, name: str) -> bool:
 def output_states(
     model: HookedModel,
     layer: OutputLayer,
-    prompts: Sequence[str] | pd.DataFrame,
+    prompts: Prompts,
     *,
     n_new_tokens: int,
     batch_size: int,

@@ -6,6 +6,7 @@ import numpy as np
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.interpret.blocks import Bins, sort_blocks
 from tl_modules.modules import BACKGROUND, ModuleSet
 from tl_modules.report.style import DIVERGING, graph_objects, module_name, readable, ticks
@@ -18,6 +19,7 @@ _CLIPPED = 0.99
 _NOUNS = {"zscore": "z-score", "rank": "rank (mean 0, variance 1)", "none": "activation"}
 
 
+@checked
 def plot_activations(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,

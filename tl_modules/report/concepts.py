@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.report.style import COLOURS, graph_objects, readable, text
 
@@ -23,6 +24,7 @@ _COLUMNS = (
 _COST = ("lost", "lost_ci_low", "lost_ci_high", "lost_control_mean")
 
 
+@checked
 def plot_concepts(effects: pd.DataFrame) -> "Figure":
     """Each target as a point a set of prompts: what a probe still finds, and what else is lost.
 

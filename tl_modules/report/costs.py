@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.arguments import checked
 from tl_modules.effects_frame import check_effects, check_one_run, is_own
 from tl_modules.errors import ModulesError
 from tl_modules.modules import Module
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("module", "category", "own", "effect", "ci_low", "ci_high", "control_mean")
 
 
+@checked
 def plot_costs(
     effects: pd.DataFrame,
     *,

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from tl_modules.arguments import checked
 from tl_modules.interpret.hierarchy import Hierarchy
 from tl_modules.report.style import (
     COLOURS,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _BETWEEN_LEAVES = 10.0  # SciPy's drawing has its leaves at 5, 15, 25, ...
 
 
+@checked
 def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
     """Which modules merge at which distance: modules down, distance across.
 

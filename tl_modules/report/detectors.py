@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from tl_modules.arguments import checked
 from tl_modules.errors import check_type
 from tl_modules.neighbours.detectors import Detectors
 from tl_modules.report.style import COLOURS, graph_objects, readable, text
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
+@checked
 def plot_detectors(detectors: Detectors) -> "Figure":
     """Each kind's scores over resamples, beside those with shuffled labels.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tl_modules.arguments import checked
 from tl_modules.effects_frame import SIGNIFICANT, check_effects, check_one_run, is_own
 from tl_modules.interpret.coverage import Coverage
 from tl_modules.interpret.space import module_layers
@@ -32,6 +33,7 @@ _MOST_TEXTS = 40  # rows that have room for text
 _PLOT_WIDTH = 560  # what is left of it beside names and colour bar
 
 
+@checked
 def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
     """Where each module's units lie: layers across, modules down.
 
@@ -85,6 +87,7 @@ def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
     return _rows(figure, names)
 
 
+@checked
 def plot_effects(
     effects: pd.DataFrame,
     *,
@@ -153,6 +156,7 @@ def plot_effects(
     return _rows(figure, names)
 
 
+@checked
 def plot_coverage(found: Coverage, *, modules: Iterable[Module] | None = None) -> "Figure":
     """Which categories have a module: categories across, modules down.
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.errors import check_at_least
 from tl_modules.interpret.landscape import landscape
 from tl_modules.labels import label_text
@@ -32,6 +33,7 @@ N_NUMBERED = 30
 """Up to so many modules have their numbers drawn; of more, the numbers would overlap."""
 
 
+@checked
 def plot_landscape(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,

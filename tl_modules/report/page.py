@@ -15,6 +15,7 @@ from markupsafe import Markup
 from tl_modules import files
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.arguments import checked
 from tl_modules.effects_frame import check_effects, split_runs
 from tl_modules.errors import ModulesError
 from tl_modules.frames import visible
@@ -31,6 +32,7 @@ MAX_BYTES = 10_000_000
 """A page stays below this: prompts are shortened, then left out, from the weakest."""
 
 
+@checked
 @measures
 def write_report(
     path: str | Path,
@@ -96,7 +98,7 @@ def write_report(
     without = _encoded(template.render(context, prompts=PromptRows([], len(modules.samples), 0)))
     prompts = prompt_rows(modules, MAX_BYTES - len(without))
     files.write_bytes(path, _encoded(template.render(context, prompts=prompts)))
-    return Path(path)
+    return files.checked_path(path)
 
 
 def _check_sizes(effects: pd.DataFrame, modules: ModuleSet) -> None:

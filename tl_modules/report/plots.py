@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.report.style import COLOURS, graph_objects, readable
 
@@ -14,6 +15,7 @@ _COLOURS = {"seeds": COLOURS[0], "null": COLOURS[1], "halves": COLOURS[2]}
 _NAMES = {"seeds": "seeds", "halves": "halves of the prompts", "null": "null: permuted columns"}
 
 
+@checked
 def plot_n_modules(table: pd.DataFrame) -> "Figure":
     """Agreement and L over K, to choose K by.
 

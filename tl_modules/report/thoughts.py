@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.interpret.landscape import PROJECTIONS, in_plane
 from tl_modules.interpret.thoughts import Thoughts, names_of_columns
@@ -30,6 +31,7 @@ _SHARES = {
 }
 
 
+@checked
 def plot_thoughts(
     thoughts: Thoughts,
     *,

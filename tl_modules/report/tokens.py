@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules import files
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.frames import TEXT_ONLY, visible
 from tl_modules.modules import Module, as_list
@@ -53,6 +54,7 @@ class TokenView:
         return f"TokenView({len(self.html):,} characters of HTML; .save(path) writes it)"
 
 
+@checked
 def plot_tokens(
     values: pd.DataFrame, modules: Module | Iterable[Module] | None = None
 ) -> TokenView:

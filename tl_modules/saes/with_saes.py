@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel, check_model, model_name
 from tl_modules.saes.latents import LatentPoint, Sae
@@ -15,6 +16,7 @@ SUFFIX = ".hook_sae_acts_post"
 """What follows a hook point's name in that of its SAE's latents; SAELens calls them so too."""
 
 
+@checked
 def with_saes(model: HookedModel, saes: Any) -> SplicedModel:
     """Make the latents of sparse autoencoders (SAEs) units of a model: the site ``"sae"``.
 

@@ -51,7 +51,7 @@ def find_in_folder(name: str | Path) -> Path | None:
         raise ModulesError(
             f"Modules are loaded from a folder or a repository such as 'user/name'; got {name!r}."
         )
-    path = Path(name)
+    path = files.checked_path(name) if str(name).startswith("~") else Path(name)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except OSError:  # too long for a path, or in a folder that may not be read

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_modules.errors import ModulesError
+from tl_modules.files import checked_path
 from tl_modules.sharing.folder import EFFECTS, MODULES
 from tl_modules.sharing.refusals import refusals
 
@@ -103,7 +104,7 @@ def fetch(
                 repo_id,
                 MODULES,
                 revision=revision,
-                cache_dir=cache_dir,
+                cache_dir=None if cache_dir is None else checked_path(cache_dir),
                 local_files_only=local_files_only,
             )
         )

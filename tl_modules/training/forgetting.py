@@ -1,34 +1,34 @@
 """What unlearning in a module costs and brings, beside the same in random units."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.causal.controls import Strata
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
+from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import prompt_frame
 from tl_modules.training.masks import units_of
 from tl_modules.training.rises import prompt_losses, rises_table
 from tl_modules.training.unlearn import unlearn
 from tl_modules.units import Units
 
-_Prompts = Sequence[str] | pd.DataFrame
 
-
+@checked
 @measures
 def forgetting(
     model: HookedModel,
     module: Module | Units | None,
-    forget: _Prompts,
-    retain: _Prompts,
+    forget: Prompts,
+    retain: Prompts,
     *,
-    held_out: tuple[_Prompts, _Prompts] | None = None,
+    held_out: Annotated[tuple[Prompts, Prompts] | None, Elsewhere("two sets of prompts")] = None,
     n_controls: int = 9,
     seed: int = 0,
     progress: bool = True,
@@ -66,7 +66,7 @@ def forgetting(
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
     sides = (forget, retain) if held_out is None else held_out
-    if isinstance(sides, str | pd.DataFrame) or len(sides) != 2:
+    if not isinstance(sides, tuple | list) or len(sides) != 2:
         raise ModulesError(
             f"held_out should be two sets of prompts, (forget, retain); got {type(sides).__name__}."
         )

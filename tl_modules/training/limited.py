@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
@@ -16,6 +17,7 @@ from tl_modules.units import Units
 _Masks = Mapping[str, Bool[torch.Tensor, "..."]]
 
 
+@checked
 @contextmanager
 def training_only(
     model: HookedModel, module: Module | Units, optimizer: torch.optim.Optimizer
@@ -58,6 +60,7 @@ def training_only(
                 parameter.grad = gradient
 
 
+@checked
 @contextmanager
 def training_all_but(
     model: HookedModel, module: Module | Units, optimizer: torch.optim.Optimizer

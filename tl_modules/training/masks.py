@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.model import HookedModel, model_name
 from tl_modules.module import Module
@@ -40,6 +41,7 @@ class NeuronRows:
         return tensor.as_strided(self.shape, self.strides, tensor.storage_offset() + self.offset)
 
 
+@checked
 def parameter_masks(
     model: HookedModel, module: Module | Units
 ) -> dict[str, Bool[torch.Tensor, "..."]]:

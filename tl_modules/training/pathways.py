@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError
 from tl_modules.frames import html_table
 from tl_modules.model import HookedModel
@@ -54,6 +55,7 @@ class Fusion:
         return html_table(repr(self), self.table.sort_values("similarity").head(10))
 
 
+@checked
 def fuse_pathways(
     old_model: HookedModel,
     new_model: HookedModel,

@@ -3,9 +3,11 @@
 import torch
 from jaxtyping import Float
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
 
 
+@checked
 def rectified(
     forget: Float[torch.Tensor, " entries"], retain: Float[torch.Tensor, " entries"]
 ) -> Float[torch.Tensor, " entries"]:

@@ -5,9 +5,11 @@ import math
 import torch
 from jaxtyping import Float
 
+from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
 
 
+@checked
 def satimp_weights(
     probabilities: Float[torch.Tensor, "..."], saturation: float = 1.0, importance: float = 1.0
 ) -> Float[torch.Tensor, "..."]:

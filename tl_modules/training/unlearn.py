@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import trange
 
+from tl_modules.arguments import checked
 from tl_modules.determinism import rows_alike
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
@@ -18,6 +19,7 @@ from tl_modules.losses import n_predicted, token_losses
 from tl_modules.measuring import measures
 from tl_modules.model import HookedModel
 from tl_modules.module import Module
+from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.training.entries import Entries
 from tl_modules.training.masks import units_of
@@ -75,12 +77,13 @@ class Unlearning:
         return html_table(repr(self), self.history)
 
 
+@checked
 @measures
 def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     model: HookedModel,
     module: Module | Units | None,
-    forget: Sequence[str] | pd.DataFrame,
-    retain: Sequence[str] | pd.DataFrame,
+    forget: Prompts,
+    retain: Prompts,
     *,
     n_steps: int = 20,
     learning_rate: float = 1e-4,

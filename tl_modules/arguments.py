@@ -1,0 +1,248 @@
+"""Public functions refuse objects in the wrong place, as their own signatures describe them.
+
+The annotations are the rules: a function under ``@checked`` refuses an argument that does not fit
+its annotation before it does anything, so that no function needs checks of its own for types.
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import numpy as np
+
+from tl_modules.errors import ModulesError, shown
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Mark of an annotation, ``Annotated[..., Elsewhere(said)]``, that ``checked`` passes over."""
+
+    said: str
+    """What messages call the type."""
+
+
+_NAMES: dict[Any, tuple[str, str]] = {
+    None: ("None", "None"),
+    NoneType: ("None", "None"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    bool: ("True or False", "flags"),
+    str: ("a text", "texts"),
+    Path: ("a path", "paths"),
+    "ActivationMatrix": ("an activation matrix", "activation matrices"),
+    "ActivationStore": ("an activation store", "activation stores"),
+    "DataFrame": ("a pandas frame", "pandas frames"),
+    "HasUnitMeans": ("an object with units and their means", "objects with units and their means"),
+    "HookedModel": ("a TransformerBridge or HookedTransformer", "hooked models"),
+    "Module": ("a module", "modules"),
+    "ModuleSet": ("a module set", "module sets"),
+    "Target": ("another target", "other targets"),
+    "Tensor": ("a tensor", "tensors"),
+    "ndarray": ("a NumPy array", "NumPy arrays"),
+}
+"""What messages call a type, one and several; classes of the package go by their names."""
+
+_REMEDIES = {
+    "HookedModel": "Boot the model with TransformerLens first, e.g. "
+    "TransformerBridge.boot_transformers(name).",
+    "ActivationMatrix": "Pass what tlm.collect(model, prompts) returned, or load a file with "
+    "tlm.ActivationMatrix.load(path).",
+    "ModuleSet": "Pass the ModuleSet that discover returned, or load one with "
+    "tlm.ModuleSet.load(path).",
+    "Module": "Pass the modules that discover returned: modules[0] is one of them.",
+    "HasUnitMeans": "Pass what tlm.collect or tlm.collect_reference returned.",
+    "DataFrame": "Pass a pandas frame, such as the function that makes one returned.",
+    "Tensor": "Convert it: torch.tensor(...).",
+    "ndarray": "Convert it: np.array(...).",
+}
+"""What to do instead, by the first of a parameter's types that is listed here."""
+
+
+def checked(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """A function that refuses arguments that do not fit their annotations.
+
+    Types alone are checked, of lists the elements too; ranges, shapes and choices are not. NumPy's
+    numbers are numbers, True is no whole number, and one text is no list of texts.
+
+    Args:
+        function: The function.
+
+    Returns:
+        The same function, which raises ModulesError for such an argument.
+
+    >>> @checked
+    ... def double(n: int) -> int:
+    ...     return 2 * n
+    >>> double("2")
+    Traceback (most recent call last):
+    tl_modules.errors.ModulesError: n should be a whole number; got '2'.
+    """
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:  # the call itself says what is missing or unknown
+            given = {}
+        for name, value in given.items():
+            parameter = signature.parameters[name]
+            if _is_annotated(parameter) and value is not parameter.default:
+                check_argument(name, value, parameter.annotation)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _is_annotated(parameter: inspect.Parameter) -> bool:
+    """Whether an annotation describes one value; texts are names of classes yet to be made."""
+    several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    hint = parameter.annotation
+    return not several and hint is not parameter.empty and not isinstance(hint, str)
+
+
+def check_argument(name: str, value: object, hint: Any) -> None:
+    """Refuse a value that does not fit a type annotation.
+
+    Args:
+        name: What the value is called in the message.
+        value: What the caller passed.
+        hint: The annotation; a class, or what ``typing`` and ``jaxtyping`` make of some.
+
+    Raises:
+        ModulesError: If it does not fit.
+
+    >>> check_argument("paths", "a.csv", list[str])
+    Traceback (most recent call last):
+    tl_modules.errors.ModulesError: paths should be a list of texts; got 'a.csv'. Put it in a list.
+    """
+    if fits(value, hint):
+        return
+    remedy = _remedy(value, hint)
+    wanted = _described(hint)
+    raise ModulesError(
+        f"{name} should be {wanted}; got {shown(value)}{_lacking(value, hint)}. {remedy}".rstrip()
+    )
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a value fits a type annotation; what it says of shapes and keys is not asked.
+
+    >>> fits(np.int64(3), int), fits(True, int), fits(3, float | None)
+    (True, False, True)
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, each) for each in inner)
+    if origin is Annotated:
+        return isinstance(hint.__metadata__[0], Elsewhere) or fits(value, inner[0])
+    if origin is Literal:
+        return isinstance(value, str) and value in inner
+    if origin is Callable:
+        return callable(value)
+    if origin is not None:
+        return _container_fits(value, origin, inner)
+    if hint in _SIMPLE:
+        return _SIMPLE[hint](value)
+    arrays = getattr(hint, "array_type", hint)  # what jaxtyping's annotations are of
+    return arrays is Any or not isinstance(arrays, type) or isinstance(value, arrays)
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_SIMPLE: dict[Any, Callable[[Any], bool]] = {
+    None: lambda value: value is None,
+    int: lambda value: _is_number(value, Integral),
+    float: lambda value: _is_number(value, Real),
+    bool: lambda value: isinstance(value, bool | np.bool_),
+    Path: lambda value: isinstance(value, os.PathLike),
+}
+"""The types that take more, or less, than their own instances."""
+
+
+def _container_fits(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
+    """Whether a value is a list, a tuple or a mapping of what it should hold."""
+    if issubclass(origin, tuple) and Ellipsis not in inner:
+        return (
+            isinstance(value, tuple | list)
+            and len(value) == len(inner)
+            and all(map(fits, value, inner))
+        )
+    if not isinstance(value, origin) or isinstance(value, str | bytes):
+        return False
+    if issubclass(origin, Mapping):
+        return all(fits(each, inner[1]) for each in value.values())
+    if isinstance(value, Mapping):  # its keys are no list
+        return False
+    # An iterator's elements come once: the function that takes them checks them.
+    return isinstance(value, Iterator) or all(fits(each, inner[0]) for each in value)
+
+
+def _described(hint: Any, *, many: bool = False) -> str:
+    """A type annotation as messages say it."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        *first, last = dict.fromkeys(
+            _described(each, many=many) for each in inner if each is not NoneType
+        )
+        return f"{', '.join(first)} or {last}" if first else last
+    if origin is Annotated:
+        mark = hint.__metadata__[0]
+        return mark.said if isinstance(mark, Elsewhere) else _described(inner[0], many=many)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, inner))}"
+    if origin is Callable:
+        return "functions" if many else "a function"
+    if origin is not None:
+        return _container_described(origin, inner, many=many)
+    arrays = getattr(hint, "array_type", hint)
+    name = getattr(arrays, "__name__", str(arrays))
+    return _NAMES.get(arrays, _NAMES.get(name, (f"a {name}", f"{name}s")))[many]
+
+
+def _container_described(origin: type, inner: tuple[Any, ...], *, many: bool) -> str:
+    kind = "mapping" if issubclass(origin, Mapping) else "list"
+    of = inner[-1] if kind == "mapping" else inner[0]
+    if issubclass(origin, tuple) and Ellipsis not in inner:
+        kind = f"tuple of {len(inner)}"
+    said = f"{kind}s" if many else f"a {kind}"
+    return f"{said} of {_described(of, many=True)}"
+
+
+def _remedy(value: object, hint: Any) -> str:
+    """What to pass instead."""
+    for each in _alternatives(hint):
+        if isinstance(value, str) and get_origin(each) is not None and fits([value], each):
+            return "Put it in a list."
+        arrays = getattr(each, "array_type", each)
+        found = _REMEDIES.get(getattr(arrays, "__name__", ""))
+        if found is not None:
+            return found
+    return ""
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """An annotation's types, and what they hold, one after another."""
+    yield hint
+    for inner in get_args(hint):
+        if inner is not Ellipsis and not isinstance(inner, list | str):
+            yield from _alternatives(inner)
+
+
+def _lacking(value: object, hint: Any) -> str:
+    """What an object lacks to be what a protocol describes."""
+    if not getattr(hint, "_is_protocol", False) or isinstance(value, str | Real | NoneType):
+        return ""
+    missing = [name for name in vars(hint) if name[0] != "_" and not hasattr(value, name)]
+    return f", which lacks {', '.join(missing)}"
