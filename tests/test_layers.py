@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # A file imports only from lines above its own; files on one line may not import each other,
 # except inside one folder.
 LAYERS = [
-    "determinism errors resources stats",
+    "call_warnings determinism errors resources stats",
     "untrusted",
     "frames memory",
     "effects_frame files losses model normalise ranks reading topics",
@@ -23,6 +23,7 @@ LAYERS = [
     "module",
     "modules",
     "tokens",
+    "answers",
     "activations",
     "discovery",
     "profiles",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.answers import shown_separators, with_separator
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel, hook_order
@@ -24,7 +25,7 @@ from tl_modules.stats import (
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, is_category, prompt_frame
 
-_COLUMNS = ("prompt", "category", "answer", "corrupted")
+_COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 """What a run may need of a set of prompts."""
 
 
@@ -36,6 +37,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     tests: pd.DataFrame | Mapping[str, pd.DataFrame],
     *,
     hook_name: str | None = None,
+    metric: str = "loss",
+    separator: str | None = None,
     n_controls: int = 20,
     batch_size: int = 16,
     max_tokens: int | None = None,
@@ -65,6 +68,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         tests: Other prompts, with ``category``; several such frames by name, such as in and out of
             distribution.
         hook_name: Where the probes read; by default where the output layer does.
+        metric: What is lost, as ``module_effects`` takes it.
+        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
         n_controls: Controls for each target.
         batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         max_tokens: Cut prompts after so many tokens.
@@ -83,7 +88,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
           (one-sided: as near to 0.5 among its controls);
         - ``lost`` (nats per token) and the same numbers of it, ``lost_p_value`` being one-sided: as
           high among its controls; and those of ``harm``, the rise on prompts with the concept.
-          Intervals are NaN for a single prompt.
+          Intervals are NaN for a single prompt;
+        - with an answer metric ``separator``, in quotes.
 
     Raises:
         ModulesError: If a set of prompts lacks the concept or anything else, the model has no hook
@@ -98,6 +104,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     frames = {"fit": prompt_frame(fit)} | {
         f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()
     }
+    if metric != "loss":
+        frames = {name: with_separator(it, separator) for name, it in frames.items()}
     truths = {name: is_category(categories_of(it), concept) for name, it in frames.items()}
     for name, truth in truths.items():
         if truth.all() or not truth.any():
@@ -115,6 +123,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         model,
         targets,
         together,
+        metric=metric,
+        separator=separator,
         hook_name=_where(model, hook_name),
         n_controls=n_controls,
         batch_size=batch_size,
@@ -143,6 +153,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
                 draws = bootstrap_indices(np.zeros(len(chosen)), N_RESAMPLES, seed)
                 rises = outcome.rises[:, chosen]
                 row |= _named(what, ratio_beside_controls(rises, np.ones(len(chosen)), draws))
+            if experiment.separators is not None:
+                row["separator"] = shown_separators(experiment.separators)
             rows.append(row)
     return pd.DataFrame(rows)
 

@@ -9,6 +9,8 @@ import pandas as pd
 from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.answers import with_separator
+from tl_modules.call_warnings import warns_once
 from tl_modules.causal.ablate import Intervention, no_intervention, run_task
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.pairs import CorruptedRuns
@@ -54,13 +56,18 @@ class Experiment:
     clean_states: Float[np.ndarray, "prompts width"] | None = None
     """Each prompt's mean state at the hook point that was read, without an intervention."""
 
+    separators: list[str] | None = None
+    """What stood between each prompt and its answer; None where no answers were measured."""
 
+
+@warns_once
 def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
     modules: Module | Target | Iterable[Module | Target],
     prompts: Sequence[str] | pd.DataFrame,
     *,
     metric: str = "loss",
+    separator: str | None = None,
     method: str = "mean",
     reference: HasUnitMeans | None = None,
     n_controls: int = 20,
@@ -93,7 +100,10 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
             f"keep_only=True goes with modules; {targets[0].label!r} has no complement. Leave one "
             "of them out."
         )
-    frame = prompt_frame(prompts)
+    answers = metric != "loss"
+    frame = with_separator(prompt_frame(prompts), separator, answers=answers)
+    categories = categories_of(frame)
+    task = make_task(model, frame, metric, batch_size, max_tokens)
     corrupted = None
     if method == "patch":
         corrupted = CorruptedRuns.of(model, frame, metric, max_tokens)
@@ -115,8 +125,6 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
         )
         trials += ways.of(as_list(only_modules))
     trials += target_trials(model, targets, n_controls, seed, corrupted)
-    categories = categories_of(frame)
-    task = make_task(model, frame, metric, batch_size, max_tokens)
     total = len(frame) * (1 + sum(len(trial.runs) for trial in trials))
     outcomes = []
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:
@@ -132,4 +140,5 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
             measured, states = run(trial.runs)
             outcomes.append(Outcome(trial, measured - clean[0], states))
     before = None if clean_states is None else clean_states[0]
-    return Experiment(categories, clean[0], outcomes, before)
+    separators = frame["separator"].tolist() if answers else None
+    return Experiment(categories, clean[0], outcomes, before, separators)

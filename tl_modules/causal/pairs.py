@@ -7,18 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tl_modules.answers import answers_of, tokenise_with_answers
 from tl_modules.causal.ablate import Intervention, on_batches
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel, run_hooks_only
-from tl_modules.tokens import (
-    Batch,
-    answers_of,
-    categories_of,
-    prompt_frame,
-    tokenise,
-    tokenise_with_answers,
-)
+from tl_modules.tokens import Batch, categories_of, prompt_frame, tokenise
 from tl_modules.units import Units
 
 
@@ -35,8 +29,8 @@ def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) 
         seed: Seeds the draw.
 
     Returns:
-        The prompts that have such a partner, without white space at their ends (which would
-        count as tokens), with a column ``corrupted``, for ``module_effects(..., method="patch")``.
+        The prompts that have such a partner, with a column ``corrupted``, for
+        ``module_effects(..., method="patch")``.
 
     Raises:
         ModulesError: If none has one.
@@ -44,7 +38,7 @@ def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) 
     check_seed(seed)
     frame = prompt_frame(prompts)
     categories = categories_of(frame)
-    texts = [prompt.rstrip() for prompt in frame["prompt"]]
+    texts = frame["prompt"].tolist()
     lengths = np.array([len(tokens) for tokens in tokenise(model, texts)])
     said = np.array(texts, dtype=object)
     answers = np.array(answers_of(frame), dtype=object) if "answer" in frame else said
@@ -61,8 +55,7 @@ def with_corrupted(model: HookedModel, prompts: pd.DataFrame, *, seed: int = 0) 
             "Some prompts should have as many tokens as another of their category; none have. Add "
             "a column 'corrupted' with prompts of your own."
         )
-    kept = [texts[row] for row in rows]
-    return frame.iloc[rows].assign(prompt=kept, corrupted=partners).reset_index(drop=True)
+    return frame.iloc[rows].assign(corrupted=partners).reset_index(drop=True)
 
 
 @dataclass(eq=False)

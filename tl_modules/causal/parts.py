@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Int, Shaped
 
+from tl_modules.answers import with_separator
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
@@ -107,6 +108,7 @@ def specialised_parts(
     *,
     kinds: Mapping[str, int] | Sequence[str] = tuple(KINDS),
     metric: str = "answer_logprob",
+    separator: str | None = None,
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Parts]:
@@ -130,6 +132,7 @@ def specialised_parts(
         kinds: Some of ``"layer"``, ``"head"`` and ``"neuron"``, or how many to take of each; by
             default 1, 8 and 200.
         metric: ``"answer_logprob"`` or ``"loss"``, as ``module_effects`` takes it.
+        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
         batch_size: Prompts in a pass.
         progress: Show a progress bar.
 
@@ -149,7 +152,7 @@ def specialised_parts(
         raise ModulesError(
             f"reference should hold neurons and heads; its units are of another site. {remedy}"
         )
-    frame = prompt_frame(prompts)
+    frame = with_separator(prompt_frame(prompts), separator, answers=metric != "loss")
     if len(set(categories_of(frame))) < 2:
         raise ModulesError(
             "prompts should have two categories or more, to need a part for one of them; there is "

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
+from tl_modules.call_warnings import warns_once
 from tl_modules.causal.ablate import Intervention, intervention, no_intervention, run_task
 from tl_modules.causal.tasks import Measure, make_task
 from tl_modules.errors import ModulesError, check_at_least, check_choice
@@ -43,6 +44,7 @@ class SharedUnits:
         return html_table(repr(self), self.table)
 
 
+@warns_once
 def shared_units(
     model: HookedModel,
     prompts: Sequence[str] | pd.DataFrame,

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int, Shaped
 
+from tl_modules.call_warnings import warns_once
 from tl_modules.errors import ModulesError, check_at_least, check_type
 from tl_modules.frames import html_table
 from tl_modules.model import FwdHooks, HookedModel, check_model, model_name
@@ -130,6 +131,7 @@ class EigenShift(Target):
         return html_table(repr(self), self.table.head(10))
 
 
+@warns_once
 def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
     model: HookedModel,
     towards: Sequence[str] | pd.DataFrame,

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from tl_modules import files
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
+from tl_modules.call_warnings import warns_once
 from tl_modules.effects_frame import check_effects, split_runs
 from tl_modules.errors import ModulesError
 from tl_modules.frames import visible
@@ -30,6 +31,7 @@ MAX_BYTES = 10_000_000
 """A page stays below this: prompts are shortened, then left out, from the weakest."""
 
 
+@warns_once
 def write_report(
     path: str | Path,
     modules: ModuleSet,

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from tl_modules.call_warnings import warns_once
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.model import HookedModel
@@ -20,6 +21,7 @@ from tl_modules.units import Units
 _Prompts = Sequence[str] | pd.DataFrame
 
 
+@warns_once
 def forgetting(
     model: HookedModel,
     module: Module | Units | None,

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import trange
 
+from tl_modules.call_warnings import warns_once
 from tl_modules.determinism import rows_alike
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
 from tl_modules.gradients import check_differentiable
 from tl_modules.losses import n_predicted, token_losses
-from tl_modules.model import HookedModel
+from tl_modules.model import HookedModel, check_causal
 from tl_modules.module import Module
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
 from tl_modules.training.entries import Entries
@@ -74,6 +75,7 @@ class Unlearning:
         return html_table(repr(self), self.history)
 
 
+@warns_once
 def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     model: HookedModel,
     module: Module | Units | None,
@@ -123,13 +125,15 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         Ctrl-C too, the model has its old weights.
 
     Raises:
-        ModulesError: If the model is in training mode, the units are no MLP neurons of it, a prompt
-            has fewer than two tokens, an option cannot be, or a loss becomes no number.
+        ModulesError: If the model is in training mode or not causal, the units are no MLP neurons
+            of it, a prompt has fewer than two tokens, an option cannot be, or a loss becomes no
+            number.
     """
     check_at_least("n_steps", n_steps, 1)
     check_at_least("batch_size", batch_size, 1)
     check_seed(seed)
     check_differentiable()
+    check_causal(model, "unlearn")
     if getattr(model, "training", False):
         raise ModulesError("The model should be in eval mode. Call model.eval() first.")
     if not 0 < learning_rate < np.inf:
