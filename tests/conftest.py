@@ -75,10 +75,44 @@ def word_tokenizer(known=WORDS):
     )
 
 
+def byte_tokenizer(texts):
+    """A byte-level tokenizer that merges what these texts hold often; BOS is ``<s>``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<s>", "</s>"],
+        show_progress=False,
+    )
+    pieces.train_from_iterator(texts * 9, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="</s>",
+        # Without these TransformerLens would load it again from its name.
+        name_or_path="bytes",
+        add_bos_token=True,
+    )
+
+
 def tiny_model(
-    *, n_layers=3, d_mlp=12, gated=True, seed=0, normalization_type="RMS", known=WORDS, n_ctx=64
+    *,
+    n_layers=3,
+    d_mlp=12,
+    gated=True,
+    seed=0,
+    normalization_type="RMS",
+    known=WORDS,
+    n_ctx=64,
+    tokenizer=None,
 ):
     """A small random model: a TransformerBridge on 4.x, a HookedTransformer on 3.9."""
+    tokenizer = tokenizer or word_tokenizer(known)
     config = {
         "n_layers": n_layers,
         "d_model": 16,
@@ -86,7 +120,7 @@ def tiny_model(
         "n_heads": 2,
         "d_mlp": d_mlp,
         "n_ctx": n_ctx,
-        "d_vocab": len(known) + 3,
+        "d_vocab": len(tokenizer),
         "act_fn": "silu",
         "gated_mlp": gated,
         "normalization_type": normalization_type,
@@ -96,7 +130,6 @@ def tiny_model(
         "model_name": "tiny",
         "initializer_range": 0.3,
     }
-    tokenizer = word_tokenizer(known)
     if LEGACY:
         # The real one, to test against.
         from transformer_lens import (

@@ -26,7 +26,7 @@ class Plain:
         """For the fingerprint."""
         return [("weights", self.weights)]
 
-    def to_tokens(self, text):
+    def to_tokens(self, text, truncate=True):
         """Digits are tokens: ``"1 2"``."""
         return torch.tensor([[int(word) for word in text.split()]])
 

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # A file imports only from lines above its own; files on one line may not import each other,
 # except inside one folder.
 LAYERS = [
-    "determinism errors resources stats",
+    "call_warnings determinism errors resources stats",
     "arguments untrusted",
     "columns frames memory",
     "prompt_tables",
@@ -26,6 +26,7 @@ LAYERS = [
     "module",
     "modules",
     "tokens",
+    "answers",
     "activations",
     "discovery",
     "profiles",

@@ -45,7 +45,7 @@ class Toy(HookedRootModule):
         self.setup()
         self.eval()
 
-    def to_tokens(self, text):
+    def to_tokens(self, text, truncate=True):
         """Digits are tokens: ``"1 2"``."""
         return torch.tensor([[int(word) for word in text.split()]])
 

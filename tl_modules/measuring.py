@@ -2,14 +2,13 @@
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from tl_modules.attachments import attached
+from tl_modules.call_warnings import warn_once, warns_once
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel, is_hooked, model_name, parts_of
 
@@ -19,15 +18,12 @@ _R = TypeVar("_R")
 _LIBRARIES = ("accelerate", "torch", "transformer_lens", "transformers")
 """Whose hooks on a model's parts are how the model works: pruning, offloading, captured outputs."""
 
-_measuring: ContextVar[bool] = ContextVar("measuring", default=False)
-"""Whether a function that measures is running: those that it calls don't warn again."""
-
 
 def measures(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Make a public function refuse a model in training mode, and warn of attached edits.
 
-    Both come before the function does anything. The warning comes once, also where the function
-    calls others that measure.
+    Both come before the function does anything. Every kind of warning comes once per call, also
+    where the function calls others that measure (see ``warns_once``).
 
     Args:
         function: A function with a parameter ``model``, which may be None.
@@ -37,6 +33,7 @@ def measures(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """
     signature = inspect.signature(function)
 
+    @warns_once
     @functools.wraps(function)
     def measured(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
@@ -46,13 +43,8 @@ def measures(function: Callable[_P, _R]) -> Callable[_P, _R]:
         # What is no hooked model is the function's to refuse.
         if is_hooked(model):
             check_measurable(model)
-            if not _measuring.get():
-                _warn_of_edits(model)
-        token = _measuring.set(True)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            _measuring.reset(token)
+            _warn_of_edits(model)
+        return function(*args, **kwargs)
 
     return measured
 
@@ -111,11 +103,11 @@ def _warn_of_edits(model: HookedModel) -> None:
     edits = [edit for edit in attached(model) if not edit.in_with]
     if edits:
         more = f" and {len(edits) - 1} more" if len(edits) > 1 else ""
-        warnings.warn(
+        warn_once(
+            "attached edits",
             f"{edits[0]}{more} is on {model_name(model)!r}, and part of what is measured. Call "
             "tl_modules.detach_all(model) to remove it; with module.ablated(model): measures "
             "under an intervention without this warning.",
-            stacklevel=3,
         )
 
 

@@ -46,7 +46,7 @@ class HookedModel(Protocol):
         ...
 
     def to_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Tokens of a string, shape ``[1, pos]``."""
+        """Tokens of a string, shape ``[1, pos]``; all of them with ``truncate=False``."""
         ...
 
 
@@ -71,6 +71,37 @@ def check_model(model: Any) -> None:
 def is_hooked(model: Any) -> bool:
     """Whether an object is a hooked model, as ``check_model`` has it."""
     return all(hasattr(model, name) for name in _NEEDED)
+
+
+def check_causal(model: HookedModel, what: str) -> None:
+    """Refuse a model that does not predict each token from those before it alone.
+
+    BERT and other encoders see the tokens that they would predict; an encoder-decoder model
+    predicts another text than the one it reads; a diffusion model predicts masked tokens.
+
+    Args:
+        model: The model.
+        what: What needs a causal model.
+
+    Raises:
+        ModulesError: If its configuration, or TransformerLens' adapter of it, says that it is none.
+    """
+    check_model(model)
+    adapter, original = (getattr(model, name, None) for name in ("adapter", "original_model"))
+    direction = getattr(model.cfg, "attention_dir", None) or "causal"
+    reason = None
+    if direction != "causal":
+        reason = f"whose attention is {direction}"
+    elif getattr(getattr(original, "config", None), "is_encoder_decoder", False):
+        reason = "whose decoder predicts another text than the encoder reads"
+    elif not getattr(adapter, "supports_causal_loss", True):
+        reason = "to which TransformerLens gives no causal loss"
+    if reason is not None:
+        raise ModulesError(
+            f"{what} needs a causal model, which predicts each token from those before it; got "
+            f"{model_name(model)!r}, {reason}. Use a causal language model, or collect plain "
+            "activations (weight='activation')."
+        )
 
 
 def model_name(model: HookedModel) -> str:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Int, Shaped
 
+from tl_modules.call_warnings import warn_once
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.frames import check_whole, plain_frame
+from tl_modules.frames import plain_frame
 from tl_modules.labels import (
     apart,
     checked_labels,
@@ -20,6 +22,9 @@ from tl_modules.labels import (
 )
 from tl_modules.model import HookedModel, check_model
 from tl_modules.prompt_tables import check_texts, prompt_table
+
+_NO_LIMIT = 10**9
+"""A tokenizer whose ``model_max_length`` is not known gives a larger number."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,121 @@ def categories_said(frame: pd.DataFrame, concept: str) -> str:
     return f"Its categories are {listed(found)}.{apart([str(concept)], found)}"
 
 
+@dataclass(frozen=True)
+class ReadText:
+    """One text as the model reads it."""
+
+    tokens: Int[torch.Tensor, " _pos"]
+    """Its token ids, cut at the model's context. BOS is added only to a text that lacks it."""
+
+    whole: Int[torch.Tensor, " _all"]
+    """The same without the cut."""
+
+    has_bos: bool
+    """Whether the text itself begins with the BOS that the model would add."""
+
+
+def read_text(model: HookedModel, text: str) -> ReadText:
+    """A text's tokens, as the model's own ``to_tokens`` gives them, but never with a BOS too many.
+
+    ``to_tokens`` puts BOS before a text that begins with BOS already, as a rendered chat template
+    does. The text's own is enough.
+
+    Args:
+        model: The model, with a tokenizer.
+        text: The text.
+
+    Returns:
+        The tokens, on the CPU.
+    """
+    tokens = model.to_tokens(text)[0].long().cpu()
+    whole, limit = tokens, _context(model)
+    # Special tokens at a text's end may be cut off again, so that a cut text is a little shorter.
+    if limit is not None and limit - 2 <= len(tokens) <= limit:
+        whole = model.to_tokens(text, truncate=False)[0].long().cpu()
+    if not _adds_second_bos(model, text, tokens):
+        return ReadText(tokens, whole, False)
+    return ReadText(whole[1:][:limit], whole[1:], True)
+
+
+def _adds_second_bos(model: HookedModel, text: str, tokens: Int[torch.Tensor, " _pos"]) -> bool:
+    """Whether the first of a text's tokens was added to a text that begins with the same one."""
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if len(tokens) < 2 or int(tokens[0]) not in special_ids(tokenizer, "bos", "cls"):
+        return False
+    if int(tokens[0]) != int(tokens[1]):
+        return False
+    # Two may be the text's own: what is given stays.
+    given = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return 0 < _n_leading(given, int(tokens[0])) < _n_leading(tokens.tolist(), int(tokens[0]))
+
+
+def _n_leading(tokens: Sequence[int], token: int) -> int:
+    return next((at for at, each in enumerate(tokens) if each != token), len(tokens))
+
+
+def special_ids(tokenizer: Any, *kinds: str) -> set[int]:
+    """The ids of a tokenizer's special tokens of some kinds, such as ``"bos"``, where it has them.
+
+    Args:
+        tokenizer: The tokenizer, or None.
+        kinds: The first part of the attributes ``bos_token_id``, ``cls_token_id``, ...
+    """
+    found = (getattr(tokenizer, f"{kind}_token_id", None) for kind in kinds)
+    return {number for number in found if number is not None}
+
+
+def _context(model: HookedModel) -> int | None:
+    """After how many tokens ``to_tokens`` cuts a text; None for never."""
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    limit = getattr(model.cfg, "n_ctx", None) or getattr(tokenizer, "model_max_length", None)
+    return int(limit) if limit and limit < _NO_LIMIT else None
+
+
+def check_context(
+    model: HookedModel, n_tokens: int, what: str, remedy: str = "Shorten it."
+) -> None:
+    """Refuse a text that the model would have to cut.
+
+    Args:
+        model: The model.
+        n_tokens: How many tokens the text has.
+        what: What it is called in the message.
+        remedy: What to do instead.
+
+    Raises:
+        ModulesError: If it does not fit the model's context.
+    """
+    limit = _context(model)
+    if limit is not None and n_tokens > limit:
+        raise ModulesError(
+            f"{what} should fit the model's context of {limit} tokens; it has {n_tokens}. {remedy}"
+        )
+
+
+def check_tokenizer(model: HookedModel) -> None:
+    """Refuse a model that reads no texts.
+
+    Raises:
+        ModulesError: If it is no hooked model, or has no tokenizer.
+    """
+    check_model(model)
+    if hasattr(model, "tokenizer") and getattr(model, "tokenizer", None) is None:
+        raise ModulesError(
+            "The model should have a tokenizer to read prompts with; it has none. Load it with "
+            "one, or run your own tokens and add the caches to a Collector."
+        )
+
+
 def tokenise(
     model: HookedModel, prompts: Sequence[str], max_tokens: int | None = None, least: int = 1
 ) -> list[Int[torch.Tensor, " _pos"]]:
     """Each prompt's tokens, as the model's own ``to_tokens`` gives them (BOS where it does).
 
-    One prompt at a time, so that no padding enters and the tokenizer's padding side is moot. A
-    prompt longer than the model's context is cut there, as TransformerLens does. All of its text is
-    tokenised first, a second or two a megabyte.
+    One prompt at a time, so that no padding enters and the tokenizer's padding side is moot. All of
+    a prompt's text is tokenised first, a second or two a megabyte. A prompt that begins with BOS
+    gets no second one, and a prompt longer than the model's context is cut there; a warning says
+    so, once per public call.
 
     Args:
         model: The model.
@@ -135,97 +247,62 @@ def tokenise(
         ModulesError: If the model has no tokenizer, or a prompt tokenises to nothing (beyond a BOS
             token) or to fewer tokens than the least.
     """
-    check_model(model)
+    check_tokenizer(model)
     if max_tokens is not None:
         check_at_least("max_tokens", max_tokens, 1)
-    tokenizer = getattr(model, "tokenizer", None)
-    if hasattr(model, "tokenizer") and tokenizer is None:
-        raise ModulesError(
-            "The model should have a tokenizer to read prompts with; it has none. Load it with "
-            "one, or run your own tokens and add the caches to a Collector."
-        )
-    bos = getattr(tokenizer, "bos_token_id", None)
-    found = []
+    bos = special_ids(getattr(model, "tokenizer", None), "bos")
+    found, with_bos, too_long = [], [], {}
     for row, prompt in enumerate(prompts):
-        tokens = model.to_tokens(prompt)[0]
-        if not len(tokens) or bool((tokens == (-1 if bos is None else bos)).all()):
+        read = read_text(model, prompt)
+        if bos.issuperset(read.tokens.tolist()):
             raise ModulesError(
                 f"Every prompt should hold at least one token; prompt {row} ({prompt!r}) "
                 "tokenises to nothing. Drop it."
             )
-        found.append(tokens[:max_tokens].long().cpu())
+        found.append(read.tokens[:max_tokens])
         if len(found[-1]) < least:
             raise ModulesError(
                 f"Every prompt should have at least two tokens, so that one is predicted from "
                 f"another; prompt {row} has {len(found[-1])}. Drop it, or raise max_tokens."
             )
+        with_bos += [row] * read.has_bos
+        if len(found[-1]) < len(read.whole[:max_tokens]):
+            too_long[row] = len(read.whole)
+    if with_bos:
+        _warn_of_bos(model, prompts, with_bos, int(found[with_bos[0]][0]))
+    if too_long:
+        _warn_of_cuts(model, prompts, too_long)
     return found
 
 
-def answers_of(frame: pd.DataFrame) -> list[str]:
-    """Each prompt's answer, without space around it.
-
-    Args:
-        frame: What ``prompt_frame`` returned.
-
-    Returns:
-        Texts, one a prompt.
-
-    Raises:
-        ModulesError: If there is no column ``answer``, or a prompt has none or no whole text.
-    """
-    if "answer" not in frame.columns:
-        raise ModulesError(
-            "Answers need a column 'answer' beside 'prompt'. Add it, or use metric='loss' "
-            "(module_effects) or tokens='all' (collect)."
-        )
-    answers = frame["answer"].tolist()
-    for row, answer in enumerate(answers):
-        if not isinstance(answer, str) or not answer.strip():
-            raise ModulesError(
-                f"Every prompt should have an answer; prompt {row} has {answer!r}. Fill it in, or "
-                "drop the prompt."
-            )
-    check_whole(answers, "answer")
-    return [answer.strip() for answer in answers]
+def _warn_of_bos(
+    model: HookedModel, prompts: Sequence[str], rows: Sequence[int], bos_id: int
+) -> None:
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    bos = tokenizer.decode([bos_id])
+    warn_once(
+        "bos",
+        f"{len(rows)} of {len(prompts)} prompts already begin with {bos!r}, as a rendered chat "
+        f"template does; the first is prompt {rows[0]} ({_start(prompts[rows[0]])}). No second "
+        f"{bos!r} is put before them. Remove it from the text, which leaves the tokens as they "
+        "are, or pass plain prompts (and chat=True to collect).",
+    )
 
 
-def tokenise_with_answers(
-    model: HookedModel, frame: pd.DataFrame
-) -> tuple[list[torch.Tensor], Int[np.ndarray, " prompts"]]:
-    """Each prompt's tokens with its answer's, and the position where the answer begins.
+def _warn_of_cuts(model: HookedModel, prompts: Sequence[str], n_tokens: dict[int, int]) -> None:
+    row, number = next(iter(n_tokens.items()))
+    limit = _context(model)
+    warn_once(
+        "context",
+        f"{len(n_tokens)} of {len(prompts)} prompts are longer than the model's context of {limit} "
+        f"tokens and are cut there; the first is prompt {row} ({_start(prompts[row])}), which has "
+        f"{number}. Shorten them, or pass max_tokens={limit} or less to cut them without this "
+        "warning.",
+    )
 
-    Args:
-        model: The model.
-        frame: What ``prompt_frame`` returned, with ``answer``.
 
-    Returns:
-        One tensor a prompt, of the prompt, a space and the answer; and where the answers begin.
-
-    Raises:
-        ModulesError: If an answer is missing, changes how its prompt is tokenised, or does not fit
-            the model's context.
-    """
-    prompts = [prompt.rstrip() for prompt in frame["prompt"]]
-    whole = [
-        f"{prompt} {answer}" for prompt, answer in zip(prompts, answers_of(frame), strict=True)
-    ]
-    token_lists = tokenise(model, whole)
-    longest = getattr(model.cfg, "n_ctx", None) or np.inf
-    starts = []
-    for row, (alone, both) in enumerate(zip(tokenise(model, prompts), token_lists, strict=True)):
-        if len(both) >= longest:
-            raise ModulesError(
-                f"A prompt and its answer should fit the model's context of {longest} tokens; "
-                f"prompt {row} may not. Shorten it."
-            )
-        if len(both) <= len(alone) or not torch.equal(both[: len(alone)], alone):
-            raise ModulesError(
-                f"The answer should follow its prompt as tokens of its own; with prompt {row} "
-                f"({whole[row]!r}) it changes the prompt's tokens or is cut off. Reword it."
-            )
-        starts.append(len(alone))
-    return token_lists, np.array(starts)
+def _start(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def batches(

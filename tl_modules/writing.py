@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 
 from tl_modules.errors import ModulesError
-from tl_modules.model import HookedModel, model_name
+from tl_modules.model import HookedModel, check_causal, model_name
 
 
 def continued(
@@ -34,8 +34,9 @@ def continued(
         The tokens.
 
     Raises:
-        ModulesError: If the model has no ``generate``, or its context no room.
+        ModulesError: If the model has no ``generate`` or is not causal, or its context no room.
     """
+    check_causal(model, "Generation")
     loose: Any = model
     if not hasattr(loose, "generate"):
         raise ModulesError(f"{model_name(model)!r} has no generate() to write with. {remedy}")

@@ -1,12 +1,14 @@
 """Which tokens count, in which form prompts stand, and what becomes of their activations."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import tl_modules as tlm
-from tests.conftest import tiny_model
+from tests.conftest import byte_tokenizer, tiny_model
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.gradients import loss_gradients
 from tl_modules.reading import Reading
@@ -75,12 +77,13 @@ def test_chat_puts_prompts_into_the_template(chatty, tokens):
 
 @pytest.mark.parametrize("chat", [False, True])
 def test_answers_alone_are_read(chatty, chat):
-    frame = pd.DataFrame({"prompt": PROMPTS, "answer": ["on the mat", "not", "is was"]})
+    answers = ["on the mat", "not", "is was"]
+    frame = pd.DataFrame({"prompt": PROMPTS, "answer": answers, "separator": " "})
     acts = collected(chatty, frame, tokens="answer", chat=chat)
     for row, (prompt, answer) in enumerate(zip(frame["prompt"], frame["answer"], strict=True)):
         ids = in_chat(chatty, prompt, answer) if chat else None
         if ids is None:
-            ids = chatty.to_tokens(f"{prompt.rstrip()} {answer}")
+            ids = chatty.to_tokens(f"{prompt} {answer}")
         a = np.abs(neurons(chatty, ids)[-len(answer.split()) :])
         np.testing.assert_allclose(acts.values[row, 12:24], a.mean(0), rtol=1e-4, atol=1e-7)
     for bad in (frame.drop(columns="answer"), frame.assign(answer=["", "a", "b"])):
@@ -184,7 +187,9 @@ def test_what_cannot_be_read_is_refused(chatty, model, tmp_path):
         collected(chatty, ["the", " "], chat=True, tokens="content")
     with pytest.raises(tlm.ModulesError, match="prompt 0 has none to read with tokens='content'"):
         collected(chatty, tokens="content", max_tokens=1)  # only BOS is left
-    with pytest.raises(tlm.ModulesError, match=r"context of 64 tokens; prompt 0 has 83"):
+    with pytest.raises(
+        tlm.ModulesError, match=r"prompt 0 should fit .* of 64 tokens; it has 83. Pass max"
+    ):
         collected(chatty, ["the " * 80], chat=True)
     other = tiny_model()
     for template, message in (
@@ -199,32 +204,22 @@ def test_what_cannot_be_read_is_refused(chatty, model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("template", "counted"), [("how: ", [" sat"]), ("how:\n", ["sat"]), ("how:x", None)]
+    ("template", "merges"), [("how: ", True), ("how:\n", False), ("how:x", True)]
 )
-def test_an_answer_in_chat_form_has_tokens_of_its_own(template, counted):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    pieces = Tokenizer(models.BPE())
-    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    pieces.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    pieces.train_from_iterator(["how: sat", "how:xsat", "sat"] * 9, trainer)
-    model = tiny_model()
-    model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces)
-    model.tokenizer.chat_template = "{{ messages[0]['content'] }} " + template.replace(
-        "\n", "{{'\\n'}}"
-    )
+def test_an_answer_in_chat_form_follows_the_templates_own_tokens(template, merges):
+    """Of "how: sat" and "how:xsat" the tokenizer makes " sat" and "xsat"."""
+    tokenizer = byte_tokenizer(["how: sat", "how:xsat", "sat"])
+    model = tiny_model(tokenizer=tokenizer)
+    ending = template.replace("\n", "{{'\\n'}}")
+    tokenizer.chat_template = "{{ messages[0]['content'] }} " + ending
     frame = pd.DataFrame({"prompt": ["the cat"], "answer": ["sat"]})
     reading = tlm.Reading(tokens="answer", chat=True)
-    if counted is None:  # "xsat" is one token
-        with pytest.raises(tlm.ModulesError, match="'sat'\\) changes the template's"):
-            prompt_tokens(model, frame, reading, None)
-        return
-    (tokens,), (chosen,) = prompt_tokens(model, frame, reading, None)
-    assert [model.tokenizer.decode([token]) for token in tokens[chosen].tolist()] == counted
+    said = r"with 1 of 1 prompts; the first is prompt 0: 'the cat how:.' \+ 'sat'"
+    with pytest.warns(UserWarning, match=said) if merges else nullcontext():
+        (tokens,), (chosen,) = prompt_tokens(model, frame, reading, None)
+    before = tokenizer(f"the cat {template}", add_special_tokens=False)["input_ids"]
+    assert tokens[~chosen].tolist() == before
+    assert [tokenizer.decode([token]) for token in tokens[chosen].tolist()] == ["sat"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ ROWS = pd.DataFrame(
         "prompt": ["the cat sat on the", "one plus two", "not", "if a red bird flew over the big"],
         "answer": ["mat", "equals three", "is was why", "house"],
         "category": ["x", "y", "x", "y"],
+        "separator": " ",
     }
 )
 
@@ -56,7 +57,9 @@ def test_an_answer_that_the_model_would_give_is_right(model):
         answers.append(model.tokenizer.decode([int(logits[0, -1].argmax())]).strip())
     known = [not answer.startswith("<") and answer != "" for answer in answers]
     assert any(known)
-    frame = pd.DataFrame({"prompt": texts, "answer": answers})[known].reset_index(drop=True)
+    frame = pd.DataFrame({"prompt": texts, "answer": answers, "separator": " "})[known].reset_index(
+        drop=True
+    )
     assert (measured(model, frame, "answer_accuracy") == 0).all()
 
 
@@ -78,7 +81,7 @@ def test_module_effects_take_the_answer_metrics(model, modules):
     [
         (ROWS.drop(columns="answer"), {}, "need a column 'answer'"),
         (ROWS.assign(answer=["mat", None, "a", "b"]), {}, "prompt 1 has nan|prompt 1 has None"),
-        (ROWS.assign(answer=["mat", " ", "a", "b"]), {}, "prompt 1 has ' '"),
+        (ROWS.assign(answer=["mat", "", "a", "b"]), {}, "prompt 1 has ''"),
         (ROWS, {"max_tokens": 4}, "it would cut the answers off"),
     ],
 )

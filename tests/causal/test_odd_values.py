@@ -30,7 +30,7 @@ def spoilt(activation, hook):
 
 @pytest.mark.parametrize("metric", ["loss", "answer_logprob", "answer_accuracy"])
 def test_a_metric_that_is_no_number_is_refused_not_averaged(model, modules, prompts, metric):
-    frame = prompts.head(3).assign(answer="cat")
+    frame = prompts.head(3).assign(answer="cat", separator=" ")
     with (
         model.hooks(fwd_hooks=[(LAST, spoilt)]),
         pytest.raises(tlm.ModulesError, match=r"metric should be finite; on prompt \d it is nan"),
@@ -67,7 +67,7 @@ def test_logits_at_padding_and_at_tokens_not_asked_about_do_not_matter(model):
     expected = next_token_losses(logits, tokens, mask)
     logits[1, 1:] = torch.nan
     assert next_token_losses(logits, tokens, mask).tolist() == expected.tolist()
-    frame = prompt_frame(["the cat sat on"]).assign(answer="dog")
+    frame = prompt_frame(["the cat sat on"]).assign(answer="dog", separator=" ")
     for metric in ("answer_logprob", "answer_accuracy"):
         task = make_task(model, frame, metric, 1, None)
         (batch,) = task.batches
@@ -99,7 +99,7 @@ def test_a_16_bit_models_effects_are_about_the_float32_models(prompts, dtype):
     half = copy.deepcopy(one).to(dtype)
     modules = tlm.discover(tlm.collect(one, prompts, progress=False), 2, progress=False)
     for metric in ("loss", "answer_logprob"):
-        frame = prompts.assign(answer="cat")
+        frame = prompts.assign(answer="cat", separator=" ")
         expected, found = (
             effects_of(model, modules, frame, metric=metric) for model in (one, half)
         )

@@ -14,7 +14,7 @@ QUIET = {"progress": False}
 @pytest.fixture(scope="module")
 def questions(prompts):
     chosen = prompts.groupby("category").tail(5).reset_index(drop=True)
-    return chosen.assign(answer=["cat", "dog", "red", "is", "tree"] * 2)
+    return chosen.assign(answer=["cat", "dog", "red", "is", "tree"] * 2, separator=" ")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ def pairs(model):
         ("code", "print ( red ) or", "return ( blue ) and", "if"),
         ("code", "if big is small", "or red is green", "else"),
     ]
-    return pd.DataFrame(rows, columns=["category", "prompt", "corrupted", "answer"])
+    return pd.DataFrame(rows, columns=["category", "prompt", "corrupted", "answer"]).assign(
+        separator=" "
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +103,8 @@ def test_each_prompt_gets_another_of_its_category_and_length(model):
         tlm.with_corrupted(model, frame.iloc[3:])
 
 
-def test_white_space_at_the_ends_of_prompts_is_no_other_length(model):
+def test_prompts_are_paired_exactly_as_given(model):
     frame = pd.DataFrame({"prompt": ["the cat sat ", "a dog ran"], "category": "animal"})
     paired = tlm.with_corrupted(model, frame)
-    assert paired["prompt"].tolist() == ["the cat sat", "a dog ran"]
-    assert paired["corrupted"].tolist() == ["a dog ran", "the cat sat"]
+    assert paired["prompt"].tolist() == ["the cat sat ", "a dog ran"]
+    assert paired["corrupted"].tolist() == ["a dog ran", "the cat sat "]

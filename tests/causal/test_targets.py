@@ -40,7 +40,7 @@ def test_unknown_options_are_refused_where_only_targets_are_tested(
 
 
 def test_erasure_is_measured_with_answers_and_by_patching(model, modules, prompts):
-    answered = prompts.assign(answer=["cat", "cat", "dog", "dog"] * 4)
+    answered = prompts.assign(answer=["cat", "cat", "dog", "dog"] * 4, separator=" ")
     paired = tlm.with_corrupted(model, answered)
     assert set(paired["category"]) == {"animal", "code"}
     found = {}

@@ -136,6 +136,15 @@ def test_evaluate_writes_one_table_of_every_method(
         (["collect", "--units", "sae"], "Use tlm.with_saes in Python"),
         (["collect", "--tokens", "answer"], "need a column 'answer'"),
         (["collect", "--tokens", "first"], "tokens should be one of 'all'"),
+        (["collect", "--separator", " "], "no answer is read; got ' '"),
+        (
+            ["collect", "--prompts", "recall", "--tokens", "answer", "--separator", "-"],
+            "separator should be given once; separator='-' differs",
+        ),
+        (
+            ["collect", "--prompts", "recall", "--tokens", "answer", "--chat", "--separator", " "],
+            "In chat form the template stands between",
+        ),
         (
             ["collect", "--aggregate", "fraction_active", "--units", "mlp+attn_heads"],
             "needs units that can be inactive; those of 'attn_heads'",
@@ -330,6 +339,31 @@ def test_the_order_of_the_files_does_not_matter(two_sets, prompt_file, tmp_path,
     assert "discovered on magnitudes" in capsys.readouterr().err
     assert cli.main(["test", two_sets[0], *words, "--metric", "answer_accuracy"]) == 1
     assert "needs prompts with an 'answer'" in capsys.readouterr().err
+
+
+def test_the_commands_put_the_separator_between_prompts_and_answers(
+    model, prompts, saved, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(commands_test, "load_model", lambda _, **_placed: model)
+    answered = prompts.assign(answer="cat", prompt="red " + prompts["prompt"])
+    path, found = tmp_path / "answered.csv", tmp_path / "modules.safetensors"
+    answered.to_csv(path, index=False)
+    out = str(tmp_path / "read.safetensors")
+    words = ["collect", "--prompts", str(path), "--tokens", "answer", "--no-progress"]
+    assert cli.main([*words, "--out", out, "--model", "tiny", "--separator", " "]) == 0
+    expected = tlm.collect(model, answered, tokens="answer", separator=" ", progress=False)
+    np.testing.assert_array_equal(tlm.ActivationMatrix.load(out).values, expected.values)
+    words = ["discover", str(saved), "-k", "2", "--out", str(found), "--no-progress"]
+    assert cli.main(words) == 0
+    words = ["test", str(found), "--prompts", str(path), "--out", str(tmp_path / "out")]
+    words += ["--metric", "answer_logprob", "--n-controls", "1", "--no-progress"]
+    assert cli.main(words) == 1  # a word tokenizer needs the space
+    assert "Put a separator between them" in capsys.readouterr().err
+    assert cli.main([*words, "--separator", " "]) == 0
+    assert set(pd.read_csv(tmp_path / "out" / "effects.csv")["separator"]) == {"' '"}
+    words[words.index("answer_logprob")] = "loss"
+    assert cli.main([*words, "--separator", " "]) == 1
+    assert "no answer is read" in capsys.readouterr().err
 
 
 def test_test_refuses_prompts_that_discovery_saw(saved, prompt_file, tmp_path, monkeypatch, capsys):

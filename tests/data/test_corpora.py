@@ -25,11 +25,13 @@ def test_recall_and_reasoning_have_at_least_forty_prompts_with_short_answers(nam
     assert frame["answer"].str.split().str.len().between(1, 3).all()
     assert frame["answer"].value_counts().max() <= 3
     assert not frame["prompt"].str.endswith(" ").any()
+    assert set(frame["separator"]) == {" "}
 
 
 def test_each_question_has_four_choices_and_the_answer_stands_at_every_place_alike():
     frame = load_prompts("choices")
     assert set(frame["category"].value_counts()) == {8}
+    assert set(frame["separator"]) == {" "}
     assert all(len(set(choices)) == 4 for choices in frame["choices"])
     places = [row.choices.index(row.answer) for row in frame.itertuples()]
     assert [places.count(at) for at in range(4)] == [6, 6, 6, 6]

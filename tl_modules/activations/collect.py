@@ -18,6 +18,7 @@ from tl_modules.activations.room import Room
 from tl_modules.activations.runs import chunks_of_batches, collected
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.unfinished import Plan, Unfinished, checksum
+from tl_modules.answers import with_separator
 from tl_modules.arguments import checked
 from tl_modules.columns import beside
 from tl_modules.errors import ModulesError, check_at_least, check_choice
@@ -44,6 +45,7 @@ def collect(
     weight: str = ...,
     aggregate: str = ...,
     tokens: str = ...,
+    separator: str | None = ...,
     chat: bool = ...,
     store: None = None,
     dtype: str = ...,
@@ -64,6 +66,7 @@ def collect(
     weight: str = ...,
     aggregate: str = ...,
     tokens: str = ...,
+    separator: str | None = ...,
     chat: bool = ...,
     store: str | Path,
     dtype: str = ...,
@@ -85,6 +88,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     weight: str = "activation",
     aggregate: str = "mean",
     tokens: str = "all",
+    separator: str | None = None,
     chat: bool = False,
     store: str | Path | None = None,
     dtype: str = "float16",
@@ -126,9 +130,14 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             whose lengths always are).
         tokens: Which tokens count: ``"all"``; ``"content"``, the prompt's own text without BOS and
             template; ``"last"``; ``"answer"``, those of the column ``answer``, which then follows
-            the prompt. Means for ablation are over the same tokens.
+            the prompt exactly as given. Means for ablation are over the same tokens.
+        separator: With ``tokens="answer"``, what stands between each prompt and its answer, such as
+            ``" "``; by default what the prompts' column ``separator`` says, and nothing where there
+            is none. It counts as part of the answer, and stands in the samples' column
+            ``separator``. Not in chat form, where the template stands between the two.
         chat: Put each prompt into the tokenizer's chat template as the user's turn, up to where
-            the reply begins. Causal tests still run prompts as they are given.
+            the reply begins (or, with ``tokens="answer"``, with the answer as the reply). Causal
+            tests still run prompts as they are given.
         store: A folder: write an ``ActivationStore`` there as the prompts run, instead of a matrix
             in memory. A run that was interrupted, killed even, is gone on with by the same call,
             from its last whole chunk (8 MB, or 128 prompts), and ends with the same bytes; a
@@ -162,7 +171,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         )
     reading = Reading(weight, aggregate, tokens, chat)
     with together(distributed) as ranks:
-        frame = prompt_frame(prompts)
+        answers = tokens == "answer"
+        frame = with_separator(prompt_frame(prompts), separator, answers=answers, chat=chat)
         check_at_least("batch_size", batch_size, 1)
         read = Collector(model, units, reading).units
         if store is not None:

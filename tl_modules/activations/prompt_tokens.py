@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Int
 from jinja2 import TemplateError
 
+from tl_modules.answers import answers_of, join, tokenise_with_answers, warn_merged
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.model import HookedModel, check_model
+from tl_modules.model import HookedModel, check_causal, check_model
 from tl_modules.reading import Reading
-from tl_modules.tokens import answers_of, tokenise, tokenise_with_answers
+from tl_modules.tokens import check_context, special_ids, tokenise
 
 _TokenLists = list[Int[torch.Tensor, " _pos"]]
 _Counted = list[Bool[torch.Tensor, " _pos"]]
@@ -37,8 +38,11 @@ def prompt_tokens(
 
     Raises:
         ModulesError: If a prompt has no such token, does not fit the model's context in chat form,
-            or the tokenizer has no chat template.
+            the tokenizer has no chat template, or gradients of a next-token loss are asked of a
+            model that is not causal.
     """
+    if reading.weight == "attribution":
+        check_causal(model, "weight='attribution'")
     if reading.tokens == "answer" and max_tokens is not None:
         raise ModulesError(
             "max_tokens would cut the answers off that tokens='answer' reads. Leave it out."
@@ -65,20 +69,17 @@ def _all_or_last(length: int, tokens: str) -> Bool[torch.Tensor, " _pos"]:
 
 
 def _content(model: HookedModel, token_lists: _TokenLists) -> _Counted:
-    """All tokens but those that the tokenizer puts around a text."""
+    """All tokens but the special ones at a text's beginning and end, whoever put them there."""
     tokenizer: Any = getattr(model, "tokenizer", None)
-    before, after = (
-        [getattr(tokenizer, f"{name}_token_id", None) for name in names]
-        for names in (("bos", "cls"), ("eos", "sep"))
-    )
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    # These stand for a part of the text.
+    special -= special_ids(tokenizer, "unk", "mask")
+    special |= special_ids(tokenizer, "bos", "cls", "eos", "sep")
     found = []
     for row, tokens in enumerate(token_lists):
-        numbers = tokens.tolist()
-        # One on either side: a text may hold the same tokens itself.
-        first = int(numbers[0] in before)
-        last = len(numbers) - int(len(numbers) > first and numbers[-1] in after)
-        positions = torch.arange(len(numbers))
-        found.append((positions >= first) & (positions < last))
+        own = torch.tensor([number not in special for number in tokens.tolist()])
+        after_first, before_last = own.cumsum(0) > 0, own.flip(0).cumsum(0).flip(0) > 0
+        found.append(after_first & before_last)
         _check_any(row, found[-1], "content")
     return found
 
@@ -100,25 +101,27 @@ def _in_chat(
     if max_tokens is not None:
         check_at_least("max_tokens", max_tokens, 1)
         prompts = [chat.cut(prompt, max_tokens) for prompt in prompts]
-    answers = answers_of(frame) if tokens == "answer" else [""] * len(prompts)
-    longest = getattr(model.cfg, "n_ctx", None)
-    token_lists, counted = [], []
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        numbers, content, in_answer = chat.encode(row, prompt, answer)
-        if longest is not None and len(numbers) > longest:
-            raise ModulesError(
-                f"A prompt in chat form should fit the model's context of {longest} tokens; prompt "
-                f"{row} has {len(numbers)}. Pass max_tokens=... to cut the prompts' own text."
-            )
-        chosen = {
-            "content": content,
-            "answer": in_answer,
-            "all": _all_or_last(len(numbers), "all"),
-            "last": _all_or_last(len(numbers), "last"),
-        }[tokens]
+    # The template stands between prompt and answer: no separator does.
+    answers = answers_of(frame) if tokens == "answer" else None
+    token_lists, counted, merged = [], [], []
+    for row, prompt in enumerate(prompts):
+        numbers, content = chat.encode(row, prompt)
+        chosen = content if tokens == "content" else _all_or_last(len(numbers), tokens)
+        if answers is not None:
+            start = len(numbers)
+            numbers, apart = chat.answered(row, prompt, numbers, answers[row])
+            chosen = torch.arange(len(numbers)) >= start
+            merged += [row] * apart
+        what, remedy = f"In chat form prompt {row} with its answer", "Shorten it."
+        if answers is None:
+            what = f"In chat form prompt {row}"
+            remedy = "Pass max_tokens=... to cut the prompts' own text."
+        check_context(model, len(numbers), what, remedy)
         _check_any(row, chosen, tokens)
         token_lists.append(numbers)
         counted.append(chosen)
+    if merged and answers is not None:
+        warn_merged([chat.text(row, prompt) for row, prompt in enumerate(prompts)], answers, merged)
     return token_lists, counted
 
 
@@ -127,6 +130,7 @@ class _Chat:
 
     def __init__(self, model: HookedModel) -> None:
         check_model(model)
+        self._model = model
         self._tokenizer: Any = getattr(model, "tokenizer", None)
         if not getattr(self._tokenizer, "chat_template", None):
             raise ModulesError(
@@ -150,12 +154,12 @@ class _Chat:
         offsets = self._encode(prompt)[1]
         return prompt if len(offsets) <= max_tokens else prompt[: offsets[max_tokens - 1][1]]
 
-    def encode(
-        self, row: int, prompt: str, answer: str
-    ) -> tuple[
-        Int[torch.Tensor, " _pos"], Bool[torch.Tensor, " _pos"], Bool[torch.Tensor, " _pos"]
-    ]:
-        """The tokens of prompt and answer in the template; which are the one's, the other's."""
+    def text(self, row: int, prompt: str) -> str:
+        """The prompt in the template.
+
+        Raises:
+            ModulesError: If the template puts another text around it than around others.
+        """
         text = self._render(prompt)
         start, stop = len(self._before), len(text) - len(self._after)
         if not (text.startswith(self._before) and text.endswith(self._after) and start <= stop):
@@ -164,17 +168,25 @@ class _Chat:
                 f"around prompt {row} ({prompt!r}) it puts another. Set model.tokenizer."
                 "chat_template to one that does not look at the text."
             )
-        numbers, offsets = self._encode(text + answer)
-        end = len(text)
-        # A token may hold the space before the answer, too.
-        in_answer = [last > end and not text[first:end].strip() for first, last in offsets]
-        if any(first < end < last and text[first:end].strip() for first, last in offsets):
-            raise ModulesError(
-                f"The answer should follow the chat template as tokens of its own; that of prompt "
-                f"{row} ({answer!r}) changes the template's. Reword it."
-            )
+        return text
+
+    def encode(
+        self, row: int, prompt: str
+    ) -> tuple[Int[torch.Tensor, " _pos"], Bool[torch.Tensor, " _pos"]]:
+        """The tokens of a prompt in the template; which are the prompt's."""
+        text = self.text(row, prompt)
+        start, stop = len(self._before), len(text) - len(self._after)
+        numbers, offsets = self._encode(text)
         content = [first < stop and last > start for first, last in offsets]
-        return torch.tensor(numbers), torch.tensor(content), torch.tensor(in_answer)
+        return torch.tensor(numbers), torch.tensor(content)
+
+    def answered(
+        self, row: int, prompt: str, numbers: Int[torch.Tensor, " _pos"], answer: str
+    ) -> tuple[Int[torch.Tensor, " _longer"], bool]:
+        """The tokens of a prompt in the template and its answer, as ``join`` gives them."""
+        text = self.text(row, prompt)
+        both = torch.tensor(self._encode(text + answer)[0])
+        return join(self._model, numbers, both, (text, answer), f"prompt {row}")
 
     def _render(self, prompt: str) -> str:
         messages = [{"role": "user", "content": prompt}]

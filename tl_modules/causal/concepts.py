@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.answers import shown_separators, with_separator
 from tl_modules.arguments import Elsewhere, checked
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.errors import ModulesError
@@ -29,7 +30,7 @@ from tl_modules.stats import (
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of, categories_said, has_concept, prompt_frame
 
-_COLUMNS = ("prompt", "category", "answer", "corrupted")
+_COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 """What a run may need of a set of prompts."""
 
 
@@ -43,6 +44,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     tests: Annotated[Prompts | Mapping[str, Prompts], Elsewhere("prompts, or sets of them")],
     *,
     hook_name: str | None = None,
+    metric: str = "loss",
+    separator: str | None = None,
     n_controls: int = 20,
     batch_size: int = 16,
     max_tokens: int | None = None,
@@ -72,6 +75,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         tests: Other prompts, with ``category``; several such frames by name, such as in and out of
             distribution.
         hook_name: Where the probes read; by default where the output layer does.
+        metric: What is lost, as ``module_effects`` takes it.
+        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
         n_controls: Controls for each target.
         batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         max_tokens: Cut prompts after so many tokens.
@@ -90,36 +95,20 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
           (one-sided: as near to 0.5 among its controls);
         - ``lost`` (nats per token) and the same numbers of it, ``lost_p_value`` being one-sided: as
           high among its controls; and those of ``harm``, the rise on prompts with the concept.
-          Intervals are NaN for a single prompt.
+          Intervals are NaN for a single prompt;
+        - with an answer metric ``separator``, in quotes.
 
     Raises:
         ModulesError: If a set of prompts lacks the concept or anything else, the model has no hook
             point of that name, or as ``module_effects`` raises.
     """
-    if not isinstance(tests, pd.DataFrame | Mapping | HasToPandas):
-        raise ModulesError(
-            "tests should be a frame of prompts, or several by name, {name: frame}; got a "
-            f"{type(tests).__name__}."
-        )
-    sets: dict[str, Any] = {"all": tests}
-    if isinstance(tests, Mapping) and "prompt" not in tests:  # which would be a column
-        sets = {**tests}
-    frames = {"fit": prompt_frame(fit)} | {
-        f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()
-    }
-    with_labels = [it["category"] for it in frames.values() if "category" in it]
-    warn_spelling(*with_labels, stacklevel=2)
-    truths = {name: has_concept(it, concept) for name, it in frames.items()}
-    for name, truth in truths.items():
-        if truth.all() or not truth.any():
-            raise ModulesError(
-                f"{name} should hold prompts of the category {concept!r} and of another; it has "
-                f"{int(truth.sum())} of {len(truth)}. {categories_said(frames[name], concept)}"
-            )
+    sets = _named_sets(tests)
+    frames = _frames(fit, sets)
+    if metric != "loss":
+        frames = {name: with_separator(it, separator) for name, it in frames.items()}
+    truths = _truths(frames, concept)
     # So that the run below reads the same labels, and warns of nothing twice.
     frames = {name: it.assign(category=categories_of(it)) for name, it in frames.items()}
-    if not sets:
-        raise ModulesError("tests should hold at least one set of prompts; got none.")
     shared = [name for name in _COLUMNS if all(name in frame for frame in frames.values())]
     together = pd.DataFrame(
         {name: [text for frame in frames.values() for text in frame[name]] for name in shared}
@@ -128,6 +117,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         model,
         targets,
         together,
+        metric=metric,
+        separator=separator,
         hook_name=_where(model, hook_name),
         n_controls=n_controls,
         batch_size=batch_size,
@@ -160,8 +151,46 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
                     rises, np.ones(len(chosen)), draws, tolerance=rounding
                 )
                 row |= _named(what, numbers)
+            if experiment.separators is not None:
+                row["separator"] = shown_separators(experiment.separators)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _named_sets(tests: Any) -> dict[str, Any]:
+    """The sets of test prompts by their names; one set alone is named ``"all"``."""
+    if not isinstance(tests, pd.DataFrame | Mapping | HasToPandas):
+        raise ModulesError(
+            "tests should be a frame of prompts, or several by name, {name: frame}; got a "
+            f"{type(tests).__name__}."
+        )
+    if not isinstance(tests, Mapping) or "prompt" in tests:  # a mapping of columns is one table
+        return {"all": tests}
+    if not tests:
+        raise ModulesError("tests should hold at least one set of prompts; got none.")
+    return {**tests}
+
+
+def _frames(fit: Any, sets: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """All sets of prompts as frames, by what refusals call them."""
+    frames = {"fit": prompt_frame(fit)}
+    frames |= {f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()}
+    warn_spelling(*(it["category"] for it in frames.values() if "category" in it), stacklevel=3)
+    return frames
+
+
+def _truths(
+    frames: Mapping[str, pd.DataFrame], concept: str
+) -> dict[str, Bool[np.ndarray, " prompts"]]:
+    """Which prompts of each set have the concept: some should, and some should not."""
+    truths = {name: has_concept(it, concept) for name, it in frames.items()}
+    for name, truth in truths.items():
+        if truth.all() or not truth.any():
+            raise ModulesError(
+                f"{name} should hold prompts of the category {concept!r} and of another; it has "
+                f"{int(truth.sum())} of {len(truth)}. {categories_said(frames[name], concept)}"
+            )
+    return truths
 
 
 def _where(model: HookedModel, hook_name: str | None) -> str:

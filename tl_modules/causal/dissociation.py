@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.answers import shown_separators
 from tl_modules.arguments import checked
 from tl_modules.causal.experiment import Experiment, run_experiment
 from tl_modules.errors import ModulesError, check_at_least
@@ -33,7 +34,8 @@ class Dissociation:
 
     effects: pd.DataFrame
     """One row a module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
-    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``."""
+    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``, and
+    with an answer metric ``separator``, in quotes."""
 
     contrasts: pd.DataFrame
     """By ``contrast``, the same numbers of ``P: A - B``, ``Q: B - A`` and their sum, the
@@ -57,7 +59,7 @@ class Dissociation:
 
 @checked
 @measures
-def dissociation(
+def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
     module_p: Module,
     module_q: Module,
@@ -65,6 +67,7 @@ def dissociation(
     prompts_b: Prompts,
     *,
     metric: str = "loss",
+    separator: str | None = None,
     n_controls: int = 39,
     seed: int = 0,
     **options: Any,
@@ -82,6 +85,7 @@ def dissociation(
         prompts_a: Strings, or a frame with ``prompt`` and, for the answer metrics, ``answer``.
         prompts_b: The other set, such as recall against multi-step reasoning.
         metric: As ``module_effects`` takes it: the higher, the worse.
+        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
         n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
         seed: Seeds controls and bootstrap.
         options: What else ``module_effects`` takes.
@@ -105,6 +109,7 @@ def dissociation(
         [replace(module_p, label=0), replace(module_q, label=1)],
         pd.concat(sets, ignore_index=True),
         metric=metric,
+        separator=separator,
         n_controls=n_controls,
         seed=seed,
         **options,
@@ -142,6 +147,8 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
         }
     ).T.rename_axis("contrast")
     effects = pd.DataFrame(rows)
+    if experiment.separators is not None:
+        effects["separator"] = shown_separators(experiment.separators)
     each = table.iloc[:2]
     prefer = ((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all()
     hurt = (effects.loc[effects["module"].eq("P") == effects["set"].eq("A"), "ci_low"] > 0).all()

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
+from tl_modules.answers import shown_separators
 from tl_modules.arguments import checked
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.measuring import measures
@@ -40,6 +41,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     prompts: Prompts,
     *,
     metric: str = "loss",
+    separator: str | None = None,
     method: str = "mean",
     reference: HasUnitMeans | None = None,
     n_controls: int = 20,
@@ -71,7 +73,10 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             did not see.
         metric: ``"loss"``, or how badly the model answers prompts with a column ``answer``:
             ``"answer_logprob"`` (minus the answer's log-probability, nats) or
-            ``"answer_accuracy"`` (1 where greedy decoding misses it).
+            ``"answer_accuracy"`` (1 where greedy decoding misses it). The text is prompt and answer
+            exactly as given; see the how-to "Your own prompts".
+        separator: What stands between each prompt and its answer, such as ``" "``; by default what
+            the prompts' column ``separator`` says, and nothing where there is none.
         method: What becomes of the units; see ``Module.fwd_hooks``. ``"patch"`` takes their values
             from the run of another prompt of as many tokens, in a column ``corrupted`` (see
             ``with_corrupted``); of other targets it is said of ``Parts`` too.
@@ -106,19 +111,21 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         - ``selectivity`` and the same numbers of it, equal on all rows of a module and adjusted
           over the modules;
         - ``controls``, ``n_units`` (or components, or directions), ``control_units`` (mean size of
-          its controls).
+          its controls); with an answer metric ``separator``, in quotes.
 
         Without categories there is one, ``"all"``, and selectivity is NaN.
 
     Raises:
         ModulesError: If the modules belong to another model, an option is unknown, a prompt has
-            fewer than two tokens, or the metric is NaN or infinite in any run.
+            fewer than two tokens, an answer has no tokens of its own, the model is not causal, or
+            the metric is NaN or infinite in any run.
     """
     experiment = run_experiment(
         model,
         modules,
         prompts,
         metric=metric,
+        separator=separator,
         method=method,
         reference=reference,
         n_controls=n_controls,
@@ -144,6 +151,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             control_units=float(np.mean(sizes)) if sizes else float("nan"),
         )
         table.insert(0, "module", trial.label)
+        if experiment.separators is not None:
+            table["separator"] = shown_separators(experiment.separators)
         tables.append(table)
     return _adjusted(pd.concat(tables, ignore_index=True))
 

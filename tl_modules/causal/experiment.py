@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
+from tl_modules.answers import with_separator
 from tl_modules.arguments import checked
 from tl_modules.causal.ablate import Intervention, no_intervention, run_task
 from tl_modules.causal.controls import KINDS
@@ -56,6 +57,9 @@ class Experiment:
     clean_states: Float[np.ndarray, "prompts width"] | None = None
     """Each prompt's mean state at the hook point that was read, without an intervention."""
 
+    separators: list[str] | None = None
+    """What stood between each prompt and its answer; None where no answers were measured."""
+
 
 @checked
 def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by keyword
@@ -64,6 +68,7 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     prompts: Prompts,
     *,
     metric: str = "loss",
+    separator: str | None = None,
     method: str = "mean",
     reference: HasUnitMeans | None = None,
     n_controls: int = 20,
@@ -98,9 +103,12 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
             f"keep_only=True goes with modules; {targets[0].label!r} has no complement. Leave one "
             "of them out."
         )
-    frame = prompt_frame(prompts)
+    answers = metric != "loss"
+    frame = with_separator(prompt_frame(prompts), separator, answers=answers)
     # Once, before anything runs: all that follows reads the labels of this frame.
     frame = labelled(frame, *_sample_labels(only_modules, compares_own), stacklevel=3)
+    categories = categories_of(frame)
+    task = make_task(model, frame, metric, batch_size, max_tokens)
     corrupted = None
     if method == "patch":
         corrupted = CorruptedRuns.of(model, frame, metric, max_tokens)
@@ -122,8 +130,6 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
         )
         trials += ways.of(as_list(only_modules))
     trials += target_trials(model, targets, n_controls, seed, corrupted)
-    categories = categories_of(frame)
-    task = make_task(model, frame, metric, batch_size, max_tokens)
     if compares_own:  # after all that refuses
         warn_own_categories([*only_modules, *targets], frame, stacklevel=3)
     total = len(frame) * (1 + sum(len(trial.runs) for trial in trials))
@@ -141,7 +147,8 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
             measured, states = run(trial.runs)
             outcomes.append(Outcome(trial, measured - clean[0], states))
     before = None if clean_states is None else clean_states[0]
-    return Experiment(categories, clean[0], outcomes, before)
+    separators = frame["separator"].tolist() if answers else None
+    return Experiment(categories, clean[0], outcomes, before, separators)
 
 
 def _sample_labels(modules: Iterable[Module], compares_own: bool) -> list[list[object]]:

@@ -7,21 +7,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tl_modules.answers import answers_of, tokenise_with_answers
 from tl_modules.arguments import checked
 from tl_modules.causal.ablate import Intervention, on_batches
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks, HookedModel, run_hooks_only
 from tl_modules.prompt_tables import Prompts
-from tl_modules.tokens import (
-    Batch,
-    answers_of,
-    categories_of,
-    labelled,
-    prompt_frame,
-    tokenise,
-    tokenise_with_answers,
-)
+from tl_modules.tokens import Batch, categories_of, labelled, prompt_frame, tokenise
 from tl_modules.units import Units
 
 
@@ -39,8 +32,8 @@ def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd
         seed: Seeds the draw.
 
     Returns:
-        The prompts that have such a partner, without white space at their ends (which would
-        count as tokens), with a column ``corrupted``, for ``module_effects(..., method="patch")``.
+        The prompts that have such a partner, with a column ``corrupted``, for
+        ``module_effects(..., method="patch")``.
 
     Raises:
         ModulesError: If none has one, or there is a column ``corrupted`` already.
@@ -52,7 +45,7 @@ def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd
             "prompts should have no column 'corrupted', which would be replaced. Drop or rename it."
         )
     categories = categories_of(labelled(frame))
-    texts = [prompt.rstrip() for prompt in frame["prompt"]]
+    texts = frame["prompt"].tolist()
     lengths = np.array([len(tokens) for tokens in tokenise(model, texts)])
     said = np.array(texts, dtype=object)
     answers = np.array(answers_of(frame), dtype=object) if "answer" in frame else said
@@ -69,8 +62,7 @@ def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd
             "Some prompts should have as many tokens as another of their category; none have. Add "
             "a column 'corrupted' with prompts of your own."
         )
-    kept = [texts[row] for row in rows]
-    return frame.iloc[rows].assign(prompt=kept, corrupted=partners).reset_index(drop=True)
+    return frame.iloc[rows].assign(corrupted=partners).reset_index(drop=True)
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 
+from tl_modules.answers import with_separator
 from tl_modules.arguments import checked
 from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared import ablation_attribution
@@ -114,6 +115,7 @@ def specialised_parts(
     *,
     kinds: Mapping[str, int] | Sequence[str] = tuple(KINDS),
     metric: str = "answer_logprob",
+    separator: str | None = None,
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Parts]:
@@ -137,6 +139,7 @@ def specialised_parts(
         kinds: Some of ``"layer"``, ``"head"`` and ``"neuron"``, or how many to take of each; by
             default 1, 8 and 200.
         metric: ``"answer_logprob"`` or ``"loss"``, as ``module_effects`` takes it.
+        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
         batch_size: Prompts in a pass.
         progress: Show a progress bar.
 
@@ -156,7 +159,8 @@ def specialised_parts(
         raise ModulesError(
             f"reference should hold neurons and heads; its units are of another site. {remedy}"
         )
-    frame = labelled(prompt_frame(prompts))
+    answers = metric != "loss"
+    frame = with_separator(labelled(prompt_frame(prompts)), separator, answers=answers)
     if len(set(categories_of(frame))) < 2:
         remedy = "Add prompts of another"
         if "category" not in frame.columns:

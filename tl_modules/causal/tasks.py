@@ -8,10 +8,11 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.answers import tokenise_with_answers
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.losses import next_token_losses
-from tl_modules.model import HookedModel
-from tl_modules.tokens import Batch, batches, tokenise, tokenise_with_answers
+from tl_modules.model import HookedModel, check_causal
+from tl_modules.tokens import Batch, batches, tokenise
 
 METRICS = ("loss", "answer_logprob", "answer_accuracy")
 """``loss``: mean next-token loss, nats per token. ``answer_logprob``: minus the log-probability of
@@ -44,7 +45,8 @@ def make_task(
 
     Args:
         model: The model.
-        frame: What ``prompt_frame`` returned, with ``answer`` for the answer metrics.
+        frame: What ``prompt_frame`` returned; for the answer metrics what ``with_separator``
+            returned, with ``answer``.
         metric: One of ``METRICS``.
         batch_size: Prompts in a batch.
         max_tokens: Cut prompts after so many tokens; not with answers, which would be cut off.
@@ -53,10 +55,11 @@ def make_task(
         The task.
 
     Raises:
-        ModulesError: If the metric is unknown, a prompt has fewer than two tokens, or an answer is
-            missing or changes how its prompt is tokenised.
+        ModulesError: If the metric is unknown, the model is not causal, a prompt has fewer than two
+            tokens, or an answer is missing or has no tokens of its own.
     """
     check_choice("metric", metric, METRICS)
+    check_causal(model, f"metric={metric!r}")
     if metric == "loss":
         token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
         return Task(list(batches(token_lists, batch_size)), _losses)

@@ -9,10 +9,12 @@ import pandas as pd
 from tl_modules.activations.collect import collect
 from tl_modules.activations.manifest import DTYPES
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.answers import answers_of, with_separator
 from tl_modules.commands.options import (
     add_common,
     add_max_memory,
     add_prompts,
+    add_separator,
     check_file,
     read_prompts,
     say,
@@ -23,7 +25,6 @@ from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.files import write_bytes
 from tl_modules.memory import budget
 from tl_modules.reading import AGGREGATES, TOKENS, Reading
-from tl_modules.tokens import answers_of
 from tl_modules.units import SITES, site_names
 
 
@@ -70,6 +71,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--chat", action="store_true", help="put prompts into the tokenizer's chat template"
     )
+    add_separator(parser)
     add_prompts(parser, max_tokens=128)
     add_max_memory(parser)
     add_common(parser)
@@ -103,15 +105,17 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
                 "never are. Use another aggregate, or attn_z."
             )
     prompts = read_prompts(args.prompts)
+    with_separator(prompts, args.separator, answers=args.tokens == "answer", chat=args.chat)
     if args.tokens == "answer":
         answers_of(prompts)
         say("Prompts are not cut: their answers count (--tokens answer)")
+    into: dict[str, Any] = {"separator": args.separator, "max_memory": args.max_memory}
     if args.store:
-        into = {"store": args.out, "dtype": args.dtype, "distributed": distributed}
-        _collected(args, prompts, args.units, reading, max_memory=args.max_memory, **into)
+        into |= {"store": args.out, "dtype": args.dtype, "distributed": distributed}
+        _collected(args, prompts, args.units, reading, **into)
         say(f"Written to {args.out}/")
         return
-    acts = _collected(args, prompts, args.units, reading, max_memory=args.max_memory)
+    acts = _collected(args, prompts, args.units, reading, **into)
     acts.save(args.out)
     beside = args.out.with_suffix(".csv")
     write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))

@@ -21,6 +21,15 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
 
+def add_separator(parser: argparse.ArgumentParser) -> None:
+    """What stands between prompts and answers."""
+    parser.add_argument(
+        "--separator",
+        help="what stands between each prompt and its answer, such as ' '; by default what the "
+        "column 'separator' says, and nothing where there is none",
+    )
+
+
 def add_max_memory(parser: argparse.ArgumentParser) -> None:
     """How much memory a command may take."""
     parser.add_argument(

@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tl_modules.answers import answers_of, with_separator
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.own_categories import no_common_category
 from tl_modules.causal.selectivity import selectivity
 from tl_modules.causal.shared import shared_units
 from tl_modules.causal.tasks import METRICS
-from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts, say
+from tl_modules.commands.options import (
+    add_common,
+    add_prompts,
+    add_separator,
+    make_folder,
+    read_prompts,
+    say,
+)
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.files import write_bytes
@@ -55,6 +63,7 @@ def add_parser(commands: Any) -> None:
         help="find so many units that every category needs, and test once more without them (0)",
     )
     parser.add_argument("--metric", default="loss", help=f"{', '.join(METRICS)} (loss)")
+    add_separator(parser)
     add_prompts(parser, max_tokens=24)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -100,6 +109,7 @@ def run(args: argparse.Namespace) -> None:
             modules,
             tested,
             metric=args.metric,
+            separator=args.separator,
             reference=reference,
             n_controls=args.n_controls,
             controls=kind,
@@ -206,6 +216,10 @@ def _prompts(
     prompts = labelled(read_prompts(args.prompts))
     if args.metric != "loss" and "answer" not in prompts:
         raise ModulesError(f"--metric {args.metric} needs prompts with an 'answer'.")
+    # Refused before the model loads.
+    with_separator(prompts, args.separator, answers=args.metric != "loss")
+    if args.metric != "loss":
+        answers_of(prompts)
     if "category" not in prompts:
         raise ModulesError(
             f"The prompts of {args.prompts!r} should have categories, since a module is selective "

@@ -28,14 +28,14 @@ def load_prompts(name: str = "abilities") -> pd.DataFrame:
             or a few steps of inference.
 
     Returns:
-        Columns ``id``, ``category``, ``prompt``, and ``answer`` and ``choices`` (lists) where there
-        are any.
+        Columns ``id``, ``category``, ``prompt``; where there are answers ``answer`` and
+        ``separator`` (the space between the two); and ``choices`` (lists) where there are any.
 
     Raises:
         ModulesError: If there is no such corpus.
 
     >>> sorted(load_prompts("recall").columns)
-    ['answer', 'category', 'id', 'prompt']
+    ['answer', 'category', 'id', 'prompt', 'separator']
     """
     check_choice("name", name, CORPORA)
     text = files("tl_modules.data").joinpath(f"{name}.jsonl").read_text(encoding="utf-8")

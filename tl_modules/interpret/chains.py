@@ -48,8 +48,7 @@ def ask_in(frame: pd.DataFrame, ask: str) -> list[str]:
 
     Args:
         frame: Columns ``prompt`` and ``choices``.
-        ask: Holds ``{question}`` and, where wanted, ``{choices}``, a line each. White space at its
-            end is left out: what follows brings its own.
+        ask: Holds ``{question}`` and, where wanted, ``{choices}``, a line each.
 
     Raises:
         ModulesError: If it is no text, or holds no ``{question}``.
@@ -63,19 +62,33 @@ def ask_in(frame: pd.DataFrame, ask: str) -> list[str]:
         for question, choices in zip(frame["prompt"], listed, strict=True)
     ]
     return [
-        re.sub(r"\{question\}|\{choices\}", lambda found, own=own: own[found.group()], ask).rstrip()
+        re.sub(r"\{question\}|\{choices\}", lambda found, own=own: own[found.group()], ask)
         for own in values
     ]
 
 
 def given_chains(
-    model: HookedModel, asked: list[str], texts: Sequence[str], numbers: list[int], *, chat: bool
+    model: HookedModel,
+    asked: list[str],
+    texts: Sequence[str],
+    numbers: list[int],
+    *,
+    separator: str,
+    chat: bool,
 ) -> list[Chain]:
     """Chains of someone else's words, one a question.
 
+    Args:
+        model: The model.
+        asked: The questions as the model is asked them.
+        texts: One chain per question.
+        numbers: Each chain's number among those of its question.
+        separator: What stands between a question and its chain; in chat form the template does.
+        chat: Ask in the tokenizer's chat template.
+
     Raises:
-        ModulesError: If they are no list, a text is blank or changes how its question is tokenised,
-            or there are not as many as questions.
+        ModulesError: If the chains are no list, one is empty or has no tokens of its own, or there
+            are not as many as questions.
     """
     check_type(
         texts, Sized, "chains should be a list of texts", "Pass one for each row of questions."
@@ -86,7 +99,7 @@ def given_chains(
             f"chains should hold one text for each of the {len(asked)} questions; got {got}. For "
             "several chains of a question, repeat its row."
         )
-    frame = prompt_frame(asked).assign(answer=list(texts))
+    frame = prompt_frame(asked).assign(answer=list(texts), separator=separator)
     reading = Reading(tokens="answer", chat=chat)
     found = zip(*prompt_tokens(model, frame, reading, None), strict=True)
     return [

@@ -8,11 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
+from tl_modules.answers import answers_of, join, warn_merged
 from tl_modules.errors import ModulesError
 from tl_modules.frames import check_whole
 from tl_modules.model import HookedModel, forward
 from tl_modules.prompt_tables import Prompts
-from tl_modules.tokens import answers_of, batches, prompt_frame, tokenise_with_answers
+from tl_modules.tokens import batches, check_tokenizer, prompt_frame, read_text, special_ids
 
 _Tokens = Int[torch.Tensor, " _pos"]
 
@@ -46,18 +47,20 @@ def question_frame(questions: Prompts) -> pd.DataFrame:
     for row, (given, answer) in enumerate(zip(frame["choices"], answers_of(frame), strict=True)):
         choices = list(given) if isinstance(given, list | tuple | np.ndarray) else []
         texts = [choice.strip() for choice in choices if isinstance(choice, str)]
+        correct = answer.strip()
         if len(texts) != len(choices) or len(set(texts)) < max(2, len(texts)) or "" in texts:
             raise ModulesError(
                 "Every question should have a list of two or more different texts as its choices; "
                 f"question {row} has {given!r}. Correct or drop it."
             )
-        if answer not in texts:
+        if correct not in texts:
             raise ModulesError(
                 f"Every question's answer should be one of its choices; question {row} has "
                 f"{answer!r}, which is not in {texts}. Correct or drop it."
             )
         check_whole(texts, f"choice of question {row}")
-        found.append([answer, *(choice for choice in texts if choice != answer)])
+        # The choices' own texts are measured; white space around them matters there.
+        found.append(sorted(choices, key=lambda choice, correct=correct: choice.strip() != correct))
     counts = sorted({len(choices) for choices in found})
     if len(counts) > 1:
         raise ModulesError(
@@ -69,22 +72,36 @@ def question_frame(questions: Prompts) -> pd.DataFrame:
 
 
 def choice_tokens(
-    model: HookedModel, choices: Sequence[Sequence[str]], lead: str
+    model: HookedModel, choices: Sequence[Sequence[str]], lead: str, separator: str
 ) -> tuple[_Tokens, list[list[_Tokens]]]:
     """The tokens of what leads from a state to a choice, and of each question's choices.
 
+    Args:
+        model: The model.
+        choices: Each question's choices.
+        lead: What stands after a state.
+        separator: What stands between that and a choice; its tokens count as the choice's.
+
     Raises:
-        ModulesError: If a choice changes the lead's tokens.
+        ModulesError: If a choice has no tokens of its own after the lead.
     """
-    flat = [choice for each in choices for choice in each]
-    before = lead.rstrip() or _STAND_IN
-    frame = pd.DataFrame({"prompt": before, "answer": pd.Series(flat, dtype=object)})
-    token_lists, starts = tokenise_with_answers(model, frame)
-    ends = [tokens[int(start) :] for tokens, start in zip(token_lists, starts, strict=True)]
-    led = token_lists[0][: int(starts[0])]
-    bos = getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
-    led = led[int(led[0]) == bos :] if lead.strip() else led[:0]
+    check_tokenizer(model)
+    before = lead or _STAND_IN
+    following = [separator + choice for each in choices for choice in each]
+    alone = read_text(model, before)
+    ends, merged = [], []
+    for row, text in enumerate(following):
+        both = read_text(model, before + text).whole
+        tokens, apart = join(model, alone.whole, both, (before, text), f"choice {row}")
+        ends.append(tokens[len(alone.whole) :])
+        merged += [row] * apart
+    if lead:
+        warn_merged([before] * len(following), following, merged)
+    # A lead stands inside a text: the model's BOS does not belong to it, the lead's own does.
+    bos = special_ids(getattr(model, "tokenizer", None), "bos")
+    added = not alone.has_bos and int(alone.whole[0]) in bos
     of_each = iter(ends)
+    led = alone.whole[int(added) :] if lead else alone.whole[:0]
     return led, [[next(of_each) for _ in each] for each in choices]
 
 

@@ -25,7 +25,7 @@ from tl_modules.interpret.choices import (
 from tl_modules.interpret.thoughts import Thoughts, names_of_columns
 from tl_modules.interpret.token_values import run_values
 from tl_modules.measuring import measures
-from tl_modules.model import HookedModel, check_model
+from tl_modules.model import HookedModel, check_causal
 from tl_modules.modules import ModuleSet, check_module_set
 from tl_modules.prompt_tables import Prompts
 
@@ -49,6 +49,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     temperature: float = 0.0,
     ask: str = ASK,
     lead: str = LEAD,
+    separator: str = " ",
     chat: bool = False,
     batch_size: int = 8,
     seed: int = 0,
@@ -84,8 +85,10 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         n_new_tokens: Tokens of a chain at most; it ends at the first special token.
         temperature: Of sampling; 0 always takes the likeliest token, so one chain a question.
         ask: How a question is asked: a text with ``{question}`` and, where wanted, ``{choices}``.
-        lead: What stands between a state and a choice, as what is not measured. White space at its
-            end is left out: a space stands before each choice.
+        lead: What stands after a state, before the separator and a choice; it is not measured.
+        separator: What stands between the lead and each choice, measured as part of the choice;
+            without ``chat`` also between a question and its text of ``chains``. All texts are run
+            exactly as given.
         chat: Ask in the tokenizer's chat template; the chain is the reply.
         batch_size: Texts in a forward pass.
         seed: Seeds the sampling.
@@ -95,23 +98,24 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         The states.
 
     Raises:
-        ModulesError: If the questions are malformed, the model cannot write, a text does not fit
-            its context, the modules are another model's or know no magnitudes, or an option is out
-            of range.
+        ModulesError: If the questions are malformed, the model is not causal or cannot write, a
+            text does not fit its context, the modules are another model's or know no magnitudes, or
+            an option is out of range.
     """
-    check_model(model)
+    check_causal(model, "thought_states")
     check_seed(seed)
     check_at_least("n_chains", n_chains, 1)
     check_at_least("n_new_tokens", n_new_tokens, 1)
     check_at_least("batch_size", batch_size, 1)
     _check_temperature(temperature, n_chains)
     check_type(lead, str, "lead should be a text", 'Pass lead="" for none.')
+    check_type(separator, str, "separator should be a text", 'Pass separator="" for none.')
     if modules is not None:
         check_module_set(modules)
         modules.units.check_model(model)
     frame = question_frame(questions)
     asked = ask_in(frame, ask)
-    led, choices = choice_tokens(model, frame["in_order"].tolist(), lead)
+    led, choices = choice_tokens(model, frame["in_order"].tolist(), lead, separator)
     if chains is None:
         _check_once(frame)
         starts = question_tokens(model, asked, chat=chat)
@@ -127,7 +131,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         )
     else:
         numbers = frame.groupby("id").cumcount().tolist()
-        made = given_chains(model, asked, chains, numbers, chat=chat)
+        made = given_chains(model, asked, chains, numbers, separator=separator, chat=chat)
     states = _labels(frame, made)
     before = [chain.tokens[:end] for chain in made for end in chain.ends]
     own_choices = [choices[chain.row] for chain in made for _ in chain.ends]

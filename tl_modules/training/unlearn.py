@@ -17,7 +17,7 @@ from tl_modules.frames import html_table
 from tl_modules.gradients import check_differentiable
 from tl_modules.losses import n_predicted, token_losses
 from tl_modules.measuring import measures
-from tl_modules.model import HookedModel
+from tl_modules.model import HookedModel, check_causal
 from tl_modules.module import Module
 from tl_modules.prompt_tables import Prompts
 from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
@@ -128,13 +128,17 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         Ctrl-C too, the model has its old weights.
 
     Raises:
-        ModulesError: If the model is in training mode, the units are no MLP neurons of it, a prompt
-            has fewer than two tokens, an option cannot be, or a loss becomes no number.
+        ModulesError: If the model is in training mode or not causal, the units are no MLP neurons
+            of it, a prompt has fewer than two tokens, an option cannot be, or a loss becomes no
+            number.
     """
     check_at_least("n_steps", n_steps, 1)
     check_at_least("batch_size", batch_size, 1)
     check_seed(seed)
     check_differentiable()
+    check_causal(model, "unlearn")
+    if getattr(model, "training", False):
+        raise ModulesError("The model should be in eval mode. Call model.eval() first.")
     if not 0 < learning_rate < np.inf:
         raise ModulesError(f"learning_rate should be a positive number; got {learning_rate}.")
     if not 0 <= smoothing < 1:

@@ -1,0 +1,70 @@
+"""Warnings that one public call gives once, however often it does what they are about."""
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_given: ContextVar[set[str] | None] = ContextVar("_given", default=None)
+"""The kinds of warnings that the running call has given; None outside of such a call."""
+
+
+def warns_once(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Decorate a function that may tokenise its prompts more than once.
+
+    Within one call, and within the calls that it makes, ``warn_once`` gives each kind of warning
+    once.
+    """
+
+    @wraps(function)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if _given.get() is not None:
+            return function(*args, **kwargs)
+        token = _given.set(set())
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _given.reset(token)
+
+    return wrapper
+
+
+def warn_once(kind: str, message: str) -> None:
+    """Warn, unless the running call has given a warning of this kind already.
+
+    Args:
+        kind: What the warning is about.
+        message: Its text.
+    """
+    given = _given.get()
+    if given is not None:
+        if kind in given:
+            return
+        given.add(kind)
+    warn_user(message)
+
+
+def warn_user(message: str) -> None:
+    """Warn, pointing at the code that called this package.
+
+    Args:
+        message: The warning's text.
+    """
+    warnings.warn(message, UserWarning, stacklevel=_outside())
+
+
+def _outside() -> int:
+    """The stack level, as ``warn_user`` passes it, of the code that called this package."""
+    level, outermost = 0, 1
+    frame = sys._getframe(1)
+    while frame is not None:
+        level += 1
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "tl_modules":
+            outermost = level
+        frame = frame.f_back
+    return outermost + 1
