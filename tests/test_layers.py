@@ -13,7 +13,7 @@ LAYERS = [
     "determinism errors resources stats",
     "untrusted",
     "frames memory",
-    "effects_frame files losses model normalise ranks reading topics",
+    "effects_frame files losses model normalise prompt_starts ranks reading token_arrays topics",
     "gradients writing",
     "units",
     "positions",

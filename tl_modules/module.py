@@ -1,21 +1,21 @@
 """One functional module: its units, its samples, and how to intervene on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from tl_modules.errors import ModulesError
 from tl_modules.frames import as_texts, html_table
-from tl_modules.hooks import Attached, unit_hooks
+from tl_modules.hooks import Attached, following, unit_hooks
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
+from tl_modules.token_arrays import TokenArray
 from tl_modules.topics import Topic
 from tl_modules.units import Units
 
@@ -88,10 +88,10 @@ class Module:
         source: Any = None,
         factor: float | None = None,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+        attention_mask: TokenArray | None = None,
         keep_only: bool = False,
         seed: int = 0,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that intervene on the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
 
@@ -156,7 +156,8 @@ class Module:
             ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
         """
         self.units.check_model(model)
-        with model.hooks(fwd_hooks=self.fwd_hooks(method, reference, **options)):
+        hooks = self.fwd_hooks(method, reference, **options)
+        with following(model, hooks), model.hooks(fwd_hooks=hooks):
             yield model
 
     def attach(

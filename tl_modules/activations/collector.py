@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
@@ -14,6 +14,7 @@ from tl_modules.activations.matrix import ActivationMatrix, check_finite
 from tl_modules.errors import ModulesError
 from tl_modules.model import HookedModel, checked_flat, model_name
 from tl_modules.reading import Reading
+from tl_modules.token_arrays import TokenArray, as_mask
 from tl_modules.units import site_units
 
 
@@ -62,7 +63,7 @@ class Collector:
     def add(
         self,
         cache: Mapping[str, torch.Tensor] | Any,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+        attention_mask: TokenArray | None = None,
         samples: pd.DataFrame | Sequence[str] | None = None,
     ) -> None:
         """Add the samples of one cache.
@@ -82,11 +83,10 @@ class Collector:
             raise ModulesError(
                 "A cache holds activations, no gradients. Use collect(..., weight='attribution')."
             )
-        if attention_mask is None:
+        mask = as_mask("attention_mask", attention_mask)
+        if mask is None:
             shape = _cached(cache, self.names_filter[0]).shape[:2]
             mask = torch.ones(shape, dtype=torch.bool)
-        else:
-            mask = torch.as_tensor(attention_mask).bool().cpu()
         frame = self._sample_frame(samples, len(mask))
         if not bool(mask.any(1).all()):
             raise ModulesError(

@@ -7,7 +7,6 @@ from numbers import Integral
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Int, Shaped
 
 from tl_modules.causal.controls import layer_matched_control
@@ -18,6 +17,7 @@ from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.targets import Target
+from tl_modules.token_arrays import TokenArray
 from tl_modules.tokens import categories_of, prompt_frame
 from tl_modules.units import Units
 
@@ -58,8 +58,8 @@ class Parts(Target):
         self,
         *,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that ablate them; see ``Target.fwd_hooks``."""
         where = {"positions": positions, "attention_mask": attention_mask, "rows": rows}

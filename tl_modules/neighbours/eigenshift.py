@@ -6,7 +6,6 @@ from numbers import Integral
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_at_least, check_type
@@ -17,6 +16,7 @@ from tl_modules.neighbours.output_layer import output_layer, output_states
 from tl_modules.neighbours.sides import side_frames
 from tl_modules.positions import Positions, Where
 from tl_modules.targets import Target, check_made_from
+from tl_modules.token_arrays import TokenArray
 
 N_NEAR = 8
 """A control's component is drawn from so many of the nearest singular values."""
@@ -75,8 +75,8 @@ class EigenShift(Target):
         self,
         *,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that scale the components; see ``Target.fwd_hooks``."""
         chosen = self.directions[:, self.components]

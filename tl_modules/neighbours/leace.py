@@ -17,6 +17,7 @@ from tl_modules.neighbours.sides import side_frames
 from tl_modules.neighbours.spread import Spread, Tokens, check_installed
 from tl_modules.positions import Positions, Where
 from tl_modules.targets import Target, check_made_from
+from tl_modules.token_arrays import TokenArray
 from tl_modules.tokens import batches, tokenise
 from tl_modules.units import Units
 
@@ -58,8 +59,8 @@ class ConceptErasure(Target):
         self,
         *,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that erase the concept; see ``Target.fwd_hooks``."""
         where = Where.given(positions, attention_mask, rows)
