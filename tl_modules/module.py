@@ -106,20 +106,27 @@ class Module:
                 that the modules were discovered on. ``collect_reference`` makes one for all.
             source: The other run's activation cache, of the same batch and length.
             factor: What ``"scale"`` multiplies by.
-            positions: Where: None for everywhere, ``"last"`` for each prompt's last token, a
-                number or several, a slice, or a mask ``[batch, pos]`` (places in the run's tokens,
-                padding counted).
-            attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not
-                touched, and ``"last"`` is the last real token.
+            positions: Where: None for everywhere, ``"last"`` for the last token of each forward
+                pass, a number or several, a slice, or a mask ``[batch, pos]``. Numbers, slices and
+                masks are places in the whole prompt, padding counted. While the model continues a
+                prompt from a key-value cache, as ``generate`` does, ``"last"`` is the prompt's last
+                token in the first pass and then every token that is generated; numbers and bounds
+                below 0 are refused there, and a mask has to reach to the last generated token.
+            attention_mask: 1 or True where a token is real, ``[batch, pos]`` of the whole prompt;
+                padding is not touched, and ``"last"`` is the last real token.
             keep_only: Intervene on every unit of the site but the module's: is it enough alone?
             seed: Seeds ``"resample"``.
-            rows: Each prompt's number, by which ``"resample"`` draws; from 0 by default.
+            rows: Each prompt's number, by which ``"resample"`` draws together with the seed and
+                the token's place; from 0 by default, in every run.
 
         Returns:
-            One ``(hook_name, fn)`` pair a hook point touched.
+            One ``(hook_name, fn)`` pair a hook point touched. In a run with a key-value cache, use
+            ``ablated`` or ``attach`` where places matter: they read the cache's length, which a
+            pair alone cannot; it then raises.
 
         Raises:
-            ModulesError: If the method is unknown or lacks what it needs.
+            ModulesError: If the method is unknown or lacks what it needs, or positions or a mask
+                are malformed.
         """
         return unit_hooks(
             self.units.complement() if keep_only else self.units,
