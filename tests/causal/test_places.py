@@ -11,7 +11,9 @@ import torch
 import tl_modules as tlm
 from tests.architectures import hooked_model, hugging_face_model
 from tests.conftest import LEGACY
-from tl_modules.hooks import Edit
+from tl_modules.hooks import Edit, following
+from tl_modules.neighbours.linear_edit import LinearEdit
+from tl_modules.positions import Where
 from tl_modules.prompt_starts import StartFinder
 
 HOOK = "blocks.{}.mlp.hook_post"
@@ -397,6 +399,24 @@ def test_beams_are_changed_where_whole_runs_are(tokens):
     with module.ablated(model, "zero", positions=[0, 4]):
         found = model.original_model.generate(tokens, use_cache=True, **options)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("cuts", [[4], [1, 2]])
+def test_the_first_token_of_a_prompt_is_spared_and_no_other(model, tokens, cuts):
+    index = np.arange(0, WIDTH, 2)
+    to_zero = (np.zeros(len(index)), np.eye(len(index)), -np.eye(len(index)))
+    edit = LinearEdit(HOOK.format(0), WIDTH, index, *to_zero, spares_first=True)
+    hooks = [edit.hook(Where())]
+
+    def change(layer, old, place):
+        return old * 0 if layer == 0 and place > 0 else old
+
+    expected = by_hand(model, tokens, change)
+    with following(model, hooks), model.hooks(fwd_hooks=hooks):
+        found = in_pieces(model, tokens, cuts)
+        again = in_pieces(model, tokens[:, :1], [])
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(again, expected[:, :1], atol=2e-4, rtol=1e-4)
 
 
 def start_of(**arguments):
