@@ -75,16 +75,22 @@ def erased(c):
     return tlm.leace(c.model, *sets, "blocks.1.hook_resid_post", category="animal", **QUIET)
 
 
-def followed(c):
+ASK = "{question} ( {choices} ) why"
+
+
+def questions():
     rows = [("the cat", ["a dog", "the mat"]), ("one plus", ["two", "three"])]
-    questions = pd.DataFrame(
+    return pd.DataFrame(
         [
             {"id": f"q{row}", "category": "c", "prompt": prompt, "choices": choices}
             for row, (prompt, choices) in enumerate(rows)
         ]
     ).assign(answer=["the mat", "two"])
-    options = {"ask": "{question} ( {choices} ) why", "n_new_tokens": 6, "temperature": 1.0}
-    return tlm.thought_states(c.model, questions, modules=c.modules, n_chains=2, **options, **QUIET)
+
+
+def followed(c, **options):
+    options = {"n_new_tokens": 6} | (options or {"n_chains": 2, "temperature": 1.0})
+    return tlm.thought_states(c.model, questions(), modules=c.modules, ask=ASK, **options, **QUIET)
 
 
 def parted(c):

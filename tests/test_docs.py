@@ -54,3 +54,22 @@ def test_the_pages_examples_run(page, small_models, monkeypatch, tmp_path):
 
 def test_pages_with_tested_examples_are_found():
     assert {"tutorial.md", "how-to/ablate-in-a-notebook.md", *NEEDS_4} <= set(TESTED)
+
+
+@pytest.mark.skipif(LEGACY, reason="needs TransformerLens 4")
+def test_a_tokenizer_built_in_memory_adds_one_bos_as_documented(tmp_path, monkeypatch):
+    [example] = [each for each in examples("how-to/own-model.md") if "tokenizer_object" in each]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(example, "own-model.md", "exec"), names)
+    assert names["model"].to_tokens("the cat sat").tolist() == [[2, 3, 4, 5]]
+    with_options = names["PreTrainedTokenizerFast"](
+        tokenizer_object=names["built"],
+        **names["special"],
+        name_or_path="any name",
+        add_bos_token=True,
+    )
+    found = names["TransformerBridge"].boot_transformers(
+        "my-model", hf_model=names["LlamaForCausalLM"](names["config"]), tokenizer=with_options
+    )
+    assert found.to_tokens("the cat sat").tolist() == [[2, 3, 4, 5]]

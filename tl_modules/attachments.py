@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tl_modules.hooks import Attached, AttachedEdit, PointHook, attach_hooks
+from tl_modules.hooks import Attached, AttachedEdit, PointHook, attach_hooks, finders
 from tl_modules.model import FwdHooks, HookedModel, check_model, parts_of
 from tl_modules.saes.latents import LatentPoint
 
@@ -130,17 +130,26 @@ def _attached_hooks(model: HookedModel) -> Iterator[tuple[AttachedEdit, Any]]:
     """Each hook that ``attach`` made, as its edit and a handle."""
     latents: dict[LatentPoint, None] = {}
     found: list[tuple[object, Any]] = []
+    before: list[tuple[object, Any]] = []
     for part in parts_of(model).values():
-        hooks = getattr(part, "_forward_hooks", {})
-        found += [(hook, _Handle(hooks, key)) for key, hook in hooks.items()]
+        for into, name in ((found, "_forward_hooks"), (before, "_forward_pre_hooks")):
+            hooks = getattr(part, name, {})
+            into += [(hook, _Handle(hooks, key)) for key, hook in hooks.items()]
     for splice in [getattr(hook, "__self__", None) for hook, _ in found]:
         if isinstance(splice, LatentPoint):  # which the model itself doesn't list
             latents[splice] = None
     for point in latents:
         found += [(hook, handle) for handle, hook in point.hooks.items()]
+    owners: dict[int, AttachedEdit] = {}
     for hook, handle in found:
         if isinstance(hook, PointHook) and hook.edit is not None:
             yield hook.edit, handle
+            owners |= {id(finder): hook.edit for finder in finders([("", hook.fn)])}
+    # What tells the edits where each run begins.
+    for hook, handle in before:
+        edit = owners.get(id(getattr(hook, "__self__", None)))
+        if edit is not None:
+            yield edit, handle
 
 
 def _compared(edit: AttachedEdit) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """Gradients of a number by a model's activations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,14 +77,37 @@ def loss_gradients(
         many tokens is too small for a float16 model's gradients.)
 
     Raises:
-        ModulesError: If called in inference mode, where nothing has a gradient.
+        ModulesError: If the model was loaded in inference mode.
     """
 
     def summed(logits: torch.Tensor) -> torch.Tensor:
-        losses = next_token_losses(logits, tokens, mask)
+        # Copies: the caller's may have been made in inference mode.
+        losses = next_token_losses(logits, tokens.clone(), mask.clone())
         return losses * n_predicted(mask).to(logits.device)
 
     return gradients_of(summed, model, tokens, mask, hook_names)
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Let gradients be taken inside the ``with``, whatever mode the caller is in.
+
+    Tensors that were made in inference mode have none: clone those that a run reads.
+
+    Raises:
+        ModulesError: If such a tensor is used after all.
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise ModulesError(
+            "Gradients need tensors that were made outside torch.inference_mode(); the model's "
+            f"weights, or a tensor that the metric uses, were made inside ({error}). Load the "
+            "model outside of it, or clone() the tensor there."
+        ) from error
 
 
 def check_differentiable() -> None:
@@ -118,17 +142,19 @@ def gradients_of(
         As ``loss_gradients``.
 
     Raises:
-        ModulesError: If called in inference mode, where nothing has a gradient.
+        ModulesError: If the model was loaded in inference mode, or the measure uses a tensor made
+            there.
     """
-    check_differentiable()
     taps = Taps(hook_names)
     device = getattr(model.cfg, "device", None)
     try:
-        with torch.enable_grad():
+        with differentiable():
             logits = model.run_with_hooks(
-                tokens.to(device), fwd_hooks=taps.fwd_hooks, attention_mask=mask.long().to(device)
+                tokens.clone().to(device),
+                fwd_hooks=taps.fwd_hooks,
+                attention_mask=mask.clone().long().to(device),
             )
             total = measure(logits).sum()
-        return taps.activations, taps.gradients(total)
+            return taps.activations, taps.gradients(total)
     finally:
         taps.release()

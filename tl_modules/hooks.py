@@ -1,6 +1,7 @@
 """Forward hooks that change chosen units at chosen positions and leave all else as it is."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,9 @@ from jaxtyping import Float, Int, Shaped
 from tl_modules.errors import ModulesError
 from tl_modules.model import FwdHooks, HookedModel, HookFn, flat
 from tl_modules.positions import Positions, Where
+from tl_modules.prompt_starts import StartFinder
 from tl_modules.replacements import HasUnitMeans, Replace, Sources, replacements
+from tl_modules.token_arrays import TokenArray
 from tl_modules.units import Units
 
 
@@ -25,7 +28,6 @@ class Edit:
         index: Int[np.ndarray, " chosen"],
         replace: Replace,
         where: Where,
-        fixed: bool = False,
     ) -> None:
         """Remember what to change.
 
@@ -35,16 +37,12 @@ class Edit:
             index: The coordinates to change.
             replace: Makes their new values, which broadcast to the old ones' shape.
             where: The positions to change them at.
-            fixed: What happens depends on a token's place in its prompt, which a run of single
-                tokens after a longer one, as ``generate`` makes, does not tell.
         """
-        self._fixed = fixed
-        self._longest = 0
         self.name = name
         self.width = width
         self._index = torch.from_numpy(np.array(index, dtype=np.int64))
         self._replace = replace
-        self._where = where
+        self.where = where
 
     def __call__(
         self, activation: Float[torch.Tensor, "*shape"], hook: Any = None
@@ -65,25 +63,41 @@ class Edit:
                 f"The module's units at {self.name!r} are among {self.width}; the activation there "
                 f"has shape {tuple(activation.shape)}. Use the model that the module comes from."
             )
-        if self._fixed:
-            length = values.shape[-2]
-            if length == 1 < self._longest:
-                raise ModulesError(
-                    "positions as numbers, slices or masks, and method='position_mean', need whole "
-                    "prompts; after a longer run one of a single token came, as generate() makes "
-                    "with a key-value cache. Use positions=None or 'last', or use_past_kv_cache="
-                    "False."
-                )
-            self._longest = max(self._longest, length)
+        touched = self.where.touched(values.shape[:-1])
+        if touched is not None and not touched.any():
+            return activation
         if self._index.device != values.device:
             self._index = self._index.to(values.device)
         old = values[..., self._index]
-        new = self._replace(old, self._where).to(values)
-        touched = self._where.touched(values.shape[:-1], values.device)
-        values[..., self._index] = (
-            new if touched is None else torch.where(touched[..., None], new, old)
-        )
+        new = self._replace(old, self.where).to(values)
+        if touched is not None:
+            new = torch.where(touched.to(values.device)[..., None], new, old)
+        values[..., self._index] = new
         return activation
+
+
+@contextmanager
+def following(model: HookedModel, fwd_hooks: FwdHooks) -> Iterator[None]:
+    """Tell edits where in its prompt each of a model's runs begins, inside the ``with``.
+
+    Args:
+        model: The model that they are hooks of.
+        fwd_hooks: Hook point names with their functions; those that are no edits are left alone.
+    """
+    found = finders(fwd_hooks)
+    try:
+        for finder in found:
+            finder.follow(model)
+        yield
+    finally:
+        for finder in found:
+            finder.remove()
+
+
+def finders(fwd_hooks: FwdHooks) -> list[StartFinder]:
+    """What tells the edits among some hooks where a run begins, each once."""
+    edits = [fn for _, fn in fwd_hooks if isinstance(fn, Edit)]
+    return list({id(edit.where.finder): edit.where.finder for edit in edits}.values())
 
 
 def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
@@ -94,9 +108,9 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
     source: Any = None,
     factor: float | None = None,
     positions: Positions = None,
-    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    attention_mask: TokenArray | None = None,
     seed: int = 0,
-    rows: Int[np.ndarray, " _batch"] | None = None,
+    rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
 ) -> FwdHooks:
     """Hooks that change units at every layer they lie in.
 
@@ -107,7 +121,7 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
         source: For ``patch``: the other run's activation cache.
         factor: For ``scale``.
         positions: Where to change them; see ``Positions``.
-        attention_mask: 1 or True where a token is real; padding is not touched.
+        attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not touched.
         seed: Seeds ``resample``.
         rows: Each prompt's number, by which ``resample`` draws; from 0 by default.
 
@@ -115,16 +129,16 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
         ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one a hook point.
 
     Raises:
-        ModulesError: If the method is unknown or lacks what it needs.
+        ModulesError: If the method is unknown or lacks what it needs, or positions or a mask are
+            malformed.
     """
     coordinates = units.coordinates()
     make = replacements(coordinates, method, Sources(reference, source, factor, seed))
     where = Where.given(positions, attention_mask, rows)
-    fixed = method == "position_mean" or where.is_by_place
     pairs: FwdHooks = []
     for hook, at in coordinates.by_hook():
         name, width = coordinates.hook_names[hook], coordinates.widths[hook]
-        edit = Edit(name, width, coordinates.index[at], make(name, at), where, fixed)
+        edit = Edit(name, width, coordinates.index[at], make(name, at), where)
         pairs.append((name, edit))
     return pairs
 
@@ -239,7 +253,11 @@ def attach_hooks(
     """
     points = model.hook_dict  # which some models make anew each time
     found = [(points[name], PointHook(fn, edit)) for name, fn in fwd_hooks]
-    return Attached([point.register_forward_hook(hook) for point, hook in found], edit)
+    handles: list[Any] = [point.register_forward_hook(hook) for point, hook in found]
+    for finder in finders(fwd_hooks):
+        finder.follow(model)
+        handles.append(finder)
+    return Attached(handles, edit)
 
 
 def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:

@@ -1,24 +1,24 @@
 """One functional module: its units, its samples, and how to intervene on it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from tl_modules.attachments import attach_edit
 from tl_modules.errors import ModulesError
 from tl_modules.frames import html_table
-from tl_modules.hooks import Attached, unit_hooks
+from tl_modules.hooks import Attached, following, unit_hooks
 from tl_modules.labels import label_text, label_texts
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.positions import Positions
 from tl_modules.replacements import HasUnitMeans
+from tl_modules.token_arrays import TokenArray
 from tl_modules.topics import Topic
 from tl_modules.units import Units
 
@@ -162,10 +162,10 @@ class Module:
         source: Any = None,
         factor: float | None = None,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+        attention_mask: TokenArray | None = None,
         keep_only: bool = False,
         seed: int = 0,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that intervene on the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
 
@@ -180,20 +180,27 @@ class Module:
                 that the modules were discovered on. ``collect_reference`` makes one for all.
             source: The other run's activation cache, of the same batch and length.
             factor: What ``"scale"`` multiplies by.
-            positions: Where: None for everywhere, ``"last"`` for each prompt's last token, a
-                number or several, a slice, or a mask ``[batch, pos]`` (places in the run's tokens,
-                padding counted).
-            attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not
-                touched, and ``"last"`` is the last real token.
+            positions: Where: None for everywhere, ``"last"`` for the last token of each forward
+                pass, a number or several, a slice, or a mask ``[batch, pos]``. Numbers, slices and
+                masks are places in the whole prompt, padding counted. While the model continues a
+                prompt from a key-value cache, as ``generate`` does, ``"last"`` is the prompt's last
+                token in the first pass and then every token that is generated; numbers and bounds
+                below 0 are refused there, and a mask has to reach to the last generated token.
+            attention_mask: 1 or True where a token is real, ``[batch, pos]`` of the whole prompt;
+                padding is not touched, and ``"last"`` is the last real token.
             keep_only: Intervene on every unit of the site but the module's: is it enough alone?
             seed: Seeds ``"resample"``.
-            rows: Each prompt's number, by which ``"resample"`` draws; from 0 by default.
+            rows: Each prompt's number, by which ``"resample"`` draws together with the seed and
+                the token's place; from 0 by default, in every run.
 
         Returns:
-            One ``(hook_name, fn)`` pair a hook point touched.
+            One ``(hook_name, fn)`` pair a hook point touched. In a run with a key-value cache, use
+            ``ablated`` or ``attach`` where places matter: they read the cache's length, which a
+            pair alone cannot; it then raises.
 
         Raises:
-            ModulesError: If the method is unknown or lacks what it needs.
+            ModulesError: If the method is unknown or lacks what it needs, or positions or a mask
+                are malformed.
         """
         return unit_hooks(
             self.units.complement() if keep_only else self.units,
@@ -230,7 +237,8 @@ class Module:
             ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
         """
         self.units.check_model(model)
-        with model.hooks(fwd_hooks=self.fwd_hooks(method, reference, **options)):
+        hooks = self.fwd_hooks(method, reference, **options)
+        with following(model, hooks), model.hooks(fwd_hooks=hooks):
             yield model
 
     def attach(

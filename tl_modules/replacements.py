@@ -18,8 +18,8 @@ from tl_modules.units import Units
 METHODS = ("zero", "mean", "position_mean", "resample", "patch", "scale")
 """``zero``: 0. ``mean``: the unit's mean over a reference's tokens. ``position_mean``: its mean
 over the reference's tokens at the same position. ``resample``: its value at a random token of the
-reference, the same token for all units. ``patch``: its value at the same place of another run.
-``scale``: itself times a factor."""
+reference, the same token for all units, drawn for each prompt and place. ``patch``: its value at
+the same place of another run. ``scale``: itself times a factor."""
 
 _Old = Float[torch.Tensor, "*batch chosen"]
 _At = Int[np.ndarray, " chosen"]
@@ -117,23 +117,21 @@ def _resample(units: Units, sources: Sources) -> Make:
     def make(name: str, at: _At) -> Replace:
         del name
         values = _tensor(pool[:, at])
-        n_calls = 0
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            nonlocal n_calls
             numbers = where.position_numbers(old.shape[:-1])
             rows = np.arange(len(old)) if where.rows is None else where.rows
-            # By prompt and token, so that neither batch nor padding matters; all hook points draw
-            # the same tokens in their n-th call.
+            # By prompt and place alone, so that all hook points draw the same tokens, and batches,
+            # padding and key-value caches do not matter.
+            size = int(numbers.max()) + 1
             drawn = np.stack(
                 [
-                    np.random.default_rng([sources.seed, n_calls, int(row)]).integers(
-                        len(values), size=old.shape[1]
+                    np.random.default_rng([sources.seed, 0, int(row)]).integers(
+                        len(values), size=size
                     )
                     for row in rows
                 ]
             )
-            n_calls += 1
             chosen = torch.from_numpy(drawn).gather(1, numbers.long())
             return values.to(old)[chosen.to(old.device)]
 
@@ -156,14 +154,14 @@ def _patch(units: Units, sources: Sources) -> Make:
         width = units.widths[units.hook_names.index(name)]
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            del where
             # Indexed here, not once and kept: many cells would hold many copies.
-            values = flat(cached, width)
+            values = where.part_of(flat(cached, width), old.shape[1])
             if values.shape != (*old.shape[:-1], width):
                 raise ModulesError(
                     "source should be a run of the same batch and length, "
                     f"{tuple(old.shape[:-1])}; it has {tuple(values.shape[:-1])} at {name!r}. Pad "
-                    "both prompts alike, and keep the batch axis."
+                    "both prompts alike, and keep the batch axis. While generate() writes, choose "
+                    "positions of the prompt."
                 )
             return values[..., index.to(values.device)]
 

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 
 from tl_modules.attachments import attach_edit
 from tl_modules.errors import ModulesError
-from tl_modules.hooks import Attached
+from tl_modules.hooks import Attached, following
 from tl_modules.model import FwdHooks, HookedModel, model_name
 from tl_modules.positions import Positions
+from tl_modules.token_arrays import TokenArray
 
 
 class Target(ABC):
@@ -43,8 +43,8 @@ class Target(ABC):
         self,
         *,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that intervene, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
 
@@ -84,7 +84,8 @@ class Target(ABC):
             ModulesError: If it belongs to another model.
         """
         self.check_model(model)
-        with model.hooks(fwd_hooks=self.fwd_hooks(**options)):
+        hooks = self.fwd_hooks(**options)
+        with following(model, hooks), model.hooks(fwd_hooks=hooks):
             yield model
 
     def attach(self, model: HookedModel, **options: Any) -> Attached:

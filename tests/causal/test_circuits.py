@@ -169,7 +169,7 @@ def test_what_is_no_circuit_is_refused(model, clean, corrupted, modules):
     with pytest.raises(tlm.ModulesError, match="Tokens should have shape batch x pos"):
         scores(model, clean[:0], corrupted[:0], modules, [0])
     with pytest.raises(tlm.ModulesError, match="attention_mask should have the tokens' shape"):
-        scores(model, clean, corrupted, modules, [0], attention_mask=clean[:, :3])
+        scores(model, clean, corrupted, modules, [0], attention_mask=clean[:, :3] > 0)
     with pytest.raises(tlm.ModulesError, match="method should be one of 'patch', 'mean', 'zero'"):
         scores(model, clean, corrupted, modules, [0], method="scale")
     with pytest.raises(tlm.ModulesError, match="held_out=True needs at least four prompts"):

@@ -287,20 +287,6 @@ def test_gradients_flow_around_an_intervention_and_grad_mode_stays(model, module
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("options", [{"positions": 0}, {"positions": slice(0, 3)}, {}])
-def test_places_are_refused_where_single_tokens_follow_a_longer_run(module, reference, options):
-    method = "zero" if options else "position_mean"
-    _, hook = module.fwd_hooks(method, reference, **options)[0]
-    hook(torch.ones(1, 5, 12))
-    with pytest.raises(tlm.ModulesError, match="need whole prompts"):
-        hook(torch.ones(1, 1, 12))
-    for allowed in ({}, {"positions": "last"}):
-        _, hook = module.fwd_hooks("zero", **allowed)[0]
-        for length in (5, 1, 1):
-            found = hook(torch.ones(1, length, 12))
-            assert (found[0, -1, own(module)] == 0).all()
-
-
 def test_resampling_does_not_depend_on_padding(model, module, reference, tokens):
     hooks = {"method": "resample", "reference": reference}
     attention = torch.ones_like(tokens)

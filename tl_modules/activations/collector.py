@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
@@ -17,6 +17,7 @@ from tl_modules.measuring import check_measurable
 from tl_modules.model import HookedModel, cache_entry, checked_flat, model_name
 from tl_modules.prompt_tables import sample_table
 from tl_modules.reading import Reading
+from tl_modules.token_arrays import TokenArray, as_mask
 from tl_modules.units import site_units
 
 
@@ -68,7 +69,7 @@ class Collector:
     def add(
         self,
         cache: Mapping[str, torch.Tensor] | Any,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+        attention_mask: TokenArray | None = None,
         samples: pd.DataFrame | Mapping[str, Sequence[Any]] | Sequence[str] | None = None,
     ) -> None:
         """Add the samples of one cache.
@@ -90,11 +91,10 @@ class Collector:
             raise ModulesError(
                 "A cache holds activations, no gradients. Use collect(..., weight='attribution')."
             )
-        if attention_mask is None:
+        mask = as_mask("attention_mask", attention_mask)
+        if mask is None:
             shape = _cached(cache, self.names_filter[0]).shape[:2]
             mask = torch.ones(shape, dtype=torch.bool)
-        else:
-            mask = torch.as_tensor(attention_mask).bool().cpu()
         first = sum(map(len, self._values))
         frame = sample_table(samples, "prompt", len(mask), first)
         if not bool(mask.any(1).all()):

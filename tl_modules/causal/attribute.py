@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.arguments import checked
 from tl_modules.causal.patch import get_act_patch_module
-from tl_modules.causal.runs import check_pairs
+from tl_modules.causal.runs import check_pairs, mask_of
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.frames import html_table
-from tl_modules.gradients import Taps
+from tl_modules.gradients import Taps, differentiable
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
+from tl_modules.token_arrays import TokenArray, as_tokens
 from tl_modules.units import Units
 
 EMBEDDING = "hook_embed"
@@ -124,14 +125,14 @@ class Attribution:
 @measures
 def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: Int[torch.Tensor, "_batch _pos"],
-    corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
+    clean_tokens: TokenArray,
+    corrupted_tokens: TokenArray,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Module | Iterable[Module],
     *,
     n_steps: int = 1,
     exact: bool = False,
-    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    attention_mask: TokenArray | None = None,
     progress: bool = True,
 ) -> Attribution:
     """Estimate what patching each module, and each unit, from the clean run would do.
@@ -160,24 +161,29 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
         The scores.
 
     Raises:
-        ModulesError: If the runs differ in shape, the modules belong to another model, or the
-            metric is neither a scalar nor one number a prompt, or it or a score is not finite.
+        ModulesError: If tokens or mask are malformed or differ in shape, the modules belong to
+            another model, the metric is neither a scalar nor one number a prompt, it or a score is
+            not finite, or the model was loaded inside ``torch.inference_mode()``.
     """
     chosen = as_list(modules)
     check_at_least("n_steps", n_steps, 1)
     for module in chosen:
         module.units.check_model(model)
-    check_pairs(clean_tokens, corrupted_tokens)
+    first = as_tokens("clean_tokens", clean_tokens)
+    tokens = as_tokens("corrupted_tokens", corrupted_tokens)
+    check_pairs(first, tokens)
+    mask = mask_of(tokens, attention_mask)
     units = chosen[0].units
-    runs = _Runs(model, units.hook_names, metric, attention_mask, corrupted_tokens.shape)
-    clean, metric_clean = runs.read(clean_tokens)
-    corrupted, metric_corrupted = runs.read(corrupted_tokens)
-    gradients = runs.gradients(clean, corrupted, corrupted_tokens, n_steps, progress)
-    real = torch.ones(corrupted_tokens.shape) if attention_mask is None else attention_mask
+    runs = _Runs(model, units.hook_names, metric, mask, tokens.shape)
+    with differentiable():
+        clean, metric_clean = runs.read(first)
+        corrupted, metric_corrupted = runs.read(tokens)
+        gradients = runs.gradients(clean, corrupted, tokens, n_steps, progress)
+    real = torch.ones(tokens.shape, dtype=torch.bool) if mask is None else mask
     pieces = []
     for name in units.hook_names:
         change = (clean[name].float() - corrupted[name].float()) * gradients[name].float()
-        kept = real.bool().to(change.device)[..., None]
+        kept = real.to(change.device)[..., None]
         pieces.append(torch.where(kept, change.flatten(2), 0.0).sum((0, 1)))
     scores = units.every().summed(torch.cat(pieces).cpu().double().numpy())
     if not np.isfinite([metric_clean, metric_corrupted, *scores]).all():
@@ -196,11 +202,11 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
     if exact:
         patched = get_act_patch_module(
             model,
-            corrupted_tokens,
+            tokens,
             clean,
             runs.scalar,
             chosen,
-            attention_mask=attention_mask,
+            attention_mask=mask,
             progress=progress,
         )
         table["exact"] = patched.cpu().double().numpy() - metric_corrupted
@@ -254,8 +260,7 @@ class _Runs:
     ) -> dict[str, torch.Tensor]:
         taps = Taps(self.hook_names)
         embed: FwdHooks = [(EMBEDDING, lambda activation, hook: embedding)]
-        with torch.enable_grad():
-            value = self.scalar(self._run(tokens, embed + taps.fwd_hooks))
+        value = self.scalar(self._run(tokens, embed + taps.fwd_hooks))
         return taps.gradients(value)
 
     def scalar(self, logits: torch.Tensor) -> torch.Tensor:
@@ -274,5 +279,6 @@ class _Runs:
         options = {}
         device = getattr(self.model.cfg, "device", None)
         if self.attention_mask is not None:
-            options["attention_mask"] = self.attention_mask.long().to(device)
-        return self.model.run_with_hooks(tokens.to(device), fwd_hooks=hooks, **options)
+            options["attention_mask"] = self.attention_mask.clone().long().to(device)
+        # Copies: the caller's may have been made in inference mode.
+        return self.model.run_with_hooks(tokens.clone().to(device), fwd_hooks=hooks, **options)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.arguments import checked
@@ -19,6 +19,7 @@ from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
+from tl_modules.token_arrays import TokenArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,8 +72,8 @@ class CircuitScores:
 @measures
 def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: Int[torch.Tensor, "_batch _pos"],
-    corrupted_tokens: Int[torch.Tensor, "_batch _pos"] | None,
+    clean_tokens: TokenArray,
+    corrupted_tokens: TokenArray | None,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Iterable[Module],
     circuit: Iterable[int],
@@ -80,7 +81,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     method: str = "patch",
     reference: HasUnitMeans | None = None,
     n_controls: int = 19,
-    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    attention_mask: TokenArray | None = None,
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = True,
@@ -126,7 +127,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     chosen = as_list(modules)
     members = _places(chosen, circuit)
     task = Kept.prepare(
-        Rows(model, clean_tokens, attention_mask, batch_size),
+        Rows.given(model, "clean_tokens", clean_tokens, attention_mask, batch_size),
         corrupted_tokens,
         metric,
         chosen,
@@ -164,8 +165,8 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 @measures
 def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: Int[torch.Tensor, "_batch _pos"],
-    corrupted_tokens: Int[torch.Tensor, "_batch _pos"] | None,
+    clean_tokens: TokenArray,
+    corrupted_tokens: TokenArray | None,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Iterable[Module],
     *,
@@ -174,7 +175,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     method: str = "patch",
     reference: HasUnitMeans | None = None,
     n_controls: int = 19,
-    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    attention_mask: TokenArray | None = None,
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = True,
@@ -218,7 +219,8 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     chosen = as_list(modules)
     n_steps = len(chosen) if n_steps is None else n_steps
     check_at_least("n_steps", n_steps, 1)
-    n_prompts = len(clean_tokens)
+    rows = Rows.given(model, "clean_tokens", clean_tokens, attention_mask, batch_size)
+    n_prompts = len(rows.tokens)
     choosing = testing = np.arange(n_prompts)
     if held_out:
         if n_prompts < 4:
@@ -229,7 +231,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         order = np.random.default_rng(seed).permutation(n_prompts)
         choosing, testing = np.sort(order[: n_prompts // 2]), np.sort(order[n_prompts // 2 :])
     task = Kept.prepare(
-        Rows(model, clean_tokens, attention_mask, batch_size),
+        rows,
         corrupted_tokens,
         metric,
         chosen,
@@ -243,14 +245,14 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     dealt = tqdm(task.dealt(n_controls, seed), desc="circuits", disable=not progress)
     paths = [task.path(labels, n_steps, choosing) for labels in dealt]
     draws = bootstrap_indices(np.zeros(len(testing)), N_RESAMPLES, seed)
-    rows = []
+    table = []
     for step in range(n_steps):
         lifts = np.stack([values[step] - task.empty for _, values in paths])
         circuit = [chosen[at] for at in paths[0][0][: step + 1]]
         numbers = ratio_beside_controls(
             lifts[:, testing], gap[testing], draws, tolerance=task.rounding
         )
-        rows.append(
+        table.append(
             {
                 "step": step + 1,
                 "module": circuit[-1].label,
@@ -259,7 +261,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
             }
             | numbers
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(table)
 
 
 def _places(modules: Sequence[Module], circuit: Iterable[int]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 
 from tl_modules.arguments import checked
 from tl_modules.causal.controls import Strata
@@ -25,6 +25,7 @@ from tl_modules.stats import (
     ratio_beside_controls,
     run_rounding,
 )
+from tl_modules.token_arrays import TokenArray
 from tl_modules.units import Units
 
 
@@ -101,14 +102,14 @@ class ModuleGraph:
 @measures
 def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: Int[torch.Tensor, "_batch _pos"],
-    corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
+    clean_tokens: TokenArray,
+    corrupted_tokens: TokenArray,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Iterable[Module],
     *,
     direct: bool = False,
     n_controls: int = 19,
-    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    attention_mask: TokenArray | None = None,
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = True,
@@ -161,14 +162,19 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
             raise ModulesError(
                 f"Every module should have units; module {module.label} has none. Leave it out."
             )
-    check_pairs(clean_tokens, corrupted_tokens)
     clean, corrupted = (
-        Rows(model, tokens, attention_mask, batch_size)
-        for tokens in (clean_tokens, corrupted_tokens)
+        Rows.given(model, name, tokens, attention_mask, batch_size)
+        for name, tokens in (
+            ("clean_tokens", clean_tokens),
+            ("corrupted_tokens", corrupted_tokens),
+        )
     )
+    check_pairs(clean.tokens, corrupted.tokens)
     clean.check()
     names = chosen[0].units.hook_names
-    pair = _Pair(chosen, clean.activations(names), corrupted.activations(names), attention_mask)
+    pair = _Pair(
+        chosen, clean.activations(names), corrupted.activations(names), clean.attention_mask
+    )
     sets, runs, readings, sizes = [], [], [], []
     strata = Strata.by_layer(chosen[0].units)
     for module in chosen:
@@ -177,13 +183,13 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         sizes.append(float(np.mean([len(units) for units in drawn])) if drawn else np.nan)
         sets.append(range(len(runs), len(runs) + 1 + len(drawn)))
         for units in (module.units, *drawn):
-            readings.append(np.zeros((len(clean_tokens), len(chosen))))
+            readings.append(np.zeros((len(clean.tokens), len(chosen))))
             runs.append(pair.hooks(units, direct, readings[-1]))
     before = corrupted.measured(metric, [[]], "", progress=False)[0]
     after = clean.measured(metric, [[]], "", progress=False)[0]
     changes = corrupted.measured(metric, runs, "graph", progress) - before
     moved = np.stack(readings)
-    ones = np.ones(len(clean_tokens))
+    ones = np.ones(len(clean.tokens))
     draws = bootstrap_indices(ones, N_RESAMPLES, seed)
     towards = float(np.sign(after.mean() - before.mean()))
     rounding = run_rounding(before, after)
@@ -289,7 +295,7 @@ class _Pair:
         change = change.flatten(2)
         if self._mask is None:
             return change
-        return change.masked_fill(~self._mask.bool().to(change.device)[..., None], 0)
+        return change.masked_fill(~self._mask.to(change.device)[..., None], 0)
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:

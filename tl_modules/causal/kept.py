@@ -13,6 +13,7 @@ from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks
 from tl_modules.module import Module
 from tl_modules.replacements import HasUnitMeans
+from tl_modules.token_arrays import TokenArray, as_tokens
 from tl_modules.units import Units
 
 METHODS = ("patch", "mean", "zero")
@@ -45,7 +46,7 @@ class Kept:
     def prepare(
         cls,
         rows: Rows,
-        corrupted_tokens: torch.Tensor | None,
+        corrupted_tokens: TokenArray | None,
         metric: Callable[[torch.Tensor], torch.Tensor],
         modules: list[Module],
         method: str,
@@ -73,13 +74,14 @@ class Kept:
                     "method='patch' takes its values from the corrupted run. Pass "
                     "corrupted_tokens, or use method='mean'."
                 )
-            check_pairs(rows.tokens, corrupted_tokens)
-            if torch.equal(rows.tokens.cpu(), corrupted_tokens.cpu()):
+            corrupted = as_tokens("corrupted_tokens", corrupted_tokens)
+            check_pairs(rows.tokens, corrupted)
+            if torch.equal(rows.tokens.cpu(), corrupted.cpu()):
                 raise ModulesError(
                     "clean_tokens and corrupted_tokens should differ; they are the same. Patching "
                     "between them changes nothing."
                 )
-            other = Rows(rows.model, corrupted_tokens, rows.attention_mask, rows.batch_size)
+            other = Rows(rows.model, corrupted, rows.attention_mask, rows.batch_size)
             source = other.activations(every.hook_names)
         means = modules[0].means if reference is None else reference
 

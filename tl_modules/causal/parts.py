@@ -6,7 +6,6 @@ from math import comb
 from numbers import Integral
 
 import numpy as np
-import torch
 from jaxtyping import Int, Shaped
 
 from tl_modules.answers import with_separator
@@ -22,6 +21,7 @@ from tl_modules.positions import Positions
 from tl_modules.prompt_tables import Prompts
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.targets import Target
+from tl_modules.token_arrays import TokenArray
 from tl_modules.tokens import categories_of, labelled, prompt_frame
 from tl_modules.units import Units
 
@@ -62,8 +62,8 @@ class Parts(Target):
         self,
         *,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that ablate them; see ``Target.fwd_hooks``."""
         where = {"positions": positions, "attention_mask": attention_mask, "rows": rows}

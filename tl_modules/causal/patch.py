@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 
 from tl_modules.arguments import checked
 from tl_modules.causal.runs import Rows
@@ -19,6 +19,7 @@ from tl_modules.hooks import unit_hooks
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
+from tl_modules.token_arrays import TokenArray
 from tl_modules.units import Units
 
 Metric = Callable[[torch.Tensor], torch.Tensor]
@@ -29,7 +30,7 @@ Metric = Callable[[torch.Tensor], torch.Tensor]
 @measures
 def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
+    corrupted_tokens: TokenArray,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
     modules: Module | Iterable[Module],
@@ -37,7 +38,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
     *,
     reduce: str = "scalar",
     baseline: bool = False,
-    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
+    attention_mask: TokenArray | None = None,
     batch_size: int = 16,
     progress: bool = True,
 ) -> Any:
@@ -70,9 +71,8 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
             and the installed TransformerLens has none.
     """
     chosen = as_list(modules)
-    sweep = _Sweep(
-        model, corrupted_tokens, clean_cache, attention_mask, patching_metric, reduce, batch_size
-    )
+    rows = Rows.given(model, "corrupted_tokens", corrupted_tokens, attention_mask, batch_size)
+    sweep = _Sweep(rows, clean_cache, patching_metric, reduce)
     cells = [({"module": module.label}, module.units, None) for module in chosen]
     return sweep.result(cells, (len(chosen),), return_index_df, baseline, progress)
 
@@ -81,7 +81,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
 @measures
 def get_act_patch_module_by_pos(
     model: HookedModel,
-    corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
+    corrupted_tokens: TokenArray,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
     modules: Module | Iterable[Module],
@@ -105,13 +105,14 @@ def get_act_patch_module_by_pos(
     Raises:
         ModulesError: As ``get_act_patch_module`` raises.
     """
-    chosen, length = as_list(modules), corrupted_tokens.shape[1]
+    chosen = as_list(modules)
+    sweep, rest = _sweep(model, corrupted_tokens, clean_cache, patching_metric, options)
+    length = sweep.rows.tokens.shape[1]
     cells = [
         ({"module": module.label, "pos": position}, module.units, position)
         for module in chosen
         for position in range(length)
     ]
-    sweep, rest = _sweep(model, corrupted_tokens, clean_cache, patching_metric, options)
     return sweep.result(cells, (len(chosen), length), return_index_df, **rest)
 
 
@@ -119,7 +120,7 @@ def get_act_patch_module_by_pos(
 @measures
 def get_act_patch_module_by_layer(
     model: HookedModel,
-    corrupted_tokens: Int[torch.Tensor, "_batch _pos"],
+    corrupted_tokens: TokenArray,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
     modules: Module | Iterable[Module],
@@ -156,7 +157,7 @@ def get_act_patch_module_by_layer(
 
 
 def _sweep(
-    model: HookedModel, tokens: torch.Tensor, cache: Any, metric: Any, options: dict[str, Any]
+    model: HookedModel, tokens: TokenArray, cache: Any, metric: Any, options: dict[str, Any]
 ) -> tuple["_Sweep", dict[str, bool]]:
     """A sweep from ``get_act_patch_module``'s options, and those for its result."""
     defaults: dict[str, Any] = {
@@ -170,7 +171,9 @@ def _sweep(
         check_choice("The option", name, tuple(defaults))
     chosen = defaults | options
     rest = {name: chosen.pop(name) for name in ("baseline", "progress")}
-    return _Sweep(model, tokens, cache, metric=metric, **chosen), rest
+    given = [chosen[name] for name in ("attention_mask", "batch_size")]
+    rows = Rows.given(model, "corrupted_tokens", tokens, *given)
+    return _Sweep(rows, cache, metric, chosen["reduce"]), rest
 
 
 _Cell = tuple[dict[str, int], Units, int | None]
@@ -181,13 +184,10 @@ _Cell = tuple[dict[str, int], Units, int | None]
 class _Sweep:
     """Patches cell after cell, several in a forward pass, and measures each."""
 
-    model: HookedModel
-    tokens: Int[torch.Tensor, "_batch _pos"]
+    rows: Rows
     cache: Any
-    attention_mask: torch.Tensor | None
     metric: Metric | Mapping[str, Metric]
     reduce: str
-    batch_size: int
 
     def result(
         self,
@@ -199,7 +199,7 @@ class _Sweep:
     ) -> Any:
         """What the public functions return."""
         check_choice("reduce", self.reduce, ("scalar", "mean", "none"))
-        self._rows().check()
+        self.rows.check()
         named = isinstance(self.metric, Mapping)
         wants_more = named or self.reduce == "none" or baseline
         if wants_more and return_index_df:
@@ -210,7 +210,7 @@ class _Sweep:
         result_type = _patching_result() if wants_more else None
         hooks = [self._hooks(units, position) for _, units, position in cells]
         for _, units, _ in cells:
-            units.check_model(self.model)
+            units.check_model(self.rows.model)
         values = torch.cat(list(self._measured(hooks, progress)), dim=1)
         without = next(self._measured([[]], progress=False))[:, 0] if baseline else None
         if self.reduce == "mean":
@@ -236,20 +236,17 @@ class _Sweep:
             "patch",
             source=self.cache,
             positions=position,
-            attention_mask=self.attention_mask,
+            attention_mask=self.rows.attention_mask,
         )
 
     def _measured(self, cells: Sequence[FwdHooks], progress: bool) -> Iterator[torch.Tensor]:
         """Every metric of each cell: ``[metrics, cells, batch?]``, some cells at a time."""
-        for several in self._rows().passes(cells, "patch", progress):
+        for several in self.rows.passes(cells, "patch", progress):
             yield torch.stack([self._measure(logits) for logits in several], dim=1)
-
-    def _rows(self) -> Rows:
-        return Rows(self.model, self.tokens, self.attention_mask, self.batch_size)
 
     def _measure(self, logits: Float[torch.Tensor, "batch pos vocab"]) -> torch.Tensor:
         """Every metric of one cell: ``[metrics, batch?]``."""
-        expected = () if self.reduce == "scalar" else (len(self.tokens),)
+        expected = () if self.reduce == "scalar" else (len(self.rows.tokens),)
         rows = []
         for name, metric in self._metrics().items():
             with torch.inference_mode():  # as the logits were made

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.causal.tasks import check_measured
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.hooks import Read, stacked
 from tl_modules.model import FwdHooks, HookedModel
+from tl_modules.token_arrays import TokenArray, as_mask, as_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,29 +21,42 @@ class Rows:
 
     model: HookedModel
     tokens: Int[torch.Tensor, "_batch _pos"]
-    attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None
+    attention_mask: Bool[torch.Tensor, "_batch _pos"] | None
     batch_size: int
     """Rows of a forward pass: prompts times interventions, but never fewer than the prompts."""
+
+    @classmethod
+    def given(
+        cls,
+        model: HookedModel,
+        name: str,
+        tokens: TokenArray,
+        attention_mask: TokenArray | None,
+        batch_size: int,
+    ) -> "Rows":
+        """The batch as a public function is given it.
+
+        Args:
+            model: The model.
+            name: What the tokens are called there.
+            tokens: Token ids.
+            attention_mask: 1 or True where a token is real.
+            batch_size: Rows of a forward pass.
+
+        Raises:
+            ModulesError: If there is no token, or the tokens or the mask are malformed or differ
+                in shape.
+        """
+        found = as_tokens(name, tokens)
+        return cls(model, found, mask_of(found, attention_mask), batch_size)
 
     def check(self) -> None:
         """Refuse what cannot be run.
 
         Raises:
-            ModulesError: If the batch size is below 1, there is no token, or the mask has another
-                shape.
+            ModulesError: If the batch size is below 1.
         """
         check_at_least("batch_size", self.batch_size, 1)
-        shape = tuple(self.tokens.shape)
-        if len(shape) != 2 or 0 in shape:
-            raise ModulesError(
-                f"Tokens should have shape batch x pos, with at least one of each; got {shape}. "
-                "Use model.to_tokens(prompts)."
-            )
-        if self.attention_mask is not None and tuple(self.attention_mask.shape) != shape:
-            raise ModulesError(
-                f"attention_mask should have the tokens' shape, {shape}; it has "
-                f"{tuple(self.attention_mask.shape)}."
-            )
 
     def passes(
         self, runs: Sequence[FwdHooks], desc: str, progress: bool
@@ -135,6 +149,23 @@ class Rows:
                 "there. Choose units at hook points that this model runs."
             )
         return found
+
+
+def mask_of(
+    tokens: Int[torch.Tensor, "batch pos"], attention_mask: TokenArray | None
+) -> Bool[torch.Tensor, "batch pos"] | None:
+    """The attention mask of some tokens, if there is one.
+
+    Raises:
+        ModulesError: If it is malformed, or has another shape than the tokens.
+    """
+    mask = as_mask("attention_mask", attention_mask)
+    if mask is not None and mask.shape != tokens.shape:
+        raise ModulesError(
+            f"attention_mask should have the tokens' shape, {tuple(tokens.shape)}; it has "
+            f"{tuple(mask.shape)}. Pass the mask that the tokenizer gave with the tokens."
+        )
+    return mask
 
 
 def check_pairs(clean_tokens: torch.Tensor, corrupted_tokens: torch.Tensor) -> None:

@@ -91,7 +91,8 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
             exactly as given.
         chat: Ask in the tokenizer's chat template; the chain is the reply.
         batch_size: Texts in a forward pass.
-        seed: Seeds the sampling.
+        seed: Seeds the sampling. Another kind of device draws other chains from it: pass
+            ``chains`` to compare states between devices.
         progress: Show progress bars.
 
     Returns:

@@ -1,11 +1,11 @@
 """EigenShift: weaken the directions of the output layer that write one kind of text."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.arguments import checked
@@ -20,6 +20,7 @@ from tl_modules.positions import Positions, Where
 from tl_modules.prompt_tables import Prompts
 from tl_modules.stats import draw_like, rank_strata
 from tl_modules.targets import Target, check_made_from
+from tl_modules.token_arrays import TokenArray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,8 +76,8 @@ class EigenShift(Target):
         self,
         *,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that scale the components; see ``Target.fwd_hooks``."""
         chosen = self.directions[:, self.components]

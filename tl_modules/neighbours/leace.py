@@ -19,6 +19,7 @@ from tl_modules.neighbours.spread import Spread, Tokens, check_installed
 from tl_modules.positions import Positions, Where
 from tl_modules.prompt_tables import Prompts
 from tl_modules.targets import Target, check_made_from
+from tl_modules.token_arrays import TokenArray
 from tl_modules.tokens import batches, tokenise
 from tl_modules.units import Units
 
@@ -60,8 +61,8 @@ class ConceptErasure(Target):
         self,
         *,
         positions: Positions = None,
-        attention_mask: Shaped[torch.Tensor, "_batch _pos"] | None = None,
-        rows: Int[np.ndarray, " _batch"] | None = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that erase the concept; see ``Target.fwd_hooks``."""
         where = Where.given(positions, attention_mask, rows)

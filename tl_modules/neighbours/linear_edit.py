@@ -36,8 +36,7 @@ class LinearEdit:
     """What is added for each."""
 
     spares_first: bool = False
-    """Leave each prompt's first token as it is. A run of one token after a longer one, as
-    ``generate`` makes, holds no first."""
+    """Leave each prompt's first token as it is."""
 
     def hook(self, where: Where) -> tuple[str, Edit]:
         """The hook point's name and the hook, which can be stacked."""
@@ -46,19 +45,14 @@ class LinearEdit:
             for part in (self.centre, self.read, self.write)
         ]
 
-        longest = 0
-
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            nonlocal longest
             centre, read, write = (part.to(old.device) for part in parts)
             wide = old.float()
             new = wide + (wide - centre) @ read @ write
-            length = old.shape[-2]
-            if self.spares_first and not length == 1 < longest:
+            if self.spares_first:
                 first = where.position_numbers(old.shape[:-1]) == 0
                 new = torch.where(first[..., None].to(old.device), wide, new)
-            longest = max(longest, length)
             return new
 
-        edit = Edit(self.hook_name, self.width, self.index, replace, where, where.is_by_place)
+        edit = Edit(self.hook_name, self.width, self.index, replace, where)
         return self.hook_name, edit
