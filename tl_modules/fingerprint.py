@@ -39,8 +39,11 @@ def fingerprint(model: HookedModel) -> str:
     digest = hashlib.sha256(model_name(model).encode(errors="backslashreplace"))
     tensors = list(_tensors(model))
     in_memory = not any(tensor.is_meta for _, tensor in tensors)
+    sums: dict[int, int] = {}  # a bridge and the model that it wraps share their tensors
     for name, tensor in tensors:
-        value = value_sum(tensor) if in_memory else ""
+        value = None
+        if in_memory:
+            value = sums[id(tensor)] = sums.get(id(tensor)) or value_sum(tensor)
         digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|{value}\n".encode())
     for name, sae in saes_of(model).items():
         digest.update(f"{name}|{_plain(sae.cfg)}\n".encode())
@@ -110,13 +113,9 @@ def _multipliers(first: int, n: int) -> Int[torch.Tensor, " n"]:
 
 
 def _tensors(model: HookedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """All parameters and buffers with their names; each tensor once."""
-    seen: set[int] = set()
+    """All parameters and buffers with their names."""
     for root, part in roots(model).items():
-        for name, tensor in _own_tensors(part):
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield f"{root}|{name}", tensor
+        yield from ((f"{root}|{name}", tensor) for name, tensor in _own_tensors(part))
 
 
 def _own_tensors(part: Any) -> Iterator[tuple[str, torch.Tensor]]:

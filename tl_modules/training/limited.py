@@ -24,10 +24,10 @@ def training_only(
 ) -> Iterator[None]:
     """Let an optimizer change nothing but a module's weights inside the ``with``.
 
-    The model may be in training mode: nothing is measured here.
     Parameters without a weight of the module's require no gradient there, and the others' gradients
     are 0 outside the module, also for clipping. Weight decay and momentum would move entries whose
-    gradient is 0: after each step these have the bits they had before it.
+    gradient is 0: after each step these have the bits they had before it. The model may be in
+    training mode.
 
     Args:
         model: The model.
