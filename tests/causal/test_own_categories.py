@@ -143,3 +143,11 @@ def test_a_concept_reads_labels_alike(model, modules, prompts):
     pd.testing.assert_frame_equal(found, expected)
     with pytest.raises(tlm.ModulesError, match=r"are 'animal', 'code'.*'Code' and 'code'"):
         tlm.concept_effects(model, modules[0], "Code", fit, fit, **options)
+
+
+def test_without_controls_only_slips_of_spelling_are_said(model, modules, prompts):
+    options = {"n_controls": 0, "progress": False}
+    other = respelt(prompts, {"animal": "x", "code": "y"}.get)
+    assert tlm.module_effects(model, modules, other, **options)["selectivity"].isna().all()
+    with pytest.warns(UserWarning, match="'animal' and 'Animal'"):
+        tlm.module_effects(model, modules, respelt(prompts, str.title), **options)
