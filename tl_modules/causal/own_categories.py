@@ -123,9 +123,9 @@ def _is_spelt_alike(targets: _Targets, frame: pd.DataFrame) -> bool:
 
 
 def _own(targets: _Targets) -> list[str]:
-    """The targets' own categories, each once."""
+    """The targets' own categories, each once, by name."""
     found: Iterable[str | None] = (label_text(target.category) for target in targets)
-    return list(dict.fromkeys(label for label in found if label is not None))
+    return sorted({label for label in found if label is not None})
 
 
 def _tested(frame: pd.DataFrame) -> list[str]:
