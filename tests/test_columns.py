@@ -4,6 +4,7 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules.columns import beside, free_name
+from tl_modules.interpret.landscape import landscape
 
 KEPT = "those stay as they are"
 
@@ -83,11 +84,11 @@ def test_a_landscape_keeps_a_users_own_places(planted):
     samples = pd.DataFrame({"x": ["left"] * 60, "strongest": range(60)})
     acts = tlm.ActivationMatrix.from_arrays(planted[0], samples=samples)
     modules = tlm.discover(acts, 4)
-    found = tlm.landscape(modules, acts)
+    found = landscape(modules, acts)
     assert found.columns == ("tlm_x", "y", "tlm_strongest")
     assert found.points[["x", "strongest"]].equals(samples)
     bare = tlm.ActivationMatrix.from_arrays(planted[0])
-    expected = tlm.landscape(modules, bare)
+    expected = landscape(modules, bare)
     np.testing.assert_array_equal(found.points["tlm_x"], expected.points["x"])
     figure, plain = (tlm.plot_landscape(modules, each) for each in (acts, bare))
     assert figure.data[0].x.tolist() == plain.data[0].x.tolist()

@@ -52,8 +52,7 @@ def probe(
     Raises:
         ModulesError: If the classifier is unknown, categories are missing, or the units differ.
     """
-    check_choice("classifier", classifier, CLASSIFIERS)
-    return probe_labels(modules, train, test, compared_categories(train, test), classifier)
+    return _probe(modules, train, test, classifier)
 
 
 Truth = tuple[list[str], list[str]]
@@ -114,7 +113,15 @@ def probe_accuracy(
     Raises:
         ModulesError: As ``probe`` raises.
     """
-    return probe(modules, train, test, classifier).accuracy
+    return _probe(modules, train, test, classifier).accuracy
+
+
+def _probe(
+    modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str
+) -> Probe:
+    check_choice("classifier", classifier, CLASSIFIERS)
+    truth = compared_categories(train, test, stacklevel=3)
+    return probe_labels(modules, train, test, truth, classifier)
 
 
 def compared_categories(

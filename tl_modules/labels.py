@@ -133,14 +133,21 @@ def _key(label: str) -> str:
     )
 
 
+def names_like_category(columns: Sequence[object]) -> list[str]:
+    """The columns that may be meant where none is called ``category``."""
+    if "category" in columns:
+        return []
+    return [name for name in columns if isinstance(name, str) and _key(name) in _OTHER_NAMES]
+
+
 def column_hint(columns: Sequence[object]) -> str:
     """What to say where a frame has no column ``category``: which one may be meant, if any.
 
     >>> column_hint(["prompt", "Category"])
     "Rename 'Category' to 'category', if it is meant"
     """
-    meant = [name for name in columns if isinstance(name, str) and _key(name) in _OTHER_NAMES]
-    if not meant or "category" in columns:
+    meant = names_like_category(columns)
+    if not meant:
         return "Add a column 'category'"
     return f"Rename {' or '.join(map(repr, meant))} to 'category', if it is meant"
 

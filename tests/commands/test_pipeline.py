@@ -450,10 +450,11 @@ def test_test_refuses_modules_without_categories(model, tmp_path, monkeypatch, c
     path = tmp_path / "bare.safetensors"
     modules.save(path)
     prompts = tmp_path / "held.csv"
-    prompts.write_text("prompt,category\na red bird,animal\nprint if,code \n")
+    prompts.write_text("prompt,category\na red bird,animal\nprint if,code\n")
     words = ["test", str(path), "--prompts", str(prompts), "--n-controls", "1", "--no-progress"]
     assert cli.main([*words, "--out", str(tmp_path / "out")]) == 1
     assert "modules have no own category" in capsys.readouterr().err
+    prompts.write_text("prompt,category\na red bird,animal\nprint if,code \n")
     modules.with_categories({0: "animal", 1: "code"}).save(path)
     with pytest.warns(UserWarning, match="Space around categories is ignored") as said:
         assert cli.main([*words, "--out", str(tmp_path / "out")]) == 0

@@ -62,7 +62,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     category alike: a raw effect below its controls' is no failure and above them no success. The
     claim is selectivity: the effect on the module's own category (the most frequent among its
     samples, or what ``ModuleSet.with_categories`` gave it) minus its mean effect on the other
-    categories. A warning names the own categories that are not among the prompts', and ties.
+    categories. A warning names the own categories that are not among the prompts', and ties;
+    without controls only those that are spelt alike.
 
     Args:
         model: The model that the activations were collected from.

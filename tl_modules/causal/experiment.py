@@ -131,7 +131,8 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
         trials += ways.of(as_list(only_modules))
     trials += target_trials(model, targets, n_controls, seed, corrupted)
     if compares_own:  # after all that refuses
-        warn_own_categories([*only_modules, *targets], frame, stacklevel=3)
+        compared = [*only_modules, *targets]
+        warn_own_categories(compared, frame, n_controls=n_controls, stacklevel=3)
     total = len(frame) * (1 + sum(len(trial.runs) for trial in trials))
     outcomes = []
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:

@@ -5,7 +5,14 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from tl_modules.labels import apart, column_hint, label_text, listed
+from tl_modules.labels import (
+    apart,
+    column_hint,
+    label_text,
+    listed,
+    names_like_category,
+    near_misses,
+)
 from tl_modules.module import Module
 from tl_modules.targets import Target
 from tl_modules.tokens import categories_of
@@ -13,14 +20,20 @@ from tl_modules.tokens import categories_of
 _Targets = Sequence[Module | Target]
 
 
-def warn_own_categories(targets: _Targets, frame: pd.DataFrame, *, stacklevel: int) -> None:
+def warn_own_categories(
+    targets: _Targets, frame: pd.DataFrame, *, n_controls: int, stacklevel: int
+) -> None:
     """Warn of own categories that are not among the prompts', and of ties.
 
     Args:
         targets: Modules and other targets.
         frame: The prompts, as ``labelled`` returned them.
+        n_controls: Without controls nobody tests selectivity, and only what looks like a slip of
+            spelling is warned of.
         stacklevel: Whom the warnings point at.
     """
+    if not n_controls and not _is_spelt_alike(targets, frame):
+        return
     nothing = no_common_category(targets, frame)
     if nothing:
         messages = [f"{nothing} Until then every selectivity is NaN."]
@@ -101,10 +114,18 @@ def _ties(targets: _Targets, frame: pd.DataFrame) -> str | None:
     )
 
 
+def _is_spelt_alike(targets: _Targets, frame: pd.DataFrame) -> bool:
+    """Whether an own category differs from a prompts' only in spelling, or the column's name."""
+    own = _own(targets)
+    if "category" not in frame.columns:
+        return bool(own) and names_like_category(list(frame.columns)) != []
+    return bool(near_misses(own, _tested(frame)))
+
+
 def _own(targets: _Targets) -> list[str]:
-    """The targets' own categories, each once."""
+    """The targets' own categories, each once, by name."""
     found: Iterable[str | None] = (label_text(target.category) for target in targets)
-    return list(dict.fromkeys(label for label in found if label is not None))
+    return sorted({label for label in found if label is not None})
 
 
 def _tested(frame: pd.DataFrame) -> list[str]:
