@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.conftest import WORDS, tiny_model
+from tests.conftest import WORDS, byte_tokenizer, tiny_model
 from tests.interpret.toys import Digits, Lensed, lensed_modules
 from tests.neighbours.test_refusals import untyped
 from tl_modules.interpret.beside_correctness import beside_correctness
 from tl_modules.interpret.chains import ask_in, question_tokens, thought_ends, written_chains
+from tl_modules.interpret.choices import choice_tokens, question_frame
 from tl_modules.interpret.thoughts import Thoughts
 from tl_modules.stats import holm
 
@@ -374,3 +375,20 @@ def test_what_is_of_another_type_is_refused(change, said):
     given = {"chains": ["0"]} | change
     with untyped(), pytest.raises(tlm.ModulesError, match=said):
         follow(asked(), given.pop("chains"), **given)
+
+
+@pytest.mark.parametrize("lead", ["\nAnswer:\n", " The answer is", "<s>user\n", ""])
+@pytest.mark.parametrize("separator", [" ", ""])
+def test_lead_separator_and_choices_are_read_exactly_as_given(lead, separator):
+    """The BOS of a lead stays, and none is put before it: it stands inside a text."""
+    tokenizer = byte_tokenizer(["\nAnswer:\nParis", " The answer is Paris", "user\n"])
+    model = tiny_model(tokenizer=tokenizer)
+    led, ((paris, new_york),) = choice_tokens(model, [["Paris", "New York"]], lead, separator)
+    assert led.tolist() == tokenizer(lead, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(paris.tolist()) == f"{separator}Paris"
+    assert tokenizer.decode(new_york.tolist()) == f"{separator}New York"
+
+
+def test_a_choice_is_measured_with_its_own_white_space_and_found_without_it():
+    frame = question_frame(asked([" 1", "0\n"], "0"))
+    assert frame["in_order"][0] == ["0\n", " 1"]
