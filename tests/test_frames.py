@@ -142,12 +142,17 @@ def test_values_that_json_lacks_are_kept_as_documented_and_load_as_they_are_kept
 ):
     samples = pd.DataFrame({"x": pd.Series(values, dtype=object)})
     acts = tlm.ActivationMatrix.from_arrays(np.ones((len(values), 2)), samples=samples)
-    assert acts.samples["x"].astype(object).where(acts.samples["x"].notna(), None).tolist() == kept
+    assert listed(acts.samples["x"]) == kept
     acts.save(tmp_path / "acts.safetensors")
     loaded = tlm.ActivationMatrix.load(tmp_path / "acts.safetensors").samples
     assert frame_to_json(loaded)["x"] == pytest.approx(
         frame_to_json(acts.samples)["x"], nan_ok=True
     )
+
+
+def listed(column):
+    """A column's values, None where one is missing."""
+    return column.astype(object).where(column.notna(), None).tolist()
 
 
 def _itself():
