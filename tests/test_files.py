@@ -1,4 +1,6 @@
+import inspect
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ from safetensors.numpy import save_file
 
 import tl_modules as tlm
 from tl_modules import cli, files
+from tl_modules.data import read_prompts
+from tl_modules.files import checked_path
 
 
 @pytest.fixture
@@ -165,3 +169,35 @@ def test_a_file_whose_name_is_no_text_is_written_and_read(modules, tmp_path):
 def test_no_name_is_no_file(acts):
     with pytest.raises(tlm.ModulesError, match="should name a file to write to"):
         acts.save("")
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_taken(
+    model, prompts, acts, modules, tmp_path, monkeypatch
+):
+    home, here = tmp_path / "home", tmp_path / "here"
+    for folder in (home, here):
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    tlm.collect(model, prompts, store="~/store", progress=False)
+    assert len(tlm.ActivationStore("~/store").samples) == len(prompts)
+    acts.save("~/acts.safetensors")
+    assert tlm.ActivationMatrix.load("~/acts.safetensors").shape == acts.shape
+    modules.save("~/modules.safetensors")
+    assert len(tlm.ModuleSet.load(Path("~/modules.safetensors"))) == len(modules)
+    modules.save_pretrained("~/shared")
+    assert len(tlm.ModuleSet.from_pretrained("~/shared")) == len(modules)
+    assert tlm.write_report("~/report.html", modules, progress=False) == home / "report.html"
+    (home / "prompts.csv").write_text("prompt\nthe cat\n")
+    assert read_prompts("~/prompts.csv")["prompt"].tolist() == ["the cat"]
+    assert cli.main(["discover", "~/acts.safetensors", "--out", "~/found.safetensors"]) == 0
+    assert (home / "found.safetensors").is_file()
+    assert list(here.iterdir()) == []
+
+
+def test_a_tilde_before_no_users_name_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checked_path("~$lock.csv") == Path("~$lock.csv")
+    for path in (7, None, ["a"]):
+        with pytest.raises(tlm.ModulesError, match="A path should be a text"):
+            inspect.unwrap(checked_path)(path)

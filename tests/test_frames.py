@@ -1,15 +1,19 @@
 """Text from outside, wherever it ends: cut, spelled out, kept apart, saved."""
 
+import contextlib
+import datetime as dt
 import html
 import unicodedata
+from decimal import Decimal
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tl_modules as tlm
-from tl_modules.frames import frame_to_json, html_table, isolated, shortened, visible
+from tl_modules.frames import frame_to_json, html_table, isolated, plain_frame, shortened, visible
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 FLAG = "\U0001f1e8\U0001f1ed"
@@ -115,6 +119,90 @@ def test_halves_of_characters_in_values_are_saved_as_they_are(acts, tmp_path):
     replace(acts, samples=acts.samples.assign(note=notes)).save(tmp_path / "acts.safetensors")
     found = tlm.ActivationMatrix.load(tmp_path / "acts.safetensors").samples
     assert found["note"].tolist() == notes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([pd.Timestamp("2024-01-31"), None], ["2024-01-31T00:00:00", None]),
+        ([pd.Timestamp("2024-01-31 12:30", tz="UTC")], ["2024-01-31T12:30:00+00:00"]),
+        ([dt.date(2024, 1, 31), dt.date(2024, 2, 1)], ["2024-01-31", "2024-02-01"]),
+        ([np.datetime64("2024-01-31", "ns")], ["2024-01-31T00:00:00"]),
+        ([dt.time(1, 2), pd.NaT], ["01:02:00", None]),
+        ([dt.timedelta(days=1)], ["P1DT0H0M0S"]),
+        ([pd.Period("2024-01")], ["2024-01"]),
+        ([np.int64(1), None, np.int64(2)], [1, None, 2]),
+        ([np.float32(0.5), np.bool_(True), np.str_("a")], [0.5, True, "a"]),
+        ([(1, (2, 3)), np.arange(2)], [[1, [2, 3]], [0, 1]]),
+        ([{"a": np.int64(1)}], [{"a": 1}]),
+    ],
+)
+def test_values_that_json_lacks_are_kept_as_documented_and_load_as_they_are_kept(
+    values, kept, tmp_path
+):
+    samples = pd.DataFrame({"x": pd.Series(values, dtype=object)})
+    acts = tlm.ActivationMatrix.from_arrays(np.ones((len(values), 2)), samples=samples)
+    assert listed(acts.samples["x"]) == kept
+    acts.save(tmp_path / "acts.safetensors")
+    loaded = tlm.ActivationMatrix.load(tmp_path / "acts.safetensors").samples
+    assert listed(loaded["x"]) == kept
+
+
+def listed(column):
+    """A column's values, None where one is missing."""
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
+def _itself():
+    held = []
+    held.append(held)
+    return held
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(b"bytes", 1j, Decimal(1), pd.Interval(0, 1), object(), {1, 2}, {1: "a"}, 10**5000),
+        *(_itself(), np.array(object())),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_that_no_file_holds_are_refused_before_anything_runs(value, model, prompts):
+    frame = prompts.assign(odd=pd.Series([value] * len(prompts), dtype=object))
+    _, cache = model.run_with_cache(model.to_tokens("the cat"))
+    with untouched(model):
+        for take in (
+            lambda: tlm.collect(model, frame, progress=False),
+            lambda: tlm.module_effects(model, [], frame, progress=False),
+            lambda: tlm.Collector(model).add(cache, samples=frame[:1]),
+            lambda: tlm.ActivationMatrix.from_arrays(np.ones((16, 2)), samples=frame),
+        ):
+            with pytest.raises(tlm.ModulesError, match="column 'odd' holds values"):
+                take()
+
+
+@contextlib.contextmanager
+def untouched(model):
+    """Fail where the model runs."""
+
+    def run(activation, hook):
+        raise AssertionError("the model ran")
+
+    with model.hooks(fwd_hooks=[("hook_embed", run)]):
+        yield
+
+
+def test_plain_columns_stay_as_they_are_and_no_frame_is_changed():
+    frame = pd.DataFrame(
+        {0: [1, 2], "d": pd.to_datetime(["2024-01-31", None]), "c": pd.Categorical(["a", "b"])},
+        index=[5, 6],
+    )
+    before = frame.copy()
+    kept = plain_frame(frame)
+    pd.testing.assert_frame_equal(frame, before)
+    pd.testing.assert_frame_equal(kept[[0, "c"]], frame[[0, "c"]])
+    assert kept["d"].tolist()[0] == "2024-01-31T00:00:00"
+    assert plain_frame(frame[[0, "c"]]).equals(frame[[0, "c"]])
 
 
 def test_missing_values_are_none():

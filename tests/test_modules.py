@@ -91,10 +91,14 @@ def test_a_file_is_safetensors_with_a_json_header(modules, tmp_path):
 
 
 def test_samples_that_json_cannot_hold_are_refused_and_nothing_is_written(planted, tmp_path):
+    from dataclasses import replace
+
     samples = pd.DataFrame({"thing": [object()] * 60})
-    found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0], samples=samples), 4)
     with pytest.raises(tlm.ModulesError, match="column 'thing' holds values"):
-        found.save(tmp_path / "modules.safetensors")
+        tlm.ActivationMatrix.from_arrays(planted[0], samples=samples)
+    found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4)
+    with pytest.raises(tlm.ModulesError, match="column 'thing' holds values"):
+        replace(found, samples=samples).save(tmp_path / "modules.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,6 +7,7 @@ import pytest
 
 MAKE = """
 import sys, numpy as np, tl_modules as tlm
+from tests.plain import Plain
 values = np.random.default_rng(0).random((12, 8)) + np.kron(np.eye(2), np.ones((6, 4)))
 acts = tlm.ActivationMatrix.from_arrays(values)
 modules = tlm.discover(acts, 2)
@@ -33,14 +34,14 @@ modules = tlm.discover(acts, 2)
             "forget and retain should be gradients by the same entries",
         ),
         (
-            "tlm.forgetting(None, None, ['a'], ['b'], held_out='ab')",
+            "tlm.forgetting(Plain(), None, ['a'], ['b'], held_out='ab')",
             "held_out should be two sets of prompts, (forget, retain); got str",
         ),
         ("tlm.attached(acts)", "model should be a TransformerBridge or HookedTransformer; got Act"),
         ("tlm.detach_all(acts)", "model should be a TransformerBridge or HookedTransformer; got"),
         (
             "import pandas as pd; f = pd.DataFrame({'prompt': ['a'], 'category': ['b']}); "
-            "tlm.concept_effects(None, None, 'b', f, [f, f])",
+            "tlm.concept_effects(Plain(), modules, 'b', f, [f, f])",
             "tests should be a frame of prompts, or several by name, {name: frame}; got a list",
         ),
     ],

@@ -115,7 +115,7 @@ def test_refused_samples_leave_the_store_as_it_was(values, tmp_path):
         writer.add(bad)
     with pytest.raises(tlm.ModulesError, match="should have shape samples x 9"):
         writer.add(values[:, :5])
-    with pytest.raises(tlm.ModulesError, match="samples should have 2 rows; it has 3"):
+    with pytest.raises(tlm.ModulesError, match="samples should have one row a sample, 2; it has 3"):
         writer.add(values[:2], ["a", "b", "c"])
     with pytest.raises(tlm.ModulesError, match="cannot be saved as JSON"):
         writer.add(values[:1], pd.DataFrame({"what": [object()]}))

@@ -1,5 +1,7 @@
 """Partitions that ought not to depend on what they are given in, and matrices at the edge."""
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -146,7 +148,7 @@ def test_an_empty_module_makes_the_reported_objective_zero():
 @pytest.mark.parametrize("labels", [[0.0, 1.0, 2.5] * 4, ["0", "1", "2"] * 4])
 def test_labels_that_are_no_whole_numbers_are_refused(labels):
     matrix = np.random.default_rng(0).normal(size=(12, 20))
-    iterd = getattr(tlm.iterd, "__wrapped__", tlm.iterd)
+    iterd = inspect.unwrap(tlm.iterd)
     with pytest.raises(tlm.ModulesError, match="sample_labels should be whole numbers"):
         iterd(matrix, 3, sample_labels=np.array(labels))
 

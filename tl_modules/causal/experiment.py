@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
 from tl_modules.answers import with_separator
-from tl_modules.arguments import checked
+from tl_modules.arguments import check_argument, checked
 from tl_modules.causal.ablate import Intervention, no_intervention, run_task
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.own_categories import warn_own_categories
@@ -93,6 +93,7 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     check_choice("method", method, METHODS)
     for name in options:
         check_choice("The option", name, ("factor", "keep_only"))
+    check_argument("keep_only", options.get("keep_only", False), bool)
     check_choice("controls", controls, KINDS)
     check_at_least("n_controls", n_controls, 0)
     check_at_least("batch_size", batch_size, 1)

@@ -1,12 +1,13 @@
 """Chains of thought on multiple-choice questions, read state by state."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.arguments import checked
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type
 from tl_modules.interpret.chains import (
     Chain,
@@ -43,12 +44,12 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     questions: Prompts,
     *,
     modules: ModuleSet | None = None,
-    chains: Sequence[str] | None = None,
+    chains: Annotated[Sequence[str] | None, Elsewhere("texts")] = None,
     n_chains: int = 1,
     n_new_tokens: int = 60,
     temperature: float = 0.0,
-    ask: str = ASK,
-    lead: str = LEAD,
+    ask: Annotated[str, Elsewhere("a text")] = ASK,
+    lead: Annotated[str, Elsewhere("a text")] = LEAD,
     separator: str = " ",
     chat: bool = False,
     batch_size: int = 8,

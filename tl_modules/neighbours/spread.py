@@ -25,7 +25,7 @@ def check_installed() -> None:
         import concept_erasure  # noqa: F401 - it may be missing
     except ImportError as error:
         raise ModulesError(
-            "leace() needs concept-erasure. Run: pip install 'tl-modules[erasure]'"
+            "leace() needs concept-erasure. Run: pip install concept-erasure"
         ) from error
 
 

@@ -58,7 +58,7 @@ def report_figures(
         ModulesError: If the activations are of other samples or units.
     """
     if find_spec("plotly") is None:
-        return [], ["Figures need plotly: pip install 'tl-modules[viz]'."]
+        return [], ["Figures need plotly: pip install plotly."]
     missing = []
     if acts is None:
         missing.append("Other figures need the activations, which were not given.")

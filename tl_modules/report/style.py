@@ -44,7 +44,7 @@ def graph_objects() -> ModuleType:
     try:
         from plotly import graph_objects
     except ImportError as error:
-        raise ModulesError("Figures need plotly. Run: pip install 'tl-modules[viz]'") from error
+        raise ModulesError("Figures need plotly. Run: pip install plotly") from error
     return graph_objects
 
 
