@@ -26,6 +26,7 @@ def without_reader(words, *, unbuffered=False, close_stderr=False):
             stderr=writer if close_stderr else subprocess.PIPE,
             text=True,
             check=False,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
     finally:
         os.close(writer)
@@ -39,7 +40,7 @@ def test_a_command_ends_quietly(acts, tmp_path, unbuffered):
     words = ["discover", str(tmp_path / "acts.safetensors"), "--out", str(out), "-k", "2"]
     done = without_reader([*words, "--no-progress"], unbuffered=unbuffered)
     assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")
-    assert out.exists() is not unbuffered  # as with any program: the first line it writes ends it
+    assert out.exists() is not unbuffered  # there the first line that it writes ends it
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Ctrl-C in the middle of a command, and the same command again."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -50,8 +51,14 @@ def started(speed, *words):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def ended(process):
+    """A process's status, and what it said to standard error."""
+    _, said = process.communicate()
+    return process.returncode, said
 
 
 @pytest.mark.slow
@@ -60,22 +67,17 @@ def started(speed, *words):
 def test_an_interrupted_collection_resumes_and_writes_the_same_bytes(questions, tmp_path, out):
     words = ("collect", "--prompts", "questions.jsonl", "--batch-size", "4", "--no-progress")
     undisturbed = Path(f"undisturbed{Path(out).suffix}")
-    assert started("fast", *words, "--out", str(undisturbed)).wait() == 0
+    assert ended(started("fast", *words, "--out", str(undisturbed))) == (0, "")
     folder = tmp_path / (f"{out}.partial" if Path(out).suffix else out)
     process = started("slow", *words, "--out", out)
     while not list(folder.glob("piece-*-0000016.safetensors")):  # the second piece of 16 prompts
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 130
-    assert said == (
-        "tl-modules: Interrupted after 32 of 60 prompts; run the same command to resume\n"
-    )
+    said = "tl-modules: Interrupted after 32 of 60 prompts; run the same command to resume\n"
+    assert ended(process) == (130, said)
     assert not (tmp_path / "acts.safetensors").exists()
-    again = started("fast", *words, "--out", out)
-    _, said = again.communicate()
-    assert (again.returncode, said) == (0, "")
+    assert ended(started("fast", *words, "--out", out)) == (0, "")
     for path in [undisturbed] if undisturbed.is_file() else undisturbed.glob("[!.]*"):
         other = tmp_path / out if undisturbed.is_file() else tmp_path / out / path.name
         assert path.read_bytes() == other.read_bytes()
@@ -184,7 +186,8 @@ def test_a_stopped_evaluation_and_test_say_what_is_kept(
     said = capsys.readouterr().err
     assert "runs.csv holds 0 runs" in said
     assert "--acts out/acts.safetensors" in said
-    modules = tlm.discover(tlm.ActivationMatrix.load("out/acts.safetensors").select(range(40)), 2)
+    acts = tlm.ActivationMatrix.load("out/acts.safetensors").select(range(40))
+    modules = tlm.discover(acts, 2, progress=False)
     modules.save("found.safetensors")
     monkeypatch.setattr(commands_test, "module_effects", lambda *_, **__: stop())
     words = ["test", "found.safetensors", *WORDS_OF, "--out", "tested", "--n-controls", "1"]

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+import tl_modules as tlm
 from tl_modules import cli
 from tl_modules.commands import collect
 from tl_modules.commands.options import read_prompts
@@ -55,6 +56,6 @@ def test_columns_are_read_under_their_names(tmp_path, model, monkeypatch):
     assert collect.ActivationMatrix.load(out).samples["category"].tolist() == ["x", "y"]
 
 
-def test_a_corpus_has_columns_too():
-    found = read_prompts("recall", "answer", "category")
-    assert found["prompt"].tolist() == read_prompts("recall")["answer"].tolist()
+def test_a_column_that_a_corpus_lacks_is_refused():
+    with pytest.raises(tlm.ModulesError, match="should have a column 'question'"):
+        read_prompts("recall", "question")

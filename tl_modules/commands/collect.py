@@ -130,6 +130,7 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     acts = resumed_matrix(args, prompts, reading, partial, args.units, args.max_memory)
     output.write(FILE_KIND, acts.parts(), acts.samples)
     delete_store(partial)
+    say(acts)
     beside = "" if args.samples is None else f", and its samples to {args.samples}"
     say(f"Written to {args.out}{beside}")
 
@@ -194,7 +195,6 @@ def resumed_matrix(
         max_memory=max_memory,
         progress=not args.no_progress,
     )
-    say(acts)
     return acts
 
 

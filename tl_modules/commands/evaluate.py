@@ -139,6 +139,7 @@ def _activations(args: argparse.Namespace, output: OutputFolder) -> ActivationMa
         acts = resumed_matrix(args, prompts, Reading(), partial)
     output.write_saved(_ACTS, FILE_KIND, acts.parts())
     delete_store(partial)
+    say(acts)
     return acts
 
 
