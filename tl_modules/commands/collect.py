@@ -184,7 +184,7 @@ def resumed_matrix(
 ) -> ActivationMatrix:
     """The activations that the options ask for; the caller deletes the partial folder."""
     check_folder(partial)
-    acts = collect_resumably(
+    return collect_resumably(
         _loaded(args, prompts),
         prompts,
         partial,
@@ -195,7 +195,6 @@ def resumed_matrix(
         max_memory=max_memory,
         progress=not args.no_progress,
     )
-    return acts
 
 
 def _collect_store(
