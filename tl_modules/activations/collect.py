@@ -123,8 +123,9 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         store: A folder: write an ``ActivationStore`` there as the prompts run, instead of a matrix
             in memory. The same call resumes an interrupted run, even one that was killed; it loses
             16 prompts at most, or a 32nd of a chunk (of 8 MB, or 128 prompts), and ends with the
-            same bytes. A finished store is returned as it is. The samples are in the order they
-            ran, longest first; their column ``row`` is their place among the prompts.
+            same bytes. On Ctrl-C the ``KeyboardInterrupt`` says how many prompts are kept. A
+            finished store is returned as it is. The samples are in the order they ran, longest
+            first; their column ``row`` is their place among the prompts.
         dtype: Of the store: ``"float16"``, ``"bfloat16"`` or ``"float32"``, which keeps every value
             as it is and which attributions need.
         distributed: Share the store's chunks among the processes of ``torch.distributed``, which
@@ -144,8 +145,6 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             an option cannot be, an activation is NaN or infinite, it would take more memory than
             it may, or the store was begun with another model, other prompts or settings, or is
             another process's.
-        Interrupted: On Ctrl-C while a store is written: a ``KeyboardInterrupt`` whose text says how
-            many prompts are kept.
     """
     if store is None and distributed:
         raise ModulesError(

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Discover on every rank; print and write on the first."""
+    say(f"Reading {args.acts}")
     output = OutputFile(args, args.table)
     check_choice("normalise", args.normalise, NORMALISATIONS)
     if args.normalise != "zscore" and args.acts.is_dir():
