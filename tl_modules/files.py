@@ -68,13 +68,19 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
     write_bytes(path, encode(kind, header, arrays))
 
 
-def encode(kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
+def encode(
+    kind: str,
+    header: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    written_by: dict[str, Any] | None = None,
+) -> bytes:
     """The bytes that ``write`` writes.
 
     Args:
         kind: What the file holds.
         header: JSON-ready values.
         arrays: NumPy arrays by name.
+        written_by: What a command notes of itself, which ``written_by`` reads.
 
     Returns:
         A safetensors file.
@@ -86,13 +92,29 @@ def encode(kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> 
         "sha256": _checksum(kind, header, arrays),
         "header": header,
     }
+    note = {} if written_by is None else {"written_by": written_by}
+    described |= note
     text = json.dumps(described, default=_plain)
     if len(text) > _LONG:  # a safetensors header ends at 100 MB
         arrays[_ENTRY] = np.frombuffer(text.encode(), dtype=np.uint8)
-        text = json.dumps({"kind": kind})
+        text = json.dumps({"kind": kind, **note})
     # One entry: safetensors writes several in no fixed order, and equal runs should give equal
     # files.
     return save(arrays, metadata={_ENTRY: text})
+
+
+def written_by(path: str | Path) -> dict[str, Any]:
+    """What the command that wrote a file noted of itself; empty where none did.
+
+    Args:
+        path: Any file; only one of this package has such a note.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            described = parse_json((file.metadata() or {}).get(_ENTRY, "{}"))
+        return dict(described["written_by"])
+    except (SafetensorError, OSError, *BROKEN):
+        return {}
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

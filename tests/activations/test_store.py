@@ -40,6 +40,15 @@ def test_every_finite_16_bit_value_is_read_exactly(name):
     np.testing.assert_array_equal(decoded(halves, name)[finite], expected[finite])
 
 
+def test_every_kind_of_float32_is_read_exactly():
+    bits = np.random.default_rng(0).integers(0, 2**32, size=10**6, dtype=np.uint32)
+    bits[:4] = 0, 0x80000000, 1, 0x80000001  # zeros, and the smallest numbers there are
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values)][None]
+    halves = _half.encode(values, _half.FLOAT32)
+    assert decoded(halves[0], "float32").tobytes() == values.tobytes()
+
+
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_values_are_rounded_to_the_nearest(name):
     values = np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32) ** 3
@@ -131,7 +140,9 @@ def test_what_cannot_begin_is_refused(values, tmp_path):
     write(tmp_path / "acts", values)
     with pytest.raises(tlm.ModulesError, match="should be a new or empty folder"):
         tlm.ActivationStore.create(tmp_path / "acts", units)
-    with pytest.raises(tlm.ModulesError, match="dtype should be one of 'float16', 'bfloat16'"):
+    with pytest.raises(
+        tlm.ModulesError, match="dtype should be one of 'float16', 'bfloat16', 'float32'"
+    ):
         tlm.ActivationStore.create(tmp_path / "new", units, dtype="float8")
     with pytest.raises(tlm.ModulesError, match="samples_per_chunk should be at least 1"):
         tlm.ActivationStore.create(tmp_path / "new", units, samples_per_chunk=0)
@@ -211,12 +222,14 @@ def test_after_a_full_disk_the_writer_says_so(values, tmp_path, monkeypatch):
     assert list((tmp_path / "acts").iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "bad"), [("float16", 0x7C00), ("bfloat16", 0x7FC1)])
+@pytest.mark.parametrize(
+    ("name", "bad"), [("float16", 0x7C00), ("bfloat16", 0x7FC1), ("float32", 0xFF800000)]
+)
 def test_values_that_are_not_finite_are_found_when_read(name, bad, values, tmp_path):
     store = write(tmp_path / "acts", values, dtype=name)
     chunk = tmp_path / "acts" / store.chunks[0].name
     halves = np.load(chunk)
-    halves.view(np.uint16)[4, 2] = bad
+    halves.view(store.half.bits)[4, 2] = bad
     np.save(chunk, halves)
     own = hashlib.sha256(halves.data).hexdigest()
     store.chunks = (replace(store.chunks[0], sha256=own),)

@@ -22,7 +22,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     words = ["demo", "--out", str(out), "-k", "3", "--n-controls", "3", "--no-progress"]
     assert cli.main(words) == 0
     names = {"modules.safetensors", "effects.csv", "report.html", "summary.json"}
-    names.add("acts.safetensors")
+    names |= {"acts.safetensors", ".tl-modules.json"}
     assert {path.name for path in out.iterdir()} == names
 
     modules = tlm.ModuleSet.load(out / "modules.safetensors")
@@ -66,11 +66,11 @@ def test_the_same_seed_gives_the_same_files(small_demo, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["-k", "1"], "n_modules should be at least 2; got 1"),
-        (["--n-controls", "-1"], "n_controls should be at least 0; got -1"),
-        (["--max-tokens", "1"], "max_tokens should be at least 2; got 1"),
-        (["--seed", "-1"], "seed should lie between 0 and 2**32 - 1; got -1"),
-        (["-k", "999"], "n_modules should be at most the number of prompts, 280; got 999"),
+        (["-k", "1"], "--n-modules should be at least 2; got 1"),
+        (["--n-controls", "-1"], "--n-controls should be at least 0; got -1"),
+        (["--max-tokens", "1"], "--max-tokens should be at least 2; got 1"),
+        (["--seed", "-1"], "--seed should lie between 0 and 2**32 - 1; got -1"),
+        (["-k", "999"], "--n-modules should be at most the number of prompts, 280; got 999"),
     ],
 )
 def test_a_refusal_is_one_line_on_standard_error_before_the_model_loads(

@@ -129,17 +129,17 @@ def test_evaluate_writes_one_table_of_every_method(
     ("words", "message"),
     [
         (["collect", "--prompts", "nowhere.jsonl"], "Cannot read the prompts 'nowhere.jsonl'"),
-        (["collect", "--max-tokens", "0"], "max_tokens should be at least 1; got 0"),
-        (["collect", "--batch-size", "0"], "batch_size should be at least 1; got 0"),
-        (["collect", "--units", "mlp+keys"], "units should be one of 'mlp'"),
+        (["collect", "--max-tokens", "0"], "--max-tokens should be at least 1; got 0"),
+        (["collect", "--batch-size", "0"], "--batch-size should be at least 1; got 0"),
+        (["collect", "--units", "mlp+keys"], "--units should be one of 'mlp'"),
         (["collect", "--units", "attn_heads+attn_z"], "should have different hook points"),
         (["collect", "--units", "sae"], "Use tlm.with_saes in Python"),
         (["collect", "--tokens", "answer"], "need a column 'answer'"),
-        (["collect", "--tokens", "first"], "tokens should be one of 'all'"),
+        (["collect", "--tokens", "first"], "--tokens should be one of 'all'"),
         (["collect", "--separator", " "], "no answer is read; got ' '"),
         (
             ["collect", "--prompts", "recall", "--tokens", "answer", "--separator", "-"],
-            "separator should be given once; separator='-' differs",
+            "--separator should be given once; --separator='-' differs",
         ),
         (
             ["collect", "--prompts", "recall", "--tokens", "answer", "--chat", "--separator", " "],
@@ -150,14 +150,14 @@ def test_evaluate_writes_one_table_of_every_method(
             "needs units that can be inactive; those of 'attn_heads'",
         ),
         (["discover", "nowhere"], "There is no file 'nowhere'"),
-        (["collect", "--max-memory", "much"], "max_memory should be a number of bytes above 0"),
-        (["discover", "nowhere", "--normalise", "minmax"], "normalise should be one of 'zscore'"),
-        (["evaluate", "--methods", "guess"], "methods should be one of 'iterd'"),
-        (["evaluate", "-k", "1"], "n_modules should be at least 2; got 1"),
-        (["evaluate", "--seed", "-1"], "seed should lie between"),
-        (["evaluate", "--n-seeds", "0"], "n_seeds should be at least 1; got 0"),
-        (["evaluate", "--seed", "4294967295"], "seed should lie between"),
-        (["evaluate", "-k", "5", "5000"], "n_modules should be at most the number of prompts"),
+        (["collect", "--max-memory", "much"], "--max-memory should be a number of bytes above 0"),
+        (["discover", "nowhere", "--normalise", "minmax"], "--normalise should be one of 'zscore'"),
+        (["evaluate", "--methods", "guess"], "--methods should be one of 'iterd'"),
+        (["evaluate", "-k", "1"], "--n-modules should be at least 2; got 1"),
+        (["evaluate", "--seed", "-1"], "--seed should lie between"),
+        (["evaluate", "--n-seeds", "0"], "--n-seeds should be at least 1; got 0"),
+        (["evaluate", "--seed", "4294967295"], "--seed should lie between"),
+        (["evaluate", "-k", "5", "5000"], "--n-modules should be at most the number of prompts"),
     ],
 )
 def test_what_is_asked_for_is_checked_before_the_model_loads(
@@ -243,7 +243,9 @@ def test_prompts_without_categories_and_a_folder_as_a_file_are_refused_at_once(
     words = ["evaluate", "--prompts", str(bare), "--out", str(tmp_path / "out")]
     assert cli.main(words) == 1
     assert "should have a category" in capsys.readouterr().err
-    assert cli.main(["collect", "--out", str(tmp_path)]) == 1
+    folder = tmp_path / "acts.safetensors"
+    folder.mkdir()
+    assert cli.main(["collect", "--out", str(folder)]) == 1
     assert "is a folder" in capsys.readouterr().err
 
 
@@ -376,7 +378,7 @@ def test_test_refuses_prompts_that_discovery_saw(saved, prompt_file, tmp_path, m
     assert cli.main(words) == 1
     assert "Discovery saw every prompt" in capsys.readouterr().err
     assert cli.main([*words, "--controls", "size"]) == 1
-    assert "controls should be one of 'layer'" in capsys.readouterr().err
+    assert "--controls should be one of 'layer'" in capsys.readouterr().err
     assert cli.main(["test", path, path]) == 1
     assert "should have different names" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

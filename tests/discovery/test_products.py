@@ -21,7 +21,7 @@ def stored(path, values, **options):
     return writer.close()
 
 
-@pytest.fixture(scope="module", params=["float16", "bfloat16"])
+@pytest.fixture(scope="module", params=["float16", "bfloat16", "float32"])
 def pair(request, tmp_path_factory):
     """The same raw activations in chunks of 7 samples, and in memory."""
     generator = np.random.default_rng(0)
@@ -76,7 +76,7 @@ def test_principal_components_agree(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.abs(found), np.abs(exact), rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_planted_modules_are_found_in_a_store(dtype, tmp_path):
     values, samples, units = planted_matrix(60, 400, 4, seed=0, strength=1.5)
     values = np.float32(values + 10)

@@ -68,8 +68,12 @@ def test_modules_of_another_model_are_refused(modules, other_model):
 
 
 def test_samples_without_prompts_are_refused(modules):
-    with pytest.raises(tlm.ModulesError, match="should have a column 'prompt'"):
-        tlm.with_topics(replace(modules, samples=modules.samples.drop(columns="prompt")))
+    without = replace(modules, samples=modules.samples.drop(columns="prompt"))
+    with pytest.raises(tlm.ModulesError, match="samples should have a column 'prompt'") as refused:
+        tlm.with_topics(without)
+    # Nothing to rename: these modules have been discovered on activations without prompts.
+    assert "Discover on activations that hold their prompts" in str(refused.value)
+    assert "Rename" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["n_words", "n_prompts", "n_contexts", "n_tokens"])

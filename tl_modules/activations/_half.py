@@ -1,44 +1,74 @@
-"""16-bit floats in compiled code: numba reads neither float16 nor bfloat16 on a CPU.
+"""A store's floats as bits in compiled code: numba reads neither float16 nor bfloat16 on a CPU.
 
 Both are the upper bits of a float32 after a shift; float16's narrower exponent is put right by
-one exact multiplication, which also covers subnormal numbers.
+one exact multiplication, which also covers subnormal numbers. float32 is read in the same way, with
+a shift of 0.
 """
 
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float, UInt16
+from jaxtyping import Float, UInt16, UInt32
 from numba import njit, prange
 
 COLUMN_BLOCK = 4096
 """Columns decoded at a time: 16 KB of float32, which stays in a core's first cache."""
 
 
+Halves = UInt16[np.ndarray, "rows units"] | UInt32[np.ndarray, "rows units"]
+
+
 @dataclass(frozen=True)
 class Half:
-    """How one of the two formats turns into float32."""
+    """How one of the formats turns into float32."""
 
     name: str
+    descr: str
+    """The type that NumPy writes into a file's header: bfloat16 is none of its own."""
+    bits: type[np.uint16 | np.uint32]
+    """The whole numbers that hold a value's bits."""
     shift: np.uint32
     scale: np.float32
     largest: float
-    exponent: np.uint16
+    exponent: np.uint16 | np.uint32
     """The bits that are all ones in what is not finite."""
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of a value."""
+        return self.bits().nbytes
 
-FLOAT16 = Half("float16", np.uint32(13), np.float32(2.0**112), 65504.0, np.uint16(0x7C00))
-BFLOAT16 = Half(
-    "bfloat16", np.uint32(16), np.float32(1.0), 3.3895313892515355e38, np.uint16(0x7F80)
+
+FLOAT16 = Half(
+    "float16", "<f2", np.uint16, np.uint32(13), np.float32(2.0**112), 65504.0, np.uint16(0x7C00)
 )
-FORMATS = {half.name: half for half in (FLOAT16, BFLOAT16)}
+BFLOAT16 = Half(
+    "bfloat16",
+    "<u2",
+    np.uint16,
+    np.uint32(16),
+    np.float32(1.0),
+    3.3895313892515355e38,
+    np.uint16(0x7F80),
+)
+FLOAT32 = Half(
+    "float32",
+    "<f4",
+    np.uint32,
+    np.uint32(0),
+    np.float32(1.0),
+    float(np.finfo(np.float32).max),
+    np.uint32(0x7F800000),
+)
+FORMATS = {half.name: half for half in (FLOAT16, BFLOAT16, FLOAT32)}
 
 
-def encode(values: Float[np.ndarray, "rows units"], half: Half) -> UInt16[np.ndarray, "rows units"]:
-    """Float32 values as 16 bits, rounded to the nearest (ties to even)."""
-    if half is FLOAT16:
+def encode(values: Float[np.ndarray, "rows units"], half: Half) -> Halves:
+    """Values as a format's bits, rounded to the nearest (ties to even); float32 ones are kept."""
+    if half is not BFLOAT16:
         with np.errstate(over="ignore"):  # the caller has compared with ``largest``
-            return values.astype(np.float16).view(np.uint16)
+            return np.ascontiguousarray(values, dtype=np.dtype(half.descr)).view(half.bits)
     halves = np.empty(values.shape, dtype=np.uint16)
     for row, own in zip(values, halves, strict=True):  # a row at a time: it makes copies
         bits = np.ascontiguousarray(row, dtype=np.float32).view(np.uint32)
@@ -50,13 +80,15 @@ def encode(values: Float[np.ndarray, "rows units"], half: Half) -> UInt16[np.nda
 @no_type_check
 @njit(cache=True, nogil=True)
 def decode(halves, shift, scale, out):
-    """16-bit values as float32, into ``out``. Two loops, each of which compiles to SIMD code."""
+    """A format's bits as float32, into ``out``. Two loops, each of which compiles to SIMD code."""
     bits = out.view(np.uint32)
+    # Constants of the compiled code: it is compiled once for 16 bits, and once for 32.
+    width = 8 * halves.itemsize
+    sign = np.uint32(1 << (width - 1))
+    to_the_top = np.uint32(32 - width)
     for j in range(halves.shape[0]):
         value = np.uint32(halves[j])
-        bits[j] = ((value & np.uint32(0x7FFF)) << shift) | (
-            (value & np.uint32(0x8000)) << np.uint32(16)
-        )
+        bits[j] = ((value & (sign - np.uint32(1))) << shift) | ((value & sign) << to_the_top)
     for j in range(halves.shape[0]):
         out[j] *= scale
 
@@ -72,7 +104,7 @@ def standardise(row, mean, inverse):
 @no_type_check
 @njit(parallel=True, cache=True)
 def not_finite(chunk, exponent):
-    """How many of each row's 16-bit values are NaN or infinite."""
+    """How many of each row's values are NaN or infinite."""
     bad = np.zeros(chunk.shape[0], dtype=np.int64)
     for i in prange(chunk.shape[0]):
         found = 0
@@ -90,7 +122,7 @@ def add_moments(chunk, shift, scale, first, n_before, mean, squares):
     Chan, Golub & LeVeque's (1983) pairwise update of Welford's method, in float64.
 
     Args:
-        chunk: 16-bit values, ``[rows, units]``.
+        chunk: Values as bits, ``[rows, units]``.
         shift: Of the format.
         scale: Of the format.
         first: The first of the units that the rest is of; they follow each other.

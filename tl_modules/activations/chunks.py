@@ -1,4 +1,4 @@
-"""The files of a store: 16-bit values of some samples, with their checksum."""
+"""The files of a store: values of some samples, with their checksum."""
 
 import hashlib
 import os
@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float, UInt16
+from jaxtyping import Float
 
 from tl_modules import files
 from tl_modules.activations import _half
+from tl_modules.activations._half import Halves
 from tl_modules.errors import ModulesError
 from tl_modules.untrusted import text, whole
 
-Halves = UInt16[np.ndarray, "rows units"]
 # What np.save writes before a matrix; nothing in it is evaluated.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00.."
-    rb"\{'descr': '(<[fu]2)', 'fortran_order': False, 'shape': \((\d{1,18}), (\d{1,18})\), \} *\n",
+    rb"\{'descr': '(<[fu][24])', 'fortran_order': False, "
+    rb"'shape': \((\d{1,18}), (\d{1,18})\), \} *\n",
     re.DOTALL,
 )
 _HEADER_BYTES = 128
@@ -70,7 +71,7 @@ def check_fits(values: Float[np.ndarray, "_samples _units"], half: _half.Half) -
     if largest > half.largest:
         raise ModulesError(
             f"Values up to {largest:.6g} do not fit {half.name}, which ends at "
-            f"{half.largest:.6g}. Use dtype='bfloat16'."
+            f"{half.largest:.6g}. Use dtype='bfloat16' or dtype='float32'."
         )
 
 
@@ -82,12 +83,12 @@ def write_chunk(folder: Path, number: int, halves: Halves, half: _half.Half) -> 
     """
     name = f"chunk-{number:05d}.npy"
     with files.atomic(folder / name) as file:
-        np.save(file, halves.view(np.float16) if half is _half.FLOAT16 else halves)
+        np.save(file, halves.view(half.descr))
     return Chunk(name, len(halves), hashlib.sha256(halves.data).hexdigest())
 
 
 def read_chunk(folder: Path, chunk: Chunk, n_units: int, half: _half.Half) -> Halves:
-    """A chunk's 16-bit values as a memory map.
+    """A chunk's values, as bits, as a memory map.
 
     Raises:
         ModulesError: If the file is missing, lies outside the folder, or is of another type, shape
@@ -97,7 +98,7 @@ def read_chunk(folder: Path, chunk: Chunk, n_units: int, half: _half.Half) -> Ha
     with _opened(folder, chunk) as file:
         if _shape(file, half) != shape:
             raise _other(folder, chunk, f"{shape} values", half)
-        return np.memmap(file, np.uint16, "r", _HEADER_BYTES, shape)
+        return np.memmap(file, half.bits, "r", _HEADER_BYTES, shape)
 
 
 def n_columns(folder: Path, chunk: Chunk, half: _half.Half) -> int:
@@ -114,7 +115,7 @@ def n_columns(folder: Path, chunk: Chunk, half: _half.Half) -> int:
 
 
 def _other(folder: Path, chunk: Chunk, wanted: str, half: _half.Half) -> ModulesError:
-    dtype = "float16" if half is _half.FLOAT16 else "uint16"
+    dtype = np.dtype(half.descr)
     return ModulesError(
         f"Chunk {str(folder / chunk.name)!r} should hold {wanted} of type {dtype}, row by row, and "
         f"nothing else. {REMEDY}"
@@ -139,10 +140,10 @@ def _opened(folder: Path, chunk: Chunk) -> Iterator[BinaryIO]:
 def _shape(file: BinaryIO, half: _half.Half) -> tuple[int, int] | None:
     """The shape of the values in a file, if they are of this type and all that it holds."""
     match = _HEADER.fullmatch(file.read(_HEADER_BYTES))
-    if match is None or match[1] != (b"<f2" if half is _half.FLOAT16 else b"<u2"):
+    if match is None or match[1] != half.descr.encode():
         return None
     shape = int(match[2]), int(match[3])
-    whole_file = os.fstat(file.fileno()).st_size == _HEADER_BYTES + 2 * prod(shape)
+    whole_file = os.fstat(file.fileno()).st_size == _HEADER_BYTES + half.n_bytes * prod(shape)
     return shape if whole_file else None
 
 

@@ -1,6 +1,7 @@
 """Collecting an activation matrix from prompts, in memory or into a store."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -139,13 +140,15 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             the reply begins (or, with ``tokens="answer"``, with the answer as the reply). Causal
             tests still run prompts as they are given.
         store: A folder: write an ``ActivationStore`` there as the prompts run, instead of a matrix
-            in memory. A run that was interrupted, killed even, is gone on with by the same call,
-            from its last whole chunk (8 MB, or 128 prompts), and ends with the same bytes; a
-            finished one is returned as it is. The samples are in the order they ran, longest first;
-            their column ``row`` is their place among the prompts. The same call means the same
-            values of all weights, an SAE's too; of a model that lies partly on the disk only their
-            names and shapes are compared. The model has no hooks but its own.
-        dtype: Of the store: ``"float16"`` or ``"bfloat16"``.
+            in memory. The same call resumes an interrupted run, even one that was killed; it loses
+            16 prompts at most, or a 32nd of a chunk (of 8 MB, or 128 prompts), and ends with the
+            same bytes. On Ctrl-C the ``KeyboardInterrupt`` says how many prompts are kept. A
+            finished store is returned as it is. The samples are in the order they ran, longest
+            first; their column ``row`` is their place among the prompts. The same call means the
+            same values of all weights, an SAE's too; of a model that lies partly on the disk only
+            their names and shapes are compared. The model has no hooks but its own.
+        dtype: Of the store: ``"float16"``, ``"bfloat16"`` or ``"float32"``, which keeps every value
+            as it is and which attributions need.
         distributed: Share the store's chunks among the processes of ``torch.distributed``, which
             all make this call; the store has the same bytes as that of one process. Each holds the
             whole model.
@@ -228,7 +231,7 @@ def _needed(
     """
     n_samples = [sum(len(batch.rows) for batch in chunk) for chunk in chunks]
     matrix = 0 if into_store else 4 * sum(n_samples) * len(units)
-    a_chunk = (4 + 4 * into_store) * max(n_samples) * len(units)  # its 16 bits twice as it is coded
+    a_chunk = (4 + 4 * into_store) * max(n_samples) * len(units)  # as bits, twice as it is coded
     n_prompts = max(len(batch.rows) for chunk in chunks for batch in chunk)
     passing = 4 * 2 * n_prompts * (len(units) + units.n_coordinates)
     if torch.device(getattr(model.cfg, "device", None) or "cpu").type == "cpu":
@@ -275,10 +278,10 @@ def _plan(
 ) -> Plan:
     """What the store will hold, and what another run of it should agree in."""
     check_choice("dtype", dtype, DTYPES)
-    if reading.weight == "attribution":
+    if reading.weight == "attribution" and dtype != "float32":
         raise ModulesError(
-            "A store's 16 bits are too coarse for attributions, many of which are below 1e-7. "
-            "Leave store out."
+            f"A store of attributions should be float32, for many are below 1e-7; got {dtype!r}. "
+            "Pass dtype='float32'."
         )
     frame_to_json(frame)  # refused now, before the folder is made
     rows = np.concatenate([_rows(chunk) for chunk in chunks])
@@ -319,7 +322,10 @@ def _into_store(
         of = "" if ranks.world == 1 else f", rank 0 of {ranks.world}"
         with _bar(done + n_own, done=done, of=of, shown=progress and ranks.is_first) as bar:
             for number in own:
-                found = collected(room, chunks[number], bar.update)
+                begun = unfinished.begun(number, chunks[number])
+                bar.update(0 if begun is None else len(begun.values))
+                keep = partial(unfinished.keep, number)
+                found = collected(room, chunks[number], bar.update, begun, keep)
                 unfinished.write(number, found.values, found.totals, found.n_tokens)
-                del found  # or it would be there beside the next one
+                del begun, found  # or they would be there beside the next one
         return unfinished.finish()

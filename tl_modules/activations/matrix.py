@@ -28,7 +28,7 @@ from tl_modules.reading import Reading
 from tl_modules.units import Units, check_unit_means
 from tl_modules.untrusted import text
 
-_FILE_KIND = "ActivationMatrix"
+FILE_KIND = "ActivationMatrix"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -205,6 +205,10 @@ class ActivationMatrix:
             ModulesError: If the file cannot be written, or a column of ``samples`` holds values
                 that JSON cannot.
         """
+        files.write(path, FILE_KIND, *self.parts())
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What a file keeps: a JSON-ready header, and arrays by name."""
         header = {
             "units": self.units.to_dict(),
             "samples": frame_to_json(self.samples),
@@ -215,7 +219,7 @@ class ActivationMatrix:
         arrays = {"values": self.values, **normaliser_arrays(self.normaliser)}
         if self.unit_means is not None:
             arrays["unit_means"] = self.unit_means
-        files.write(path, _FILE_KIND, header, arrays)
+        return header, arrays
 
     @classmethod
     def load(cls, path: str | Path) -> "ActivationMatrix":
@@ -244,7 +248,7 @@ class ActivationMatrix:
                 Reading.from_dict(header["reading"]),
             )
 
-        return files.read(path, _FILE_KIND, build, largest)
+        return files.read(path, FILE_KIND, build, largest)
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

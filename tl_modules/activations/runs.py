@@ -17,7 +17,11 @@ from tl_modules.tokens import Batch, batches
 
 CHUNK_BYTES = 8 * 1024**2
 LEAST_PROMPTS = 128
-"""A chunk holds 8 MB of 16-bit values, or so many prompts: what a killed run loses at most."""
+"""A chunk holds 8 MB of 16-bit values, or so many prompts."""
+PIECE_PROMPTS = 16
+PIECES = 32
+"""While a chunk is collected, its prompts are kept in about 32 pieces at most, of 16 prompts at
+least: an interrupted run loses one of them at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,16 +65,25 @@ def chunks_of_batches(
     ]
 
 
-def collected(room: Room, chunk: Sequence[Batch], tell: Callable[[int], object]) -> Collected:
+def collected(
+    room: Room,
+    chunk: Sequence[Batch],
+    tell: Callable[[int], object],
+    begun: Collected | None = None,
+    keep: Callable[[int, Collected], object] | None = None,
+) -> Collected:
     """Run a chunk.
 
     Args:
-        room: What runs its batches.
-        chunk: Them.
+        room: Runs the batches.
+        chunk: The batches.
         tell: Told how many prompts are done, batch by batch.
+        begun: The chunk's first batches, if an earlier run collected them: they do not run again.
+        keep: Given a piece of the chunk from time to time: its first row, and its values with the
+            sums of all rows so far.
 
     Returns:
-        The values.
+        The values: the same, bit for bit, with and without ``begun``.
 
     Raises:
         ModulesError: If an activation is NaN or infinite.
@@ -78,7 +91,11 @@ def collected(room: Room, chunk: Sequence[Batch], tell: Callable[[int], object])
     n_samples = sum(len(batch.rows) for batch in chunk)
     values = np.empty((n_samples, len(room.units)), dtype=np.float32)
     done, n_tokens, totals = 0, 0, None
-    for batch in chunk:
+    if begun is not None:
+        done, n_tokens, totals = len(begun.values), begun.n_tokens, torch.tensor(begun.totals)
+        values[:done] = begun.values
+    kept = done
+    for batch in _from_row(chunk, done):
         for part, found in room.values(batch):
             own = values[done : done + len(part.rows)]
             own[:] = found.values.cpu().numpy()
@@ -87,8 +104,23 @@ def collected(room: Room, chunk: Sequence[Batch], tell: Callable[[int], object])
             n_tokens += int(part.counted.sum())
             done += len(part.rows)
             tell(len(part.rows))
+        if keep is not None and n_samples > done >= kept + max(PIECE_PROMPTS, n_samples // PIECES):
+            assert totals is not None
+            keep(kept, Collected(values[kept:done], _to_numpy(totals), n_tokens))
+            kept = done
     assert totals is not None  # a chunk holds a batch
-    return Collected(values, totals.cpu().numpy().astype(np.float64), n_tokens)
+    return Collected(values, _to_numpy(totals), n_tokens)
+
+
+def _from_row(chunk: Sequence[Batch], first: int) -> Sequence[Batch]:
+    """The batches that begin with a row of the chunk, or after it."""
+    starts = np.cumsum([0, *(len(batch.rows) for batch in chunk)])
+    return chunk[int(np.searchsorted(starts, first)) :]
+
+
+def _to_numpy(totals: Float[torch.Tensor, " coordinates"]) -> Float[np.ndarray, " coordinates"]:
+    """Sums on any device as float64."""
+    return totals.cpu().numpy().astype(np.float64)
 
 
 def add_in_turn(
@@ -97,8 +129,9 @@ def add_in_turn(
 ) -> Float[torch.Tensor, " coordinates"]:
     """Add one sample's sums after the other, on their device, in float64 where it has that."""
     if totals is None:
-        dtype = torch.float32 if sums.device.type == "mps" else torch.float64
-        totals = torch.zeros(sums.shape[1], dtype=dtype, device=sums.device)
+        totals = torch.zeros(sums.shape[1], dtype=torch.float64)
+    dtype = torch.float32 if sums.device.type == "mps" else torch.float64
+    totals = totals.to(sums.device, dtype)  # where the sums of the first batch lie
     for row in sums:
         totals += row.to(totals.dtype).to(totals.device)
     return totals

@@ -33,12 +33,12 @@ _CHUNK_BYTES = 128 * 1024**2
 
 
 class ActivationStore:
-    """Raw activations in a folder of 16-bit chunks, read as memory maps, never as a whole.
+    """Raw activations in a folder of chunks, read as memory maps, never as a whole.
 
     ``discover`` takes a store in the place of an ``ActivationMatrix``: it streams over the chunks
     for the z-score, the principal components and the sums, and keeps only what has one number a
     unit and module. float16 has 11 significant bits and ends at 65,504; bfloat16 has 8 and reaches
-    as far as float32.
+    as far as float32; float32 keeps every value as it is, in twice the space.
 
     Example::
 
@@ -63,8 +63,8 @@ class ActivationStore:
         if not (self.path / MANIFEST).is_file():
             raise ModulesError(
                 f"There is no finished activation store in {str(path)!r}: {MANIFEST} is missing. "
-                "Check the path. If collect(store=...) was interrupted, run the same call again; "
-                "what another writer began is written anew."
+                "Check the path. Repeat an interrupted collection to resume it; what another "
+                "writer began is written anew."
             )
 
         manifest = Manifest.read(self.path)
@@ -99,7 +99,7 @@ class ActivationStore:
         Args:
             path: The folder, new or empty.
             units: What the columns are: whole hook points.
-            dtype: ``"float16"`` or ``"bfloat16"``.
+            dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
             samples_per_chunk: By default as many as make 128 MB.
             model_name: The model that the activations come from.
             reading: How they come about; by default mean |activation| over all tokens.
@@ -127,11 +127,11 @@ class ActivationStore:
 
     @property
     def half(self) -> _half.Half:
-        """How the 16 bits are read."""
+        """How the values' bits are read."""
         return _half.FORMATS[self.dtype]
 
     def read_chunk(self, number: int) -> Halves:
-        """A chunk's 16-bit values as a memory map.
+        """A chunk's values, as bits, as a memory map.
 
         Raises:
             ModulesError: If the file is missing or has another shape than listed.
@@ -139,7 +139,7 @@ class ActivationStore:
         return read_chunk(self.path, self.chunks[number], len(self.units), self.half)
 
     def iter_chunks(self, columns: tuple[int, int] | None = None) -> Iterator[tuple[int, Halves]]:
-        """Each chunk's first row and its 16-bit values; the next one is read ahead meanwhile.
+        """Each chunk's first row and its values, as bits; the next one is read ahead meanwhile.
 
         Args:
             columns: Where the columns that the caller will read begin and end, if not all.
@@ -255,13 +255,14 @@ class StoreWriter:
     ) -> None:
         """Make the folder; see ``ActivationStore.create``."""
         check_choice("dtype", dtype, DTYPES)
+        half = _half.FORMATS[dtype]
         if not len(units) or not units.are_whole():
             raise ModulesError(
                 "The columns should be all units of the hook points, in order. Give the store "
                 "whole hook points; choose units later, from the modules."
             )
         if samples_per_chunk is None:
-            samples_per_chunk = max(1, _CHUNK_BYTES // (2 * len(units)))
+            samples_per_chunk = max(1, _CHUNK_BYTES // (half.n_bytes * len(units)))
         check_at_least("samples_per_chunk", samples_per_chunk, 1)
         self._path = files.checked_path(path)
         try:
@@ -275,13 +276,13 @@ class StoreWriter:
                 "or delete it first."
             )
         self._units = units
-        self._half = _half.FORMATS[dtype]
+        self._half = half
         self._model_name = model_name
         self._reading = Reading() if reading is None else reading
         self.unit_means: Float[np.ndarray, " _coordinates"] | None = None
         """Each coordinate's mean (signed), for mean ablation; kept by ``close``."""
         self._state = "open"
-        self._buffer = np.empty((samples_per_chunk, len(units)), dtype=np.uint16)
+        self._buffer = np.empty((samples_per_chunk, len(units)), dtype=half.bits)
         self._n_buffered = 0
         self._chunks: list[Chunk] = []
         self._samples: list[pd.DataFrame] = []

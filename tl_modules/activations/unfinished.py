@@ -1,4 +1,4 @@
-"""A store that is being collected: whatever stops it, what is there already is gone on from."""
+"""A store that is being collected: whatever stops it, another run resumes from what is there."""
 
 import contextlib
 import hashlib
@@ -23,12 +23,16 @@ from tl_modules.activations.chunks import (
     read_chunk,
     write_chunk,
 )
+from tl_modules.activations.interrupted import Interrupted
 from tl_modules.activations.manifest import MANIFEST, Manifest
+from tl_modules.activations.pieces import EVERY, Pieces
+from tl_modules.activations.runs import Collected
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
 from tl_modules.frames import frame_to_json
 from tl_modules.ranks import ALONE, Ranks
 from tl_modules.reading import Reading
+from tl_modules.tokens import Batch
 from tl_modules.units import Units
 from tl_modules.untrusted import whole
 
@@ -96,12 +100,31 @@ class _Done:
     totals: Float[np.ndarray, " _coordinates"]
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a folder that no collection began and that is not empty.
+
+    Raises:
+        ModulesError: If it is one, or a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise ModulesError(
+            f"A store should be a folder; {str(path)!r} is a file. Name another, or move it away."
+        )
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if _PLAN not in names and any(not name.startswith(".") for name in names):
+        raise ModulesError(
+            f"{str(path)!r} should be a new or empty folder, or one that an earlier collection "
+            "began; it holds other files. Name another one, or delete it first."
+        )
+
+
 class Unfinished:
     """A store's folder while one run writes to it; use it in a ``with``.
 
     Each chunk is written to a temporary file, flushed and renamed, and only then listed as done by
-    a small file of its own. So a run that is killed at any moment loses at most the chunks it was
-    at. Each rank of a run writes chunks of its own; rank 0 begins and ends the folder.
+    a small file of its own; until then its first prompts are kept in pieces. So a run that is
+    killed at any moment loses at most the pieces it was at. Each rank of a run writes chunks of its
+    own; rank 0 begins and ends the folder.
     """
 
     def __init__(self, path: str | Path, plan: Plan, ranks: Ranks = ALONE) -> None:
@@ -111,6 +134,8 @@ class Unfinished:
         self._ranks = ranks
         self._half = _half.FORMATS[plan.dtype]
         self._lock: FileLock | None = None
+        self._n_kept: dict[int, int] = {}
+        """How many samples of each chunk are on disk."""
 
     def __enter__(self) -> "Unfinished":
         """Take the folder, and go on from what is there.
@@ -130,10 +155,18 @@ class Unfinished:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Let the folder go."""
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        """Let the folder go.
+
+        Raises:
+            Interrupted: In the place of a ``KeyboardInterrupt``.
+        """
         if self._lock is not None:
             self._lock.release()  # its file stays: one that is deleted can be held twice
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            n_kept, n_all = sum(self._n_kept.values()), len(self._plan.samples)
+            of_rank = "" if self._ranks.world == 1 else f" (rank {self._ranks.rank})"
+            raise Interrupted(f"Interrupted after {n_kept:,} of {n_all:,} prompts{of_rank}")
 
     @property
     def is_finished(self) -> bool:
@@ -143,7 +176,35 @@ class Unfinished:
     def missing(self) -> list[int]:
         """The chunks that are not there, or not as they were written; the same on every rank."""
         numbers = range(0 if self.is_finished else len(self._plan.sizes))
-        return self._ranks.told(lambda: [each for each in numbers if not self._is_there(each)])
+        found = self._ranks.told(lambda: [each for each in numbers if not self._is_there(each)])
+        there = set(range(len(self._plan.sizes))) - set(found)
+        self._n_kept = {number: self._plan.sizes[number] for number in there}
+        return found
+
+    def begun(self, number: int, chunk: Sequence[Batch]) -> Collected | None:
+        """The first samples of a chunk that is not whole, if an earlier run kept some.
+
+        Args:
+            number: Which.
+            chunk: Its batches.
+        """
+        found = self._pieces(number).read(chunk)
+        self._n_kept[number] = 0 if found is None else len(found.values)
+        return found
+
+    def keep(self, number: int, first: int, piece: Collected) -> None:
+        """Write a piece of a chunk that is not whole yet.
+
+        Args:
+            number: Which chunk.
+            first: The piece's first row in it.
+            piece: The values of its rows; the sums of all rows of the chunk up to its last.
+
+        Raises:
+            ModulesError: If it cannot be written.
+        """
+        self._pieces(number).write(first, piece)
+        self._n_kept[number] = first + len(piece.values)
 
     def write(
         self,
@@ -168,6 +229,12 @@ class Unfinished:
         chunk = write_chunk(self._path, number, _half.encode(values, self._half), self._half)
         header = {"chunk": vars(chunk), "n_tokens": n_tokens}
         files.write(self._path / _DONE.format(number), _DONE_KIND, header, {"totals": totals})
+        self._n_kept[number] = len(values)
+        with self._writable():
+            self._pieces(number).clear()
+
+    def _pieces(self, number: int) -> Pieces:
+        return Pieces(self._path, number, self._plan.units)
 
     def finish(self) -> ActivationStore:
         """List the chunks, once every rank has written its own: the store is whole.
@@ -184,19 +251,14 @@ class Unfinished:
         """Make the folder and the plan in it, or compare the plan that is there with ours."""
         with self._writable():
             self._path.mkdir(parents=True, exist_ok=True)
-            names = {entry.name for entry in self._path.iterdir()}
-            foreign = {name for name in names if not name.startswith(".")}
-            if foreign and _PLAN not in names:
-                raise ModulesError(
-                    f"{str(self._path)!r} should be a new or empty folder, or one that collect() "
-                    "began; it holds other files. Name another one, or delete it first."
-                )
+            check_folder(self._path)
             self._lock = self._held(_LOCK)
             for left in self._path.glob(f"{_LOCK}-*"):  # a rank may outlive its run's rank 0
                 self._held(left.name).release()
             for left in self._path.glob(".*.part"):  # of a run that was killed as it wrote
                 left.unlink(missing_ok=True)
-            if self._differ(holds_chunks=self.is_finished or any(self._path.glob("chunk-*"))):
+            begun = (*self._path.glob("chunk-*"), *self._path.glob(EVERY))
+            if self._differ(holds_chunks=self.is_finished or len(begun) > 0):
                 files.write(self._path / _PLAN, _PLAN_KIND, {"plan": self._plan.described()}, {})
 
     def _join(self) -> None:
@@ -232,7 +294,7 @@ class Unfinished:
                 (totals / n_tokens).astype(np.float32),
                 self._plan.reading,
             ).write(self._path)
-        for path in self._path.glob(_DONE.replace("{:05d}", "*")):
+        for path in (*self._path.glob(_DONE.replace("{:05d}", "*")), *self._path.glob(EVERY)):
             with contextlib.suppress(OSError):  # the store is whole with them, too
                 path.unlink(missing_ok=True)
 
@@ -250,8 +312,8 @@ class Unfinished:
         if differ and holds_chunks:
             raise ModulesError(
                 f"{str(self._path)!r} was begun with other settings: {', '.join(differ)} "
-                "differ. Nothing was changed there. Call collect() as before to go on, name "
-                "another folder, or delete this one."
+                "differ. Nothing was changed there. Repeat the earlier run as it was to resume it, "
+                "write elsewhere, or delete this folder to start over."
             )
         return bool(differ)
 

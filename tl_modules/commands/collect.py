@@ -8,22 +8,25 @@ import pandas as pd
 
 from tl_modules.activations.collect import collect
 from tl_modules.activations.manifest import DTYPES
-from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
+from tl_modules.activations.resumable import collect_resumably, delete_store
+from tl_modules.activations.unfinished import check_folder
 from tl_modules.answers import answers_of, with_separator
+from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import (
     add_common,
     add_max_memory,
     add_prompts,
     add_separator,
-    check_file,
     read_prompts,
     say,
 )
-from tl_modules.commands.ranks import check_alone, joined, one_a_machine_first
+from tl_modules.commands.outputs import OutputFile, check_table, write_table
+from tl_modules.commands.ranks import check_alone, is_first, joined, one_a_machine_first
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice
-from tl_modules.files import write_bytes
 from tl_modules.memory import budget
+from tl_modules.model import HookedModel
 from tl_modules.reading import AGGREGATES, TOKENS, Reading
 from tl_modules.units import SITES, site_names
 
@@ -34,22 +37,29 @@ def add_parser(commands: Any) -> None:
         "collect",
         help="run prompts through a model and save their activations",
         description="Run prompts through a model and write each unit's mean |activation| on each "
-        "prompt to one safetensors file, which 'discover' and 'evaluate' read.",
+        "prompt to one safetensors file, which 'discover' and 'evaluate' read, or to an activation "
+        "store. The same command resumes an interrupted run: until the file is whole, what was "
+        "collected is in the folder OUT.partial.",
     )
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="file to write, acts.safetensors, or a folder",
+        help="file to write, acts.safetensors; a name without an ending is a folder for a store",
     )
     parser.add_argument(
         "--store",
         action="store_true",
-        help="write an activation store into the folder --out, in chunks as the prompts run; the "
-        "same command goes on where it was stopped",
+        help="write an activation store into the folder --out, whatever its name",
     )
     parser.add_argument(
-        "--dtype", default="float16", help=f"the store's values: {', '.join(DTYPES)} (float16)"
+        "--samples",
+        type=Path,
+        help="file to write the samples to as well: samples.csv, or .json",
+    )
+    parser.add_argument(
+        "--dtype",
+        help=f"the store's values: {', '.join(DTYPES)} (float16; of attributions float32)",
     )
     parser.add_argument(
         "--units", default="mlp", help=f"the site: {', '.join(SITES)}, or several joined by + (mlp)"
@@ -80,19 +90,66 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect and write."""
-    if not args.store:
+    if not _is_store(args):
         check_alone()
-    with joined() as distributed:
+    with on_interrupt(lambda: RESUME), joined() as distributed:
         _run(args, distributed)
+
+
+def _is_store(args: argparse.Namespace) -> bool:
+    """Whether ``--out`` is a store's folder.
+
+    Raises:
+        ModulesError: If its ending says neither.
+    """
+    if args.store or not args.out.suffix:
+        return True
+    if args.out.suffix.lower() != ".safetensors":
+        raise ModulesError(
+            f"--out should end in .safetensors, or be a store's folder without an ending; got "
+            f"{str(args.out)!r}. Rename it, or pass --store for a folder of this name."
+        )
+    return False
 
 
 def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Collect and write, on every rank."""
-    check_choice("dtype", args.dtype, DTYPES)
-    budget(args.max_memory)
-    if not args.store:
-        check_file(args.out)
     reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
+    _check_options(args)
+    is_store, partial = _is_store(args), partial_folder(args.out)
+    check_folder(args.out if is_store else partial)
+    if is_store:
+        check_table(args, args.samples)
+    output = None if is_store else OutputFile(args, args.samples)
+    prompts = read_prompts(args.prompts, args.prompt_column, args.category_column)
+    prompts = with_separator(
+        prompts, args.separator, answers=args.tokens == "answer", chat=args.chat
+    )
+    if args.tokens == "answer":
+        answers_of(prompts)
+        say("Prompts are not cut: their answers count (--tokens answer)")
+    check_prompt_options(args, reading)
+    if output is None:
+        _collect_store(args, prompts, reading, distributed)
+        return
+    acts = resumed_matrix(args, prompts, reading, partial, args.units, args.max_memory)
+    output.write(FILE_KIND, acts.parts(), acts.samples)
+    delete_store(partial)
+    say(acts)
+    beside = "" if args.samples is None else f", and its samples to {args.samples}"
+    say(f"Written to {args.out}{beside}")
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that are not valid, before anything is read."""
+    if args.dtype is not None:
+        check_choice("--dtype", args.dtype, DTYPES)
+        if not _is_store(args):
+            raise ModulesError(
+                f"--dtype is of a store; {str(args.out)!r} is a file, whose values are float32. "
+                "Leave it out, or pass --store."
+            )
+    budget(args.max_memory)
     for site in site_names(args.units):
         if site not in SITES:
             raise ModulesError(
@@ -104,53 +161,79 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
                 f"--aggregate fraction_active needs units that can be inactive; those of {site!r} "
                 "never are. Use another aggregate, or attn_z."
             )
-    prompts = read_prompts(args.prompts)
-    with_separator(prompts, args.separator, answers=args.tokens == "answer", chat=args.chat)
-    if args.tokens == "answer":
-        answers_of(prompts)
-        say("Prompts are not cut: their answers count (--tokens answer)")
-    into: dict[str, Any] = {"separator": args.separator, "max_memory": args.max_memory}
-    if args.store:
-        into |= {"store": args.out, "dtype": args.dtype, "distributed": distributed}
-        _collected(args, prompts, args.units, reading, **into)
-        say(f"Written to {args.out}/")
-        return
-    acts = _collected(args, prompts, args.units, reading, **into)
-    acts.save(args.out)
-    beside = args.out.with_suffix(".csv")
-    write_bytes(beside, acts.samples.to_csv(index=False).encode(errors="replace"))
-    say(f"Written to {args.out}, and its samples to {beside}")
 
 
-def prompts_to_matrix(
+def check_prompt_options(args: argparse.Namespace, reading: Reading) -> None:
+    """Refuse numbers of tokens or prompts that are too small, before the model loads.
+
+    Raises:
+        ModulesError: If one is.
+    """
+    # The loss needs a token to predict.
+    check_at_least("--max-tokens", args.max_tokens, 1 if reading.weight == "activation" else 2)
+    check_at_least("--batch-size", args.batch_size, 1)
+
+
+def partial_folder(out: Path) -> Path:
+    """Where activations are kept until the file that is asked for is whole."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def resumed_matrix(
     args: argparse.Namespace,
     prompts: pd.DataFrame,
+    reading: Reading,
+    partial: Path,
     units: str = "mlp",
-    reading: Reading | None = None,
+    max_memory: str | None = None,
 ) -> ActivationMatrix:
-    """The activations that the options ask for; everything is checked before the model loads."""
-    return _collected(args, prompts, units, Reading() if reading is None else reading)
+    """The activations that the options ask for; the caller deletes the partial folder."""
+    check_folder(partial)
+    return collect_resumably(
+        _loaded(args, prompts),
+        prompts,
+        partial,
+        reading,
+        units=units,
+        batch_size=args.batch_size,
+        max_tokens=_cut(args, reading),
+        max_memory=max_memory,
+        progress=not args.no_progress,
+    )
 
 
-def _collected(
-    args: argparse.Namespace, prompts: pd.DataFrame, units: str, reading: Reading, **into: Any
-) -> Any:
-    """A matrix, or a store."""
-    # The loss needs a token to predict.
-    check_at_least("max_tokens", args.max_tokens, 1 if reading.weight == "activation" else 2)
-    check_at_least("batch_size", args.batch_size, 1)
+def _collect_store(
+    args: argparse.Namespace, prompts: pd.DataFrame, reading: Reading, distributed: bool
+) -> None:
+    store = collect(
+        _loaded(args, prompts),
+        prompts,
+        units=args.units,
+        batch_size=args.batch_size,
+        max_tokens=_cut(args, reading),
+        **reading.to_dict(),
+        store=args.out,
+        dtype=args.dtype or ("float32" if reading.weight == "attribution" else "float16"),
+        distributed=distributed,
+        max_memory=args.max_memory,
+        progress=not args.no_progress,
+    )
+    say(store)
+    beside = ""
+    if args.samples is not None:
+        beside = f", and its samples to {args.samples}"
+        if is_first():
+            write_table(args.samples, store.samples)
+    say(f"Written to {args.out}/{beside}")
+
+
+def _loaded(args: argparse.Namespace, prompts: pd.DataFrame) -> HookedModel:
     with one_a_machine_first():
         model = load_model(args.model, device_map=args.device_map, dtype=args.model_dtype)
     say(f"Collecting activations over {len(prompts):,} prompts")
-    acts = collect(
-        model,
-        prompts,
-        units=units,
-        batch_size=args.batch_size,
-        max_tokens=None if reading.tokens == "answer" else args.max_tokens,
-        **reading.to_dict(),
-        **into,
-        progress=not args.no_progress,
-    )
-    say(acts)
-    return acts
+    return model
+
+
+def _cut(args: argparse.Namespace, reading: Reading) -> int | None:
+    """Where prompts are cut; before an answer they are not."""
+    return None if reading.tokens == "answer" else args.max_tokens

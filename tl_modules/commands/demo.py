@@ -9,19 +9,26 @@ from typing import Any
 
 import pandas as pd
 
-from tl_modules.activations.collect import collect
+from tl_modules.activations.matrix import FILE_KIND as MATRIX
+from tl_modules.activations.resumable import collect_resumably, delete_store
+from tl_modules.activations.unfinished import check_folder
 from tl_modules.causal.effects import module_effects
-from tl_modules.commands.options import add_common, add_model, make_folder, say
+from tl_modules.commands.collect import partial_folder
+from tl_modules.commands.interruption import RESUME, on_interrupt
+from tl_modules.commands.options import add_common, add_model, say
+from tl_modules.commands.outputs import OutputFolder
 from tl_modules.commands.test import summary
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.discovery.discover import discover
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.files import write_bytes
 from tl_modules.interpret.with_topics import with_topics
 from tl_modules.modules import ModuleSet
-from tl_modules.report.page import write_report
+from tl_modules.reading import Reading
+from tl_modules.report.page import report_page
+from tl_modules.sharing.shareable import FILE_KIND as MODULES
 
+FILES = ("report.html", "effects.csv", "modules.safetensors", "acts.safetensors", "summary.json")
 HELD_OUT = 3
 """Prompts of each category that discovery does not see, for the causal test."""
 
@@ -49,8 +56,6 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect, discover, ablate, write."""
-    started = time.perf_counter()
-    progress = not args.no_progress
     # Refused here rather than after half a minute of work.
     check_at_least("n_modules", args.n_modules, 2)
     check_at_least("n_controls", args.n_controls, 0)
@@ -63,11 +68,28 @@ def run(args: argparse.Namespace) -> None:
         raise ModulesError(
             f"n_modules should be at most the number of prompts, {len(seen)}; got {args.n_modules}."
         )
-    make_folder(args.out)
+    output = OutputFolder(args, FILES)
+    partial = partial_folder(args.out / "acts.safetensors")
+    check_folder(partial)
+    with on_interrupt(lambda: RESUME):
+        _run(args, seen, held_out, output, partial)
+    delete_store(partial)
+
+
+def _run(
+    args: argparse.Namespace,
+    seen: pd.DataFrame,
+    held_out: pd.DataFrame,
+    output: OutputFolder,
+    partial: Path,
+) -> None:
+    """The whole path; activations stay in the partial store, so that another run has them."""
+    started = time.perf_counter()
+    progress = not args.no_progress
     say("[1/5] Loading the model")
     model = load_model(args.model)
     say(f"[2/5] Collecting activations over {len(seen)} prompts")
-    acts = collect(model, seen, progress=progress)
+    acts = collect_resumably(model, seen, partial, Reading(), progress=progress)
     say(f"[3/5] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
     modules = discover(acts, args.n_modules, seed=args.seed, progress=progress)
     say(
@@ -88,16 +110,16 @@ def run(args: argparse.Namespace) -> None:
     modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
     # All at the end: an interrupted run leaves no mixture of its own files and older ones.
-    acts.save(args.out / "acts.safetensors")
-    modules.save(args.out / "modules.safetensors")
-    write_bytes(args.out / "effects.csv", effects.to_csv(index=False).encode())
+    output.write_saved("acts.safetensors", MATRIX, acts.parts())
+    output.write_saved("modules.safetensors", MODULES, modules.parts())
+    output.write_table("effects.csv", effects)
     found = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
-    write_bytes(args.out / "summary.json", json.dumps(found, indent=2).encode())
+    output.write("summary.json", json.dumps(found, indent=2).encode())
     _print_results(modules, effects, found)
     parts: dict[str, Any] = {"effects": effects, "acts": acts, "model": model, "seed": args.seed}
-    write_report(args.out / "report.html", modules, **parts, progress=progress)
-    files = "report.html, effects.csv, modules.safetensors, acts.safetensors, summary.json"
-    say(f"\nWritten to {args.out}/: {files}")
+    page = report_page(modules, **parts, progress=progress)
+    output.write("report.html", page)
+    say(f"\nWritten to {args.out}/: {', '.join(FILES)}")
 
 
 def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:

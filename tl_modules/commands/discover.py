@@ -6,13 +6,15 @@ from typing import Any
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.commands.options import add_common, add_max_memory, check_file, say
+from tl_modules.commands.interruption import on_interrupt
+from tl_modules.commands.options import add_common, add_max_memory, say
+from tl_modules.commands.outputs import OutputFile
 from tl_modules.commands.ranks import check_alone, is_first, joined
 from tl_modules.compare import split_by_category
 from tl_modules.discovery.discover import discover
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.files import write_bytes
 from tl_modules.normalise import NORMALISATIONS
+from tl_modules.sharing.shareable import FILE_KIND
 
 
 def add_parser(commands: Any) -> None:
@@ -25,6 +27,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("acts", type=Path, help="file of 'collect', or a store's folder")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument(
+        "--table", type=Path, help="file to write the table to as well: table.csv, or .json"
+    )
     parser.add_argument("-k", "--n-modules", type=int, default=10, help="how many modules (10)")
     parser.add_argument("--n-starts", type=int, default=1, help="starts; the best is kept (1)")
     parser.add_argument("--n-kicks", type=int, default=0, help="kicks of the best one (0)")
@@ -47,13 +52,14 @@ def run(args: argparse.Namespace) -> None:
     """Discover, print, write."""
     if args.acts.is_file():
         check_alone()
-    with joined() as distributed:
+    with on_interrupt(lambda: "nothing was written"), joined() as distributed:
         _run(args, distributed)
 
 
 def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Discover on every rank; print and write on the first."""
-    check_file(args.out)
+    say(f"Reading {args.acts}")
+    output = OutputFile(args, args.table)
     check_choice("normalise", args.normalise, NORMALISATIONS)
     if args.normalise != "zscore" and args.acts.is_dir():
         raise ModulesError("A store is z-scored as it is read. Leave --normalise out.")
@@ -80,10 +86,10 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     )
     if not is_first():
         return
-    modules.save(args.out)
-    table, beside = modules.to_frame(), args.out.with_suffix(".csv")
-    write_bytes(beside, table.to_csv(index=False).encode())
+    table = modules.to_frame()
+    output.write(FILE_KIND, modules.parts(), table)
     say(modules)
     if modules.starts is not None and len(modules.starts) > 1:
         say(f"\nStarts:\n{modules.starts.to_string(index=False)}")
-    say(f"\n{table.to_string(index=False)}\n\nWritten to {args.out}, and the table to {beside}")
+    beside = "" if args.table is None else f", and the table to {args.table}"
+    say(f"\n{table.to_string(index=False)}\n\nWritten to {args.out}{beside}")

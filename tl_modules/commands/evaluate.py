@@ -6,16 +6,20 @@ from typing import Any
 
 import pandas as pd
 
-from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
+from tl_modules.activations.resumable import delete_store
 from tl_modules.activations.store import ActivationStore
-from tl_modules.commands.collect import prompts_to_matrix
-from tl_modules.commands.options import add_common, add_prompts, make_folder, read_prompts, say
+from tl_modules.commands.collect import check_prompt_options, partial_folder, resumed_matrix
+from tl_modules.commands.interruption import RESUME, on_interrupt
+from tl_modules.commands.options import add_common, add_prompts, read_prompts, say
+from tl_modules.commands.outputs import OutputFolder
 from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.files import write_bytes
 from tl_modules.labels import column_hint
+from tl_modules.reading import Reading
 from tl_modules.tokens import categories_of
 
+_ACTS = "acts.safetensors"
 _SHOWN = {
     "L": "{:,.0f}",
     "xi": "{:.3f}",
@@ -66,8 +70,26 @@ def run(args: argparse.Namespace) -> None:
     check_at_least("n_seeds", args.n_seeds, 1)
     check_seed(args.seed)
     check_seed(args.seed + args.n_seeds - 1)
-    make_folder(args.out)
-    acts = _activations(args)
+    names = ["evaluation.csv", "runs.csv"]
+    output = OutputFolder(args, names if args.acts else [*names, _ACTS])
+    acts = _activations(args, output)
+    n_runs = [0]
+    acts_are_kept = "" if args.acts else f"; with --acts {args.out / _ACTS} it need not collect"
+    advice = f"runs.csv holds {{}} runs, and the same command starts over{acts_are_kept}"
+    with on_interrupt(lambda: advice.format(n_runs[0])):
+        _compare(args, acts, output, n_runs)
+
+
+def _compare(
+    args: argparse.Namespace, acts: ActivationMatrix, output: OutputFolder, n_runs: list[int]
+) -> None:
+    """Compare the methods, print, write; ``n_runs[0]`` is how many runs are on disk."""
+
+    # After every run: what an interrupted evaluation has found is not lost.
+    def keep(runs: pd.DataFrame) -> None:
+        output.write_table("runs.csv", runs)
+        n_runs[0] = len(runs)
+
     train, test = split_by_category(acts, seed=args.seed)
     say(f"{len(train.samples):,} prompts to discover on, {len(test.samples):,} held out")
     runs = compare_methods(
@@ -78,13 +100,12 @@ def run(args: argparse.Namespace) -> None:
         n_seeds=args.n_seeds,
         seed=args.seed,
         progress=not args.no_progress,
-        # After every run: what an interrupted evaluation has found is not lost.
-        on_run=lambda runs: write_bytes(args.out / "runs.csv", runs.to_csv(index=False).encode()),
+        on_run=keep,
     )
     table = summarise(runs)
     flat = table.copy()
     flat.columns = ["_".join(column) for column in table.columns]
-    write_bytes(args.out / "evaluation.csv", flat.to_csv().encode())
+    output.write_table("evaluation.csv", flat.reset_index())
     say(
         f"\nMean and, after +-, standard deviation over {args.n_seeds} seeds. Accuracy and "
         "macro-F1 on the held-out prompts;\nARI and NMI of the training prompts' labels against "
@@ -94,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
     say(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
 
 
-def _activations(args: argparse.Namespace) -> ActivationMatrix:
+def _activations(args: argparse.Namespace, output: OutputFolder) -> ActivationMatrix:
     """The saved activations, or those collected now, which are then saved."""
     if args.acts:
         return (
@@ -102,14 +123,14 @@ def _activations(args: argparse.Namespace) -> ActivationMatrix:
             if args.acts.is_dir()
             else (ActivationMatrix.load(args.acts))
         )
-    prompts = read_prompts(args.prompts)
+    prompts = read_prompts(args.prompts, args.prompt_column, args.category_column)
     if "category" not in prompts or bool(prompts["category"].isna().to_numpy().any()):
         remedy = "Fill in the column 'category'"
         if "category" not in prompts:
             remedy = column_hint(list(prompts.columns))
         raise ModulesError(
             f"Every prompt of {args.prompts!r} should have a category to be told from the others. "
-            f"{remedy}."
+            f"{remedy}, or name another with --category-column."
         )
     sizes = pd.Series(categories_of(prompts)).value_counts()
     n_train = len(prompts) - sizes.floordiv(5).clip(lower=1).sum()
@@ -118,8 +139,13 @@ def _activations(args: argparse.Namespace) -> ActivationMatrix:
             f"n_modules should be at most the number of prompts to discover on, about {n_train}; "
             f"got {max(args.n_modules)}."
         )
-    acts = prompts_to_matrix(args, prompts)
-    acts.save(args.out / "acts.safetensors")
+    check_prompt_options(args, Reading())
+    partial = partial_folder(args.out / _ACTS)
+    with on_interrupt(lambda: RESUME):
+        acts = resumed_matrix(args, prompts, Reading(), partial)
+    output.write_saved(_ACTS, FILE_KIND, acts.parts())
+    delete_store(partial)
+    say(acts)
     return acts
 
 

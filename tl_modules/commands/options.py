@@ -16,8 +16,13 @@ from tl_modules.frames import visible
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Seed and progress."""
+    """Seed, progress, and whether files may be replaced."""
     parser.add_argument("--seed", type=int, default=0, help="seeds everything (0)")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace files that this command did not write; without it they are refused",
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
 
@@ -69,16 +74,26 @@ def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
         f"one of the project's own: {', '.join(CORPORA)} (abilities)",
     )
     parser.add_argument(
+        "--prompt-column", default="prompt", help="the column that holds the prompts (prompt)"
+    )
+    parser.add_argument(
+        "--category-column", default="category", help="the one that holds categories (category)"
+    )
+    parser.add_argument(
         "--max-tokens", type=int, default=max_tokens, help=f"cut prompts there ({max_tokens})"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="prompts at a time (16)")
 
 
-def read_prompts(name: str) -> pd.DataFrame:
+def read_prompts(
+    name: str, prompt_column: str = "prompt", category_column: str = "category"
+) -> pd.DataFrame:
     """A prompt file, or one of the project's own corpora.
 
     Args:
         name: A corpus, or the path of a file that ``tl_modules.data.read_prompts`` reads.
+        prompt_column: The column that holds the prompts.
+        category_column: The column that holds their categories.
 
     Returns:
         One row a prompt.
@@ -86,14 +101,15 @@ def read_prompts(name: str) -> pd.DataFrame:
     Raises:
         ModulesError: If there is neither, or ``tl_modules.data.read_prompts`` refuses the file.
     """
+    columns = {"prompt": prompt_column, "category": category_column}
     if name in CORPORA:
-        return load_prompts(name)
+        return prompt_files.read_prompts(load_prompts(name), **columns)
     if not Path(name).suffix:
         raise ModulesError(
             "--prompts should name a file (.jsonl, .csv, .parquet) or one of "
             f"{', '.join(CORPORA)}; got {name!r}."
         )
-    return prompt_files.read_prompts(name)
+    return prompt_files.read_prompts(name, **columns)
 
 
 def say(said: object = "", file: Any = None) -> None:
@@ -105,26 +121,3 @@ def say(said: object = "", file: Any = None) -> None:
     encoding = getattr(file, "encoding", None) or "utf-8"
     text = visible(str(said)).encode(encoding, "backslashreplace").decode(encoding)
     print(text, file=file)
-
-
-def check_file(path: Path) -> None:
-    """Make the folder that a file goes into, and refuse a path that is a folder itself.
-
-    Raises:
-        ModulesError: If the file cannot be written there.
-    """
-    if path.is_dir():
-        raise ModulesError(f"--out should name a file; {str(path)!r} is a folder.")
-    make_folder(path.parent)
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder to write to, now rather than after the work.
-
-    Raises:
-        ModulesError: If it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModulesError(f"Cannot make the folder {str(path)!r}: {error}.") from error

@@ -8,11 +8,14 @@ import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.commands.options import add_common, check_file, say
+from tl_modules.commands.interruption import on_interrupt
+from tl_modules.commands.options import add_common, say
+from tl_modules.commands.outputs import check_outputs, is_signed, make_folder, signed
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_seed
+from tl_modules.files import write_bytes
 from tl_modules.modules import ModuleSet
-from tl_modules.report.page import write_report
+from tl_modules.report.page import report_page
 
 
 def add_parser(commands: Any) -> None:
@@ -40,7 +43,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Read, write, say where."""
+    """Check what is there, then write."""
     out = args.out or args.dir / "report.html"
     if not args.dir.is_dir():
         raise ModulesError(
@@ -54,13 +57,24 @@ def run(args: argparse.Namespace) -> None:
             "--modules."
         )
     check_seed(args.seed)
-    check_file(out)
+    check_outputs(args, {out: lambda path: is_signed(path, args.command)}, _files(args.dir))
+    make_folder(out.parent)
+    with on_interrupt(lambda: "nothing was written"):
+        _write(args, path, out)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder that a page is made of."""
+    return [folder / name for name in ("modules.safetensors", "effects.csv", "acts.safetensors")]
+
+
+def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
+    """Read, write, say where."""
     modules = ModuleSet.load(path)
     effects = _effects(args.dir / "effects.csv", path.stem)
     acts = _activations(args.dir)
     model = None if args.model is None else load_model(args.model)
-    write_report(
-        out,
+    page = report_page(
         modules,
         effects=effects,
         acts=acts,
@@ -68,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         progress=not args.no_progress,
     )
+    write_bytes(out, signed(page, args.command))
     parts = {"effects.csv": effects, "activations": acts, "a model": model}
     missing = [name for name, part in parts.items() if part is None]
     say(f"Written to {out}" + (f" (without {', '.join(missing)})" if missing else ""))

@@ -15,17 +15,11 @@ from tl_modules.causal.own_categories import no_common_category
 from tl_modules.causal.selectivity import selectivity
 from tl_modules.causal.shared import shared_units
 from tl_modules.causal.tasks import METRICS
-from tl_modules.commands.options import (
-    add_common,
-    add_prompts,
-    add_separator,
-    make_folder,
-    read_prompts,
-    say,
-)
+from tl_modules.commands.interruption import on_interrupt
+from tl_modules.commands.options import add_common, add_prompts, add_separator, read_prompts, say
+from tl_modules.commands.outputs import OutputFolder
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.files import write_bytes
 from tl_modules.labels import column_hint, listed
 from tl_modules.modules import ModuleSet
 from tl_modules.tokens import labelled
@@ -75,7 +69,23 @@ def run(args: argparse.Namespace) -> None:
     sets = _load(args)
     tested, others = _prompts(args, sets)
     _check_categories(args, sets, tested)
-    make_folder(args.out)
+    names = ["effects.csv", "summary.csv", "settings.json"]
+    output = OutputFolder(args, [*names, "shared.csv"] if args.n_shared else names)
+    done: list[str] = []
+    kept = f"{args.out / names[0]} holds the tests so far"
+    with on_interrupt(lambda: kept if done else "no test was done"):
+        _test(args, sets, tested, others, output, done)
+
+
+def _test(
+    args: argparse.Namespace,
+    sets: dict[str, ModuleSet],
+    tested: pd.DataFrame,
+    others: pd.DataFrame,
+    output: OutputFolder,
+    done: list[str],
+) -> None:
+    """Ablate, print, write; ``done`` gets the name of each finished test."""
     model = load_model(args.model, device_map=args.device_map, dtype=args.model_dtype)
     # All are ablated to the same means; controls of like magnitude need mean |activation|.
     plain = [modules for modules in sets.values() if modules.reading.is_magnitude]
@@ -93,7 +103,7 @@ def run(args: argparse.Namespace) -> None:
     excluded: list[tuple[str, Units | None]] = [("none", None)]
     if args.n_shared:
         shared = shared_units(model, others, reference, n_units=args.n_shared, **options)
-        write_bytes(args.out / "shared.csv", shared.table.to_csv(index=False).encode())
+        output.write_table("shared.csv", shared.table)
         excluded.append((f"{args.n_shared} shared", shared.units))
     tables, rows = [], []
     cases = [
@@ -122,12 +132,12 @@ def run(args: argparse.Namespace) -> None:
         tables.append(effects.assign(**what))
         rows.append(what | {"controls": kind} | summary(effects))
         # After every run: what an interrupted test has found is not lost.
-        found = pd.concat(tables, ignore_index=True).to_csv(index=False)
-        write_bytes(args.out / "effects.csv", found.encode())
+        output.write_table("effects.csv", pd.concat(tables, ignore_index=True))
+        done.append(name)
     table = pd.DataFrame(rows)
-    write_bytes(args.out / "summary.csv", table.to_csv(index=False).encode())
+    output.write_table("summary.csv", table)
     settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
-    write_bytes(args.out / "settings.json", json.dumps(settings, indent=2).encode())
+    output.write("settings.json", json.dumps(settings, indent=2).encode())
     say(f"\n{len(tested)} prompts. {_rises(pd.concat(tables, ignore_index=True))}")
     say(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
     say(table.round(3).to_string(index=False))
@@ -213,7 +223,7 @@ def _prompts(
     for name, modules in sets.items():
         if "prompt" not in modules.samples:
             say(f"{name} does not name its prompts: whether discovery saw these is not known")
-    prompts = labelled(read_prompts(args.prompts))
+    prompts = labelled(read_prompts(args.prompts, args.prompt_column, args.category_column))
     if args.metric != "loss" and "answer" not in prompts:
         raise ModulesError(f"--metric {args.metric} needs prompts with an 'answer'.")
     # Refused before the model loads.

@@ -1,4 +1,4 @@
-"""The sums of ``_kernel.py`` over one 16-bit chunk of a store, z-scored on the way.
+"""The sums of ``_kernel.py`` over one chunk of a store, z-scored on the way.
 
 Sums are float64; loops that run in parallel write their own rows or columns in a fixed order.
 """
@@ -19,7 +19,7 @@ def add_rows(sums, chunk, normal, first, rows, labels, sign):
 
     Args:
         sums: Changed in place.
-        chunk: 16-bit values, ``[rows, units]``.
+        chunk: Values as bits, ``[rows, units]``.
         normal: How values are read: the format's shift and scale, and each unit's mean and 1 over
             its standard deviation, float32.
         first: The first of the units that ``sums`` is of; they follow each other.
@@ -62,7 +62,7 @@ def sum_columns(sums, chunk, normal, bounds, labels):
 
     Args:
         sums: Changed in place.
-        chunk: 16-bit values, ``[rows, units]``.
+        chunk: Values as bits, ``[rows, units]``.
         normal: How values are read.
         bounds: Where each lane of units begins and, last, ends; a power of two of them.
         labels: The units' labels.
@@ -92,7 +92,7 @@ def change_columns(changes, chunk, normal, stops, moved, before, after):
 
     Args:
         changes: ``[rows, modules]``, changed in place.
-        chunk: 16-bit values, ``[rows, units]``.
+        chunk: Values as bits, ``[rows, units]``.
         normal: How values are read.
         stops: Where in ``moved`` each lane's units begin and, last, end.
         moved: The units, ascending.
@@ -102,7 +102,7 @@ def change_columns(changes, chunk, normal, stops, moved, before, after):
     shift, scale, mean, inverse = normal
     n_lanes = len(stops) - 1
     for i in prange(chunk.shape[0]):
-        halves, value = np.empty(1, dtype=np.uint16), np.empty(1, dtype=np.float32)
+        halves, value = np.empty(1, dtype=chunk.dtype), np.empty(1, dtype=np.float32)
         parts = np.zeros((n_lanes, changes.shape[1]))
         for lane in range(n_lanes):
             for m in range(stops[lane], stops[lane + 1]):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from tl_modules.arguments import checked
-from tl_modules.errors import check_at_least, check_seed
+from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interpret.contexts import top_contexts
 from tl_modules.interpret.lens import Written, written_tokens
 from tl_modules.interpret.texts import NotReadable
@@ -73,6 +73,12 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
         check_at_least(name, value, 1)
     check_at_least("n_controls", n_controls, 3)
     check_seed(seed)
+    if "prompt" not in modules.samples:
+        raise ModulesError(
+            "The modules' samples should have a column 'prompt' to find topics in; they have "
+            f"{list(modules.samples.columns)}. Discover on activations that hold their prompts: "
+            "collect() keeps them, and ActivationMatrix.from_arrays takes them as samples."
+        )
     texts = prompt_frame(modules.samples)["prompt"].tolist()
     if "category" in modules.samples:
         warn_spelling(modules.samples["category"], stacklevel=2)

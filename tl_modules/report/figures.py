@@ -9,7 +9,7 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.hierarchy import hierarchy
-from tl_modules.interpret.own_samples import check_own_samples
+from tl_modules.interpret.own_samples import own_activations
 from tl_modules.modules import ModuleSet
 from tl_modules.profiles import check_own_units
 from tl_modules.report.blocks import plot_activations
@@ -64,8 +64,8 @@ def report_figures(
         missing.append("Other figures need the activations, which were not given.")
         wanted = [("layers", "Layers", _LAYERS, lambda: plot_layers(modules))]
     else:
-        check_own_samples(modules, acts)
         check_own_units(modules, acts)
+        acts = own_activations(modules, acts)
         wanted = _of_activations(modules, acts, seed)
     found = []
     for name, short, caption, draw in wanted:

@@ -56,7 +56,8 @@ def write_report(
             model, all.
         effects: What ``module_effects`` returned for them, or ``effects.csv`` of ``tl-modules
             test``, with one run or several.
-        acts: The activations that they were discovered on, for the figures that need them.
+        acts: The activations that they were discovered on, for the figures that need them; of a
+            larger matrix, such as that of held-out prompts too, the modules' own samples are taken.
         model: The model that they were discovered in: it finds topics where there are none, and
             colours the top prompts' tokens by their module's activation.
         seed: Seeds the random directions of topics, and what the figures draw at random.
@@ -68,6 +69,38 @@ def write_report(
     Raises:
         ModulesError: If effects or activations are not these modules', or the file cannot be
             written.
+    """
+    page = report_page(
+        modules, effects=effects, acts=acts, model=model, seed=seed, progress=progress
+    )
+    files.write_bytes(path, page)
+    return files.checked_path(path)
+
+
+def report_page(
+    modules: ModuleSet,
+    *,
+    effects: pd.DataFrame | None = None,
+    acts: ActivationMatrix | ActivationStore | None = None,
+    model: HookedModel | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> bytes:
+    """The page that ``write_report`` writes.
+
+    Args:
+        modules: As ``write_report`` takes them, and so all others.
+        effects: The effects.
+        acts: The activations.
+        model: The model.
+        seed: The seed.
+        progress: Show progress bars.
+
+    Returns:
+        HTML, in UTF-8.
+
+    Raises:
+        ModulesError: If effects or activations are not these modules'.
     """
     if effects is not None:
         check_effects(effects, COLUMNS, len(modules))
@@ -97,8 +130,7 @@ def write_report(
     template = environment.get_template("report.html.j2")
     without = _encoded(template.render(context, prompts=PromptRows([], len(modules.samples), 0)))
     prompts = prompt_rows(modules, MAX_BYTES - len(without))
-    files.write_bytes(path, _encoded(template.render(context, prompts=prompts)))
-    return files.checked_path(path)
+    return _encoded(template.render(context, prompts=prompts))
 
 
 def _check_sizes(effects: pd.DataFrame, modules: ModuleSet) -> None:

@@ -1,0 +1,61 @@
+"""Refusals in the words of the command line."""
+
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+from tl_modules import cli
+from tl_modules.commands import collect
+from tl_modules.commands.options import read_prompts
+from tl_modules.commands.wording import in_options
+
+HELP = "--batch-size N --max-tokens N --tokens T --dtype D --chat --prompt-column C --store"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("tokens should be one of 'all'.", "--tokens should be one of 'all'."),
+        ("Its tokens should be whole.", "Its tokens should be whole."),  # a plain word
+        ("Pass dtype='bfloat16'.", "Pass --dtype bfloat16."),
+        ("Pass store=..., a folder.", "Pass --store, a folder."),
+        ("Pass the names as prompt=....", "Pass the names as --prompt-column."),
+        ("Lower batch_size or max_tokens.", "Lower --batch-size or --max-tokens."),
+        ("'max_tokens.csv' is no CSV.", "'max_tokens.csv' is no CSV."),  # a user's file
+        ("The model's max_tokens and the prompt's.", "The model's --max-tokens and the prompt's."),
+        ("Call batch_size().", "Call batch_size()."),
+        ("Pass n_seeds=3 or chat=True.", "Pass n_seeds=3 or --chat."),  # not of this command
+    ],
+)
+def test_arguments_become_options(said, expected):
+    assert in_options(said, HELP) == expected
+
+
+@pytest.mark.parametrize("command", ["collect", "evaluate", "test"])
+def test_a_column_of_another_name_is_advised_as_an_option(command, tmp_path, capsys, modules):
+    path = tmp_path / "quiz.csv"
+    pd.DataFrame({"question": ["the cat"], "topic": ["x"]}).to_csv(path, index=False)
+    modules.save(tmp_path / "m.safetensors")
+    words = [command, *([str(tmp_path / "m.safetensors")] if command == "test" else [])]
+    assert cli.main([*words, "--prompts", str(path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "--prompt-column and --category-column" in said
+    assert "prompt=" not in said
+
+
+def test_columns_are_read_under_their_names(tmp_path, model, monkeypatch):
+    path = tmp_path / "quiz.csv"
+    frame = pd.DataFrame({"question": ["the cat", "a dog"], "topic": ["x", "y"]})
+    frame.to_csv(path, index=False)
+    read = read_prompts(str(path), "question", "topic")
+    assert read.to_dict("list") == {"prompt": ["the cat", "a dog"], "category": ["x", "y"]}
+    monkeypatch.setattr(collect, "load_model", lambda name, **_placed: model)
+    words = ["collect", "--prompts", str(path), "--prompt-column", "question", "--no-progress"]
+    out = tmp_path / "acts.safetensors"
+    assert cli.main([*words, "--category-column", "topic", "--out", str(out)]) == 0
+    assert collect.ActivationMatrix.load(out).samples["category"].tolist() == ["x", "y"]
+
+
+def test_a_column_that_a_corpus_lacks_is_refused():
+    with pytest.raises(tlm.ModulesError, match="should have a column 'question'"):
+        read_prompts("recall", "question")

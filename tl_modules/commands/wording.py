@@ -1,0 +1,45 @@
+"""Refusals of the library in the words of the command line: options, not Python arguments."""
+
+import re
+
+_OTHER_NAMES = {
+    "prompt": "--prompt-column",
+    "category": "--category-column",
+    "test_share": "--held-out",
+}
+"""Options that have another name than the argument that they become."""
+
+_PARTS = re.compile(
+    r"\b(?P<argument>[a-z_]+)=(?P<value>'[^']*'|\"[^\"]*\"|\.\.\.|\w+)"
+    r"|(?P<quoted>(?<!\w)'[^']*'(?!\w))"
+    r"|(?P<name>\b[a-z]+(?:_[a-z]+)+\b)(?!\()"
+    r"|^(?P<subject>[a-z]+)(?= should )"
+)
+
+
+def in_options(message: str, help_text: str) -> str:
+    """A refusal with the options of a command in the place of the arguments that it names.
+
+    Args:
+        message: What the library says.
+        help_text: The command's help, which has all its options.
+
+    Returns:
+        The message; what stands in quotes is as it was.
+
+    >>> in_options("Pass a smaller batch_size, or chat=True.", "--batch-size N  --chat")
+    'Pass a smaller --batch-size, or --chat.'
+    """
+    options = set(re.findall(r"--[a-z][a-z-]+", help_text))
+
+    def option(found: re.Match[str]) -> str:
+        name = found["argument"] or found["name"] or found["subject"]
+        if name is None:
+            return found[0]
+        option = _OTHER_NAMES.get(name, f"--{name.replace('_', '-')}")
+        if option not in options:
+            return found[0]
+        value = (found["value"] or "").strip("'\"")
+        return option if value in ("", "...", "True") else f"{option} {value}"
+
+    return _PARTS.sub(option, message)
