@@ -83,7 +83,7 @@ def test_labels_spelt_alike_are_named_and_not_merged():
     assert near_misses(apart, others) == expected
     assert near_misses(["-1", "1", "a", "b"], ["-1", "1", "a", "b"]) == []
     with pytest.warns(UserWarning, match="count as different ones: 'Math' and 'math'"):
-        warn_spelling(["Math", "math"], stacklevel=1)
+        warn_spelling(["Math", "math"])
     frame = pd.DataFrame({"category": ["Math", "math"]})
     assert categories_of(frame).tolist() == ["Math", "math"]
 

@@ -1,6 +1,5 @@
 """The edits that ``attach`` left on a model: a list of them, and their removal."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tl_modules.call_warnings import warn_user
 from tl_modules.hooks import Attached, AttachedEdit, PointHook, attach_hooks, finders
 from tl_modules.model import FwdHooks, HookedModel, check_model, parts_of
 from tl_modules.saes.latents import LatentPoint
@@ -105,11 +105,10 @@ def attach_edit(
     """
     edit = AttachedEdit(target, method, tuple(name for name, _ in fwd_hooks), content)
     if any(_alike(_compared(edit), _compared(other)) for other, _ in _attached_hooks(model)):
-        warnings.warn(
+        warn_user(
             f"{target!r} is attached to this model already, in the same way: both edits act, one "
             "after the other, until each is removed. Call tl_modules.detach_all(model) to remove "
             "all edits; handle.remove() removes one.",
-            stacklevel=3,
         )
     return attach_hooks(model, fwd_hooks, edit)
 

@@ -1,11 +1,12 @@
 """Columns that the package adds to a user's frame, none of which replaces one of the user's."""
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from tl_modules.call_warnings import warn_user
 
 _PREFIX = "tlm_"
 
@@ -33,40 +34,35 @@ def free_name(frame: pd.DataFrame, name: str, values: Any) -> str:
     return next(each for each in names if each not in frame.columns or _is(frame[each], values))
 
 
-def beside(
-    frame: pd.DataFrame, columns: Mapping[str, Any], *, stacklevel: int | None = None
-) -> pd.DataFrame:
+def beside(frame: pd.DataFrame, columns: Mapping[str, Any], *, warn: bool = False) -> pd.DataFrame:
     """The frame with new columns of numbers beside the user's own.
 
     Args:
         frame: The user's.
         columns: The new columns by their usual names; see ``free_name``.
-        stacklevel: Whom a warning of another name points at; None for no warning.
+        warn: Warn of those that get another name.
 
     Returns:
         A new frame.
     """
     named = {name: free_name(frame, name, values) for name, values in columns.items()}
-    if stacklevel is not None:
-        warn_renamed(named, stacklevel=stacklevel + 1)
+    if warn:
+        warn_renamed(named)
     return frame.assign(**{named[name]: values for name, values in columns.items()})
 
 
-def warn_renamed(named: Mapping[str, str], *, stacklevel: int) -> None:
+def warn_renamed(named: Mapping[str, str]) -> None:
     """Warn that new columns have other names than usual.
 
     Args:
         named: The columns' names by their usual names.
-        stacklevel: Whom the warning points at.
     """
     taken = {usual: name for usual, name in named.items() if usual != name}
     if taken:
-        warnings.warn(
+        warn_user(
             f"The samples have columns of their own named {_listed(taken)}, with other values: "
             f"those stay as they are, and the new ones are named {_listed(taken.values())}. Rename "
             "yours beforehand to have the new ones under their usual names.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
 
 

@@ -1,11 +1,11 @@
 """The paper's downstream test: do modules' mean activations name a prompt's category?"""
 
-import warnings
 from dataclasses import dataclass
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.arguments import checked
+from tl_modules.call_warnings import warn_user
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.labels import apart, checked_labels, column_hint, label_text, listed, warn_spelling
 from tl_modules.modules import ModuleSet
@@ -120,19 +120,16 @@ def _probe(
     modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str
 ) -> Probe:
     check_choice("classifier", classifier, CLASSIFIERS)
-    truth = compared_categories(train, test, stacklevel=3)
+    truth = compared_categories(train, test)
     return probe_labels(modules, train, test, truth, classifier)
 
 
-def compared_categories(
-    train: ActivationMatrix, test: ActivationMatrix, *, stacklevel: int = 2
-) -> Truth:
+def compared_categories(train: ActivationMatrix, test: ActivationMatrix) -> Truth:
     """Each training prompt's category, and each held-out one's; a warning names what differs.
 
     Args:
         train: Activations of the training prompts.
         test: Activations of the held-out prompts.
-        stacklevel: Whom the warnings point at.
 
     Returns:
         Both lists.
@@ -145,30 +142,25 @@ def compared_categories(
         raise ModulesError(
             f"train should hold at least two categories to tell apart; all are {truth[0][0]!r}."
         )
-    warn_spelling(*(acts.samples["category"] for acts in (train, test)), stacklevel=stacklevel + 1)
+    warn_spelling(*(acts.samples["category"] for acts in (train, test)))
     known = set(truth[0])
     unknown = [label for label in truth[1] if label not in known]
     if unknown:
-        warnings.warn(
+        warn_user(
             f"test has categories that train lacks, which no classifier can name: "
             f"{listed(unknown)} ({len(unknown)} of {len(truth[1])} prompts). Those of train are "
             f"{listed(truth[0])}."
             f"{apart(unknown, truth[0])} Use one spelling, or leave these prompts out.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
     return truth
 
 
-def categories(
-    acts: ActivationMatrix | ActivationStore, name: str, *, stacklevel: int = 2
-) -> list[str]:
+def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]:
     """Each sample's category.
 
     Args:
         acts: The activations.
         name: What they are called in the message.
-        stacklevel: Whom a warning of odd spelling points at.
 
     Returns:
         One name a sample.
@@ -177,7 +169,7 @@ def categories(
         ModulesError: If a sample has none, or one is no whole text.
     """
     found = _categories(acts, name)
-    warn_spelling(acts.samples["category"], stacklevel=stacklevel + 1)
+    warn_spelling(acts.samples["category"])
     return found
 
 

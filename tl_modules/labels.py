@@ -1,13 +1,13 @@
 """Categories as texts: which labels are the same one, and which only look alike."""
 
 import unicodedata
-import warnings
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
 import numpy as np
 import pandas as pd
 
+from tl_modules.call_warnings import warn_user
 from tl_modules.errors import ModulesError
 from tl_modules.frames import check_whole
 
@@ -64,30 +64,25 @@ def checked_labels(column: Iterable[object]) -> list[str]:
     return found
 
 
-def warn_spelling(*columns: Iterable[object], stacklevel: int) -> None:
+def warn_spelling(*columns: Iterable[object]) -> None:
     """Warn of labels that have space around them, or that look like another of the same column.
 
     Args:
         columns: Columns ``category`` that one call compares.
-        stacklevel: Whom the warnings point at.
     """
     each = [list(dict.fromkeys(v for v in column if isinstance(v, str))) for column in columns]
     spaced = [label for labels in each for label in labels if label != label.strip()]
     if spaced:
-        warnings.warn(
+        warn_user(
             f"Space around categories is ignored; there is some around {listed(spaced)}. Strip "
             "it: frame['category'].str.strip().",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
     bare = [[label.strip() for label in labels] for labels in each]
     alike = [pair for labels in bare for pair in near_misses(labels, labels)]
     if alike:
-        warnings.warn(
+        warn_user(
             f"Categories that are spelt alike count as different ones: {_paired(alike)}. Use one "
             "spelling if they are the same.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
         )
 
 

@@ -78,13 +78,12 @@ def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
     return np.array(checked_labels(frame["category"]), dtype=object)
 
 
-def labelled(frame: pd.DataFrame, *others: Iterable[object], stacklevel: int = 2) -> pd.DataFrame:
+def labelled(frame: pd.DataFrame, *others: Iterable[object]) -> pd.DataFrame:
     """The prompts with their categories as texts, if they have any; odd spelling is warned of.
 
     Args:
         frame: What ``prompt_frame`` returned.
         others: Columns ``category`` that the prompts' is compared with.
-        stacklevel: Whom the warnings point at.
 
     Returns:
         A frame whose ``category`` is as ``categories_of`` returns it.
@@ -94,7 +93,7 @@ def labelled(frame: pd.DataFrame, *others: Iterable[object], stacklevel: int = 2
     """
     own = [frame["category"]] if "category" in frame.columns else []
     found = frame.assign(category=categories_of(frame)) if own else frame
-    warn_spelling(*own, *others, stacklevel=stacklevel + 1)
+    warn_spelling(*own, *others)
     return found
 
 

@@ -210,7 +210,7 @@ def _in_memory(
     return ActivationMatrix(
         values,
         units,
-        beside(frame, {"n_tokens": n_tokens}, stacklevel=3),
+        beside(frame, {"n_tokens": n_tokens}, warn=True),
         (totals / n_tokens.sum()).astype(np.float32),
         model_name(room.model),
         reading=room.reading,
@@ -291,7 +291,7 @@ def _plan(
     tokens = [part.numpy().tobytes() for b in runs for part in (b.tokens, b.mask, b.counted)]
     return Plan(
         units=units,
-        samples=beside(ordered, {"row": rows, "n_tokens": n_tokens}, stacklevel=3),
+        samples=beside(ordered, {"row": rows, "n_tokens": n_tokens}, warn=True),
         sizes=[sum(len(batch.rows) for batch in chunk) for chunk in chunks],
         dtype=dtype,
         reading=reading,

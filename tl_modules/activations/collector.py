@@ -128,7 +128,7 @@ class Collector:
         return ActivationMatrix(
             np.concatenate(self._values),
             self.units,
-            beside(samples, {"n_tokens": n_tokens}, stacklevel=2),
+            beside(samples, {"n_tokens": n_tokens}, warn=True),
             self._unit_means(),
             self._model_name,
             reading=self._reading,

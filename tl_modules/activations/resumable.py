@@ -71,7 +71,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
     )
     acts = store.matrix(np.argsort(store.samples["row"].to_numpy()))
     # The prompts' own columns as they are, not as they come back from a file.
-    return replace(acts, samples=beside(frame, {"n_tokens": acts.samples["n_tokens"]}))
+    return replace(acts, samples=beside(frame, {"n_tokens": acts.samples["n_tokens"]}, warn=True))
 
 
 def delete_store(folder: Path) -> None:

@@ -1,13 +1,13 @@
 """Batches that are halved where memory runs out."""
 
 import gc
-import warnings
 from collections.abc import Iterator
 
 import torch
 
 from tl_modules.activations.aggregate import Reduced
 from tl_modules.activations.batch_values import batch_values
+from tl_modules.call_warnings import warn_user
 from tl_modules.errors import ModulesError
 from tl_modules.memory import is_out_of_memory
 from tl_modules.model import HookedModel
@@ -70,10 +70,9 @@ class Room:
             torch.cuda.empty_cache()
         self._too_much = part.tokens.numel()
         if len(part.rows) > 1:
-            warnings.warn(
+            warn_user(
                 f"Memory ran out at a batch of {len(part.rows)} prompts x {part.tokens.shape[1]} "
                 "tokens; going on with halves of it. A smaller batch_size saves the tries.",
-                stacklevel=2,
             )
         return None
 

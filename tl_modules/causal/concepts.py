@@ -175,7 +175,7 @@ def _frames(fit: Any, sets: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """All sets of prompts as frames, by what refusals call them."""
     frames = {"fit": prompt_frame(fit)}
     frames |= {f"tests[{name!r}]": prompt_frame(frame) for name, frame in sets.items()}
-    warn_spelling(*(it["category"] for it in frames.values() if "category" in it), stacklevel=3)
+    warn_spelling(*(it["category"] for it in frames.values() if "category" in it))
     return frames
 
 

@@ -107,7 +107,7 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     answers = metric != "loss"
     frame = with_separator(prompt_frame(prompts), separator, answers=answers)
     # Once, before anything runs: all that follows reads the labels of this frame.
-    frame = labelled(frame, *_sample_labels(only_modules, compares_own), stacklevel=3)
+    frame = labelled(frame, *_sample_labels(only_modules, compares_own))
     categories = categories_of(frame)
     task = make_task(model, frame, metric, batch_size, max_tokens)
     corrupted = None
@@ -133,7 +133,7 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
     trials += target_trials(model, targets, n_controls, seed, corrupted)
     if compares_own:  # after all that refuses
         compared = [*only_modules, *targets]
-        warn_own_categories(compared, frame, n_controls=n_controls, stacklevel=3)
+        warn_own_categories(compared, frame, n_controls=n_controls)
     total = len(frame) * (1 + sum(len(trial.runs) for trial in trials))
     outcomes = []
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not progress) as bar:

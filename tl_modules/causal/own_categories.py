@@ -1,10 +1,10 @@
 """Do the targets' own categories occur among the prompts'? Without them there is no selectivity."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from tl_modules.call_warnings import warn_user
 from tl_modules.labels import (
     apart,
     column_hint,
@@ -20,9 +20,7 @@ from tl_modules.tokens import categories_of
 _Targets = Sequence[Module | Target]
 
 
-def warn_own_categories(
-    targets: _Targets, frame: pd.DataFrame, *, n_controls: int, stacklevel: int
-) -> None:
+def warn_own_categories(targets: _Targets, frame: pd.DataFrame, *, n_controls: int) -> None:
     """Warn of own categories that are not among the prompts', and of ties.
 
     Args:
@@ -30,7 +28,6 @@ def warn_own_categories(
         frame: The prompts, as ``labelled`` returned them.
         n_controls: Without controls nobody tests selectivity, and only what looks like a slip of
             spelling is warned of.
-        stacklevel: Whom the warnings point at.
     """
     if not n_controls and not _is_spelt_alike(targets, frame):
         return
@@ -40,7 +37,7 @@ def warn_own_categories(
     else:
         messages = [_missing_for_some(targets, frame), _ties(targets, frame)]
     for message in filter(None, messages):
-        warnings.warn(message, UserWarning, stacklevel=stacklevel + 1)
+        warn_user(message)
 
 
 def no_common_category(targets: _Targets, frame: pd.DataFrame) -> str | None:

@@ -323,7 +323,7 @@ def as_module_set(
         unit_means=acts.unit_means,
         normaliser=normaliser,
     )
-    warn_renamed({"score": found.score_column}, stacklevel=2)
+    warn_renamed({"score": found.score_column})
     return found
 
 

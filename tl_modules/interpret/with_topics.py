@@ -81,7 +81,7 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
         )
     texts = prompt_frame(modules.samples)["prompt"].tolist()
     if "category" in modules.samples:
-        warn_spelling(modules.samples["category"], stacklevel=2)
+        warn_spelling(modules.samples["category"])
     words = distinctive_words(texts, modules.sample_labels, modules.n_modules, n_words)
     prompts = [module.samples["prompt"].head(n_prompts).tolist() for module in modules]
     contexts: list[tuple[Context, ...]] = [()] * len(modules)

@@ -110,7 +110,7 @@ def compare_detectors(
         check_own_units(modules, train)
     both = [acts.samples for acts in (train, test) if acts is not None]
     labels = [samples["category"] for samples in both if "category" in samples]
-    warn_spelling(*labels, stacklevel=2)
+    warn_spelling(*labels)
     truth = _truth("train", train, concept, least=3)
     test_truth = None if test is None else _truth("test", test, concept, least=1)
     features = _features(train, modules, test)
