@@ -4,12 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb
 from numbers import Integral
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 
-from tl_modules.arguments import checked
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.causal.controls import layer_matched_control
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
@@ -107,7 +108,7 @@ def specialised_parts(
     prompts: Prompts,
     reference: HasUnitMeans,
     *,
-    kinds: Mapping[str, int] | Sequence[str] = tuple(KINDS),
+    kinds: Annotated[Mapping[str, int] | Sequence[str], Elsewhere("kinds")] = tuple(KINDS),
     metric: str = "answer_logprob",
     batch_size: int = 16,
     progress: bool = True,
