@@ -1,6 +1,6 @@
 """Layers, heads and neurons that one kind of prompts needs more than another, as targets."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb
 from numbers import Integral
@@ -177,7 +177,7 @@ def specialised_parts(
 
 def _counts(kinds: Mapping[str, int] | Sequence[str]) -> dict[str, int]:
     """How many parts of each kind are taken."""
-    if not isinstance(kinds, Collection) or not kinds:
+    if not isinstance(kinds, Mapping | Sequence) or not kinds:
         raise ModulesError(
             f"kinds should hold one or more of {', '.join(map(repr, KINDS))}; got {kinds!r}. Leave "
             "it out for all of them."
