@@ -41,12 +41,17 @@ _NAMES: dict[Any, tuple[str, str]] = {
     "ActivationMatrix": ("an activation matrix", "activation matrices"),
     "ActivationStore": ("an activation store", "activation stores"),
     "DataFrame": ("a pandas frame", "pandas frames"),
+    "Detectors": ("what compare_detectors returned", "results of compare_detectors"),
     "HasUnitMeans": ("an object with units and their means", "objects with units and their means"),
     "HookedModel": ("a TransformerBridge or HookedTransformer", "hooked models"),
-    "Module": ("a module", "modules"),
+    "Module": ("one module", "modules"),
     "ModuleSet": ("a module set", "module sets"),
+    "Thoughts": ("what thought_states returned", "results of thought_states"),
+    "Hierarchy": ("what hierarchy returned", "results of hierarchy"),
     "Target": ("another target", "other targets"),
+    "Optimizer": ("a torch.optim optimizer", "torch.optim optimizers"),
     "Tensor": ("a tensor", "tensors"),
+    "Units": ("units", "sets of units"),
     "ndarray": ("a NumPy array", "NumPy arrays"),
 }
 """What messages call a type, one and several; classes of the package go by their names."""
@@ -61,8 +66,9 @@ _REMEDIES = {
     "Module": "Pass the modules that discover returned: modules[0] is one of them.",
     "HasUnitMeans": "Pass what tlm.collect or tlm.collect_reference returned.",
     "DataFrame": "Pass a pandas frame, such as the function that makes one returned.",
-    "Tensor": "Convert it: torch.tensor(...).",
-    "ndarray": "Convert it: np.array(...).",
+    "Optimizer": "Make one of the model's parameters: torch.optim.Adam(model.parameters()).",
+    "Tensor": "Pass a tensor: torch.tensor(...).",
+    "ndarray": "Pass an array: np.array(...).",
 }
 """What to do instead, by the first of a parameter's types that is listed here."""
 

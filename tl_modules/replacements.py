@@ -175,8 +175,8 @@ def _scale(units: Units, sources: Sources) -> Make:
     factor = sources.factor
     if not isinstance(factor, Real) or isinstance(factor, bool) or not np.isfinite(factor):
         raise ModulesError(
-            f"method='scale' needs a finite number as its factor; got {shown(factor)}. factor=0.5 "
-            "halves the activations."
+            f"method='scale' needs a finite factor; got {shown(factor)}. factor=0.5 halves the "
+            "activations."
         )
     return lambda name, at: lambda old, where: old * factor
 

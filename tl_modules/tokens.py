@@ -44,11 +44,12 @@ class Batch:
     """True where a token counts: all real ones, or some of them."""
 
 
-def prompt_frame(prompts: object) -> pd.DataFrame:
+def prompt_frame(prompts: object, name: str = "prompts") -> pd.DataFrame:
     """The prompts as a frame with a column ``prompt``, numbered from 0.
 
     Args:
         prompts: Whatever ``prompt_table`` takes; other columns, such as ``category``, stay.
+        name: What messages call them.
 
     Returns:
         A new frame, with columns that can be saved (see ``plain_frame``).
@@ -56,8 +57,8 @@ def prompt_frame(prompts: object) -> pd.DataFrame:
     Raises:
         ModulesError: If there is no prompt, one is no string, or a column cannot be saved.
     """
-    frame = prompt_table(prompts)
-    check_texts(frame["prompt"].tolist())
+    frame = prompt_table(prompts, name)
+    check_texts(frame["prompt"].tolist(), name)
     return plain_frame(frame)
 
 

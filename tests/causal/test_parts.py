@@ -189,8 +189,11 @@ def test_estimates_that_are_no_numbers_are_refused(model, questions, reference):
         ({"kinds": {"head": None}}, r"kinds\['head'\] should be a whole number; got None"),
         ({"kinds": None}, "kinds should hold one or more of 'layer', 'head', 'neuron'; got None"),
         ({"kinds": []}, r"kinds should hold one or more of .*; got \[\]. Leave it out"),
-        ({"kinds": [["head"]]}, r"kinds should be one of .*; got \['head'\]"),
-        ({"reference": None}, "reference should hold units and their means; got None. Use collect"),
+        ({"kinds": [["head"]]}, r"kinds should be one of .*; got list"),
+        (
+            {"reference": None},
+            "an object with units and their means; got None. Pass what tlm.collect",
+        ),
     ],
 )
 def test_what_names_no_parts_is_refused(model, questions, reference, change, said):

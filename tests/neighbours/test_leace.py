@@ -226,8 +226,8 @@ def test_an_attention_pattern_is_refused(model, sets):
         ({"at": 3}, "at should be units, or names of hook points; got 3"),
         ({"at": None}, "at should be units, or names of hook points; got None"),
         ({"at": [3]}, r"at should be units, or names of hook points; got \[3\]"),
-        ({"towards": None}, "towards should be a list of strings, or a frame.*; got None"),
-        ({"against": iter(["a"])}, "against should be a list of strings.*; got list_iterator"),
+        ({"towards": None}, "towards should be a list of strings, .*; got None"),
+        ({"against": iter(["a"])}, "against should be a list of strings.*; got a generator"),
     ],
 )
 def test_what_is_neither_prompts_nor_a_place_is_refused(model, sets, change, said):

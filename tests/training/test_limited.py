@@ -131,7 +131,7 @@ def test_what_is_no_module_or_no_optimizer_is_refused(modules):
     for limits in (tlm.training_only, tlm.training_all_but):
         for given, said in (
             ((modules[0], None), "should be a torch.optim optimizer; got None. Make one of"),
-            ((modules, optimizer), "should be one module, or units; got ModuleSet"),
+            ((modules, optimizer), "should be one module or units; got ModuleSet"),
         ):
             with (
                 untyped(),

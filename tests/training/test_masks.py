@@ -140,7 +140,7 @@ def test_a_whole_set_of_modules_is_refused_wherever_one_trains(model, modules):
         lambda module: tlm.forgetting(model, module, texts, texts, progress=False),
         lambda module: tlm.fuse_pathways(model, model, module),
     ]
-    said = r"one module, or units; got (ModuleSet|list)\. Pass one of them, such as modules\[0\]"
+    said = r"one module or units; got (ModuleSet|list)\. Pass the modules .*: modules\[0\] is one"
     for call in calls:
         for module in (modules, list(modules)):
             with untyped(), pytest.raises(tlm.ModulesError, match=said):

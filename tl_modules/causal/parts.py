@@ -1,15 +1,16 @@
 """Layers, heads and neurons that one kind of prompts needs more than another, as targets."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb
 from numbers import Integral
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from tl_modules.answers import with_separator
-from tl_modules.arguments import checked
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
@@ -113,7 +114,7 @@ def specialised_parts(
     prompts: Prompts,
     reference: HasUnitMeans,
     *,
-    kinds: Mapping[str, int] | Sequence[str] = tuple(KINDS),
+    kinds: Annotated[Mapping[str, int] | Sequence[str], Elsewhere("kinds")] = tuple(KINDS),
     metric: str = "answer_logprob",
     separator: str | None = None,
     batch_size: int = 16,
@@ -188,7 +189,7 @@ def specialised_parts(
 
 def _counts(kinds: Mapping[str, int] | Sequence[str]) -> dict[str, int]:
     """How many parts of each kind are taken."""
-    if not isinstance(kinds, Collection) or not kinds:
+    if not isinstance(kinds, Mapping | Sequence) or not kinds:
         raise ModulesError(
             f"kinds should hold one or more of {', '.join(map(repr, KINDS))}; got {kinds!r}. Leave "
             "it out for all of them."

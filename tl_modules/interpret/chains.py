@@ -1,7 +1,7 @@
 """Chains of thought: what a model writes on a question, cut into thoughts."""
 
 import re
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,10 @@ def given_chains(
             are not as many as questions.
     """
     check_type(
-        texts, Sized, "chains should be a list of texts", "Pass one for each row of questions."
+        texts,
+        (str, list, tuple, pd.Series, np.ndarray),  # listing a frame would give its columns
+        "chains should be a list of texts",
+        "Pass one for each row of questions.",
     )
     if isinstance(texts, str) or len(texts) != len(asked):
         got = "one string" if isinstance(texts, str) else len(texts)

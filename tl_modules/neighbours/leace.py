@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.arguments import checked
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.errors import ModulesError
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel, check_model, hook_order, model_name
@@ -103,7 +104,7 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
     model: HookedModel,
     towards: Prompts,
     against: Prompts,
-    at: Module | Units | str | Sequence[str],
+    at: Annotated[Module | Units | str | Sequence[str], Elsewhere("units, or names")],
     *,
     spares_first: bool = True,
     shrinkage: bool = True,

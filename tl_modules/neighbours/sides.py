@@ -20,7 +20,10 @@ def side_frames(towards: Prompts, against: Prompts) -> list[pd.DataFrame]:
     Raises:
         ModulesError: If one is no list and no frame, or holds fewer than two prompts.
     """
-    sides = {"towards": prompt_frame(towards), "against": prompt_frame(against)}
+    sides = {
+        "towards": prompt_frame(towards, "towards"),
+        "against": prompt_frame(against, "against"),
+    }
     for name, frame in sides.items():
         if len(frame) < 2:
             raise ModulesError(f"{name} should hold at least two prompts; got {len(frame)}.")

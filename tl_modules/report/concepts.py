@@ -1,11 +1,11 @@
 """What targets leave of a concept, beside what they cost."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
 
-from tl_modules.arguments import checked
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.report.style import COLOURS, graph_objects, readable, text
 
@@ -25,7 +25,7 @@ _COST = ("lost", "lost_ci_low", "lost_ci_high", "lost_control_mean")
 
 
 @checked
-def plot_concepts(effects: pd.DataFrame) -> "Figure":
+def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Figure":
     """Each target as a point a set of prompts: what a probe still finds, and what else is lost.
 
     Low and left is faithful: nothing found (0.5, the dashed line, is chance) and nothing else lost.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import trange
 
-from tl_modules.arguments import checked
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.determinism import rows_alike
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.frames import html_table
@@ -91,7 +91,9 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     smoothing: float = 0.5,
     saturation: float = 1.0,
     importance: float = 1.0,
-    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    optimizer: Annotated[
+        Callable[..., torch.optim.Optimizer], Elsewhere("an optimizer class")
+    ] = torch.optim.Adam,
     batch_size: int = 8,
     max_tokens: int | None = None,
     seed: int = 0,
