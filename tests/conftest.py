@@ -17,6 +17,12 @@ LEGACY = version("transformer-lens").startswith("3.")
 once = pytest.mark.skipif(LEGACY, reason="no model is in it: it runs with TransformerLens 4 alone")
 """Of tests that take long."""
 
+unsaid = pytest.mark.filterwarnings(
+    "ignore:The own category of some modules is a tie",
+    "ignore:No module's own category is among the prompts'",
+)
+"""Of tests on small models and prompts, whose modules' categories are not what is tested."""
+
 WORDS = [
     "the",
     "a",

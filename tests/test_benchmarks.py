@@ -25,7 +25,7 @@ from benchmarks import (
     thoughts,
     unlearning,
 )
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, unsaid
 from tl_modules.discovery import _kernel
 
 
@@ -91,6 +91,7 @@ def test_erasure(monkeypatch, capsys):
     assert "other genres" in found
 
 
+@unsaid
 def test_neighbours(monkeypatch, capsys):
     on_contrasts(neighbours, monkeypatch)
     found = run(neighbours, ["--controls", "2", "--components", "2"], monkeypatch, capsys)

@@ -91,7 +91,7 @@ def test_controls_of_like_magnitude_need_activations(model, attributed, acts, pr
 def test_what_cannot_be_attributed_is_refused(model, acts, tmp_path):
     with pytest.raises(tlm.ModulesError, match="weight should be one of 'activation'"):
         tlm.collect(model, ["the cat"], weight="gradient", progress=False)
-    with pytest.raises(tlm.ModulesError, match="Leave store out"):
+    with pytest.raises(tlm.ModulesError, match="Pass dtype='float32'"):
         collected(model, ["the cat"], store=tmp_path / "store")
     with pytest.raises(tlm.ModulesError, match="at least two tokens"):
         collected(model, ["the cat"], max_tokens=1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, unsaid
 from tl_modules.model import run_hooks_only
 
 
@@ -240,6 +240,7 @@ def test_prompts_with_two_columns_of_one_name_are_refused(model, prompts):
         tlm.collect(model, twice, progress=False)
 
 
+@unsaid
 def test_a_store_holds_what_the_matrix_would(model, prompts, acts, tmp_path):
     options = {"batch_size": 3, "progress": False}
     store = tlm.collect(model, prompts, store=tmp_path / "acts", **options)

@@ -10,7 +10,7 @@ import torch
 
 import tl_modules as tlm
 from tests.conftest import tiny_model
-from tests.toy import HOOKS, Toy
+from tests.toy import Toy
 from tl_modules.activations.aggregate import reduced, without_overflow
 
 AGGREGATES = ("mean", "rms", "max")
@@ -76,11 +76,26 @@ def test_what_is_no_number_is_refused_at_a_token_and_harmless_at_padding(model, 
         other.add(whole, attention_mask=mask)
 
 
+class Huge(Toy):
+    """The toy with values in its second layer that are 1e38 times as large."""
+
+    def __init__(self):
+        """Grow what the layer's hook point passes on."""
+        super().__init__()
+
+        class Grown(type(self.blocks[1].mlp.hook_post)):
+            def forward(self, activation):
+                return super().forward(activation * 1e38)
+
+        self.blocks[1].mlp.hook_post = Grown()
+        self.setup()
+        self.eval()
+
+
 def test_means_whose_sums_overflow_float32_reach_a_store_whole(tmp_path):
-    model = Toy()
+    model = Huge()
     options = {"dtype": "bfloat16", "aggregate": "max", "progress": False}
-    with model.hooks(fwd_hooks=[(HOOKS[1], lambda activation, hook: activation * 1e38)]):
-        store = tlm.collect(model, ["4 4 4 4 4", "4 4"], store=tmp_path / "store", **options)
+    store = tlm.collect(model, ["4 4 4 4 4", "4 4"], store=tmp_path / "store", **options)
     # d = 0.4 at every token; the sum of the largest 16-bit values is beyond float32.
     np.testing.assert_allclose(store.unit_means, [0.4, 0.8, 2.8e38, 4e37], rtol=1e-5)
 

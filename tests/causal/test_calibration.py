@@ -115,7 +115,9 @@ def test_random_modules_of_a_trained_model_are_selective_in_five_cases_of_a_hund
 
 def test_a_module_of_whole_layers_equals_its_controls(planted_model, planted_acts):
     """Its controls are the module itself: nothing can be said of it."""
-    module = tlm.Module(0, planted_acts.units, planted_acts.samples, means=planted_acts)
+    samples = planted_acts.samples
+    of_first = samples[samples["category"] == "task0"]
+    module = tlm.Module(0, planted_acts.units, of_first, means=planted_acts)
     table = tlm.module_effects(
         planted_model, module, planted_model.prompts(2), n_controls=19, batch_size=7, progress=False
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, unsaid
 from tests.toy import HOOKS, Toy, toy_modules
 from tl_modules.causal.tasks import make_task
 from tl_modules.losses import next_token_losses
@@ -149,6 +149,7 @@ def test_scores_that_are_all_alike_agree_with_nothing():
     assert tlm.Attribution(units, np.ones(4), table, 1.0, 0.0).agreement().isna().all()
 
 
+@unsaid
 def test_one_prompt_gives_an_effect_and_no_interval(model, modules, prompts):
     alone = effects_of(model, modules, prompts["prompt"].head(1).tolist())
     assert np.isfinite(alone[["effect", "control_mean", "p_value"]]).all(axis=None)
@@ -175,6 +176,7 @@ def test_single_prompts_prove_no_dissociation(model, modules, prompts):
     assert not found.is_double
 
 
+@unsaid
 def test_a_categorys_zero_bytes_are_a_part_of_its_name(model, modules, acts, prompts):
     frame = prompts.assign(category=[f"{name}\0" for name in prompts["category"]])
     found, expected = (effects_of(model, modules, each) for each in (frame, prompts))

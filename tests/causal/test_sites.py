@@ -6,6 +6,7 @@ import torch
 
 import tl_modules as tlm
 from tests.causal.test_patch import difference, each
+from tests.conftest import unsaid
 
 WIDTHS = {"mlp": 12, "attn_heads": 2, "attn_z": 16, "resid": 16}
 ALL = [*WIDTHS, "mlp+attn_heads", "attn_z+resid"]
@@ -117,6 +118,7 @@ def test_no_change_changes_nothing(model, of_site):
         )
 
 
+@unsaid
 def test_effects_have_controls(model, prompts, of_site):
     _, modules = of_site
     found = tlm.module_effects(model, modules, prompts, n_controls=2, progress=False)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import unsaid
 from tl_modules import cli
 from tl_modules.commands import demo
 
@@ -55,6 +56,7 @@ def test_discovery_does_not_see_the_prompts_of_the_causal_test(small_demo, promp
     assert not set(seen.index[seen["prompt"].isin(held_out["prompt"])])
 
 
+@unsaid
 def test_the_same_seed_gives_the_same_files(small_demo, tmp_path):
     for name in ("a", "b"):
         words = ["demo", "--out", str(tmp_path / name), "-k", "3", "--n-controls", "2"]

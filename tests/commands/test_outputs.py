@@ -101,9 +101,8 @@ def test_force_replaces(here, acts):
 
 @pytest.mark.parametrize("name", ["effects.csv", "summary.csv", "settings.json"])
 def test_test_replaces_its_own_files_alone(here, name, modules, capsys, request):
-    tlm.discover(tlm.collect(request.getfixturevalue("model"), ["the cat", "a dog"]), 2).save(
-        "found.safetensors"
-    )
+    seen = pd.DataFrame({"prompt": ["the cat", "a dog"], "category": ["code", "animal"]})
+    tlm.discover(tlm.collect(request.getfixturevalue("model"), seen), 2).save("found.safetensors")
     words = ("test", "found.safetensors", "--prompts", "quiz.csv", "--out", ".")
     words += ("--n-controls", "1", "--per-category", "1")
     (here / name).write_text("mine")

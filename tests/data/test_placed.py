@@ -8,7 +8,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.architectures import hugging_face_model
-from tests.conftest import LEGACY, word_tokenizer
+from tests.conftest import LEGACY, unsaid, word_tokenizer
 from tl_modules.data.models import load_model
 
 pytestmark = pytest.mark.skipif(LEGACY, reason="TransformerLens 3.9 puts no layer on the disk")
@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
     return str(folder)
 
 
+@unsaid
 def test_layers_on_the_disk_give_the_same_activations_and_effects(folder, prompts):
     whole = load_model(folder)
     placed = load_model(folder, device_map=json.dumps(PLACES))

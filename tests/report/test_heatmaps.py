@@ -7,7 +7,7 @@ import pytest
 from plotly.colors import sample_colorscale
 
 import tl_modules as tlm
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, unsaid
 from tests.interpret.made_by_hand import layered, module_set
 from tests.report.reading import check_readable, names_overlap
 from tl_modules.report.style import DIVERGING, module_name
@@ -137,6 +137,7 @@ def test_an_effect_that_is_not_known_is_left_blank(effects):
     assert heatmap.zmax == 0.9
 
 
+@unsaid
 def test_what_module_effects_returns_is_drawn(acts):
     found = tlm.discover(acts, 2)
     table = tlm.module_effects(

@@ -3,12 +3,12 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
-from tl_modules.arguments import checked
+from tl_modules.arguments import Elsewhere, checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 
 ABILITIES: Mapping[str, tuple[str, ...]] = {
@@ -78,7 +78,7 @@ def select_abilities(
     *,
     n_train: int = 1000,
     n_test: int = 200,
-    categories: Mapping[str, Collection[str]] = ABILITIES,
+    categories: Annotated[Mapping[str, Collection[str]], Elsewhere("labels")] = ABILITIES,
     language: str | None = "en",
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
