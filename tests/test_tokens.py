@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tests.conftest import byte_tokenizer, tiny_model
+from tests.conftest import byte_tokenizer, tiny_model, unsaid
 from tl_modules.tokens import tokenise
 
 QUIET = {"progress": False}
@@ -122,13 +122,14 @@ CALLS = {
 }
 
 
+@unsaid
 @pytest.mark.parametrize("name", CALLS)
 def test_each_call_says_once_that_a_prompt_begins_with_bos(name, chatty, modules):
     frame = pd.DataFrame({"prompt": RENDERED, "category": CATEGORIES, "answer": "red"})
     frame = frame.assign(prompt=[PLAIN[0], *RENDERED[1:]]) if "answer" in name else frame
     with pytest.warns(UserWarning, match="begin with") as caught:
         CALLS[name](chatty, modules, frame)
-    (said,) = [str(each.message) for each in caught]
+    (said,) = [str(each.message) for each in caught if "begin with" in str(each.message)]
     assert "prompts already begin with '<s>'" in said
     assert r"the first is prompt" in said
     with pytest.warns(UserWarning, match="begin with"):  # and again in the next call

@@ -234,7 +234,7 @@ def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFram
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     with _long_fields(len(text)):
         records = list(_cells(name, reader, "TSV" if delimiter == "\t" else "CSV"))
-    while records and not any(map(str.strip, records[-1][1])):  # spreadsheets leave such rows
+    while records and _is_left_over(records[-1][1]):
         records.pop()
     first, *others = records or [("", [])]
     n_given = len(first[1])
@@ -253,6 +253,11 @@ def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFram
         rows.append((place, dict(zip(header, (cell or None for cell in cells), strict=True))))
     _check_texts(name, rows, prompt, "have")
     return pd.DataFrame([row for _, row in rows])
+
+
+def _is_left_over(cells: list[str]) -> bool:
+    """Whether a record is what spreadsheets leave below a table. A lone blank cell may be a text."""
+    return not any(cells) or (len(cells) > 1 and not any(map(str.strip, cells)))
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
