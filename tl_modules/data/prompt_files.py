@@ -256,7 +256,7 @@ def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFram
 
 
 def _is_left_over(cells: list[str]) -> bool:
-    """Whether a record is what spreadsheets leave below a table. A lone blank cell may be a text."""
+    """Whether spreadsheets leave such a record below a table; a lone blank cell may be a text."""
     return not any(cells) or (len(cells) > 1 and not any(map(str.strip, cells)))
 
 
