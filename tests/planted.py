@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 from transformer_lens import HookedRootModule
-from transformer_lens.hook_points import HookPoint
+
+from tests.toy import Block
 
 
 def planted_matrix(n_samples, n_units, n_modules, seed, strength=1.0):
@@ -40,7 +41,7 @@ class PlantedModel(HookedRootModule):
         self.owner = generator.permutation(each)
         strength = generator.lognormal(sigma=1.0, size=(2, self.N_NEURONS)) / 20
         self.strength = torch.from_numpy(strength).float()
-        self.blocks = torch.nn.ModuleList([_Block(), _Block()])
+        self.blocks = torch.nn.ModuleList([Block(), Block()])
         self.setup()
         self.eval()
 
@@ -73,15 +74,3 @@ class PlantedModel(HookedRootModule):
         following = (tokens - first + 1).clamp(min=0) % self.N_SYMBOLS + first
         logits = torch.zeros(*tokens.shape, first + self.N_SYMBOLS)
         return logits.scatter(-1, following[..., None], written[..., None])
-
-
-class _Mlp(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.hook_post = HookPoint()
-
-
-class _Block(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.mlp = _Mlp()

@@ -27,7 +27,9 @@ class _Mlp(torch.nn.Module):
         self.hook_post = HookPoint()
 
 
-class _Block(torch.nn.Module):
+class Block(torch.nn.Module):
+    """A layer that holds nothing but the hook point of its neurons."""
+
     def __init__(self):
         super().__init__()
         self.mlp = _Mlp()
@@ -41,7 +43,7 @@ class Toy(HookedRootModule):
         super().__init__()
         self.cfg = SimpleNamespace(n_layers=2, d_mlp=2, n_ctx=64, device="cpu", model_name="toy")
         self.hook_embed = HookPoint()
-        self.blocks = torch.nn.ModuleList([_Block(), _Block()])
+        self.blocks = torch.nn.ModuleList([Block(), Block()])
         self.setup()
         self.eval()
 
