@@ -20,6 +20,7 @@ once = pytest.mark.skipif(LEGACY, reason="no model is in it: it runs with Transf
 unsaid = pytest.mark.filterwarnings(
     "ignore:The own category of some modules is a tie",
     "ignore:No module's own category is among the prompts'",
+    "ignore:Module .* every control is the module itself",
 )
 """Of tests on small models and prompts, whose modules' categories are not what is tested."""
 

@@ -102,6 +102,13 @@ def test_the_models_own_greedy_token_is_never_missed(reader, module, prompt):
     assert loss == float(token != best[0])
 
 
+def test_whole_numbers_are_their_digits_and_other_numbers_are_refused():
+    frame = pd.DataFrame({"prompt": ["2 + 2 =", "3 + 4 ="], "answer": [4, 7]})
+    assert answers_of(frame) == ["4", "7"]
+    with pytest.raises(tlm.ModulesError, match=r"prompt 0 has 4.0, .* frame\['answer'\].astype"):
+        answers_of(frame.assign(answer=[4.0, 7.5]))
+
+
 def test_a_prompt_and_an_answer_that_merge_are_named_once_a_call(reader, module):
     frame = pd.DataFrame(PAIRS, columns=["prompt", "answer", "merges"])
     said = r"with 4 of 8 prompts; the first is prompt 3: 'the capital of Japan is ' \+ 'Tokyo'"

@@ -3,12 +3,15 @@
 The text is ``prompt + separator + answer``, exactly as given. The prompt keeps the tokens that it
 has alone, because the model reads it, and generates from it, as those. Where the whole text, read
 at once, would merge the prompt's last tokens with the answer's first ("is " and "Paris" into " is"
-and " Paris"), the answer is tokenised apart and follows the prompt: what the model would generate
-next, as a text, then always counts as what it would generate. A warning names the first such
-prompt, because a model finds such tokens less likely than the usual ones.
+and " Paris"), the answer is tokenised apart and follows the prompt: the token that the model would
+generate next then counts as found, wherever the prompt ends. A warning names the first such prompt,
+because a model finds such tokens less likely than the usual ones. An answer of several tokens is
+read as the tokenizer reads its text, which a model may have written in other tokens.
 """
 
 from collections.abc import Sequence
+from math import isnan
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,8 @@ def answers_of(frame: pd.DataFrame) -> list[str]:
         frame: What ``prompt_frame`` returned.
 
     Returns:
-        One text per prompt; white space counts, and an answer may consist of it.
+        One text per prompt; white space counts, and an answer may consist of it. A whole number is
+        its digits.
 
     Raises:
         ModulesError: If there is no column ``answer``, or a prompt has none or no whole text.
@@ -43,7 +47,15 @@ def answers_of(frame: pd.DataFrame) -> list[str]:
             "(module_effects) or tokens='all' (collect)."
         )
     answers = frame["answer"].tolist()
+    # Whole numbers, as readers of CSV files make them, have one spelling.
+    is_number = [isinstance(it, Integral) and not isinstance(it, bool) for it in answers]
+    answers = [str(it) if whole else it for it, whole in zip(answers, is_number, strict=True)]
     for row, answer in enumerate(answers):
+        if isinstance(answer, float) and not isnan(answer):
+            raise ModulesError(
+                f"Every answer should be a text; prompt {row} has {answer!r}, which has several "
+                "spellings. Turn the column into text: frame['answer'].astype(str)."
+            )
         if not isinstance(answer, str) or not answer:
             raise ModulesError(
                 f"Every prompt should have an answer; prompt {row} has {answer!r}. Fill it in, or "

@@ -79,6 +79,7 @@ def warn_spelling(*columns: Iterable[object]) -> None:
         )
     bare = [[label.strip() for label in labels] for labels in each]
     alike = [pair for labels in bare for pair in near_misses(labels, labels)]
+    alike = list({frozenset(pair): pair for pair in alike}.values())
     if alike:
         warn_user(
             f"Categories that are spelt alike count as different ones: {_paired(alike)}. Use one "

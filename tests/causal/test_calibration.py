@@ -118,9 +118,9 @@ def test_a_module_of_whole_layers_equals_its_controls(planted_model, planted_act
     samples = planted_acts.samples
     of_first = samples[samples["category"] == "task0"]
     module = tlm.Module(0, planted_acts.units, of_first, means=planted_acts)
-    table = tlm.module_effects(
-        planted_model, module, planted_model.prompts(2), n_controls=19, batch_size=7, progress=False
-    )
+    prompts, options = planted_model.prompts(2), {"batch_size": 7, "progress": False}
+    with pytest.warns(UserWarning, match="Module 0 holds all units that its controls are drawn"):
+        table = tlm.module_effects(planted_model, module, prompts, n_controls=19, **options)
     assert (table[["p_value", "selectivity_p_value"]].dropna() == 1).all(axis=None)
 
 

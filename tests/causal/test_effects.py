@@ -157,10 +157,12 @@ def test_a_control_of_a_module_with_most_of_a_layer_is_as_large(model, acts, pro
 def test_a_module_without_units_changes_nothing(model, acts, prompts, tmp_path):
     modules = two_modules(acts, np.zeros(36, dtype=int))
     assert modules[1].n_units == 0
-    found = tlm.module_effects(model, modules[1], prompts, n_controls=2, progress=False)
+    with pytest.warns(UserWarning, match="Module 1 has no units, so that every control is the"):
+        found = tlm.module_effects(model, modules[1], prompts, n_controls=2, progress=False)
     assert (found[["effect", "control_mean"]].abs() < 1e-9).all(axis=None)
     assert (found["p_value"] == 1).all()
-    both = tlm.module_effects(model, modules, prompts, n_controls=1, progress=False)
+    with pytest.warns(UserWarning, match="every control is the module itself"):
+        both = tlm.module_effects(model, modules, prompts, n_controls=1, progress=False)
     tlm.write_report(tmp_path / "page.html", modules, effects=both)
 
 

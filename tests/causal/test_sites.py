@@ -210,6 +210,7 @@ def test_attribution_weights_are_of_units(model, prompts, of_site, site):
     np.testing.assert_allclose(found.unit_means, acts.unit_means, rtol=1e-4, atol=1e-6)
 
 
+@unsaid
 def test_controls_are_matched_on_the_modules_own_units(model, prompts):
     heads = tlm.discover(tlm.collect(model, prompts, units="attn_heads", progress=False), 2)
     other = tlm.collect(model, prompts, units="attn_z", progress=False)

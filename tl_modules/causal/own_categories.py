@@ -58,9 +58,10 @@ def no_common_category(targets: _Targets, frame: pd.DataFrame) -> str | None:
     if not own and not (modules and len(tested) > 1):
         return None
     of_prompts = f"the prompts' are {listed(tested)}"
-    if not tested:
-        of_prompts = f"the prompts have none. {column_hint(list(frame.columns))}"
-    if own:
+    if own and not tested:
+        said = f"The own categories are {listed(own)}; the prompts have none. "
+        said += f"{column_hint(list(frame.columns))} to measure selectivity."
+    elif own:
         remedy = "Use one spelling for both"
         remedy += ", or name the own category: modules.with_categories({0: ...})" if modules else ""
         said = f"The own categories are {listed(own)}; {of_prompts}.{apart(own, tested)} {remedy}."

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.call_warnings import warn_user
 from tl_modules.causal.ablate import Intervention, intervention, on_batches
 from tl_modules.causal.controls import Strata
 from tl_modules.causal.pairs import CorruptedRuns
@@ -87,6 +88,7 @@ class ModuleTrials:
     def _trial(self, module: Module, strata: Strata, options: dict[str, Any]) -> Trial:
         generator = np.random.default_rng([self.seed, module.label])
         drawn = [strata.draw(module.units, generator) for _ in range(self.n_controls)]
+        _warn_if_nothing_differs(module, drawn)
         sets = [module.units, *drawn]
         if self.options.get("keep_only"):  # all but the set, and never what is excluded
             sets = [units.complement() for units in sets]
@@ -144,6 +146,17 @@ class ModuleTrials:
         counts = self.frame["category"].astype(str).value_counts() if len(names) > 1 else None
         weights = np.array([1 if counts is None else counts[name] for name in names], dtype=float)
         return weights @ estimates / weights.sum()
+
+
+def _warn_if_nothing_differs(module: Module, drawn: Sequence[Units]) -> None:
+    """Warn where the module's units are all that its controls can hold."""
+    own = np.sort(module.units.flat())
+    if drawn and all(np.array_equal(units.flat(), own) for units in drawn):
+        what = "holds all units that its controls are drawn from" if len(own) else "has no units"
+        warn_user(
+            f"Module {module.label} {what}, so that every control is the module itself: its "
+            "p-values are 1 and say nothing. Leave it out, or exclude fewer units."
+        )
 
 
 def target_trials(
