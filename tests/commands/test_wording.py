@@ -1,13 +1,16 @@
 """Refusals in the words of the command line."""
 
+import warnings
+
 import pandas as pd
 import pytest
 
 import tl_modules as tlm
 from tl_modules import cli
+from tl_modules.call_warnings import warn_user
 from tl_modules.commands import collect
 from tl_modules.commands.options import read_prompts
-from tl_modules.commands.wording import in_options
+from tl_modules.commands.wording import in_options, warnings_in_options
 
 HELP = "--batch-size N --max-tokens N --tokens T --dtype D --chat --prompt-column C --store"
 
@@ -59,3 +62,15 @@ def test_columns_are_read_under_their_names(tmp_path, model, monkeypatch):
 def test_a_column_that_a_corpus_lacks_is_refused():
     with pytest.raises(tlm.ModulesError, match="should have a column 'question'"):
         read_prompts("recall", "question")
+
+
+def test_own_warnings_are_shown_once_in_options(capsys):
+    with warnings.catch_warnings(record=True) as others:
+        warnings.simplefilter("always")
+        with warnings_in_options(HELP):
+            for _ in range(2):
+                warn_user("Prompts were cut.\nRaise max_tokens.")
+            warnings.warn("Another library's max_tokens.", UserWarning, stacklevel=1)
+    expected = "tl-modules: warning: Prompts were cut. Raise --max-tokens.\n"
+    assert capsys.readouterr().err == expected
+    assert [str(each.message) for each in others] == ["Another library's max_tokens."]
