@@ -123,6 +123,11 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
         check_table(args, args.samples, lambda path: _is_of_store(args.out, path))
     output = None if is_store else OutputFile(args, args.samples)
     prompts = read_prompts(args.prompts, args.prompt_column, args.category_column)
+    if args.tokens == "answer" and "answer" not in prompts:
+        raise ModulesError(
+            f"--tokens answer needs prompts with an 'answer'; {args.prompts!r} has no such column. "
+            "Add it, or leave --tokens out."
+        )
     prompts = with_separator(
         prompts, args.separator, answers=args.tokens == "answer", chat=args.chat
     )
@@ -160,7 +165,7 @@ def _check_options(args: argparse.Namespace) -> None:
         if args.aggregate == "fraction_active" and SITES[site].span:
             raise ModulesError(
                 f"--aggregate fraction_active needs units that can be inactive; those of {site!r} "
-                "never are. Use another aggregate, or attn_z."
+                "never are. Pass another --aggregate, or --units attn_z."
             )
 
 

@@ -105,7 +105,14 @@ def read_prompts(
     """
     columns = {"prompt": prompt_column, "category": category_column}
     if name in CORPORA:
-        return prompt_files.read_prompts(load_prompts(name), **columns)
+        frame = load_prompts(name)
+        for wanted, column in columns.items():
+            if column != wanted and column not in frame:
+                raise ModulesError(
+                    f"--prompts {name} should have a column {column!r}; it has "
+                    f"{', '.join(map(repr, frame.columns))}. Name one with --{wanted}-column."
+                )
+        return prompt_files.read_prompts(frame, **columns)
     if not Path(name).suffix:
         raise ModulesError(
             "--prompts should name a file (.jsonl, .csv, .parquet) or one of "
