@@ -89,8 +89,8 @@ def with_separator(
         check_whole([separator], "separator")
         if not answers:
             raise ModulesError(
-                f"separator stands between a prompt and its answer, and no answer is read; got "
-                f"{separator!r}. Leave it out, or use an answer metric or tokens='answer'."
+                f"separator should be left out where no answer is read; got {separator!r}. Use an "
+                "answer metric or tokens='answer' to read answers."
             )
         if chat:
             raise ModulesError(

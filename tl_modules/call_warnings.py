@@ -13,6 +13,9 @@ _R = TypeVar("_R")
 _given: ContextVar[set[str] | None] = ContextVar("_given", default=None)
 """The kinds of warnings that the running call has given; None outside of such a call."""
 
+_GIVEN_BY = "given_by"
+"""The attribute that marks a warning of this package."""
+
 
 def warns_once(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Decorate a function that may tokenise its prompts more than once.
@@ -55,7 +58,14 @@ def warn_user(message: str) -> None:
     Args:
         message: The warning's text.
     """
-    warnings.warn(message, UserWarning, stacklevel=_outside())
+    warning = UserWarning(message)
+    vars(warning)[_GIVEN_BY] = "tl_modules"
+    warnings.warn(warning, stacklevel=_outside())
+
+
+def is_own(warning: Warning | str) -> bool:
+    """Whether this package gave a warning."""
+    return isinstance(warning, UserWarning) and _GIVEN_BY in vars(warning)
 
 
 def _outside() -> int:

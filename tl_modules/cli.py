@@ -3,12 +3,14 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from tl_modules.commands import collect, demo, discover, evaluate, report, test
-from tl_modules.commands.options import say
+from tl_modules.commands.options import UnwritableOutput, say, writable_output
 from tl_modules.commands.ranks import check_alone
-from tl_modules.commands.wording import in_options
+from tl_modules.commands.wording import in_options, warnings_in_options
 from tl_modules.errors import ModulesError
 from tl_modules.files import checked_path
 
@@ -23,18 +25,36 @@ def main(argv: list[str] | None = None) -> int:
         argv: The arguments; by default the process's own.
 
     Returns:
-        0, 1 after a refusal (its message goes to standard error), 130 after an interruption, or 141
-        where nothing reads the output any more (``tl-modules ... | head -1``).
+        0, 1 after a refusal (its message goes to standard error) or where standard output cannot be
+        written, 130 after an interruption, or 141 where nothing reads the output any more
+        (``tl-modules ... | head -1``).
     """
     try:
         try:
             return _run(argv)
         finally:  # here, for at the end of the process Python could only complain
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
     except BrokenPipeError:
         _discard_output()
         return CLOSED_PIPE
+    except UnwritableOutput as error:
+        _discard_output(sys.stdout)
+        with suppress(OSError, ModulesError):  # standard error may be on the same full disk
+            say(f"tl-modules: {error}", sys.stderr)
+        return 1
+
+
+def _flush() -> None:
+    """Write what standard output and standard error still hold; a closed one is None.
+
+    Raises:
+        UnwritableOutput: If standard output cannot be written.
+    """
+    if sys.stdout is not None:
+        with writable_output():
+            sys.stdout.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
 
 
 def _run(argv: list[str] | None) -> int:
@@ -48,14 +68,17 @@ def _run(argv: list[str] | None) -> int:
     for command in (demo, collect, discover, evaluate, test, report):
         command.add_parser(commands)
     args = parser.parse_args(argv)
+    help_text = commands.choices[args.command].format_help()
     try:
         if not getattr(args, "may_share", False):
             check_alone()
         for name, value in vars(args).items():
             setattr(args, name, _with_checked_paths(value))
-        args.run(args)
+        with warnings_in_options(help_text):
+            args.run(args)
+    except UnwritableOutput:
+        raise
     except ModulesError as error:
-        help_text = commands.choices[args.command].format_help()
         say(f"tl-modules: {in_options(str(error), help_text)}", sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
@@ -71,12 +94,12 @@ def _with_checked_paths(value: object) -> object:
     return checked_path(value) if isinstance(value, Path) else value
 
 
-def _discard_output() -> None:
-    """Send what is still to be written nowhere: the pipe is closed."""
+def _discard_output(*streams: TextIO) -> None:
+    """Send what is still to be written nowhere, to both outputs by default."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams or (sys.stdout, sys.stderr):
         try:
             os.dup2(nowhere, stream.fileno())
-        except (OSError, ValueError):  # not a file: nothing is flushed to it at the end
+        except (OSError, ValueError, AttributeError):  # no file: nothing is flushed at the end
             continue
     os.close(nowhere)

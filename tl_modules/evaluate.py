@@ -175,9 +175,15 @@ def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]
 
 def _categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]:
     column = acts.samples.get("category")
-    if column is None or any(label_text(value) is None for value in column):
-        hint = "Collect it from a frame with a column 'category'"
-        if column is None:
-            hint += f". {column_hint(list(acts.samples.columns))}"
-        raise ModulesError(f"{name} should have a category for every sample. {hint}.")
+    rule = f"{name} should have a category for every sample"
+    if column is None:
+        hint = column_hint(list(acts.samples.columns))
+        raise ModulesError(f"{rule}. {hint}, and collect again.")
+    without = [row for row, value in enumerate(column) if label_text(value) is None]
+    if without:
+        count = f"{len(without)} of {len(column)}"
+        raise ModulesError(
+            f"{rule}; {count} have none, the first in row {without[0]}. Fill in the column "
+            "'category' and collect again, or leave those samples out."
+        )
     return checked_labels(column)

@@ -87,7 +87,7 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
         except (TypeError, RecursionError) as error:
             raise ModulesError(
                 f"The samples' column {name!r} holds values that cannot be saved as JSON "
-                f"({error}). Drop it or turn it into text first: frame[{name!r}].astype(str)."
+                f"({error}). Drop the column, or turn its values into text first."
             ) from error
         if any(new is not old for new, old in zip(plain, values, strict=True)):
             texts = all(value is None or isinstance(value, str) for value in plain)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,27 @@ def test_help_and_refusals_end_quietly(words, close_stderr):
     done = without_reader(words, close_stderr=close_stderr)
     assert done.returncode == CLOSED_PIPE
     assert not done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a full device")
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [(">/dev/full", 1, "tl-modules: Cannot write to standard output"), (">&-", 0, "")],
+)
+def test_an_output_that_cannot_be_written(acts, tmp_path, redirection, status, said, unbuffered):
+    acts.save(tmp_path / "acts.safetensors")
+    words = ["discover", "acts.safetensors", "--out", "m.safetensors", "-k", "2", "--no-progress"]
+    python = [sys.executable, *(["-u"] if unbuffered else [])]
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {redirection}', "sh", *python, "-c", RUN, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == (1 if said else 0)

@@ -184,7 +184,7 @@ def test_a_stopped_evaluation_and_test_say_what_is_kept(
         assert cli.main(words) == 130
     assert sum(ran) == 20
     said = capsys.readouterr().err
-    assert "runs.csv holds 0 runs" in said
+    assert "no run was done, and the same command starts over" in said
     assert "--acts out/acts.safetensors" in said
     acts = tlm.ActivationMatrix.load("out/acts.safetensors").select(range(40))
     modules = tlm.discover(acts, 2, progress=False)

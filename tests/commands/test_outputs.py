@@ -7,6 +7,7 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules import cli
+from tl_modules.activations.unfinished import delete_store
 from tl_modules.commands import collect, demo, report
 from tl_modules.commands import test as commands_test
 
@@ -67,9 +68,9 @@ def test_tables_are_written_where_they_are_named(here, ending, capsys):
     (here / samples).write_text("mine")
     (here / table).write_text("mine")
     assert gather("--out", "acts.safetensors", "--samples", samples) == 1
-    assert f"'{samples}' exists, and it is not as 'tl-modules collect'" in capsys.readouterr().err
+    assert f"'{samples}' exists, and no record shows that" in capsys.readouterr().err
     assert run(*words, "--table", table) == 1
-    assert f"'{table}' exists, and it is not as 'tl-modules discover'" in capsys.readouterr().err
+    assert f"'{table}' exists, and no record shows that" in capsys.readouterr().err
     assert (here / samples).read_text() == (here / table).read_text() == "mine"
 
 
@@ -156,3 +157,64 @@ def test_the_record_says_who_wrote_what(here):
     record = json.loads((here / "out" / ".tl-modules.json").read_text())
     assert set(record) == set(demo.FILES)
     assert {entry["command"] for entry in record.values()} == {"demo"}
+
+
+@pytest.mark.parametrize("name", [".env", ".git", "notes.txt", ".mine.part", "chunk-plan.npy"])
+def test_a_partial_folder_of_other_files_is_refused(here, never, name, capsys):
+    folder = here / "acts.safetensors.partial"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    assert gather("--out", "acts.safetensors") == 1
+    assert f"it holds other files, such as {name!r}" in capsys.readouterr().err
+    assert (folder / name).read_text() == "mine"
+
+
+def test_files_put_beside_a_partial_store_stay(here, model):
+    folder = here / "acts.safetensors.partial"
+    tlm.collect(model, pd.read_csv("quiz.csv"), max_tokens=9, dtype="float32", store=folder)
+    (folder / ".git").mkdir()
+    own = ["notes.txt", ".env", ".mine.part", "done-notes.safetensors", "piece-of-mine.safetensors"]
+    for name in own:
+        (folder / name).write_text("mine")
+    delete_store(folder)
+    assert names(folder) == sorted([".git", *own])
+
+
+def test_a_run_deletes_no_other_files(here, model):
+    folder = here / "acts"
+    tlm.collect(model, pd.read_csv("quiz.csv"), max_tokens=9, store=folder)
+    own = [".mine.part", "done-notes.safetensors", "piece-of-mine.safetensors"]
+    for name in own:
+        (folder / name).write_text("mine")
+    assert gather("--out", "acts") == 0
+    assert set(own) < set(names(folder))
+
+
+@pytest.mark.parametrize("words", [["--out", "."], ["--out", "./"], ["--store", "--out", "/"]])
+def test_an_output_without_a_name_is_refused(here, never, words, capsys):
+    assert gather(*words) == 1
+    assert "--out should name a file, or a folder for a store" in capsys.readouterr().err
+
+
+def test_the_samples_of_a_store_are_replaced_by_the_same_command(here, capsys):
+    for _ in range(2):
+        assert gather("--out", "st", "--samples", "s.csv") == 0
+    assert len(pd.read_csv("s.csv")) == len(pd.read_csv("quiz.csv"))
+    (here / "s.csv").write_text("mine")
+    assert gather("--out", "st", "--samples", "s.csv") == 1
+    assert "no record shows that 'tl-modules collect' wrote it" in capsys.readouterr().err
+    assert (here / "s.csv").read_text() == "mine"
+
+
+def test_discover_refuses_another_ending(here, acts, capsys):
+    acts.save("acts.safetensors")
+    assert run("discover", "acts.safetensors", "-k", "2", "--out", "z.csv") == 1
+    assert "--out should end in .safetensors; got 'z.csv'" in capsys.readouterr().err
+    assert not (here / "z.csv").exists()
+
+
+def test_a_refused_evaluation_leaves_no_folder(here, acts, never, capsys):
+    assert run("evaluate", "--prompts", "quiz.csv", "--out", "new", "-k", "999") == 1
+    tlm.ActivationMatrix(acts.values, acts.units, acts.samples[["prompt"]]).save("bare.safetensors")
+    assert run("evaluate", "--acts", "bare.safetensors", "--out", "new", "-k", "2") == 1
+    assert not (here / "new").exists()

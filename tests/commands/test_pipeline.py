@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -460,8 +461,11 @@ def test_test_refuses_modules_without_categories(model, tmp_path, monkeypatch, c
     assert "modules have no own category" in capsys.readouterr().err
     prompts.write_text("prompt,category\na red bird,animal\nprint if,code \n")
     modules.with_categories({0: "animal", 1: "code"}).save(path)
-    with pytest.warns(UserWarning, match="Space around categories is ignored") as said:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
         assert cli.main([*words, "--out", str(tmp_path / "out")]) == 0
-    assert len(said) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("tl-modules: warning: Space around categories is ignored")
+    assert (said.count("warning"), said.count("\n")) == (1, 1)
     summary = pd.read_csv(tmp_path / "out" / "summary.csv")
     assert summary["n_modules"].tolist() == [2]

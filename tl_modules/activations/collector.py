@@ -56,7 +56,7 @@ class Collector:
         if self._reading.aggregate == "fraction_active" and max(self.units.spans) > 1:
             raise ModulesError(
                 "aggregate='fraction_active' needs units that can be inactive; the length of a "
-                "head's output is always above 0. Use another aggregate, or units='attn_z'."
+                "head's output is always above 0. Pass another aggregate=..., or units='attn_z'."
             )
         self.names_filter = list(self.units.hook_names)
         self._model_name = model_name(model)

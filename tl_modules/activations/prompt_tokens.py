@@ -135,7 +135,7 @@ class _Chat:
         if not getattr(self._tokenizer, "chat_template", None):
             raise ModulesError(
                 "chat=True needs a tokenizer with a chat template; the model's has none. Use an "
-                "instruction-tuned model, set model.tokenizer.chat_template, or leave chat out."
+                "instruction-tuned model, give its tokenizer a template, or leave chat=True out."
             )
         if not getattr(self._tokenizer, "is_fast", False):
             raise ModulesError(

@@ -1,6 +1,5 @@
 """An activation matrix by way of a store: what an interrupted collection has done is not lost."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,7 @@ import pandas as pd
 from tl_modules.activations.collect import collect
 from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.unfinished import check_folder
 from tl_modules.columns import beside
-from tl_modules.errors import ModulesError
 from tl_modules.memory import Size, check_memory
 from tl_modules.model import HookedModel
 from tl_modules.reading import Reading
@@ -72,16 +69,3 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
     acts = store.matrix(np.argsort(store.samples["row"].to_numpy()))
     # The prompts' own columns as they are, not as they come back from a file.
     return replace(acts, samples=beside(frame, {"n_tokens": acts.samples["n_tokens"]}, warn=True))
-
-
-def delete_store(folder: Path) -> None:
-    """Delete a store's folder, whole or unfinished; a folder of anything else stays.
-
-    Raises:
-        ModulesError: If it holds other files, or cannot be deleted.
-    """
-    check_folder(folder)
-    try:
-        shutil.rmtree(folder)
-    except OSError as error:
-        raise ModulesError(f"Cannot delete the folder {str(folder)!r}: {error}.") from error

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,14 @@ from tl_modules.untrusted import whole
 _PLAN, _PLAN_KIND = "plan.safetensors", "CollectionPlan"
 _DONE, _DONE_KIND = "done-{:05d}.safetensors", "CollectedChunk"
 _LOCK = ".lock"
+_NAMES = (
+    rf"{re.escape(_PLAN)}|{re.escape(MANIFEST)}|done-\d{{5,}}\.safetensors|chunk-\d{{5,}}\.npy"
+    r"|piece-\d{5,}-\d{7,}\.safetensors"
+)
+_BEFORE_PLAN = re.compile(rf"\.lock(?:-\d+)?|\.(?:{_NAMES})\.[0-9a-f]{{8}}\.part")
+"""A lock, or a file that was being written: all that a folder holds before its plan."""
+_OWN = re.compile(rf"{_NAMES}|{_BEFORE_PLAN.pattern}")
+"""Every file that a collection writes into its folder."""
 _SEEN_AFTER_S = 60.0
 """A file of another machine may take so long to show: NFS keeps what it knew of a folder."""
 
@@ -104,18 +113,41 @@ def check_folder(path: Path) -> None:
     """Refuse a folder that no collection began and that is not empty.
 
     Raises:
-        ModulesError: If it is one, or a file.
+        ModulesError: If it is one, a file, or a folder that cannot be read.
     """
     if path.exists() and not path.is_dir():
         raise ModulesError(
             f"A store should be a folder; {str(path)!r} is a file. Name another, or move it away."
         )
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if _PLAN not in names and any(not name.startswith(".") for name in names):
+    try:
+        names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    except OSError as error:
+        raise ModulesError(f"Cannot read the folder {str(path)!r}: {error}.") from error
+    others = sorted(name for name in names if _BEFORE_PLAN.fullmatch(name) is None)
+    if _PLAN not in names and others:
         raise ModulesError(
             f"{str(path)!r} should be a new or empty folder, or one that an earlier collection "
-            "began; it holds other files. Name another one, or delete it first."
+            f"began; it holds other files, such as {others[0]!r}. Name another one, or move the "
+            "files away."
         )
+
+
+def delete_store(folder: Path) -> None:
+    """Delete a store's files, whole or unfinished, and its folder where nothing else is in it.
+
+    Raises:
+        ModulesError: If no collection began the folder, or a file cannot be deleted.
+    """
+    check_folder(folder)
+    try:
+        own = [entry for entry in folder.iterdir() if _OWN.fullmatch(entry.name)]
+        for path in sorted(own, key=lambda path: path.name == _PLAN):  # it names the others
+            if path.is_symlink() or path.is_file():
+                path.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        raise ModulesError(f"Cannot delete the folder {str(folder)!r}: {error}.") from error
 
 
 class Unfinished:
@@ -256,7 +288,8 @@ class Unfinished:
             for left in self._path.glob(f"{_LOCK}-*"):  # a rank may outlive its run's rank 0
                 self._held(left.name).release()
             for left in self._path.glob(".*.part"):  # of a run that was killed as it wrote
-                left.unlink(missing_ok=True)
+                if _BEFORE_PLAN.fullmatch(left.name):
+                    left.unlink(missing_ok=True)
             begun = (*self._path.glob("chunk-*"), *self._path.glob(EVERY))
             if self._differ(holds_chunks=self.is_finished or len(begun) > 0):
                 files.write(self._path / _PLAN, _PLAN_KIND, {"plan": self._plan.described()}, {})
@@ -296,7 +329,8 @@ class Unfinished:
             ).write(self._path)
         for path in (*self._path.glob(_DONE.replace("{:05d}", "*")), *self._path.glob(EVERY)):
             with contextlib.suppress(OSError):  # the store is whole with them, too
-                path.unlink(missing_ok=True)
+                if _OWN.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
 
     def _differ(self, *, holds_chunks: bool) -> bool:
         """Whether the plan is another one than in the folder, or none is there.

@@ -9,8 +9,9 @@ import pandas as pd
 from tl_modules.activations.collect import collect
 from tl_modules.activations.manifest import DTYPES
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
-from tl_modules.activations.resumable import collect_resumably, delete_store
-from tl_modules.activations.unfinished import check_folder
+from tl_modules.activations.resumable import collect_resumably
+from tl_modules.activations.store import ActivationStore
+from tl_modules.activations.unfinished import check_folder, delete_store
 from tl_modules.answers import answers_of, with_separator
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import (
@@ -21,7 +22,7 @@ from tl_modules.commands.options import (
     read_prompts,
     say,
 )
-from tl_modules.commands.outputs import OutputFile, check_table, write_table
+from tl_modules.commands.outputs import OutputFile, check_table, table_bytes, write_table
 from tl_modules.commands.ranks import check_alone, is_first, joined, one_a_machine_first
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice
@@ -119,9 +120,14 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     is_store, partial = _is_store(args), partial_folder(args.out)
     check_folder(args.out if is_store else partial)
     if is_store:
-        check_table(args, args.samples)
+        check_table(args, args.samples, lambda path: _is_of_store(args.out, path))
     output = None if is_store else OutputFile(args, args.samples)
     prompts = read_prompts(args.prompts, args.prompt_column, args.category_column)
+    if args.tokens == "answer" and "answer" not in prompts:
+        raise ModulesError(
+            f"--tokens answer needs prompts with an 'answer'; {args.prompts!r} has no such column. "
+            "Add it, or leave --tokens out."
+        )
     prompts = with_separator(
         prompts, args.separator, answers=args.tokens == "answer", chat=args.chat
     )
@@ -159,7 +165,7 @@ def _check_options(args: argparse.Namespace) -> None:
         if args.aggregate == "fraction_active" and SITES[site].span:
             raise ModulesError(
                 f"--aggregate fraction_active needs units that can be inactive; those of {site!r} "
-                "never are. Use another aggregate, or attn_z."
+                "never are. Pass another --aggregate, or --units attn_z."
             )
 
 
@@ -175,7 +181,16 @@ def check_prompt_options(args: argparse.Namespace, reading: Reading) -> None:
 
 
 def partial_folder(out: Path) -> Path:
-    """Where activations are kept until the file that is asked for is whole."""
+    """Where activations are kept until the file that is asked for is whole.
+
+    Raises:
+        ModulesError: If the path has no name of its own, such as ``.`` or ``/``.
+    """
+    if not out.name:
+        raise ModulesError(
+            f"--out should name a file, or a folder for a store; got {str(out)!r}. Name one, such "
+            "as acts.safetensors."
+        )
     return out.with_name(f"{out.name}.partial")
 
 
@@ -200,6 +215,14 @@ def resumed_matrix(
         max_memory=max_memory,
         progress=not args.no_progress,
     )
+
+
+def _is_of_store(folder: Path, table: Path) -> bool:
+    """Whether a table holds the samples of the whole store in a folder, as a run writes them."""
+    try:
+        return table.read_bytes() == table_bytes(table, ActivationStore(folder).samples)
+    except (ModulesError, OSError):
+        return False
 
 
 def _collect_store(

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.matrix import FILE_KIND as MATRIX
-from tl_modules.activations.resumable import collect_resumably, delete_store
-from tl_modules.activations.unfinished import check_folder
+from tl_modules.activations.resumable import collect_resumably
+from tl_modules.activations.unfinished import check_folder, delete_store
 from tl_modules.causal.effects import module_effects
 from tl_modules.commands.collect import partial_folder
 from tl_modules.commands.interruption import RESUME, on_interrupt

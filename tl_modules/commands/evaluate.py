@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
-from tl_modules.activations.resumable import delete_store
 from tl_modules.activations.store import ActivationStore
+from tl_modules.activations.unfinished import delete_store
 from tl_modules.commands.collect import check_prompt_options, partial_folder, resumed_matrix
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import add_common, add_prompts, read_prompts, say
@@ -71,12 +71,17 @@ def run(args: argparse.Namespace) -> None:
     check_seed(args.seed)
     check_seed(args.seed + args.n_seeds - 1)
     names = ["evaluation.csv", "runs.csv"]
+    found = _saved(args.acts) if args.acts else _prompts(args)
     output = OutputFolder(args, names if args.acts else [*names, _ACTS])
-    acts = _activations(args, output)
+    acts = _collected(args, found, output) if isinstance(found, pd.DataFrame) else found
     n_runs = [0]
     acts_are_kept = "" if args.acts else f"; with --acts {args.out / _ACTS} it need not collect"
-    advice = f"runs.csv holds {{}} runs, and the same command starts over{acts_are_kept}"
-    with on_interrupt(lambda: advice.format(n_runs[0])):
+
+    def advice() -> str:
+        kept = f"runs.csv holds {n_runs[0]} runs" if n_runs[0] else "no run was done"
+        return f"{kept}, and the same command starts over{acts_are_kept}"
+
+    with on_interrupt(advice):
         _compare(args, acts, output, n_runs)
 
 
@@ -115,14 +120,15 @@ def _compare(
     say(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
 
 
-def _activations(args: argparse.Namespace, output: OutputFolder) -> ActivationMatrix:
-    """The saved activations, or those collected now, which are then saved."""
-    if args.acts:
-        return (
-            ActivationStore(args.acts).matrix()
-            if args.acts.is_dir()
-            else (ActivationMatrix.load(args.acts))
-        )
+def _saved(path: Path) -> ActivationMatrix:
+    """The saved activations, of a file or a store."""
+    acts = ActivationStore(path).matrix() if path.is_dir() else ActivationMatrix.load(path)
+    split_by_category(acts)  # refused before a folder is made
+    return acts
+
+
+def _prompts(args: argparse.Namespace) -> pd.DataFrame:
+    """The prompts to collect on; refused before a folder is made and the model loads."""
     prompts = read_prompts(args.prompts, args.prompt_column, args.category_column)
     if "category" not in prompts or bool(prompts["category"].isna().to_numpy().any()):
         remedy = "Fill in the column 'category'"
@@ -140,6 +146,13 @@ def _activations(args: argparse.Namespace, output: OutputFolder) -> ActivationMa
             f"got {max(args.n_modules)}."
         )
     check_prompt_options(args, Reading())
+    return prompts
+
+
+def _collected(
+    args: argparse.Namespace, prompts: pd.DataFrame, output: OutputFolder
+) -> ActivationMatrix:
+    """The activations, which are then saved."""
     partial = partial_folder(args.out / _ACTS)
     with on_interrupt(lambda: RESUME):
         acts = resumed_matrix(args, prompts, Reading(), partial)

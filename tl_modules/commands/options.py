@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,14 @@ def read_prompts(
     """
     columns = {"prompt": prompt_column, "category": category_column}
     if name in CORPORA:
-        return prompt_files.read_prompts(load_prompts(name), **columns)
+        frame = load_prompts(name)
+        for wanted, column in columns.items():
+            if column != wanted and column not in frame:
+                raise ModulesError(
+                    f"--prompts {name} should have a column {column!r}; it has "
+                    f"{', '.join(map(repr, frame.columns))}. Name one with --{wanted}-column."
+                )
+        return prompt_files.read_prompts(frame, **columns)
     if not Path(name).suffix:
         raise ModulesError(
             "--prompts should name a file (.jsonl, .csv, .parquet) or one of "
@@ -120,4 +129,27 @@ def say(said: object = "", file: Any = None) -> None:
     file = sys.stdout if file is None else file
     encoding = getattr(file, "encoding", None) or "utf-8"
     text = visible(str(said)).encode(encoding, "backslashreplace").decode(encoding)
-    print(text, file=file)
+    with writable_output():
+        print(text, file=file)
+
+
+class UnwritableOutput(ModulesError):
+    """Standard output cannot be written; its text says why."""
+
+
+@contextmanager
+def writable_output() -> Iterator[None]:
+    """Refuse what is printed where it cannot be written, as on a full disk.
+
+    Raises:
+        BrokenPipeError: If nothing reads it any more.
+        UnwritableOutput: If it cannot be written for another reason.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnwritableOutput(
+            f"Cannot write to standard output: {error}. Send it elsewhere."
+        ) from error

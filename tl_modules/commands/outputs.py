@@ -127,8 +127,8 @@ def check_outputs(
             )
         if os.path.lexists(path) and not args.force and not own(path):
             raise ModulesError(
-                f"{str(path)!r} exists, and it is not as 'tl-modules {args.command}' wrote it. "
-                "Name another output, or pass --force to replace it."
+                f"{str(path)!r} exists, and no record shows that 'tl-modules {args.command}' wrote "
+                "it as it is. Name another output, or pass --force to replace it."
             )
 
 
@@ -156,12 +156,14 @@ class OutputFile:
 
         Raises:
             ModulesError: If one exists that this command did not write, one is read by this
-                command, the table has another ending, or a folder cannot be made.
+                command, the file or the table has another ending, or a folder cannot be made.
         """
         self._path: Path = args.out
         self._command: str = args.command
         self._table = table
         own = {self._path: self._is_own}
+        if self._path.suffix.lower() != ".safetensors":
+            raise ModulesError(f"--out should end in .safetensors; got {str(self._path)!r}.")
         _check_ending(table)
         check_outputs(args, own if table is None else own | {table: self._is_own_table})
         for path in (self._path, *([] if table is None else [table])):
@@ -195,12 +197,15 @@ class OutputFile:
         )
 
 
-def check_table(args: argparse.Namespace, table: Path | None) -> None:
-    """Check a table that goes with no file that could tell whose it is.
+def check_table(
+    args: argparse.Namespace, table: Path | None, is_own: Callable[[Path], bool]
+) -> None:
+    """Check a table that goes with no single file that could tell whose it is.
 
     Args:
         args: The command's options.
         table: A CSV or JSON file, or None.
+        is_own: Whether this command wrote the table that is there.
 
     Raises:
         ModulesError: If it exists, is read by this command, has another ending, or its folder
@@ -208,7 +213,7 @@ def check_table(args: argparse.Namespace, table: Path | None) -> None:
     """
     _check_ending(table)
     if table is not None:
-        check_outputs(args, {table: lambda _: False})
+        check_outputs(args, {table: is_own})
         make_folder(table.parent)
 
 

@@ -244,8 +244,9 @@ def _prompts(
     new = prompts.loc[~prompts["prompt"].isin(list(seen))]
     if not len(new):
         raise ModulesError(
-            f"Discovery saw every prompt of {args.prompts!r}. Hold some out with 'discover "
-            "--held-out 0.2', or name another file."
+            f"Discovery saw every prompt of {args.prompts!r}. Name another file, or hold some out: "
+            "of a file of 'collect' with 'discover --held-out 0.2', of a store by collecting "
+            "without them."
         )
     mixed = new.sample(frac=1, random_state=args.seed)
     number = mixed.groupby("category").cumcount()

@@ -1,6 +1,14 @@
 """Refusals of the library in the words of the command line: options, not Python arguments."""
 
 import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from tl_modules.call_warnings import is_own
+from tl_modules.commands.options import say
 
 _OTHER_NAMES = {
     "prompt": "--prompt-column",
@@ -43,3 +51,34 @@ def in_options(message: str, help_text: str) -> str:
         return option if value in ("", "...", "True") else f"{option} {value}"
 
     return _PARTS.sub(option, message)
+
+
+@contextmanager
+def warnings_in_options(help_text: str) -> Iterator[None]:
+    """Show each warning of this package once, as one line; others are shown as usual.
+
+    Args:
+        help_text: The command's help, which has all its options.
+    """
+    shown: set[str] = set()
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not is_own(message):
+                usual(message, category, filename, lineno, file, line)
+                return
+            text = in_options(str(message), help_text).replace("\n", " ")
+            if text not in shown:
+                shown.add(text)
+                say(f"tl-modules: warning: {text}", sys.stderr)
+
+        warnings.showwarning = show
+        yield

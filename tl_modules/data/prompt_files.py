@@ -121,7 +121,7 @@ def _read_file(path: Path, prompt: str) -> pd.DataFrame:
     if suffix not in _TEXT_FORMATS:
         raise ModulesError(
             f"A file of prompts should end in {', '.join(_TEXT_FORMATS)} or .parquet; got {name}. "
-            "Convert it, or read it into a pandas frame and pass that."
+            "Convert it to one of these formats."
         )
     return _TEXT_FORMATS[suffix](name, _read_text(path, is_packed=is_packed), prompt)
 
