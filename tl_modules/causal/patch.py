@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from tl_modules.arguments import checked
-from tl_modules.causal.runs import Rows
+from tl_modules.causal.runs import Rows, as_measured
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.hooks import unit_hooks
 from tl_modules.measuring import measures
@@ -250,7 +250,9 @@ class _Sweep:
         rows = []
         for name, metric in self._metrics().items():
             with torch.inference_mode():  # as the logits were made
-                value = torch.as_tensor(metric(logits))
+                value = as_measured(
+                    f"The metric {name!r}", metric(logits), f"a tensor of shape {expected}"
+                )
             if value.shape != expected:
                 raise ModulesError(
                     f"With reduce={self.reduce!r} the metric {name!r} should return a tensor of "
