@@ -19,7 +19,7 @@ from tl_modules.gradients import Taps, differentiable
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
-from tl_modules.token_arrays import TokenArray
+from tl_modules.token_arrays import TokenArray, Tokens
 from tl_modules.units import Units
 
 EMBEDDING = "hook_embed"
@@ -125,8 +125,8 @@ class Attribution:
 @measures
 def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: TokenArray,
-    corrupted_tokens: TokenArray,
+    clean_tokens: Tokens,
+    corrupted_tokens: Tokens,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Module | Iterable[Module],
     *,

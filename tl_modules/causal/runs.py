@@ -152,9 +152,7 @@ class Rows:
         return found
 
 
-def tokens_of(
-    model: HookedModel, name: str, tokens: TokenArray
-) -> Int[torch.Tensor, "batch pos"]:
+def tokens_of(model: HookedModel, name: str, tokens: TokenArray) -> Int[torch.Tensor, "batch pos"]:
     """Token ids that the model can run, as a tensor.
 
     Args:
