@@ -18,9 +18,9 @@ def check_alike(here, there, *, rtol, atol):
 def n_agreeing(model, here, there, *, tie):
     """How many tokens two greedy texts of one beginning share.
 
-    Fails unless the model's two likeliest tokens lie within ``tie`` of each other, in logits, where
-    the texts part: there rounding may choose, and anywhere else it may not. Where one text ends
-    before the other, that is where they part.
+    Fails unless both texts' next tokens lie within ``tie`` of the model's likeliest, in logits,
+    where the texts part: there rounding may choose, and anywhere else it may not. Where one text ends
+    before the other, that is where they part, and the model's two likeliest count.
     """
     shared = min(len(here), len(there))
     differ = (here[:shared] != there[:shared]).nonzero().flatten().tolist()
@@ -29,8 +29,8 @@ def n_agreeing(model, here, there, *, tie):
     place = differ[0] if differ else shared
     with torch.no_grad():
         logits = model(here[None, :place].to(model.cfg.device))[0, -1].float()
-    first, second = logits.topk(2).values.tolist()
-    assert first - second <= tie, (
-        f"the texts part at token {place}, where the likeliest token leads by {first - second:.3g}"
-    )
+    likeliest = logits.topk(2)
+    chosen = likeliest.indices if place == shared else torch.stack([here[place], there[place]])
+    lead = float(likeliest.values[0] - logits[chosen.to(logits.device)].min())
+    assert lead <= tie, f"the texts part at token {place}, where the likeliest leads by {lead:.3g}"
     return place

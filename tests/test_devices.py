@@ -71,3 +71,7 @@ def test_texts_that_part_at_a_tie_agree_up_to_there(model):
     other = written.clone()
     other[place:] = twin
     assert n_agreeing(Tied(), written, other, tie=1e-6) == place
+    third = written.clone()
+    third[place:] = (twin + 1) % 40  # none of the two that tie
+    with pytest.raises(AssertionError, match=f"part at token {place}, where the likeliest leads"):
+        n_agreeing(Tied(), written, third, tie=1e-6)

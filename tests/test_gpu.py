@@ -52,6 +52,16 @@ def test_states_of_given_chains_are_read_alike(settings):
     check_alike(here, there, rtol=1e-4, atol=1e-5)
 
 
+def test_states_of_chains_that_the_device_wrote_are_read_alike(settings):
+    here, there = settings
+    written = followed(there, n_chains=1, temperature=1.0).states
+    chains = written[written["step"] > 0].groupby("id", sort=True)["thought"].agg(" ".join)
+    assert len(chains) == len(questions())
+    read = followed(here, chains=chains.tolist()).states
+    assert read["thought"].tolist() == written["thought"].tolist()
+    check_alike(read, written, rtol=1e-4, atol=1e-5)
+
+
 def test_greedy_chains_part_at_near_ties_alone(settings):
     frame = questions()
     written = []

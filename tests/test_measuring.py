@@ -179,10 +179,13 @@ def test_each_function_warns_once_of_what_is_attached(name, with_these, edited):
 
 
 def test_the_warning_names_what_is_attached_and_how_many(own_model, edited, prompts, modules):
-    with pytest.warns(UserWarning, match=r"Attachment\(Module\(1: .* is on 'tiny'.*detach_all"):
+    with pytest.warns(
+        UserWarning,
+        match=r"Attachment\(Module\(1: .* is attached to 'tiny'.*detach_all.* remove it;",
+    ):
         tlm.collect(edited, prompts, **QUIET)
     modules[0].attach(own_model, "zero")
-    with pytest.warns(UserWarning, match="and 1 more is on 'tiny'"):
+    with pytest.warns(UserWarning, match="and 1 more are attached to 'tiny'.* remove them;"):
         tlm.collect(edited, prompts, **QUIET)
 
 

@@ -50,7 +50,9 @@ def random_acts():
 
 def test_a_search_that_does_not_fit_is_refused(random_acts, tmp_path, monkeypatch):
     monkeypatch.setattr(discover_module, "_found", None)  # nothing starts
-    with pytest.raises(tlm.ModulesError, match=r"takes about 0.00 GB .* max_memory allows"):
+    with pytest.raises(
+        tlm.ModulesError, match=r"takes about \d+\.\d\d MB of memory; 1\.00 MB max_memory allows"
+    ):
         tlm.discover(random_acts, 4, max_memory="1 MB")
     with tlm.ActivationStore.create(tmp_path / "acts", random_acts.units) as writer:
         writer.add(random_acts.values)

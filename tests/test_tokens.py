@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tests.conftest import byte_tokenizer, tiny_model, unsaid
+from tests.conftest import WORDS, byte_tokenizer, tiny_model, unsaid
 from tl_modules.tokens import tokenise
 
 QUIET = {"progress": False}
@@ -176,3 +176,46 @@ def test_a_prompt_that_fills_the_context_exactly_is_not_cut(chatty):
         (tokens,) = tokenise(chatty, [begins])
     assert tokens.tolist() == ids(chatty, begins)
     assert len(caught) == 1
+
+
+def word_tokenizer_without_bos(split, **special):
+    """A word-level tokenizer that has neither BOS nor EOS."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "<unk>", *WORDS])}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = split
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", **special
+    )
+
+
+def test_a_bos_that_runs_into_the_first_word_is_refused():
+    from tokenizers import pre_tokenizers
+
+    model = tiny_model(tokenizer=word_tokenizer_without_bos(pre_tokenizers.WhitespaceSplit()))
+    words = [WORDS.index(word) + 2 for word in ("the", "cat", "sat")]
+    assert model.to_tokens("the cat sat")[0].tolist() == [1, *words[1:]]  # the fault
+    message = r"'<\|endoftext\|>' is none.*'the cat sat'.*default_prepend_bos = False"
+    with pytest.raises(tlm.ModulesError, match=message):
+        tlm.collect(model, ["the cat sat"], **QUIET)
+    model.cfg.default_prepend_bos = False
+    assert tokenise(model, ["the cat sat"])[0].tolist() == words
+    assert tokenise(model, ["blorp cat"])[0].tolist() == [1, words[1]]
+
+
+def test_unknown_words_and_a_bos_that_is_the_unknown_token_are_read():
+    model = tiny_model()  # its BOS is <eos>, number 2
+    assert tokenise(model, ["blorp"])[0].tolist() == [2, 1]
+    from tokenizers import pre_tokenizers
+
+    # As GPT-2 has it: one token is both.
+    tokenizer = word_tokenizer_without_bos(
+        pre_tokenizers.WhitespaceSplit(),
+        bos_token="<unk>",
+        name_or_path="words",
+        add_bos_token=True,
+    )
+    model = tiny_model(tokenizer=tokenizer)
+    assert tokenise(model, ["the cat"])[0].tolist() == model.to_tokens("the cat")[0].tolist()

@@ -30,6 +30,13 @@ class Elsewhere:
     """What messages call the type."""
 
 
+@dataclass(frozen=True)
+class Remedy:
+    """Mark of an annotation, ``Annotated[..., Remedy(said)]``, that says what to pass instead."""
+
+    said: str
+
+
 _NAMES: dict[Any, tuple[str, str]] = {
     None: ("None", "None"),
     NoneType: ("None", "None"),
@@ -223,12 +230,16 @@ def _container_described(origin: type, inner: tuple[Any, ...], *, many: bool) ->
     if issubclass(origin, tuple) and Ellipsis not in inner:
         kind = f"tuple of {len(inner)}"
     said = f"{kind}s" if many else f"a {kind}"
-    return f"{said} of {_described(of, many=True)}"
+    return said if of is Any else f"{said} of {_described(of, many=True)}"
 
 
 def _remedy(value: object, hint: Any) -> str:
     """What to pass instead."""
     for each in _alternatives(hint):
+        if get_origin(each) is Annotated and isinstance(each.__metadata__[0], Remedy):
+            return each.__metadata__[0].said
+        if get_origin(each) is Callable:
+            return "Pass the function itself."
         if isinstance(value, str) and get_origin(each) is not None and fits([value], each):
             return "Put it in a list."
         arrays = getattr(each, "array_type", each)
@@ -241,6 +252,8 @@ def _remedy(value: object, hint: Any) -> str:
 def _alternatives(hint: Any) -> Iterator[Any]:
     """An annotation's types, and what they hold, one after another."""
     yield hint
+    if get_origin(hint) is Callable:  # what a function takes and returns is not passed
+        return
     for inner in get_args(hint):
         if inner is not Ellipsis and not isinstance(inner, list | str):
             yield from _alternatives(inner)

@@ -102,12 +102,13 @@ def _warn_of_edits(model: HookedModel) -> None:
     """Say that attached edits are part of what is measured, unless a ``with`` says so already."""
     edits = [edit for edit in attached(model) if not edit.in_with]
     if edits:
-        more = f" and {len(edits) - 1} more" if len(edits) > 1 else ""
+        n_more = len(edits) - 1
+        more, verb, them = (f" and {n_more} more", "are", "them") if n_more else ("", "is", "it")
         warn_once(
             "attached edits",
-            f"{edits[0]}{more} is on {model_name(model)!r}, and part of what is measured. Call "
-            "tl_modules.detach_all(model) to remove it; with module.ablated(model): measures "
-            "under an intervention without this warning.",
+            f"{edits[0]}{more} {verb} attached to {model_name(model)!r} and part of what is "
+            f"measured. Call tl_modules.detach_all(model) to remove {them}; with "
+            "module.ablated(model): measures under an intervention without this warning.",
         )
 
 

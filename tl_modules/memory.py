@@ -67,9 +67,16 @@ def check_memory(
     if n_bytes > most:
         limit = "is free here" if max_memory is None else "max_memory allows"
         raise ModulesError(
-            f"{what} takes about {n_bytes / 1e9:,.2f} GB of memory; {most / 1e9:,.2f} GB {limit}. "
-            f"{remedy}"
+            f"{what} takes about {_size(n_bytes)} of memory; {_size(most)} {limit}. {remedy}"
         )
+
+
+def _size(n_bytes: int) -> str:
+    """A size as messages say it."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= scale / 10:
+            return f"{n_bytes / scale:,.2f} {unit}"
+    return f"{n_bytes:,.0f} bytes"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

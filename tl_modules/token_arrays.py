@@ -1,17 +1,23 @@
 """Token ids and masks in whatever form a tokenizer or NumPy gives them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 
+from tl_modules.arguments import Remedy
 from tl_modules.errors import ModulesError
 
 TokenArray = Shaped[torch.Tensor, "..."] | Shaped[np.ndarray, "..."] | Sequence[Any]
 """Token ids or a mask, ``[batch, pos]``: a tensor, a NumPy array or lists; ``[pos]`` is one
 prompt's."""
+
+_REMEDY = "Use model.to_tokens(prompts)."
+
+Tokens = Annotated[TokenArray, Remedy(_REMEDY)]
+"""Token ids, ``[batch, pos]`` or ``[pos]``."""
 
 
 def as_mask(name: str, mask: TokenArray | None) -> Bool[torch.Tensor, "batch pos"] | None:
@@ -56,15 +62,14 @@ def as_tokens(name: str, tokens: TokenArray) -> Int[torch.Tensor, "batch pos"]:
         ModulesError: If they are no whole numbers, have another shape, rows of several lengths, or
             there is none.
     """
-    remedy = "Use model.to_tokens(prompts)."
-    found = _rows(name, tokens, remedy)
+    found = _rows(name, tokens, _REMEDY)
     if not found.numel():
         raise ModulesError(
             f"Tokens should have shape batch x pos, with at least one of each; {name} has "
-            f"{tuple(found.shape)}. {remedy}"
+            f"{tuple(found.shape)}. {_REMEDY}"
         )
     if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
-        raise ModulesError(f"{name} should hold token ids; they are {found.dtype}. {remedy}")
+        raise ModulesError(f"{name} should hold token ids; they are {found.dtype}. {_REMEDY}")
     return found.long()
 
 

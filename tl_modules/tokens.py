@@ -144,8 +144,13 @@ def read_text(model: HookedModel, text: str) -> ReadText:
 
     Returns:
         The tokens, on the CPU.
+
+    Raises:
+        ModulesError: If the BOS that the model puts before the text is no token of its tokenizer,
+            and so changes the text's own tokens.
     """
     tokens = model.to_tokens(text)[0].long().cpu()
+    _check_bos(model, text, tokens.tolist())
     whole, limit = tokens, _context(model)
     # Special tokens at a text's end may be cut off again, so that a cut text is a little shorter.
     if limit is not None and limit - 2 <= len(tokens) <= limit:
@@ -153,6 +158,36 @@ def read_text(model: HookedModel, text: str) -> ReadText:
     if not _adds_second_bos(model, text, tokens):
         return ReadText(tokens, whole, False)
     return ReadText(whole[1:][:limit], whole[1:], True)
+
+
+def _check_bos(model: HookedModel, text: str, tokens: list[int]) -> None:
+    """Refuse a BOS that the tokenizer reads as text: it runs into the text's first word.
+
+    TransformerLens gives a tokenizer without BOS and EOS the BOS ``<|endoftext|>``, as text.
+    """
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    bos = getattr(tokenizer, "bos_token", None)
+    if not isinstance(bos, str) or bos == tokenizer.unk_token:
+        return
+    if tokenizer.convert_tokens_to_ids(bos) not in (None, tokenizer.unk_token_id):
+        return
+    given = tokenizer(text, add_special_tokens=False)["input_ids"]
+    # A model that prepends no BOS adds nothing, or one special token, such as CLS.
+    n_added = int(tokens[:1] != given[:1] and tokens[:1] != [tokenizer.unk_token_id])
+    if _begins(tokens[n_added:], given):
+        return
+    raise ModulesError(
+        f"The BOS token that the model prepends should be a token of its tokenizer; {bos!r} is "
+        f"none, so that the text {_start(text)} begins with the tokens {tokens[:3]} in place "
+        f"of {given[:3]}. Give the tokenizer a BOS token before the model is booted with it, or "
+        "set model.cfg.default_prepend_bos = False."
+    )
+
+
+def _begins(tokens: list[int], given: list[int]) -> bool:
+    """Whether one list begins as the other, which may be longer: a long text is cut."""
+    shared = min(len(tokens), len(given))
+    return tokens[:shared] == given[:shared]
 
 
 def _adds_second_bos(model: HookedModel, text: str, tokens: Int[torch.Tensor, " _pos"]) -> bool:

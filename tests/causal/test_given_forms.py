@@ -108,6 +108,82 @@ def test_malformed_tokens_and_masks_are_refused(name, model, modules, pair):
         call(model, clean, corrupted, corrupted)(modules)
 
 
+@pytest.mark.parametrize("name", TAKERS)
+def test_tokens_that_the_model_cannot_run_are_refused(name, model, modules, pair):
+    call, (clean, corrupted) = TAKERS[name], pair
+    d_vocab, n_ctx = model.cfg.d_vocab, model.cfg.n_ctx
+    for bad in (d_vocab, -1):
+        wrong = corrupted.clone()
+        wrong[2, 3] = bad
+        with pytest.raises(tlm.ModulesError, match=rf"0 \.\. {d_vocab - 1}.*holds {bad}\. Use"):
+            call(model, clean, wrong, None)(modules)
+    long = [tokens.repeat(1, n_ctx // 6 + 1) for tokens in pair]
+    if not name.startswith("get_act"):  # whose clean cache is made first
+        clean = long[0]
+    with pytest.raises(tlm.ModulesError, match=f"fit the model's context of {n_ctx} tokens"):
+        call(model, clean, long[1], None)(modules)
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_refusals_of_objects_say_what_to_pass(name, model, modules, pair, monkeypatch):
+    call = TAKERS[name]
+    which = "clean_tokens" if not name.startswith("get_act") else "corrupted_tokens"
+    for wrong, got in ((None, "None"), ("the cat", "'the cat'")):
+        given = {"clean_tokens": pair[0], "corrupted_tokens": pair[1]} | {which: wrong}
+        rest = (metric, modules, *([[0]] if name == "circuit_scores" else []))
+        if which == "corrupted_tokens":
+            cache = model.run_with_cache(pair[0])[1]
+            given = {which: wrong, "clean_cache": cache}
+        with pytest.raises(tlm.ModulesError) as caught:
+            getattr(tlm, name)(model, *given.values(), *rest)
+        wanted = "a tensor, a NumPy array or a list"
+        message = f"{which} should be {wanted}; got {got}. Use model.to_tokens(prompts)."
+        assert str(caught.value) == message
+    monkeypatch.setitem(globals(), "metric", "loss")
+    monkeypatch.setitem(globals(), "mean_metric", "loss")
+    with pytest.raises(tlm.ModulesError, match=r"function.*got 'loss'\. Pass the function itself"):
+        call(model, *pair, None)(modules)
+
+
+@pytest.mark.parametrize("cache", [None, "text", 2.5])
+def test_what_is_no_cache_is_refused_by_its_name(cache, model, modules, pair):
+    for name in ("get_act_patch_module", "get_act_patch_module_by_layer"):
+        with pytest.raises(tlm.ModulesError, match=f"clean_cache should .*got {cache!r}. Pass the"):
+            getattr(tlm, name)(model, pair[1], cache, mean_metric, modules, **QUIET)
+
+
+GRADIENTLESS = {
+    "a float": lambda logits: float(mean_metric(logits)),
+    "detached": lambda logits: mean_metric(logits).detach(),
+    "NumPy": lambda logits: metric(logits).detach().numpy(),
+    "a list": lambda logits: metric(logits).tolist(),
+    "an int": lambda logits: 3,
+    "whole numbers": lambda logits: logits.argmax(-1)[:, -1],
+    "None": lambda logits: None,
+}
+
+
+@pytest.mark.parametrize("kind", GRADIENTLESS)
+def test_attribution_says_that_a_metric_needs_gradients(kind, model, modules, pair):
+    with pytest.raises(
+        tlm.ModulesError, match=r"metric should return a tensor .*that gradients flow through; "
+    ):
+        tlm.attribute_modules(model, *pair, GRADIENTLESS[kind], modules, **QUIET)
+
+
+def test_a_metric_that_returns_nothing_is_refused(model, modules, pair):
+    for name in ("circuit_scores", "greedy_circuit", "module_graph"):
+        more = ([0],) if name == "circuit_scores" else ()
+        with pytest.raises(
+            tlm.ModulesError, match=r"metric should return a tensor of one number a prompt, \(4,\)"
+        ):
+            getattr(tlm, name)(model, *pair, lambda logits: None, modules, *more, **QUIET)
+    cache = model.run_with_cache(pair[0])[1]
+    for name in ("get_act_patch_module", "get_act_patch_module_by_pos"):
+        with pytest.raises(tlm.ModulesError, match=r"'metric' should return .*it returned None"):
+            getattr(tlm, name)(model, pair[1], cache, lambda logits: None, modules, **QUIET)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_hooks_take_masks_of_any_form(form, model, modules, pair):
     tokens, module = pair[0], modules[0]

@@ -63,8 +63,8 @@ class ActivationStore:
         if not (self.path / MANIFEST).is_file():
             raise ModulesError(
                 f"There is no finished activation store in {str(path)!r}: {MANIFEST} is missing. "
-                "Check the path. Repeat an interrupted collection to resume it; what another "
-                "writer began is written anew."
+                "Check the path. Repeat an interrupted collection to resume it. A "
+                "StoreWriter cannot resume: delete the folder and write the store again."
             )
 
         manifest = Manifest.read(self.path)

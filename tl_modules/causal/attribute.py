@@ -12,14 +12,14 @@ from tqdm.auto import tqdm
 
 from tl_modules.arguments import checked
 from tl_modules.causal.patch import get_act_patch_module
-from tl_modules.causal.runs import check_pairs, mask_of
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.causal.runs import check_pairs, mask_of, tokens_of
+from tl_modules.errors import ModulesError, check_at_least, shown
 from tl_modules.frames import html_table
 from tl_modules.gradients import Taps, differentiable
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
-from tl_modules.token_arrays import TokenArray, as_tokens
+from tl_modules.token_arrays import TokenArray, Tokens
 from tl_modules.units import Units
 
 EMBEDDING = "hook_embed"
@@ -125,8 +125,8 @@ class Attribution:
 @measures
 def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: TokenArray,
-    corrupted_tokens: TokenArray,
+    clean_tokens: Tokens,
+    corrupted_tokens: Tokens,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Module | Iterable[Module],
     *,
@@ -169,8 +169,8 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
     check_at_least("n_steps", n_steps, 1)
     for module in chosen:
         module.units.check_model(model)
-    first = as_tokens("clean_tokens", clean_tokens)
-    tokens = as_tokens("corrupted_tokens", corrupted_tokens)
+    first = tokens_of(model, "clean_tokens", clean_tokens)
+    tokens = tokens_of(model, "corrupted_tokens", corrupted_tokens)
     check_pairs(first, tokens)
     mask = mask_of(tokens, attention_mask)
     units = chosen[0].units
@@ -261,11 +261,24 @@ class _Runs:
         taps = Taps(self.hook_names)
         embed: FwdHooks = [(EMBEDDING, lambda activation, hook: embedding)]
         value = self.scalar(self._run(tokens, embed + taps.fwd_hooks))
+        if not value.requires_grad:
+            raise ModulesError(
+                "metric should return a tensor that gradients flow through; what it returned has "
+                "none. Compute it from the logits in torch, without detach(), item() or "
+                "torch.no_grad()."
+            )
         return taps.gradients(value)
 
     def scalar(self, logits: torch.Tensor) -> torch.Tensor:
         """The metric as one number."""
-        value = torch.as_tensor(self.metric(logits))
+        value = self.metric(logits)
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            got = f"{value.dtype}" if isinstance(value, torch.Tensor) else shown(value)
+            raise ModulesError(
+                "metric should return a tensor of floating-point numbers that gradients flow "
+                f"through; it returned {got}. Compute it from the logits in torch, without "
+                "item(), tolist() or numpy()."
+            )
         if value.shape == (self.shape[0],):
             return value.mean()
         if value.ndim != 0:

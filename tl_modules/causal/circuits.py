@@ -19,7 +19,7 @@ from tl_modules.model import HookedModel
 from tl_modules.modules import Module, as_list
 from tl_modules.replacements import HasUnitMeans
 from tl_modules.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
-from tl_modules.token_arrays import TokenArray
+from tl_modules.token_arrays import TokenArray, Tokens
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,8 +72,8 @@ class CircuitScores:
 @measures
 def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: TokenArray,
-    corrupted_tokens: TokenArray | None,
+    clean_tokens: Tokens,
+    corrupted_tokens: Tokens | None,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Iterable[Module],
     circuit: Iterable[int],
@@ -165,8 +165,8 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 @measures
 def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: TokenArray,
-    corrupted_tokens: TokenArray | None,
+    clean_tokens: Tokens,
+    corrupted_tokens: Tokens | None,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Iterable[Module],
     *,

@@ -25,7 +25,7 @@ from tl_modules.stats import (
     ratio_beside_controls,
     run_rounding,
 )
-from tl_modules.token_arrays import TokenArray
+from tl_modules.token_arrays import TokenArray, Tokens
 from tl_modules.units import Units
 
 
@@ -102,8 +102,8 @@ class ModuleGraph:
 @measures
 def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    clean_tokens: TokenArray,
-    corrupted_tokens: TokenArray,
+    clean_tokens: Tokens,
+    corrupted_tokens: Tokens,
     metric: Callable[[torch.Tensor], torch.Tensor],
     modules: Iterable[Module],
     *,

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from tl_modules.causal.runs import Rows, check_pairs
+from tl_modules.causal.runs import Rows, check_pairs, tokens_of
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks
 from tl_modules.module import Module
 from tl_modules.replacements import HasUnitMeans
-from tl_modules.token_arrays import TokenArray, as_tokens
+from tl_modules.token_arrays import TokenArray
 from tl_modules.units import Units
 
 METHODS = ("patch", "mean", "zero")
@@ -74,7 +74,7 @@ class Kept:
                     "method='patch' takes its values from the corrupted run. Pass "
                     "corrupted_tokens, or use method='mean'."
                 )
-            corrupted = as_tokens("corrupted_tokens", corrupted_tokens)
+            corrupted = tokens_of(rows.model, "corrupted_tokens", corrupted_tokens)
             check_pairs(rows.tokens, corrupted)
             if torch.equal(rows.tokens.cpu(), corrupted.cpu()):
                 raise ModulesError(

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 
 from tl_modules.arguments import checked
-from tl_modules.causal.runs import Rows
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.causal.runs import Rows, as_measured
+from tl_modules.errors import ModulesError, check_choice, shown
 from tl_modules.hooks import unit_hooks
 from tl_modules.measuring import measures
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.modules import Module, as_list
-from tl_modules.token_arrays import TokenArray
+from tl_modules.token_arrays import TokenArray, Tokens
 from tl_modules.units import Units
 
 Metric = Callable[[torch.Tensor], torch.Tensor]
@@ -30,7 +30,7 @@ Metric = Callable[[torch.Tensor], torch.Tensor]
 @measures
 def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
-    corrupted_tokens: TokenArray,
+    corrupted_tokens: Tokens,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
     modules: Module | Iterable[Module],
@@ -81,7 +81,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
 @measures
 def get_act_patch_module_by_pos(
     model: HookedModel,
-    corrupted_tokens: TokenArray,
+    corrupted_tokens: Tokens,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
     modules: Module | Iterable[Module],
@@ -120,7 +120,7 @@ def get_act_patch_module_by_pos(
 @measures
 def get_act_patch_module_by_layer(
     model: HookedModel,
-    corrupted_tokens: TokenArray,
+    corrupted_tokens: Tokens,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
     modules: Module | Iterable[Module],
@@ -200,6 +200,12 @@ class _Sweep:
         """What the public functions return."""
         check_choice("reduce", self.reduce, ("scalar", "mean", "none"))
         self.rows.check()
+        if not callable(getattr(self.cache, "keys", None)):
+            raise ModulesError(
+                "clean_cache should be the clean run's activation cache; got "
+                f"{shown(self.cache)}. Pass the second of what model.run_with_cache(clean_tokens) "
+                "returns."
+            )
         named = isinstance(self.metric, Mapping)
         wants_more = named or self.reduce == "none" or baseline
         if wants_more and return_index_df:
@@ -250,7 +256,9 @@ class _Sweep:
         rows = []
         for name, metric in self._metrics().items():
             with torch.inference_mode():  # as the logits were made
-                value = torch.as_tensor(metric(logits))
+                value = as_measured(
+                    f"The metric {name!r}", metric(logits), f"a tensor of shape {expected}"
+                )
             if value.shape != expected:
                 raise ModulesError(
                     f"With reduce={self.reduce!r} the metric {name!r} should return a tensor of "

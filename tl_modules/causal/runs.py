@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.causal.tasks import check_measured
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, shown
 from tl_modules.hooks import Read, stacked
 from tl_modules.model import FwdHooks, HookedModel
 from tl_modules.token_arrays import TokenArray, as_mask, as_tokens
@@ -44,10 +44,10 @@ class Rows:
             batch_size: Rows of a forward pass.
 
         Raises:
-            ModulesError: If there is no token, or the tokens or the mask are malformed or differ
-                in shape.
+            ModulesError: If there is no token, the model cannot run one, or the tokens or the mask
+                are malformed or differ in shape.
         """
-        found = as_tokens(name, tokens)
+        found = tokens_of(model, name, tokens)
         return cls(model, found, mask_of(found, attention_mask), batch_size)
 
     def check(self) -> None:
@@ -112,10 +112,11 @@ class Rows:
             ModulesError: If the metric is not one number a prompt, or is NaN or infinite.
         """
         found = []
+        one_a_prompt = f"a tensor of one number a prompt, ({len(self.tokens)},)"
         for several in self.passes(runs, desc, progress):
             for logits in several:
                 with torch.inference_mode():  # as the logits were made
-                    value = torch.as_tensor(metric(logits))
+                    value = as_measured("metric", metric(logits), one_a_prompt)
                 if value.shape != (len(self.tokens),):
                     raise ModulesError(
                         f"metric should return one number a prompt, ({len(self.tokens)},); it "
@@ -149,6 +150,56 @@ class Rows:
                 "there. Choose units at hook points that this model runs."
             )
         return found
+
+
+def tokens_of(model: HookedModel, name: str, tokens: TokenArray) -> Int[torch.Tensor, "batch pos"]:
+    """Token ids that the model can run, as a tensor.
+
+    Args:
+        model: The model.
+        name: What the tokens are called in messages.
+        tokens: Token ids, ``[batch, pos]`` or ``[pos]``.
+
+    Raises:
+        ModulesError: If they are malformed, one is no id of the model's vocabulary, or they are
+            more than its context.
+    """
+    found = as_tokens(name, tokens)
+    d_vocab = getattr(model.cfg, "d_vocab", None)
+    least, most = int(found.min()), int(found.max())
+    if least < 0 or (d_vocab and most >= d_vocab):
+        limit = f"0 .. {d_vocab - 1}, the model's vocabulary" if d_vocab else "0 and above"
+        raise ModulesError(
+            f"{name} should hold token ids in {limit}; it holds {least if least < 0 else most}. "
+            "Use model.to_tokens(prompts) of this model; for padding, its tokenizer's pad_token_id."
+        )
+    n_ctx = getattr(model.cfg, "n_ctx", None)
+    if n_ctx and found.shape[1] > n_ctx:
+        raise ModulesError(
+            f"{name} should fit the model's context of {n_ctx} tokens; its prompts have "
+            f"{found.shape[1]}. Shorten them."
+        )
+    return found
+
+
+def as_measured(name: str, value: object, wanted: str) -> torch.Tensor:
+    """What a metric returned, as a tensor.
+
+    Args:
+        name: What the metric is called in messages.
+        value: What it returned.
+        wanted: What it should return.
+
+    Raises:
+        ModulesError: If it is nothing that torch reads as numbers.
+    """
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModulesError(
+            f"{name} should return {wanted}; it returned {shown(value)}. Return the number that "
+            "it computes from the logits."
+        ) from error
 
 
 def mask_of(

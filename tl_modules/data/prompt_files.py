@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.arguments import checked
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, shown
 from tl_modules.files import checked_path
 from tl_modules.frames import json_column
+from tl_modules.labels import listed
 from tl_modules.prompt_tables import check_column, prompt_table
 from tl_modules.untrusted import BROKEN, parse_json
 
@@ -190,11 +191,24 @@ def _json_list(name: str, text: str, prompt: str) -> pd.DataFrame:
         return _json_lines(name, text, prompt)
     content = _parse(name, text)
     if not isinstance(content, list):
-        raise ModulesError(
-            f"{name} should hold a list of objects; got {text[:80]!r}. A file with one object a "
-            "line should end in .jsonl."
-        )
+        raise ModulesError(f"{name} should hold a list of objects; {_json_held(content)}")
     return _objects(name, [(f"Row {row}", value) for row, value in enumerate(content)], prompt)
+
+
+def _json_held(content: object) -> str:
+    """What a JSON file holds that is no list, and what to do about it."""
+    if not isinstance(content, dict):
+        return f"got {shown(content)}. A file with one object a line should end in .jsonl."
+    held = f"it holds one object with the keys {listed(map(str, content))}."
+    for key, value in content.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return f"{held} Save the list under {key!r} alone."
+    if any(isinstance(value, dict | list) for value in content.values()):
+        return (
+            f"{held} A pandas frame's to_json() writes columns in this way: use "
+            "to_json(path, orient='records'), or pass the frame."
+        )
+    return f"{held} A file with one object a line should end in .jsonl."
 
 
 def _is_lines(text: str) -> bool:
@@ -230,6 +244,7 @@ def _objects(name: str, rows: list[Row], prompt: str) -> pd.DataFrame:
 
 
 def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFrame:
+    _check_delimiter(name, text, prompt, delimiter)
     # Not pandas' reader, which shifts columns where a row has a cell too many, and guesses types.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     with _long_fields(len(text)):
@@ -253,6 +268,27 @@ def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFram
         rows.append((place, dict(zip(header, (cell or None for cell in cells), strict=True))))
     _check_texts(name, rows, prompt, "have")
     return pd.DataFrame([row for _, row in rows])
+
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+def _check_delimiter(name: str, text: str, prompt: str, delimiter: str) -> None:
+    """Refuse a table whose first line has the prompts' column only under another delimiter."""
+    first = text.lstrip("\r\n").partition("\n")[0]
+
+    def has_prompt(mark: str) -> bool:
+        return prompt in [cell.strip().strip('"').strip() for cell in first.split(mark)]
+
+    found = [mark for mark in _DELIMITERS if mark in first and has_prompt(mark)]
+    if found and not has_prompt(delimiter):
+        kind = "tab" if found[0] == "\t" else found[0]
+        raise ModulesError(
+            f"{name} should have {_DELIMITERS[delimiter]} between its columns, as its ending says; "
+            f"its first line has {_DELIMITERS[found[0]]}. Pass the frame that "
+            f"pandas.read_csv(path, sep={found[0]!r}, dtype=str, keep_default_na=False) returns, "
+            f"or replace each {kind} that separates columns."
+        )
 
 
 def _is_left_over(cells: list[str]) -> bool:
