@@ -10,7 +10,7 @@ import torch
 import tl_modules as tlm
 from tests.conftest import byte_tokenizer, tiny_model
 from tests.neighbours.test_refusals import untyped
-from tl_modules.answers import tokenise_with_answers
+from tl_modules.answers import answers_of, tokenise_with_answers
 
 QUIET = {"progress": False}
 TEXTS = [
