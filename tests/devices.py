@@ -19,8 +19,8 @@ def n_agreeing(model, here, there, *, tie):
     """How many tokens two greedy texts of one beginning share.
 
     Fails unless both texts' next tokens lie within ``tie`` of the model's likeliest, in logits,
-    where the texts part: there rounding may choose, and anywhere else it may not. Where one text ends
-    before the other, that is where they part, and the model's two likeliest count.
+    where the texts part: there rounding may choose, and anywhere else it may not. Where one text
+    ends before the other, that is where they part, and the model's two likeliest count.
     """
     shared = min(len(here), len(there))
     differ = (here[:shared] != there[:shared]).nonzero().flatten().tolist()

@@ -215,6 +215,6 @@ def test_warnings_name_the_callers_line(tmp_path):
     )
     lines = [line for line in found.stderr.splitlines() if "UserWarning" in line]
     assert len(lines) == 2
-    for line, number, text in zip(lines, (7, 8), ("already", "is on 'plain'"), strict=True):
+    for line, number, text in zip(lines, (7, 8), ("already", "attached to 'plain'"), strict=True):
         assert line.startswith(f"{script}:{number}: UserWarning: ")
         assert text in line
