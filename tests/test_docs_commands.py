@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import unsaid
 from tests.test_docs import small_models  # noqa: F401 - a fixture
 from tl_modules import cli
 from tl_modules.commands import collect, demo, report
@@ -76,6 +77,7 @@ def as_run(line):
     return line
 
 
+@unsaid
 @pytest.mark.parametrize("page", TESTED)
 def test_every_command_line_of_a_page_runs(page, small_models, tmp_path, monkeypatch, capsys):  # noqa: F811
     def load(name, **_placed):

@@ -71,7 +71,7 @@ def _is(column: Any, values: Any) -> bool:
     try:
         numbers = (np.asarray(each, dtype=np.float64) for each in (column, values))
         return np.array_equal(*numbers, equal_nan=True)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
