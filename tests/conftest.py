@@ -17,6 +17,10 @@ LEGACY = version("transformer-lens").startswith("3.")
 once = pytest.mark.skipif(LEGACY, reason="no model is in it: it runs with TransformerLens 4 alone")
 """Of tests that take long."""
 
+long_once = pytest.mark.skipif(
+    LEGACY, reason="it takes minutes, and shorter tests cover the same code on TransformerLens 3.9"
+)
+
 unsaid = pytest.mark.filterwarnings(
     "ignore:The own category of some modules is a tie",
     "ignore:No module's own category is among the prompts'",

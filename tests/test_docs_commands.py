@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import tl_modules as tlm
-from tests.conftest import unsaid
+from tests.conftest import long_once, unsaid
 from tests.test_docs import small_models  # noqa: F401 - a fixture
 from tl_modules import cli
 from tl_modules.commands import collect, demo, report
 from tl_modules.commands import test as commands_test
 from tl_modules.data import load_prompts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, long_once]
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))

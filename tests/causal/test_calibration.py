@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.conftest import WORDS, once, tiny_model
+from tests.conftest import WORDS, long_once, tiny_model
 from tests.planted import PlantedModel
 
 N_RANDOM = 100
@@ -55,6 +55,7 @@ def planted_acts(planted_model):
     return tlm.collect(planted_model, planted_model.prompts(6), progress=False)
 
 
+@long_once
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("controls", "n_modules"), [("layer", 2), ("layer", 3), ("magnitude", 2), ("attribution", 2)]
@@ -95,7 +96,7 @@ def test_true_modules_are_selective(planted_model, planted_acts, controls):
     assert (table["selectivity"] > 0).all()
 
 
-@once
+@long_once
 @pytest.mark.slow
 @pytest.mark.parametrize("n_modules", [2, 3])
 def test_random_modules_of_a_trained_model_are_selective_in_five_cases_of_a_hundred(
@@ -124,6 +125,7 @@ def test_a_module_of_whole_layers_equals_its_controls(planted_model, planted_act
     assert (table[["p_value", "selectivity_p_value"]].dropna() == 1).all(axis=None)
 
 
+@long_once
 @pytest.mark.slow
 def test_random_modules_drive_a_metric_in_five_cases_of_a_hundred():
     model = tiny_model(d_mlp=24)
