@@ -49,7 +49,10 @@ def test_collect_and_discover_read_and_normalise_as_asked(
     expected = tlm.discover(acts.normalise("rank"), 2)
     assert tlm.ModuleSet.load(found).objective == expected.objective
     store = tlm.collect(model, ["the cat", "a dog ran"], store=tmp_path / "store", progress=False)
-    assert cli.main(["discover", str(store.path), "--normalise", "rank", "--out", "x"]) == 1
+    assert (
+        cli.main(["discover", str(store.path), "--normalise", "rank", "--out", "x.safetensors"])
+        == 1
+    )
     assert "A store is z-scored as it is read" in capsys.readouterr().err
 
 
@@ -136,7 +139,7 @@ def test_evaluate_writes_one_table_of_every_method(
         (["collect", "--units", "mlp+keys"], "--units should be one of 'mlp'"),
         (["collect", "--units", "attn_heads+attn_z"], "should have different hook points"),
         (["collect", "--units", "sae"], "Use tlm.with_saes in Python"),
-        (["collect", "--tokens", "answer"], "need a column 'answer'"),
+        (["collect", "--tokens", "answer"], "needs prompts with an 'answer'"),
         (["collect", "--tokens", "first"], "--tokens should be one of 'all'"),
         (["collect", "--separator", " "], "no answer is read; got ' '"),
         (
@@ -169,7 +172,8 @@ def test_what_is_asked_for_is_checked_before_the_model_loads(
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(collect, "load_model", load)
-    assert cli.main([*words, "--out", str(tmp_path / "out")]) == 1
+    ending = ".safetensors" if words[0] == "discover" else ""
+    assert cli.main([*words, "--out", str(tmp_path / f"out{ending}")]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -391,7 +395,8 @@ def test_samples_of_a_store_cannot_be_held_out(saved, tmp_path, capsys):
     acts = tlm.ActivationMatrix.load(saved)
     with tlm.ActivationStore.create(tmp_path / "store", acts.units) as writer:
         writer.add(acts.values, acts.samples)
-    words = ["discover", str(tmp_path / "store"), "--out", str(tmp_path / "m"), "--held-out", "0.2"]
+    words = ["discover", str(tmp_path / "store"), "--out", str(tmp_path / "m.safetensors")]
+    words += ["--held-out", "0.2"]
     assert cli.main(words) == 1
     assert "--held-out goes with a file of 'collect'" in capsys.readouterr().err
 

@@ -203,7 +203,7 @@ def test_the_lock_of_a_hostile_folder_empties_no_other_file(tmp_path):
 
 def test_a_folder_among_the_files_of_an_unfinished_store_is_refused(tmp_path):
     folder = well_made.write_unfinished(tmp_path / "acts")
-    (folder / ".a.part").mkdir()
+    (folder / ".plan.safetensors.0a1b2c3d.part").mkdir()
     with (
         pytest.raises(tlm.ModulesError, match="Cannot write to the folder"),
         Unfinished(folder, well_made.plan()),
