@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, unsaid
 from tl_modules.losses import next_token_losses
 from tl_modules.reading import Reading
 
@@ -79,6 +79,7 @@ def test_profiles_of_the_other_kind_are_refused(attributed, acts):
         tlm.probe_accuracy(modules, acts, acts)
 
 
+@unsaid
 def test_controls_of_like_magnitude_need_activations(model, attributed, acts, prompts):
     modules = tlm.discover(attributed, 3)
     options = {"controls": "magnitude", "n_controls": 2, "progress": False}
