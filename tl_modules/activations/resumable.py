@@ -49,9 +49,9 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
         Interrupted: On Ctrl-C.
     """
     frame = prompt_frame(prompts)
-    # What the run needs alone, so that the store's own columns have their usual names.
+    # Only the columns that the run reads: the store's own then keep their usual names.
     needed = frame[[name for name in ("prompt", "answer", "separator") if name in frame]]
-    # As little as the store takes in memory, the matrix is to be read from it.
+    # Writing the store takes little memory; the matrix that is read from it has to fit as a whole.
     size = 4 * len(frame) * len(Collector(model, units, reading).units)
     check_memory("The matrix", size, max_memory, "Write a store instead: --store.")
     store = collect(

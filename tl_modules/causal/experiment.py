@@ -84,8 +84,8 @@ def run_experiment(  # noqa: PLR0913 - the options of one experiment, all by key
 ) -> Experiment:
     """Run each target and its controls; the arguments are ``module_effects``'.
 
-    But ``hook_name``: where each prompt's mean state is read too; and ``compares_own``: whether the
-    targets' own categories are looked up among the prompts', with a warning where they are missing.
+    Two arguments are this function's own. ``hook_name`` names a hook point where each prompt's mean
+    state is read too. ``compares_own`` warns of own categories that are not among the prompts'.
 
     Raises:
         ModulesError: As ``module_effects`` raises.

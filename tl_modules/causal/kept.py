@@ -13,6 +13,7 @@ from tl_modules.hooks import unit_hooks
 from tl_modules.model import FwdHooks
 from tl_modules.module import Module
 from tl_modules.replacements import HasUnitMeans
+from tl_modules.stats import run_rounding
 from tl_modules.token_arrays import TokenArray
 from tl_modules.units import Units
 
@@ -99,13 +100,12 @@ class Kept:
     @property
     def rounding(self) -> float:
         """How far rounding may move a share: a hundred thousandth of the metric."""
-        sizes = np.abs([self.full, self.empty]).mean()
-        return float(1e-5 * sizes / abs((self.full - self.empty).mean()))
+        return run_rounding(self.full, self.empty) / abs(float((self.full - self.empty).mean()))
 
     def check_gap(self, prompts: Int[np.ndarray, " prompts"]) -> None:
         """Refuse prompts on which the modules make no difference to the metric."""
         full, empty = self.full[prompts], self.empty[prompts]
-        if abs(full.mean() - empty.mean()) <= 1e-5 * np.abs([full, empty]).mean():
+        if abs(full.mean() - empty.mean()) <= run_rounding(full, empty):
             raise ModulesError(
                 f"Ablating all modules should change the metric; over {len(prompts)} prompts it "
                 f"stays at {full.mean():.6g}. Use a metric that depends on them, or prompts that "

@@ -49,8 +49,9 @@ def rises_table(
     means.append(means[0] - means[1])
     resampled.append(resampled[0] - resampled[1])
     # Low is good for what is to be retained alone.
+    rounding = run_rounding(before)
     numbers = [
-        beside_controls(*each, tolerance=run_rounding(before))
+        beside_controls(*each, tolerance=rounding)
         for each in zip(means, resampled, (1.0, -1.0, 1.0), strict=True)
     ]
     losses = [before[of_forget].mean(), before[~of_forget].mean()]
