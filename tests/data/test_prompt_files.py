@@ -160,7 +160,7 @@ def test_long_texts_are_read_and_the_csv_modules_limit_stays(name, tmp_path):
     ("content", "columns"),
     [
         (b"prompt,category\nhi,a\nyo,b\n,\n,\n", ["prompt", "category"]),
-        (b"prompt,category\nhi,a\nyo,b\n , \n,,,\n", ["prompt", "category"]),
+        (b"prompt,category\nhi,a\nyo,b\n,\n,,,\n", ["prompt", "category"]),
         (b"prompt,category,,\nhi,a,,\nyo,b,,\n,,,\n", ["prompt", "category"]),
         (b" prompt,category \nhi,a\nyo,b\n", ["prompt", "category"]),
     ],
@@ -169,6 +169,14 @@ def test_what_spreadsheets_leave_around_a_table_is_left_out(content, columns, tm
     frame = read_prompts(written(tmp_path, "excel.csv", content))
     assert frame.columns.tolist() == columns
     assert frame.to_numpy().tolist() == [["hi", "a"], ["yo", "b"]]
+
+
+@pytest.mark.parametrize("text", [" ", "\x85", "\u3000"])
+def test_a_last_row_of_white_space_is_a_prompt(text, tmp_path):
+    frame = read_prompts(
+        written(tmp_path, "blank.csv", as_csv([{"prompt": text, "category": text}]))
+    )
+    assert frame.to_numpy().tolist() == [[text, text]]
 
 
 def test_columns_go_by_the_names_the_user_gives(tmp_path):

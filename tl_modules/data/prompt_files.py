@@ -249,7 +249,7 @@ def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFram
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     with _long_fields(len(text)):
         records = list(_cells(name, reader, "TSV" if delimiter == "\t" else "CSV"))
-    while records and _is_left_over(records[-1][1]):
+    while records and not any(records[-1][1]):  # a cell of white space is a text
         records.pop()
     first, *others = records or [("", [])]
     n_given = len(first[1])
@@ -289,11 +289,6 @@ def _check_delimiter(name: str, text: str, prompt: str, delimiter: str) -> None:
             f"pandas.read_csv(path, sep={found[0]!r}, dtype=str, keep_default_na=False) returns, "
             f"or replace each {kind} that separates columns."
         )
-
-
-def _is_left_over(cells: list[str]) -> bool:
-    """Whether spreadsheets leave such a record below a table; a lone blank cell may be a text."""
-    return not any(cells) or (len(cells) > 1 and not any(map(str.strip, cells)))
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
