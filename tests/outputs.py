@@ -55,26 +55,29 @@ def made(model, prompts, folder):
 
 def values_of(thing, name=""):
     """Every value in a result, by its place."""
-    if isinstance(thing, pd.DataFrame):
-        for column in thing:
-            yield from values_of(thing[column].to_numpy(), f"{name}[{column}]")
-    elif isinstance(thing, torch.Tensor):
-        yield from values_of(thing.detach().float().cpu().numpy(), name)
-    elif isinstance(thing, np.ndarray) and thing.dtype != object:
+    if isinstance(thing, torch.Tensor):
+        thing = thing.detach().float().cpu().numpy()
+    if isinstance(thing, np.ndarray) and thing.dtype != object:
         yield name, f"{thing.dtype} {thing.shape} {digest(np.ascontiguousarray(thing).tobytes())}"
-    elif isinstance(thing, dict):
-        for key, part in thing.items():
-            yield from values_of(part, f"{name}[{key}]")
-    elif isinstance(thing, list | tuple | np.ndarray):
-        for number, part in enumerate(thing):
-            yield from values_of(part, f"{name}[{number}]")
     elif hasattr(thing, "to_plotly_json"):
         yield name, digest(thing.to_json().encode())
-    elif hasattr(thing, "__dataclass_fields__"):
-        for field in thing.__dataclass_fields__:
-            yield from values_of(getattr(thing, field), f"{name}.{field}")
     elif isinstance(thing, bool | int | float | str | np.generic | None):
         yield name, repr(thing)
+    for key, part in parts_of(thing):
+        yield from values_of(part, f"{name}{key}")
+
+
+def parts_of(thing):
+    """What a result holds, by what it is held under."""
+    if isinstance(thing, pd.DataFrame):
+        return [(f"[{column}]", thing[column].to_numpy()) for column in thing]
+    if isinstance(thing, dict):
+        return [(f"[{key}]", part) for key, part in thing.items()]
+    if isinstance(thing, list | tuple) or getattr(thing, "dtype", None) == object:
+        return [(f"[{number}]", part) for number, part in enumerate(thing)]
+    return [
+        (f".{name}", getattr(thing, name)) for name in getattr(thing, "__dataclass_fields__", ())
+    ]
 
 
 def digest(content):
