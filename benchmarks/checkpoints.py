@@ -17,8 +17,8 @@ from tqdm.auto import trange
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts
 from tl_modules.data.models import load_model
-from tl_modules.losses import next_token_losses
-from tl_modules.tokens import batches, tokenise
+from tl_modules.models.losses import next_token_losses
+from tl_modules.models.tokens import batches, tokenise
 
 HELD_OUT = 8
 """Prompts of each category that discovery and fine-tuning do not see."""

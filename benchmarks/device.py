@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM
 
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts
-from tl_modules.hooks import stacked
-from tl_modules.model import forward
-from tl_modules.tokens import Batch, batches, tokenise
+from tl_modules.interventions.hooks import stacked
+from tl_modules.models.hooked_model import forward
+from tl_modules.models.tokens import Batch, batches, tokenise
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from tests.discovery.oracles import published_sweep
 from tests.planted import planted_matrix
 from tl_modules.discovery import _kernel
-from tl_modules.discovery.iterd import iterd
+from tl_modules.discovery.descent import iterd
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.start import principal_components, start_labels, strongest_labels
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import tl_modules as tlm
 from benchmarks.device import long_prompts
 from benchmarks.scale import write
-from tl_modules.activations.runs import chunk_size
+from tl_modules.activations.chunk_values import chunk_size
 from tl_modules.data import load_demo_model
 from tl_modules.discovery.streamed import streamed_bytes
 

@@ -14,9 +14,9 @@ import pandas as pd
 
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts, read_prompts
-from tl_modules.discovery.iterd import iterd
+from tl_modules.discovery.descent import iterd
+from tl_modules.discovery.local_search import improve
 from tl_modules.discovery.products import InMemory
-from tl_modules.discovery.search import improve
 
 PUBLIC = Path(__file__).parents[2] / "shared" / "data" / "abilities-public.jsonl"
 

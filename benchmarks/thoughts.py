@@ -16,7 +16,7 @@ import tl_modules as tlm
 from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
-from tl_modules.stats import bootstrap_indices, percentile_interval, sign_flip_p_value
+from tl_modules.tables.stats import bootstrap_indices, percentile_interval, sign_flip_p_value
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ from benchmarks.neighbours import draw, halves
 from tl_modules.causal.controls import Strata
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
-from tl_modules.losses import next_token_losses
-from tl_modules.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
-from tl_modules.tokens import batches, tokenise
-from tl_modules.training.rises import prompt_losses
+from tl_modules.models.losses import next_token_losses
+from tl_modules.models.tokens import batches, tokenise
+from tl_modules.tables.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
+from tl_modules.training.loss_changes import prompt_losses
 
 PLAIN = {"rectify": False, "saturation": 0.0, "importance": 0.0}
 VARIANTS = {

@@ -57,7 +57,7 @@ def values_of(thing, name=""):
     """Every value in a result, by its place."""
     if isinstance(thing, torch.Tensor):
         thing = thing.detach().float().cpu().numpy()
-    if isinstance(thing, np.ndarray) and thing.dtype != object:
+    if isinstance(thing, np.ndarray) and not thing.dtype.hasobject:
         yield name, f"{thing.dtype} {thing.shape} {digest(np.ascontiguousarray(thing).tobytes())}"
     elif hasattr(thing, "to_plotly_json"):
         yield name, digest(thing.to_json().encode())
@@ -73,7 +73,7 @@ def parts_of(thing):
         return [(f"[{column}]", thing[column].to_numpy()) for column in thing]
     if isinstance(thing, dict):
         return [(f"[{key}]", part) for key, part in thing.items()]
-    if isinstance(thing, list | tuple) or getattr(thing, "dtype", None) == object:
+    if isinstance(thing, list | tuple) or (isinstance(thing, np.ndarray) and thing.dtype.hasobject):
         return [(f"[{number}]", part) for number, part in enumerate(thing)]
     return [
         (f".{name}", getattr(thing, name)) for name in getattr(thing, "__dataclass_fields__", ())

@@ -7,7 +7,7 @@ import pytest
 import tl_modules as tlm
 from tests.calls import followed
 from tests.devices import check_alike, n_agreeing
-from tl_modules.writing import continued
+from tl_modules.models.generation import continued
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 CHAINS = ["a dog ran over the cat", "one plus two equals three"]

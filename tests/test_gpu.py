@@ -15,7 +15,7 @@ import torch
 from tests.calls import ASK, CALLS, followed, frames_of, questions, setting
 from tests.conftest import tiny_model
 from tests.devices import check_alike, n_agreeing
-from tl_modules.interpret.chains import ask_in, question_tokens, written_chains
+from tl_modules.thoughts.chains import ask_in, question_tokens, written_chains
 
 DEVICE = os.environ.get("TL_MODULES_DEVICE", "cuda")
 pytestmark = [

@@ -10,31 +10,20 @@ PACKAGE = Path(__file__).parents[1] / "tl_modules"
 # A file imports only from lines above its own; files on one line may not import each other,
 # except inside one folder.
 LAYERS = [
-    "call_warnings determinism errors resources stats",
-    "arguments untrusted",
-    "columns frames memory",
-    "prompt_tables",
-    "effects_frame files labels losses model normalise prompt_starts ranks reading topics",
-    "token_arrays",
-    "fingerprint gradients writing",
+    "errors",
+    "runtime saving",
+    "tables",
+    "models",
     "units",
-    "positions",
-    "replacements",
-    "hooks",
-    "saes sharing",
-    "attachments",
-    "measuring targets",
-    "module",
+    "interventions",
+    "activations saes",
+    "sharing",
     "modules",
-    "tokens",
-    "answers",
-    "activations",
     "discovery",
-    "profiles",
-    "evaluate",
-    "compare matching neighbours",
-    "causal",
-    "interpret training",
+    "evaluation",
+    "causal interpret",
+    "related thoughts training",
+    "plots",
     "report",
     "data",
     "commands",
@@ -88,7 +77,7 @@ def test_transformer_lens_is_imported_in_few_places_and_only_when_asked():
         for path in SOURCES
         if any(name.split(".")[0] == "transformer_lens" for name in imports(path))
     }
-    assert users == {"data/wheel_models.py", "data/models.py", "causal/patch.py"}
+    assert users == {"data/wheel_models.py", "data/models.py", "causal/patching.py"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))

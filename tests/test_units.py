@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 import tl_modules as tlm
 from tests.conftest import LEGACY
-from tl_modules.model import check_model
+from tl_modules.models.hooked_model import check_model
 
 
 @given(widths=st.lists(st.integers(1, 6), min_size=1, max_size=5), data=st.data())

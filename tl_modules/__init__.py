@@ -7,74 +7,74 @@ Collect activations, discover modules, ablate them beside their controls::
     effects = tlm.module_effects(model, modules, held_out_prompts)
 """
 
-from tl_modules import determinism as determinism  # first: before anything multiplies
-from tl_modules.activations.collect import collect
+from tl_modules.activations.collection import collect
 from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.reading import Reading
 from tl_modules.activations.reference import Reference, collect_reference
 from tl_modules.activations.store import ActivationStore, StoreWriter
-from tl_modules.attachments import attached, detach_all
-from tl_modules.causal.attribute import Attribution, attribute_modules
+from tl_modules.causal.attribution import Attribution, attribute_modules
 from tl_modules.causal.circuits import CircuitScores, circuit_scores, greedy_circuit
 from tl_modules.causal.concepts import concept_effects
-from tl_modules.causal.dissociation import Dissociation, dissociation
+from tl_modules.causal.double_dissociation import Dissociation, dissociation
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.graph import ModuleGraph, module_graph
 from tl_modules.causal.pairs import with_corrupted
 from tl_modules.causal.parts import Parts, specialised_parts
-from tl_modules.causal.patch import (
+from tl_modules.causal.patching import (
     get_act_patch_module,
     get_act_patch_module_by_layer,
     get_act_patch_module_by_pos,
 )
-from tl_modules.causal.selectivity import Selectivity, selectivity
-from tl_modules.causal.shared import SharedUnits, shared_units
-from tl_modules.compare import compare_methods, split_by_category
+from tl_modules.causal.selectivities import Selectivity, selectivity
+from tl_modules.causal.shared_unit_scores import SharedUnits, shared_units
 from tl_modules.discovery.baselines import discover_baseline
-from tl_modules.discovery.discover import discover
-from tl_modules.discovery.iterd import IterDResult, iterd
+from tl_modules.discovery.descent import IterDResult, iterd
+from tl_modules.discovery.from_activations import discover
 from tl_modules.discovery.membership import set_aside_background
-from tl_modules.discovery.objective import objective
-from tl_modules.discovery.stability import choose_n_modules, stability
+from tl_modules.discovery.objectives import objective
+from tl_modules.discovery.stability_scores import choose_n_modules, stability
 from tl_modules.errors import ModulesError
-from tl_modules.evaluate import Probe, probe, probe_accuracy
-from tl_modules.interpret.coverage import Coverage, coverage
-from tl_modules.interpret.hierarchy import Hierarchy, hierarchy
-from tl_modules.interpret.nestedness import Nestedness, nestedness
-from tl_modules.interpret.space import module_depth, module_layers
-from tl_modules.interpret.thought_states import thought_states
-from tl_modules.interpret.thoughts import Thoughts
-from tl_modules.interpret.token_values import token_values
-from tl_modules.interpret.with_topics import with_topics
-from tl_modules.matching import ModuleMatch, match_modules
-from tl_modules.model import HookedModel
-from tl_modules.modules import Module, ModuleSet, Objective
-from tl_modules.neighbours.detectors import Detectors, compare_detectors
-from tl_modules.neighbours.eigenshift import EigenShift, eigenshift
-from tl_modules.neighbours.leace import ConceptErasure, leace
-from tl_modules.reading import Reading
-from tl_modules.report.blocks import plot_activations
-from tl_modules.report.concepts import plot_concepts
-from tl_modules.report.costs import plot_costs
-from tl_modules.report.dendrogram import plot_hierarchy
-from tl_modules.report.detectors import plot_detectors
-from tl_modules.report.heatmaps import plot_coverage, plot_effects, plot_layers
-from tl_modules.report.landscape import plot_landscape
+from tl_modules.evaluation.comparison import compare_methods, split_by_category
+from tl_modules.evaluation.detectors import Detectors, compare_detectors
+from tl_modules.evaluation.downstream import Probe, probe, probe_accuracy
+from tl_modules.evaluation.matching import ModuleMatch, match_modules
+from tl_modules.interpret.categories_covered import Coverage, coverage
+from tl_modules.interpret.depth import module_depth, module_layers
+from tl_modules.interpret.merge_tree import Hierarchy, hierarchy
+from tl_modules.interpret.nesting import Nestedness, nestedness
+from tl_modules.interpret.topics import with_topics
+from tl_modules.interpret.values_by_token import token_values
+from tl_modules.interventions.attachments import attached, detach_all
+from tl_modules.interventions.target import Target
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.modules.module_set import Module, ModuleSet, Objective
+from tl_modules.modules.topic import Topic
+from tl_modules.plots.blocks import plot_activations
+from tl_modules.plots.concepts import plot_concepts
+from tl_modules.plots.costs import plot_costs
+from tl_modules.plots.dendrogram import plot_hierarchy
+from tl_modules.plots.detectors import plot_detectors
+from tl_modules.plots.heatmaps import plot_coverage, plot_effects, plot_layers
+from tl_modules.plots.landscape import plot_landscape
+from tl_modules.plots.n_modules import plot_n_modules
+from tl_modules.plots.thoughts import plot_thoughts
+from tl_modules.plots.tokens import plot_tokens
+from tl_modules.related.concept_erasure import ConceptErasure, leace
+from tl_modules.related.eigen_shift import EigenShift, eigenshift
 from tl_modules.report.page import write_report
-from tl_modules.report.plots import plot_n_modules
-from tl_modules.report.thoughts import plot_thoughts
-from tl_modules.report.tokens import plot_tokens
+from tl_modules.runtime import determinism as determinism  # first: before anything multiplies
 from tl_modules.saes.spliced import SplicedModel
-from tl_modules.saes.with_saes import with_saes
-from tl_modules.targets import Target
-from tl_modules.topics import Topic
-from tl_modules.training.forgetting import forgetting
+from tl_modules.saes.splicing import with_saes
+from tl_modules.thoughts.states import thought_states
+from tl_modules.thoughts.thoughts import Thoughts
+from tl_modules.training.forgetting_controls import forgetting
 from tl_modules.training.limited import training_all_but, training_only
 from tl_modules.training.masks import parameter_masks
 from tl_modules.training.pathways import Fusion, fuse_pathways
 from tl_modules.training.rectify import rectified
 from tl_modules.training.reweight import satimp_weights
-from tl_modules.training.unlearn import Unlearning, unlearn
+from tl_modules.training.unlearning import Unlearning, unlearn
 from tl_modules.units import Site, Units
 
 __all__ = [

@@ -9,10 +9,10 @@ from typing import TextIO
 
 from tl_modules.commands import collect, demo, discover, evaluate, report, test
 from tl_modules.commands.options import UnwritableOutput, say, writable_output
-from tl_modules.commands.ranks import check_alone
+from tl_modules.commands.processes import check_alone
 from tl_modules.commands.wording import in_options, warnings_in_options
 from tl_modules.errors import ModulesError
-from tl_modules.files import checked_path
+from tl_modules.saving.files import checked_path
 
 CLOSED_PIPE = 141
 """The status of a program whose reader is gone: 128 and the number of SIGPIPE."""

@@ -11,8 +11,8 @@ import pandas as pd
 from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.model import HookedModel, check_model, model_name
-from tl_modules.untrusted import check_float32s, listed, text
+from tl_modules.models.hooked_model import HookedModel, check_model, model_name
+from tl_modules.saving.checked_json import check_float32s, listed, text
 
 
 @dataclass(frozen=True)

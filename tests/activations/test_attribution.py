@@ -8,8 +8,8 @@ import torch
 
 import tl_modules as tlm
 from tests.conftest import tiny_model, unsaid
-from tl_modules.losses import next_token_losses
-from tl_modules.reading import Reading
+from tl_modules.activations.reading import Reading
+from tl_modules.models.losses import next_token_losses
 
 HOOK = "blocks.{}.mlp.hook_post"
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tl_modules as tlm
-from tl_modules.normalise import ZScore
+from tl_modules.activations.normalise import ZScore
 
 
 @given(

@@ -6,9 +6,9 @@ import pytest
 import tl_modules as tlm
 from tests.activations.test_resume import collected, contents
 from tests.conftest import WORDS
-from tl_modules import files
-from tl_modules.activations import pieces, room
+from tl_modules.activations import batch_runner, pieces
 from tl_modules.activations.interrupted import Interrupted
+from tl_modules.saving import files
 
 N_PROMPTS, BATCH = 72, 6
 
@@ -26,20 +26,20 @@ def gathered(model, questions, folder, **options):
 @pytest.fixture
 def ran(monkeypatch):
     """How many prompts each batch held that ran."""
-    values, sizes = room.batch_values, []
+    values, sizes = batch_runner.batch_values, []
 
     def counted(model, batch, *args):
         sizes.append(len(batch.rows))
         return values(model, batch, *args)
 
-    monkeypatch.setattr(room, "batch_values", counted)
+    monkeypatch.setattr(batch_runner, "batch_values", counted)
     return sizes
 
 
 @pytest.fixture
 def interrupted(model, questions, tmp_path):
     """A folder whose run was stopped after 60 prompts, 54 of which are kept; and what it said."""
-    values, ran = room.batch_values, []
+    values, ran = batch_runner.batch_values, []
 
     def stopping(*args):
         if len(ran) == 10:
@@ -48,7 +48,7 @@ def interrupted(model, questions, tmp_path):
         return values(*args)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(room, "batch_values", stopping)
+        patched.setattr(batch_runner, "batch_values", stopping)
         with pytest.raises(Interrupted) as stopped:
             gathered(model, questions, tmp_path / "acts")
     return tmp_path / "acts", str(stopped.value)

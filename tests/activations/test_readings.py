@@ -10,8 +10,8 @@ import torch
 import tl_modules as tlm
 from tests.conftest import byte_tokenizer, tiny_model
 from tl_modules.activations.prompt_tokens import prompt_tokens
-from tl_modules.gradients import loss_gradients
-from tl_modules.reading import Reading
+from tl_modules.activations.reading import Reading
+from tl_modules.models.gradients import loss_gradients
 
 CHAT = (
     "{% for m in messages %}why {{ m['content'] | trim }} how {% endfor %}"

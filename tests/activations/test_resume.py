@@ -16,16 +16,14 @@ import pytest
 
 import tl_modules as tlm
 from tests.conftest import LEGACY, tiny_model
-from tl_modules import files
-from tl_modules.activations import collect as collect_module
-from tl_modules.activations import room, unfinished
-from tl_modules.activations import runs as runs_module
+from tl_modules.activations import batch_runner, chunk_values, collection, resumable
+from tl_modules.saving import files
 
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
-    monkeypatch.setattr(runs_module, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(runs_module, "LEAST_PROMPTS", 4)  # four chunks of a batch each
+    monkeypatch.setattr(chunk_values, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(chunk_values, "LEAST_PROMPTS", 4)  # four chunks of a batch each
 
 
 def collected(model, prompts, path, **options):
@@ -45,7 +43,7 @@ def contents(folder):
 @contextmanager
 def stopped_after(n_chunks, monkeypatch):
     """The power goes out as the next chunk is to be written."""
-    write, written = unfinished.Unfinished.write, []
+    write, written = resumable.Unfinished.write, []
 
     def stopping(self, *args):
         if len(written) == n_chunks:
@@ -54,7 +52,7 @@ def stopped_after(n_chunks, monkeypatch):
         written.append(args[0])
 
     with monkeypatch.context() as patched:
-        patched.setattr(unfinished.Unfinished, "write", stopping)
+        patched.setattr(resumable.Unfinished, "write", stopping)
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -76,8 +74,10 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     with pytest.raises(tlm.ModulesError, match="no finished activation store"):
         tlm.ActivationStore(folder)
     runs = []
-    values = room.batch_values
-    monkeypatch.setattr(room, "batch_values", lambda *args: runs.append(args[1]) or values(*args))
+    values = batch_runner.batch_values
+    monkeypatch.setattr(
+        batch_runner, "batch_values", lambda *args: runs.append(args[1]) or values(*args)
+    )
     store = collected(model, prompts, folder)
     assert len(runs) == 4 - n_chunks  # what was there is not run again
     assert contents(folder) == undisturbed
@@ -87,7 +87,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
 def test_a_finished_store_is_returned_as_it_is(model, prompts, tmp_path, monkeypatch):
     first = collected(model, prompts, tmp_path / "acts")
     before = contents(tmp_path / "acts")
-    monkeypatch.setattr(room, "batch_values", None)  # nothing runs
+    monkeypatch.setattr(batch_runner, "batch_values", None)  # nothing runs
     again = collected(model, prompts, tmp_path / "acts")
     np.testing.assert_array_equal(again.matrix().values, first.matrix().values)
     assert contents(tmp_path / "acts") == before
@@ -152,7 +152,7 @@ def test_a_damaged_chunk_is_collected_anew(
     elif damage == "its note":
         note.write_bytes(note.read_bytes()[:-2])
     elif damage == "its sums":  # finite, and more than float32 activations add up to
-        kind = unfinished._DONE_KIND
+        kind = resumable._DONE_KIND
         header, totals = files.read(
             note, kind, lambda *parts: (parts[0], parts[1]["totals"]), lambda _: {"totals": (36,)}
         )
@@ -195,16 +195,16 @@ def test_two_runs_do_not_write_to_one_folder(model, prompts, tmp_path):
     collected(model, prompts, tmp_path / "other")
     plan = {}
 
-    class Watched(unfinished.Unfinished):
+    class Watched(resumable.Unfinished):
         def __init__(self, path, given, *ranks):
             super().__init__(path, given, *ranks)
             plan["plan"] = given
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(collect_module, "Unfinished", Watched)
+        patched.setattr(collection, "Unfinished", Watched)
         collected(model, prompts, tmp_path / "more")
     with (
-        unfinished.Unfinished(tmp_path / "acts", plan["plan"]),
+        resumable.Unfinished(tmp_path / "acts", plan["plan"]),
         pytest.raises(tlm.ModulesError, match="Another process is writing"),
     ):
         collected(model, prompts, tmp_path / "acts")
@@ -216,8 +216,8 @@ import resource, sys, time
 import pandas as pd, torch
 import tl_modules as tlm
 from tests.toy import Toy
-from tl_modules.activations import runs
-runs.CHUNK_BYTES, runs.LEAST_PROMPTS = 1, 2
+from tl_modules.activations import chunk_values
+chunk_values.CHUNK_BYTES, chunk_values.LEAST_PROMPTS = 1, 2
 class Slow(Toy):
     def forward(self, *args, **kwargs):
         time.sleep(0.03)

@@ -8,7 +8,7 @@ import torch
 
 import tl_modules as tlm
 from tl_modules.activations import _half
-from tl_modules.normalise import ZScore
+from tl_modules.activations.normalise import ZScore
 
 
 def decoded(halves, name):

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tl_modules.hooks import Edit
-from tl_modules.positions import Where
+from tl_modules.interventions.hooks import Edit
+from tl_modules.interventions.positions import Where
 
 HOOK = "blocks.{}.mlp.hook_post"
 

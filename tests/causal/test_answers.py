@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tl_modules.causal.ablate import no_intervention, run_task
-from tl_modules.causal.tasks import make_task
+from tl_modules.causal.metrics import make_task
+from tl_modules.causal.prompt_runs import no_intervention, run_task
 
 ROWS = pd.DataFrame(
     {

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.causal.test_patch import difference
+from tests.causal.test_patching import difference
 from tests.conftest import LEGACY
 
 HOOK = "blocks.{}.mlp.hook_post"

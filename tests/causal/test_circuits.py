@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.causal.test_patch import difference, each
+from tests.causal.test_patching import difference, each
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from scipy.stats import false_discovery_control
 import tl_modules as tlm
 from tl_modules.causal import trials
 from tl_modules.causal.effects import _Outcome
-from tl_modules.losses import next_token_losses
+from tl_modules.models.losses import next_token_losses
 
 
 def loss_by_hand(model, prompt, hooks=()):

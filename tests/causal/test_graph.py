@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.causal.test_patch import difference, each
+from tests.causal.test_patching import difference, each
 
 
 def graph(model, clean, corrupted, modules, metric=each, n_controls=2, **options):

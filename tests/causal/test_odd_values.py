@@ -10,9 +10,9 @@ import torch
 import tl_modules as tlm
 from tests.conftest import tiny_model, unsaid
 from tests.toy import HOOKS, Toy, toy_modules
-from tl_modules.causal.tasks import make_task
-from tl_modules.losses import next_token_losses
-from tl_modules.tokens import prompt_frame
+from tl_modules.causal.metrics import make_task
+from tl_modules.models.losses import next_token_losses
+from tl_modules.models.tokens import prompt_frame
 
 LAST = "blocks.2.mlp.hook_post"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.neighbours.test_refusals import untyped
+from tests.related.test_refusals import untyped
 
 QUIET = {"progress": False}
 

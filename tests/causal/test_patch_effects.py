@@ -39,7 +39,7 @@ def surprise(model, row, hooks=()):
 
 
 def by_hand(model, pairs, units):
-    from tl_modules.hooks import unit_hooks
+    from tl_modules.interventions.hooks import unit_hooks
 
     rises = []
     for _, row in pairs.iterrows():

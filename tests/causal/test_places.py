@@ -11,10 +11,10 @@ import torch
 import tl_modules as tlm
 from tests.architectures import hooked_model, hugging_face_model
 from tests.conftest import LEGACY
-from tl_modules.hooks import Edit, following
-from tl_modules.neighbours.linear_edit import LinearEdit
-from tl_modules.positions import Where
-from tl_modules.prompt_starts import StartFinder
+from tl_modules.interventions.hooks import Edit, following
+from tl_modules.interventions.positions import Where
+from tl_modules.models.prompt_starts import StartFinder
+from tl_modules.related.linear_edit import LinearEdit
 
 HOOK = "blocks.{}.mlp.hook_post"
 LAYERS, WIDTH = range(2), 24

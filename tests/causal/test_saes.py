@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.causal.test_patch import difference, each
+from tests.causal.test_patching import difference, each
 from tests.conftest import LEGACY, unsaid
-from tl_modules.gradients import loss_gradients
-from tl_modules.losses import next_token_losses
+from tl_modules.models.gradients import loss_gradients
+from tl_modules.models.losses import next_token_losses
 
 RESID = "blocks.{}.hook_resid_post"
 LATENTS = RESID + ".hook_sae_acts_post"

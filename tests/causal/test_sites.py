@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.causal.test_patch import difference, each
+from tests.causal.test_patching import difference, each
 from tests.conftest import unsaid
 
 WIDTHS = {"mlp": 12, "attn_heads": 2, "attn_z": 16, "resid": 16}

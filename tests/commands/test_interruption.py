@@ -13,7 +13,7 @@ import pytest
 import tl_modules as tlm
 from tests.conftest import LEGACY, WORDS
 from tl_modules import cli
-from tl_modules.activations import room
+from tl_modules.activations import batch_runner
 from tl_modules.commands import collect, demo
 from tl_modules.commands import test as commands_test
 
@@ -22,14 +22,14 @@ RUN = """
 import sys, time
 from tests.conftest import tiny_model
 from tl_modules import cli
-from tl_modules.activations import room
+from tl_modules.activations import batch_runner
 from tl_modules.commands import collect
-model, values = tiny_model(), room.batch_values
+model, values = tiny_model(), batch_runner.batch_values
 def slow(*args):
     time.sleep(0.2)
     return values(*args)
 if sys.argv[1] == "slow":
-    room.batch_values = slow
+    batch_runner.batch_values = slow
 collect.load_model = lambda name, **placed: model
 sys.exit(cli.main(sys.argv[2:]))
 """
@@ -87,7 +87,7 @@ def test_an_interrupted_collection_resumes_and_writes_the_same_bytes(questions, 
 @pytest.fixture
 def stopped(monkeypatch):
     """Ctrl-C at the n-th batch; and how many prompts ran."""
-    values, ran = room.batch_values, []
+    values, ran = batch_runner.batch_values, []
 
     def at(n_batches):
         def counted(model, batch, *args):
@@ -97,7 +97,7 @@ def stopped(monkeypatch):
             return values(model, batch, *args)
 
         ran.clear()
-        monkeypatch.setattr(room, "batch_values", counted)
+        monkeypatch.setattr(batch_runner, "batch_values", counted)
         return ran
 
     return at

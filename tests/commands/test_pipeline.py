@@ -12,9 +12,10 @@ import pytest
 
 import tl_modules as tlm
 from tests.conftest import unsaid
-from tl_modules import cli, compare
+from tl_modules import cli
 from tl_modules.commands import collect
 from tl_modules.commands import test as commands_test
+from tl_modules.evaluation import comparison
 
 
 @pytest.fixture
@@ -256,14 +257,14 @@ def test_prompts_without_categories_and_a_folder_as_a_file_are_refused_at_once(
 
 
 def test_an_interrupted_evaluation_keeps_its_runs(saved, tmp_path, monkeypatch):
-    fitted = compare._fitted
+    fitted = comparison._fitted
 
     def interrupted(acts, method, n_modules, seed):
         if method == "kmeans" and len(acts.samples) > 12 - 1 and n_modules == 3:
             raise KeyboardInterrupt
         return fitted(acts, method, n_modules, seed)
 
-    monkeypatch.setattr(compare, "_fitted", interrupted)
+    monkeypatch.setattr(comparison, "_fitted", interrupted)
     words = ["evaluate", "--acts", str(saved), "--out", str(tmp_path), "-k", "2", "3"]
     words += ["--methods", "iterd", "kmeans", "--n-seeds", "1", "--no-progress"]
     assert cli.main(words) == 130

@@ -8,10 +8,10 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules import cli
-from tl_modules.call_warnings import warn_user
 from tl_modules.commands import collect
 from tl_modules.commands.options import read_prompts
 from tl_modules.commands.wording import in_options, warnings_in_options
+from tl_modules.runtime.call_warnings import warn_user
 
 HELP = "--batch-size N --max-tokens N --tokens T --dtype D --chat --prompt-column C --store"
 

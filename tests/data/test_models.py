@@ -8,8 +8,8 @@ import torch
 import tl_modules as tlm
 from tests.conftest import word_tokenizer
 from tests.fuzz.high_water import HighWater
-from tl_modules import memory
 from tl_modules.data.models import load_model
+from tl_modules.runtime import memory
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.fuzz.well_made import Parts
-from tl_modules import files
+from tl_modules.saving import files
 
 
 class Choices:

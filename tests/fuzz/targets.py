@@ -11,9 +11,9 @@ import numpy as np
 import tl_modules as tlm
 from tests.fuzz import mutate, well_made
 from tests.fuzz.mutate import Choices
-from tl_modules import files
-from tl_modules.activations.unfinished import Unfinished
-from tl_modules.frames import frame_to_json
+from tl_modules.activations.resumable import Unfinished
+from tl_modules.saving import files
+from tl_modules.tables.frames import frame_to_json
 
 
 @dataclass(frozen=True)

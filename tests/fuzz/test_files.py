@@ -16,8 +16,8 @@ from tests.fuzz import well_made
 from tests.fuzz.examples import try_many
 from tests.fuzz.high_water import LIMIT, HighWater
 from tests.fuzz.targets import TARGETS
-from tl_modules import files
-from tl_modules.activations.unfinished import Unfinished
+from tl_modules.activations.resumable import Unfinished
+from tl_modules.saving import files
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads memory figures that Linux keeps")
 

@@ -9,8 +9,8 @@ import pandas as pd
 from safetensors import safe_open
 
 import tl_modules as tlm
-from tl_modules.activations.unfinished import Plan, Unfinished
-from tl_modules.topics import Context, Topic, Word, WrittenToken
+from tl_modules.activations.resumable import Plan, Unfinished
+from tl_modules.modules.topic import Context, Topic, Word, WrittenToken
 
 N_SAMPLES, N_COORDINATES = 8, 14
 UNITS = tlm.Units.whole(("blocks.0.hook", "blocks.1.hook"), (0, 1), (6, 4), (1, 2), "attn_heads")

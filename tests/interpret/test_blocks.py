@@ -5,9 +5,9 @@ import pytest
 
 import tl_modules as tlm
 from tests.planted import planted_matrix
-from tl_modules import profiles
+from tl_modules.evaluation import module_means
 from tl_modules.interpret.blocks import sort_blocks
-from tl_modules.modules import BACKGROUND
+from tl_modules.modules.module_set import BACKGROUND
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_samples_read_a_few_at_a_time_and_from_a_store_give_the_same(
     whole, _, _ = sort_blocks(modules, acts)
     with tlm.ActivationStore.create(tmp_path / "s", acts.units, samples_per_chunk=25) as writer:
         writer.add(acts.values.astype(np.float32), acts.samples)
-    monkeypatch.setattr(profiles, "_BLOCK_BYTES", 7 * 4 * 90)
+    monkeypatch.setattr(module_means, "_BLOCK_BYTES", 7 * 4 * 90)
     np.testing.assert_allclose(sort_blocks(modules, acts)[0], whole)
     stored = sort_blocks(modules, tlm.ActivationStore(tmp_path / "s"))[0]
     np.testing.assert_allclose(stored, whole, atol=0.01)

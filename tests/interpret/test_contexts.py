@@ -6,8 +6,8 @@ import torch
 
 import tl_modules as tlm
 from tests.interpret.toys import Lensed, lensed_modules
+from tl_modules.activations.reading import Reading
 from tl_modules.interpret.contexts import top_contexts
-from tl_modules.reading import Reading
 
 
 def test_a_tokens_value_is_the_units_mean_activation_in_units_of_their_means():

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tl_modules.compare import split_by_category
+from tl_modules.evaluation.comparison import split_by_category
 from tl_modules.interpret.own_samples import own_activations
 
 

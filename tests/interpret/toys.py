@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tests.toy import Toy, toy_modules
-from tl_modules.normalise import Raw
+from tl_modules.activations.normalise import Raw
 
 
 class Digits:

@@ -9,9 +9,9 @@ import pytest
 
 import tl_modules as tlm
 from tests.report.test_page import written
-from tl_modules.report.style import text, wrapped
-from tl_modules.report.tokens import token_spans
-from tl_modules.topics import WrittenToken
+from tl_modules.modules.topic import WrittenToken
+from tl_modules.plots.style import text, wrapped
+from tl_modules.plots.tokens import token_spans
 
 OVERRIDE = "\u202ered\u2069 \x1b[31m\x00"
 SPELLED = r"\u202ered\u2069 \x1b[31m\x00"

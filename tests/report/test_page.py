@@ -12,11 +12,11 @@ import pytest
 import tl_modules as tlm
 from tests.conftest import once
 from tests.interpret.made_by_hand import layered, module_set
+from tl_modules.modules.topic import Word, WrittenToken
+from tl_modules.plots.tokens import token_spans
 from tl_modules.report import page as page_module
 from tl_modules.report.effects_table import COLUMNS
 from tl_modules.report.prompts import prompt_rows
-from tl_modules.report.tokens import token_spans
-from tl_modules.topics import Word, WrittenToken
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
 

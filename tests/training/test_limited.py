@@ -5,7 +5,7 @@ import torch
 
 import tl_modules as tlm
 from tests.conftest import tiny_model
-from tests.neighbours.test_refusals import untyped
+from tests.related.test_refusals import untyped
 from tests.training.test_masks import some_units
 
 OPTIMIZERS = {

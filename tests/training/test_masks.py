@@ -9,8 +9,8 @@ import torch
 import tl_modules as tlm
 from tests.architectures import ARCHITECTURES, hooked_model, hugging_face_model
 from tests.conftest import tiny_model
-from tests.neighbours.test_refusals import untyped
-from tl_modules.hooks import unit_hooks
+from tests.related.test_refusals import untyped
+from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.training.masks import neuron_rows
 from tl_modules.units import site_units
 

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float
 
-from tl_modules import files
 from tl_modules.activations import _half
 from tl_modules.activations._half import Halves
 from tl_modules.errors import ModulesError
-from tl_modules.untrusted import text, whole
+from tl_modules.saving import files
+from tl_modules.saving.checked_json import text, whole
 
 # What np.save writes before a matrix; nothing in it is evaluated.
 _HEADER = re.compile(

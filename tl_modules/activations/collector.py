@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
 from tl_modules.activations.matrix import ActivationMatrix, check_finite
-from tl_modules.columns import beside
+from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError
-from tl_modules.measuring import check_measurable
-from tl_modules.model import HookedModel, cache_entry, checked_flat, model_name
-from tl_modules.prompt_tables import sample_table
-from tl_modules.reading import Reading
-from tl_modules.token_arrays import TokenArray, as_mask
+from tl_modules.interventions.measuring import check_measurable
+from tl_modules.models.hooked_model import HookedModel, cache_entry, checked_flat, model_name
+from tl_modules.models.token_arrays import TokenArray, as_mask
+from tl_modules.tables.columns import beside
+from tl_modules.tables.prompt_tables import sample_table
 from tl_modules.units import site_units
 
 

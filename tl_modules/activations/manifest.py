@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules import files
 from tl_modules.activations import _half
 from tl_modules.activations.chunks import Chunk, n_columns
+from tl_modules.activations.reading import Reading
 from tl_modules.errors import check_choice
-from tl_modules.frames import frame_from_json, frame_to_json
-from tl_modules.reading import Reading
+from tl_modules.saving import files
+from tl_modules.saving.checked_json import rows, text
+from tl_modules.tables.frames import frame_from_json, frame_to_json
 from tl_modules.units import Units, check_unit_means
-from tl_modules.untrusted import rows, text
 
 DTYPES = tuple(_half.FORMATS)
 

@@ -10,10 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
-from tl_modules import files
-from tl_modules.errors import ModulesError, check_choice
-from tl_modules.frames import frame_from_json, frame_to_json, html_table, n_rows
-from tl_modules.normalise import (
+from tl_modules.activations.normalise import (
     NORMALISATIONS,
     Normaliser,
     ZScore,
@@ -23,10 +20,13 @@ from tl_modules.normalise import (
     normaliser_arrays,
     read_normaliser,
 )
-from tl_modules.prompt_tables import sample_table
-from tl_modules.reading import Reading
+from tl_modules.activations.reading import Reading
+from tl_modules.errors import ModulesError, check_choice
+from tl_modules.saving import files
+from tl_modules.saving.checked_json import text
+from tl_modules.tables.frames import frame_from_json, frame_to_json, html_table, n_rows
+from tl_modules.tables.prompt_tables import sample_table
 from tl_modules.units import Units, check_unit_means
-from tl_modules.untrusted import text
 
 FILE_KIND = "ActivationMatrix"
 

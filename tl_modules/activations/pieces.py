@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tl_modules import files
-from tl_modules.activations.runs import Collected
+from tl_modules.activations.chunk_values import Collected
 from tl_modules.errors import ModulesError
-from tl_modules.tokens import Batch
+from tl_modules.models.tokens import Batch
+from tl_modules.saving import files
+from tl_modules.saving.checked_json import whole
 from tl_modules.units import Units
-from tl_modules.untrusted import whole
 
 _FILE_KIND = "CollectedPiece"
 _PREFIX = "piece-"

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Int
 from jinja2 import TemplateError
 
-from tl_modules.answers import answers_of, join, tokenise_with_answers, warn_merged
+from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.model import HookedModel, check_causal, check_model
-from tl_modules.reading import Reading
-from tl_modules.tokens import check_context, special_ids, tokenise
+from tl_modules.models.answers import answers_of, join, tokenise_with_answers, warn_merged
+from tl_modules.models.hooked_model import HookedModel, check_causal, check_model
+from tl_modules.models.tokens import check_context, special_ids, tokenise
 
 _TokenLists = list[Int[torch.Tensor, " _pos"]]
 _Counted = list[Bool[torch.Tensor, " _pos"]]

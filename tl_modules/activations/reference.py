@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.measuring import measures
-from tl_modules.model import HookedModel, checked_flat, run_hooks_only
-from tl_modules.prompt_tables import Prompts
-from tl_modules.tokens import Batch, batches, prompt_frame, tokenise
+from tl_modules.interventions.measuring import measures
+from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.models.tokens import Batch, batches, prompt_frame, tokenise
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units, site_units
 
 

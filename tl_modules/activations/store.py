@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from tl_modules import files
 from tl_modules.activations import _half
 from tl_modules.activations.chunks import (
     Chunk,
@@ -21,12 +20,13 @@ from tl_modules.activations.chunks import (
 )
 from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest
 from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
+from tl_modules.activations.normalise import MIN_STD, ZScore
+from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least, check_choice
-from tl_modules.frames import html_table
-from tl_modules.normalise import MIN_STD, ZScore
-from tl_modules.prompt_tables import sample_table
-from tl_modules.ranks import ALONE, Ranks
-from tl_modules.reading import Reading
+from tl_modules.runtime.processes import ALONE, Ranks
+from tl_modules.saving import files
+from tl_modules.tables.frames import html_table
+from tl_modules.tables.prompt_tables import sample_table
 from tl_modules.units import Units, check_unit_means
 
 _CHUNK_BYTES = 128 * 1024**2

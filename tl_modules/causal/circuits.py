@@ -9,17 +9,17 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.arguments import checked
-from tl_modules.causal.kept import Kept
-from tl_modules.causal.runs import Rows
+from tl_modules.causal.circuit_runs import Kept
+from tl_modules.causal.token_runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.frames import html_table
-from tl_modules.measuring import measures
-from tl_modules.model import HookedModel
-from tl_modules.modules import Module, as_list
-from tl_modules.replacements import HasUnitMeans
-from tl_modules.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
-from tl_modules.token_arrays import TokenArray, Tokens
+from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.token_arrays import TokenArray, Tokens
+from tl_modules.modules.module_set import Module, as_list
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.frames import html_table
+from tl_modules.tables.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -7,18 +7,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.answers import shown_separators, with_separator
-from tl_modules.arguments import Elsewhere, checked
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.errors import ModulesError
-from tl_modules.labels import warn_spelling
-from tl_modules.measuring import measures
-from tl_modules.model import HookedModel, hook_order
-from tl_modules.modules import Module
-from tl_modules.neighbours.output_layer import output_layer
-from tl_modules.neighbours.probe import fitted_probe
-from tl_modules.prompt_tables import HasToPandas, Prompts
-from tl_modules.stats import (
+from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.target import Target
+from tl_modules.models.answers import shown_separators, with_separator
+from tl_modules.models.hooked_model import HookedModel, hook_order
+from tl_modules.models.output_layer import output_layer
+from tl_modules.models.tokens import categories_of, categories_said, has_concept, prompt_frame
+from tl_modules.modules.module_set import Module
+from tl_modules.runtime.arguments import Elsewhere, checked
+from tl_modules.tables.labels import warn_spelling
+from tl_modules.tables.linear_probe import fitted_probe
+from tl_modules.tables.prompt_tables import HasToPandas, Prompts
+from tl_modules.tables.stats import (
     N_RESAMPLES,
     auc,
     beside_controls,
@@ -27,8 +29,6 @@ from tl_modules.stats import (
     ratio_beside_controls,
     run_rounding,
 )
-from tl_modules.targets import Target
-from tl_modules.tokens import categories_of, categories_said, has_concept, prompt_frame
 
 _COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 """What a run may need of a set of prompts."""

@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from tl_modules.answers import shown_separators
-from tl_modules.arguments import checked
 from tl_modules.causal.experiment import run_experiment
-from tl_modules.measuring import measures
-from tl_modules.model import HookedModel
-from tl_modules.module import Module
-from tl_modules.prompt_tables import Prompts
-from tl_modules.replacements import HasUnitMeans
-from tl_modules.stats import (
+from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.target import Target
+from tl_modules.models.answers import shown_separators
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.tokens import is_category
+from tl_modules.modules.module import Module
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.tables.stats import (
     N_RESAMPLES,
     benjamini_hochberg,
     bootstrap_indices,
@@ -28,8 +30,6 @@ from tl_modules.stats import (
     run_rounding,
     sign_flip_p_value,
 )
-from tl_modules.targets import Target
-from tl_modules.tokens import is_category
 from tl_modules.units import Units
 
 

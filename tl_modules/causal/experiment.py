@@ -8,22 +8,22 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from tqdm.auto import tqdm
 
-from tl_modules.answers import with_separator
-from tl_modules.arguments import check_argument, checked
-from tl_modules.causal.ablate import Intervention, no_intervention, run_task
 from tl_modules.causal.controls import KINDS
+from tl_modules.causal.metrics import make_task
 from tl_modules.causal.own_categories import warn_own_categories
 from tl_modules.causal.pairs import CorruptedRuns
+from tl_modules.causal.prompt_runs import Intervention, no_intervention, run_task
 from tl_modules.causal.states import States
-from tl_modules.causal.tasks import make_task
 from tl_modules.causal.trials import ModuleTrials, Trial, split, target_trials
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.model import HookedModel
-from tl_modules.modules import Module, as_list
-from tl_modules.prompt_tables import Prompts
-from tl_modules.replacements import METHODS, HasUnitMeans
-from tl_modules.targets import Target
-from tl_modules.tokens import categories_of, labelled, prompt_frame
+from tl_modules.interventions.replacements import METHODS, HasUnitMeans
+from tl_modules.interventions.target import Target
+from tl_modules.models.answers import with_separator
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.tokens import categories_of, labelled, prompt_frame
+from tl_modules.modules.module_set import Module, as_list
+from tl_modules.runtime.arguments import check_argument, checked
+from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
 
 

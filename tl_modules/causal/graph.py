@@ -9,23 +9,23 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from tl_modules.arguments import checked
 from tl_modules.causal.controls import Strata
-from tl_modules.causal.runs import Rows, check_pairs
+from tl_modules.causal.token_runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.frames import html_table, text_column
-from tl_modules.hooks import Read, unit_hooks
-from tl_modules.measuring import measures
-from tl_modules.model import FwdHooks, HookedModel
-from tl_modules.modules import Module, as_list
-from tl_modules.stats import (
+from tl_modules.interventions.hooks import Read, unit_hooks
+from tl_modules.interventions.measuring import measures
+from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.token_arrays import TokenArray, Tokens
+from tl_modules.modules.module_set import Module, as_list
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.frames import html_table, text_column
+from tl_modules.tables.stats import (
     N_RESAMPLES,
     benjamini_hochberg,
     bootstrap_indices,
     ratio_beside_controls,
     run_rounding,
 )
-from tl_modules.token_arrays import TokenArray, Tokens
 from tl_modules.units import Units
 
 

@@ -4,8 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from tl_modules.call_warnings import warn_user
-from tl_modules.labels import (
+from tl_modules.interventions.target import Target
+from tl_modules.models.tokens import categories_of
+from tl_modules.modules.module import Module
+from tl_modules.runtime.call_warnings import warn_user
+from tl_modules.tables.labels import (
     apart,
     column_hint,
     label_text,
@@ -13,9 +16,6 @@ from tl_modules.labels import (
     names_like_category,
     near_misses,
 )
-from tl_modules.module import Module
-from tl_modules.targets import Target
-from tl_modules.tokens import categories_of
 
 _Targets = Sequence[Module | Target]
 

@@ -9,21 +9,21 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from tl_modules.answers import with_separator
-from tl_modules.arguments import Elsewhere, checked
 from tl_modules.causal.controls import Strata
-from tl_modules.causal.shared import ablation_attribution
+from tl_modules.causal.shared_unit_scores import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
-from tl_modules.hooks import unit_hooks
-from tl_modules.labels import column_hint
-from tl_modules.measuring import measures
-from tl_modules.model import FwdHooks, HookedModel
-from tl_modules.positions import Positions
-from tl_modules.prompt_tables import Prompts
-from tl_modules.replacements import HasUnitMeans
-from tl_modules.targets import Target
-from tl_modules.token_arrays import TokenArray
-from tl_modules.tokens import categories_of, labelled, prompt_frame
+from tl_modules.interventions.hooks import unit_hooks
+from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.positions import Positions
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.target import Target
+from tl_modules.models.answers import with_separator
+from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.token_arrays import TokenArray
+from tl_modules.models.tokens import categories_of, labelled, prompt_frame
+from tl_modules.runtime.arguments import Elsewhere, checked
+from tl_modules.tables.labels import column_hint
+from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
 
 KINDS = {"layer": 1, "head": 8, "neuron": 200}

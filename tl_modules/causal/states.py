@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from tl_modules.causal.ablate import Intervention
+from tl_modules.causal.prompt_runs import Intervention
 from tl_modules.errors import ModulesError
-from tl_modules.hooks import Read
-from tl_modules.model import FwdHooks, flat, token_width
-from tl_modules.tokens import Batch
+from tl_modules.interventions.hooks import Read
+from tl_modules.models.hooked_model import FwdHooks, flat, token_width
+from tl_modules.models.tokens import Batch
 
 
 class States:

@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.call_warnings import warn_user
-from tl_modules.causal.ablate import Intervention, intervention, on_batches
 from tl_modules.causal.controls import Strata
 from tl_modules.causal.pairs import CorruptedRuns
 from tl_modules.causal.parts import Parts
-from tl_modules.causal.shared import ablation_attribution
+from tl_modules.causal.prompt_runs import Intervention, intervention, on_batches
+from tl_modules.causal.shared_unit_scores import ablation_attribution
 from tl_modules.errors import ModulesError
-from tl_modules.labels import label_text
-from tl_modules.model import HookedModel
-from tl_modules.modules import Module
-from tl_modules.replacements import HasUnitMeans
-from tl_modules.targets import Target
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.target import Target
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.modules.module_set import Module
+from tl_modules.runtime.call_warnings import warn_user
+from tl_modules.tables.labels import label_text
 from tl_modules.units import Units
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from tl_modules.activations.collect import collect
+from tl_modules.activations.collection import collect
 from tl_modules.activations.manifest import DTYPES
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
-from tl_modules.activations.resumable import collect_resumably
+from tl_modules.activations.reading import AGGREGATES, TOKENS, Reading
+from tl_modules.activations.resumable import check_folder, delete_store
 from tl_modules.activations.store import ActivationStore
-from tl_modules.activations.unfinished import check_folder, delete_store
-from tl_modules.answers import answers_of, with_separator
+from tl_modules.activations.through_store import collect_resumably
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import (
     add_common,
@@ -23,12 +23,12 @@ from tl_modules.commands.options import (
     say,
 )
 from tl_modules.commands.outputs import OutputFile, check_table, table_bytes, write_table
-from tl_modules.commands.ranks import check_alone, is_first, joined, one_a_machine_first
+from tl_modules.commands.processes import check_alone, is_first, joined, one_a_machine_first
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice
-from tl_modules.memory import budget
-from tl_modules.model import HookedModel
-from tl_modules.reading import AGGREGATES, TOKENS, Reading
+from tl_modules.models.answers import answers_of, with_separator
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.runtime.memory import budget
 from tl_modules.units import SITES, site_names
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.matrix import FILE_KIND as MATRIX
-from tl_modules.activations.resumable import collect_resumably
-from tl_modules.activations.unfinished import check_folder, delete_store
+from tl_modules.activations.reading import Reading
+from tl_modules.activations.resumable import check_folder, delete_store
+from tl_modules.activations.through_store import collect_resumably
 from tl_modules.causal.effects import module_effects
 from tl_modules.commands.collect import partial_folder
 from tl_modules.commands.interruption import RESUME, on_interrupt
@@ -20,11 +21,10 @@ from tl_modules.commands.outputs import OutputFolder
 from tl_modules.commands.test import summary
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.models import load_model
-from tl_modules.discovery.discover import discover
+from tl_modules.discovery.from_activations import discover
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.interpret.with_topics import with_topics
-from tl_modules.modules import ModuleSet
-from tl_modules.reading import Reading
+from tl_modules.interpret.topics import with_topics
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.page import report_page
 from tl_modules.sharing.shareable import FILE_KIND as MODULES
 

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.normalise import NORMALISATIONS
 from tl_modules.activations.store import ActivationStore
 from tl_modules.commands.interruption import on_interrupt
 from tl_modules.commands.options import add_common, add_max_memory, say
 from tl_modules.commands.outputs import OutputFile
-from tl_modules.commands.ranks import check_alone, is_first, joined
-from tl_modules.compare import split_by_category
-from tl_modules.discovery.discover import discover
+from tl_modules.commands.processes import check_alone, is_first, joined
+from tl_modules.discovery.from_activations import discover
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.normalise import NORMALISATIONS
+from tl_modules.evaluation.comparison import split_by_category
 from tl_modules.sharing.shareable import FILE_KIND
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
+from tl_modules.activations.reading import Reading
+from tl_modules.activations.resumable import delete_store
 from tl_modules.activations.store import ActivationStore
-from tl_modules.activations.unfinished import delete_store
 from tl_modules.commands.collect import check_prompt_options, partial_folder, resumed_matrix
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import add_common, add_prompts, read_prompts, say
 from tl_modules.commands.outputs import OutputFolder
-from tl_modules.compare import METHODS, compare_methods, split_by_category, summarise
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.labels import column_hint
-from tl_modules.reading import Reading
-from tl_modules.tokens import categories_of
+from tl_modules.evaluation.comparison import METHODS, compare_methods, split_by_category, summarise
+from tl_modules.models.tokens import categories_of
+from tl_modules.tables.labels import column_hint
 
 _ACTS = "acts.safetensors"
 _SHOWN = {

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tl_modules import files
 from tl_modules.errors import ModulesError
-from tl_modules.untrusted import BROKEN, parse_json
+from tl_modules.saving import files
+from tl_modules.saving.checked_json import BROKEN, parse_json
 
 RECORD = ".tl-modules.json"
 """In a folder of output: which command wrote each file, and the checksum that it had."""

@@ -13,9 +13,9 @@ from tl_modules.commands.options import add_common, say
 from tl_modules.commands.outputs import check_outputs, is_signed, make_folder, signed
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_seed
-from tl_modules.files import write_bytes
-from tl_modules.modules import ModuleSet
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.page import report_page
+from tl_modules.saving.files import write_bytes
 
 
 def add_parser(commands: Any) -> None:

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tl_modules.answers import answers_of, with_separator
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.effects import module_effects
+from tl_modules.causal.metrics import METRICS
 from tl_modules.causal.own_categories import no_common_category
-from tl_modules.causal.selectivity import selectivity
-from tl_modules.causal.shared import shared_units
-from tl_modules.causal.tasks import METRICS
+from tl_modules.causal.selectivities import selectivity
+from tl_modules.causal.shared_unit_scores import shared_units
 from tl_modules.commands.interruption import on_interrupt
 from tl_modules.commands.options import add_common, add_prompts, add_separator, read_prompts, say
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.labels import column_hint, listed
-from tl_modules.modules import ModuleSet
-from tl_modules.tokens import labelled
+from tl_modules.models.answers import answers_of, with_separator
+from tl_modules.models.tokens import labelled
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.tables.labels import column_hint, listed
 from tl_modules.units import Units
 
 LEVEL = 0.05

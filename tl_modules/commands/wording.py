@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from tl_modules.call_warnings import is_own
 from tl_modules.commands.options import say
+from tl_modules.runtime.call_warnings import is_own
 
 _OTHER_NAMES = {
     "prompt": "--prompt-column",

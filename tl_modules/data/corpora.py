@@ -5,8 +5,8 @@ from importlib.resources import files
 
 import pandas as pd
 
-from tl_modules.arguments import checked
 from tl_modules.errors import check_choice
+from tl_modules.runtime.arguments import checked
 
 CORPORA = ("abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning")
 """``abilities``: seven categories after ULCMOD's (arXiv 2603.17823). ``choices``: questions with

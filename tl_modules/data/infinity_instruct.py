@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from tl_modules.arguments import Elsewhere, checked
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.runtime.arguments import Elsewhere, checked
 
 ABILITIES: Mapping[str, tuple[str, ...]] = {
     "coding": (

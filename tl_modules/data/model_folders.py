@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tl_modules.errors import ModulesError
-from tl_modules.memory import check_memory
+from tl_modules.runtime.memory import check_memory
 
 _MOST = 1000
 _COUNTED = re.compile(r"(^|_)(layers?|experts|labels|depths?)$")

@@ -11,13 +11,13 @@ from unittest import mock
 
 import torch
 
-from tl_modules.arguments import checked
 from tl_modules.data.model_folders import check_model_folder
 from tl_modules.data.wheel_models import SMOLLM2, WHEEL_MODELS, load_demo_model
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.files import checked_path
-from tl_modules.frames import visible
-from tl_modules.model import HookedModel
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.runtime.arguments import checked
+from tl_modules.saving.files import checked_path
+from tl_modules.tables.frames import visible
 
 DEMO = "demo"
 MODEL_DTYPES = ("float32", "bfloat16", "float16")

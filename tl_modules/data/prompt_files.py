@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
-from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, shown
-from tl_modules.files import checked_path
-from tl_modules.frames import json_column
-from tl_modules.labels import listed
-from tl_modules.prompt_tables import check_column, prompt_table
-from tl_modules.untrusted import BROKEN, parse_json
+from tl_modules.runtime.arguments import checked
+from tl_modules.saving.checked_json import BROKEN, parse_json
+from tl_modules.saving.files import checked_path
+from tl_modules.tables.frames import json_column
+from tl_modules.tables.labels import listed
+from tl_modules.tables.prompt_tables import check_column, prompt_table
 
 Row = tuple[str, Any]
 """What a row is called in messages ("Line 3"), and what it holds."""

@@ -13,9 +13,9 @@ from typing import Any
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
-from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.files import checked_path
+from tl_modules.runtime.arguments import checked
+from tl_modules.saving.files import checked_path
 
 _MANIFEST = "tl_modules.json"
 _WEIGHTS = "model.safetensors"

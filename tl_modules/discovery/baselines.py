@@ -7,14 +7,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.arguments import checked
-from tl_modules.discovery.discover import as_module_set, scored_matrix
-from tl_modules.discovery.iterd import IterDResult
-from tl_modules.discovery.objective import objective
+from tl_modules.discovery.descent import IterDResult
+from tl_modules.discovery.from_activations import as_module_set, scored_matrix
+from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory, pca
 from tl_modules.discovery.start import N_COMPONENTS, spectral_labels, strongest_labels
 from tl_modules.errors import check_choice, check_seed
-from tl_modules.modules import ModuleSet
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.runtime.arguments import checked
 
 N_PRECLUSTERS = 10_000
 """What the methods that need all pairs of points work on instead of every unit."""

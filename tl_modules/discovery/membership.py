@@ -6,18 +6,18 @@ import numpy as np
 from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.arguments import checked
-from tl_modules.discovery.discover import (
+from tl_modules.activations.normalise import check_same_kind
+from tl_modules.discovery.from_activations import (
     discover,
     membership_scores,
     scored_matrix,
     topic_scores,
 )
-from tl_modules.discovery.objective import objective
+from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.errors import ModulesError, check_seed
-from tl_modules.modules import BACKGROUND, ModuleSet
-from tl_modules.normalise import check_same_kind
+from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.runtime.arguments import checked
 
 
 @checked

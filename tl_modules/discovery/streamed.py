@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from tl_modules.activations.normalise import ZScore
 from tl_modules.activations.store import ActivationStore
-from tl_modules.determinism import one_thread
 from tl_modules.discovery import _stream
 from tl_modules.discovery.products import (
     Moved,
@@ -21,8 +21,8 @@ from tl_modules.discovery.products import (
     UnitSums,
 )
 from tl_modules.discovery.start import N_COMPONENTS
-from tl_modules.normalise import ZScore
-from tl_modules.ranks import ALONE, Ranks
+from tl_modules.runtime.determinism import one_thread
+from tl_modules.runtime.processes import ALONE, Ranks
 
 _Lane = Float[np.ndarray, "rows lane"]
 

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import check_at_least
+from tl_modules.evaluation.module_means import check_own_units, normalised_rows, row_blocks
 from tl_modules.interpret.own_samples import check_own_samples
-from tl_modules.modules import BACKGROUND, ModuleSet
-from tl_modules.profiles import check_own_units, normalised_rows, row_blocks
+from tl_modules.modules.module_set import BACKGROUND, ModuleSet
 
 
 @dataclass(frozen=True, eq=False)

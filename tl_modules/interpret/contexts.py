@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from tl_modules.interpret.texts import BROKEN, special_tokens, text_of
-from tl_modules.interpret.token_values import run_values
-from tl_modules.model import HookedModel
-from tl_modules.modules import ModuleSet
-from tl_modules.tokens import tokenise
-from tl_modules.topics import Context
+from tl_modules.interpret.token_texts import BROKEN, special_tokens, text_of
+from tl_modules.interpret.values_by_token import run_values
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.tokens import tokenise
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.modules.topic import Context
 
 _LONGEST_CHARACTER = 4
 """Bytes of UTF-8, and so tokens."""

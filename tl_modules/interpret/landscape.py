@@ -8,11 +8,11 @@ from jaxtyping import Float
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.columns import free_name
 from tl_modules.errors import ModulesError, check_choice, check_seed
-from tl_modules.modules import ModuleSet
-from tl_modules.profiles import module_means
-from tl_modules.stats import ROUNDING
+from tl_modules.evaluation.module_means import module_means
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.tables.columns import free_name
+from tl_modules.tables.stats import ROUNDING
 
 PROJECTIONS = ("pca", "tsne")
 """``pca``: the two directions of most variance, which keep far distances; ``tsne``: t-SNE (van der

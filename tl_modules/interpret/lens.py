@@ -10,10 +10,10 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import check_at_least, check_seed
-from tl_modules.interpret.texts import NotReadable, text_of, tokenizer_of
-from tl_modules.model import HookedModel, model_name
-from tl_modules.modules import ModuleSet
-from tl_modules.topics import WrittenToken
+from tl_modules.interpret.token_texts import NotReadable, text_of, tokenizer_of
+from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.modules.topic import WrittenToken
 from tl_modules.units import SITES
 
 

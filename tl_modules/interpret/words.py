@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from tl_modules.topics import Word
+from tl_modules.modules.topic import Word
 
 _LETTERS = r"(?u)[^\W\d_]{2,}"
 """Runs of two letters or more: the parts of ``snake_case`` are words of their own."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from tl_modules.frames import shortened, visible
-from tl_modules.interpret.texts import NotReadable
-from tl_modules.interpret.token_values import token_values
-from tl_modules.model import HookedModel
-from tl_modules.modules import Module, ModuleSet
-from tl_modules.report.style import module_title
-from tl_modules.report.tokens import token_spans
-from tl_modules.topics import Topic, clear_tokens
+from tl_modules.interpret.token_texts import NotReadable
+from tl_modules.interpret.values_by_token import token_values
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.modules.module_set import Module, ModuleSet
+from tl_modules.modules.topic import Topic, clear_tokens
+from tl_modules.plots.style import module_title
+from tl_modules.plots.tokens import token_spans
+from tl_modules.tables.frames import shortened, visible
 
 _LONGEST = 400  # characters of a prompt
 _MAX_TOKENS = 80

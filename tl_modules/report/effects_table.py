@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tl_modules.effects_frame import SIGNIFICANT, effect_unit, is_own
-from tl_modules.modules import ModuleSet
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.cards import module_label
+from tl_modules.tables.effects_frame import SIGNIFICANT, effect_unit, is_own
 
 _SELECTIVITY = tuple(
     f"selectivity{end}"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
-from tl_modules.interpret.hierarchy import hierarchy
+from tl_modules.evaluation.module_means import check_own_units
+from tl_modules.interpret.merge_tree import hierarchy
 from tl_modules.interpret.own_samples import own_activations
-from tl_modules.modules import ModuleSet
-from tl_modules.profiles import check_own_units
-from tl_modules.report.blocks import plot_activations
-from tl_modules.report.dendrogram import plot_hierarchy
-from tl_modules.report.heatmaps import plot_layers
-from tl_modules.report.landscape import N_NUMBERED, plot_landscape
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.plots.blocks import plot_activations
+from tl_modules.plots.dendrogram import plot_hierarchy
+from tl_modules.plots.heatmaps import plot_layers
+from tl_modules.plots.landscape import N_NUMBERED, plot_landscape
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -12,21 +12,21 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tl_modules import files
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.arguments import checked
-from tl_modules.effects_frame import check_effects, split_runs
 from tl_modules.errors import ModulesError
-from tl_modules.frames import visible
-from tl_modules.interpret.with_topics import with_topics
-from tl_modules.measuring import measures
-from tl_modules.model import HookedModel
-from tl_modules.modules import ModuleSet
+from tl_modules.interpret.topics import with_topics
+from tl_modules.interventions.measuring import measures
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.cards import module_cards
 from tl_modules.report.effects_table import COLUMNS, effects_table
 from tl_modules.report.figures import report_figures
 from tl_modules.report.prompts import PromptRows, prompt_rows
+from tl_modules.runtime.arguments import checked
+from tl_modules.saving import files
+from tl_modules.tables.effects_frame import check_effects, split_runs
+from tl_modules.tables.frames import visible
 
 MAX_BYTES = 10_000_000
 """A page stays below this: prompts are shortened, then left out, from the weakest."""

@@ -9,11 +9,11 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from tl_modules.frames import isolated
-from tl_modules.labels import label_texts
-from tl_modules.reading import Reading
+from tl_modules.activations.reading import Reading
 from tl_modules.sharing.effects import COLUMNS
 from tl_modules.sharing.markdown import table, text
+from tl_modules.tables.frames import isolated
+from tl_modules.tables.labels import label_texts
 
 TAGS = ["transformer-lens", "mechanistic-interpretability", "functional-modules"]
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from tl_modules.effects_frame import check_effects
 from tl_modules.errors import ModulesError
+from tl_modules.tables.effects_frame import check_effects
 
 COLUMNS = (
     "module",

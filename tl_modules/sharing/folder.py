@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tl_modules import files
 from tl_modules.errors import ModulesError
+from tl_modules.saving import files
 
 MODULES = "modules.safetensors"
 """What ``ModuleSet.save`` writes."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_modules.errors import ModulesError
-from tl_modules.files import checked_path
+from tl_modules.saving.files import checked_path
 from tl_modules.sharing.folder import EFFECTS, MODULES
 from tl_modules.sharing.refusals import refusals
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from tl_modules import files
 from tl_modules.errors import ModulesError
+from tl_modules.saving import files
 from tl_modules.sharing.card import model_card
 from tl_modules.sharing.effects import check_controls
 from tl_modules.sharing.folder import CARD, EFFECTS, MODULES, find_in_folder, write_folder
 from tl_modules.sharing.hub import fetch, push
-from tl_modules.sharing.private import without_prompts
+from tl_modules.sharing.without_prompts import without_prompts
 
 # Not typing.Self, which beartype takes only where it decorates whole classes.
 _Own = TypeVar("_Own", bound="Shareable")

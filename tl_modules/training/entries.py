@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 
 from tl_modules.errors import ModulesError
-from tl_modules.model import HookedModel
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.training.masks import NeuronRows, neuron_rows, parameters_of
 from tl_modules.units import Units
 

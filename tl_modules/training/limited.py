@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool
 
-from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.model import HookedModel
-from tl_modules.module import Module
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.modules.module import Module
+from tl_modules.runtime.arguments import checked
 from tl_modules.training.masks import Named, parameter_masks, parameters_of
 from tl_modules.units import Units
 

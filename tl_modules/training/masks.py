@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Shaped
 
-from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.model import HookedModel, model_name
-from tl_modules.module import Module
+from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.modules.module import Module
+from tl_modules.runtime.arguments import checked
 from tl_modules.units import SITES, Units
 
 _NEURON_AXIS = {"W_in": 1, "W_gate": 1, "b_in": 0, "b_gate": 0, "W_out": 0}

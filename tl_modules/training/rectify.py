@@ -3,8 +3,8 @@
 import torch
 from jaxtyping import Float
 
-from tl_modules.arguments import checked
 from tl_modules.errors import ModulesError, check_type
+from tl_modules.runtime.arguments import checked
 
 
 @checked

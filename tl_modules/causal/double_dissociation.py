@@ -1,0 +1,155 @@
+"""Double dissociation: does one module hurt one kind of prompts, and another module the other?"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from tl_modules.causal.experiment import Experiment, run_experiment
+from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.interventions.measuring import measures
+from tl_modules.models.answers import shown_separators
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.tokens import prompt_frame
+from tl_modules.modules.module import Module
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.frames import html_table
+from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.tables.stats import (
+    N_RESAMPLES,
+    beside_controls,
+    bootstrap_indices,
+    run_rounding,
+)
+
+LEAST_CONTROLS = 19
+"""With fewer no p-value reaches 0.05."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dissociation:
+    """Whether module P hurts set A more than B, and module Q hurts B more than A."""
+
+    effects: pd.DataFrame
+    """One row a module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
+    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``, and
+    with an answer metric ``separator``, in quotes."""
+
+    contrasts: pd.DataFrame
+    """By ``contrast``, the same numbers of ``P: A - B``, ``Q: B - A`` and their sum, the
+    ``interaction``."""
+
+    is_double: bool
+    """Whether P hurts A, Q hurts B, and each its own set more than the other: the four intervals
+    lie above 0, and both contrasts exceed all but 5 % of the controls'. Whether the other set is
+    left unhurt, ``effects`` shows; few prompts cannot prove it."""
+
+    def __repr__(self) -> str:
+        """One line."""
+        sum_ = self.contrasts.loc["interaction"]
+        verdict = "double dissociation" if self.is_double else "no double dissociation"
+        return f"Dissociation({verdict}: interaction {sum_['effect']:.3g}, p {sum_['p_value']:.2g})"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: both tables."""
+        return html_table(repr(self), self.contrasts, self.effects)
+
+
+@checked
+@measures
+def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keyword
+    model: HookedModel,
+    module_p: Module,
+    module_q: Module,
+    prompts_a: Prompts,
+    prompts_b: Prompts,
+    *,
+    metric: str = "loss",
+    separator: str | None = None,
+    n_controls: int = 39,
+    seed: int = 0,
+    **options: Any,
+) -> Dissociation:
+    """Test two modules on two sets of prompts (Teuber 1955's double dissociation).
+
+    One module that hurts A more than B may only show that A is the harder set; two modules with
+    opposite preferences cannot both be explained so. Each contrast is held against the same
+    contrast of the module's controls, the interaction against that of pairs of controls.
+
+    Args:
+        model: The model.
+        module_p: The module that should hurt A.
+        module_q: The module that should hurt B.
+        prompts_a: Strings, or a frame with ``prompt`` and, for the answer metrics, ``answer``.
+        prompts_b: The other set, such as recall against multi-step reasoning.
+        metric: As ``module_effects`` takes it: the higher, the worse.
+        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
+        n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
+        seed: Seeds controls and bootstrap.
+        options: What else ``module_effects`` takes.
+
+    Returns:
+        The four effects, the contrasts, and whether they make a double dissociation.
+
+    Raises:
+        ModulesError: If P and Q are one module, there are fewer than 19 controls (p could not reach
+            0.05), or as ``module_effects`` raises.
+    """
+    check_at_least("n_controls", n_controls, LEAST_CONTROLS)
+    if np.array_equal(module_p.units.flat(), module_q.units.flat()):
+        raise ModulesError("module_p and module_q should be two modules; they hold the same units.")
+    sets = [
+        prompt_frame(prompts).assign(category=name)
+        for name, prompts in (("A", prompts_a), ("B", prompts_b))
+    ]
+    experiment = run_experiment(
+        model,
+        [replace(module_p, label=0), replace(module_q, label=1)],
+        pd.concat(sets, ignore_index=True),
+        metric=metric,
+        separator=separator,
+        n_controls=n_controls,
+        seed=seed,
+        **options,
+    )
+    return _outcome(experiment, seed)
+
+
+def _outcome(experiment: Experiment, seed: int) -> Dissociation:
+    groups = experiment.categories.astype(str)
+    draws = bootstrap_indices(groups, N_RESAMPLES, seed)
+    in_a = groups == "A"
+    rounding = run_rounding(experiment.clean)
+    sizes = {"A": int(in_a.sum()), "B": int((~in_a).sum())}
+
+    def both(rises: Float[np.ndarray, "runs prompts"]) -> dict[str, Float[np.ndarray, " runs"]]:
+        return {"A": rises[:, in_a].mean(axis=1), "B": rises[:, ~in_a].mean(axis=1)}
+
+    rows, contrasts = [], {}
+    for name, outcome in zip("PQ", experiment.outcomes, strict=True):
+        runs, resampled = both(outcome.rises), both(outcome.rises[0][draws])
+        for own in "AB":
+            if sizes[own] < 2:  # one prompt resampled is itself: no interval
+                resampled[own][:] = np.nan
+        for own in "AB":
+            found = beside_controls(runs[own], resampled[own], tolerance=rounding)
+            rows.append({"module": name, "set": own} | found | {"n": sizes[own]})
+        sign = 1.0 if name == "P" else -1.0
+        contrasts[name] = tuple(sign * (found["A"] - found["B"]) for found in (runs, resampled))
+    sums = tuple(one + other for one, other in zip(contrasts["P"], contrasts["Q"], strict=True))
+    table = pd.DataFrame(
+        {
+            "P: A - B": beside_controls(*contrasts["P"], tolerance=rounding),
+            "Q: B - A": beside_controls(*contrasts["Q"], tolerance=rounding),
+            "interaction": beside_controls(*sums, tolerance=rounding),
+        }
+    ).T.rename_axis("contrast")
+    effects = pd.DataFrame(rows)
+    if experiment.separators is not None:
+        effects["separator"] = shown_separators(experiment.separators)
+    each = table.iloc[:2]
+    prefer = ((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all()
+    hurt = (effects.loc[effects["module"].eq("P") == effects["set"].eq("A"), "ci_low"] > 0).all()
+    return Dissociation(effects, table, bool(prefer and hurt))

@@ -1,0 +1,131 @@
+"""What is measured on each prompt: its loss, or how well the model gives its answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+
+from tl_modules.errors import ModulesError, check_choice
+from tl_modules.models.answers import tokenise_with_answers
+from tl_modules.models.hooked_model import HookedModel, check_causal
+from tl_modules.models.losses import next_token_losses
+from tl_modules.models.tokens import Batch, batches, tokenise
+
+METRICS = ("loss", "answer_logprob", "answer_accuracy")
+"""``loss``: mean next-token loss, nats per token. ``answer_logprob``: minus the log-probability of
+the answer after the prompt, nats, summed over its tokens. ``answer_accuracy``: 1 where the model's
+own choice differs from the answer in any token, else 0. The higher, the worse."""
+
+Measure = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Int[np.ndarray, " batch"]],
+    Float[torch.Tensor, " batch"],
+]
+"""``measure(logits, tokens, mask, rows)``: one number a row; ``rows`` are the prompts' numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Prompts, padded, and what is measured on them."""
+
+    batches: Sequence[Batch]
+    measure: Measure
+
+
+def make_task(
+    model: HookedModel,
+    frame: pd.DataFrame,
+    metric: str,
+    batch_size: int,
+    max_tokens: int | None,
+) -> Task:
+    """Prepare prompts to be measured.
+
+    Args:
+        model: The model.
+        frame: What ``prompt_frame`` returned; for the answer metrics what ``with_separator``
+            returned, with ``answer``.
+        metric: One of ``METRICS``.
+        batch_size: Prompts in a batch.
+        max_tokens: Cut prompts after so many tokens; not with answers, which would be cut off.
+
+    Returns:
+        The task.
+
+    Raises:
+        ModulesError: If the metric is unknown, the model is not causal, a prompt has fewer than two
+            tokens, or an answer is missing or has no tokens of its own.
+    """
+    check_choice("metric", metric, METRICS)
+    check_causal(model, f"metric={metric!r}")
+    if metric == "loss":
+        token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
+        return Task(list(batches(token_lists, batch_size)), _losses)
+    if max_tokens is not None:
+        raise ModulesError(
+            f"max_tokens goes with metric='loss'; with {metric!r} it would cut the answers off. "
+            "Leave it out."
+        )
+    token_lists, starts = tokenise_with_answers(model, frame)
+    measure = _error_rate if metric == "answer_accuracy" else _answer_surprise
+
+    def of_answers(
+        logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, rows: np.ndarray
+    ) -> torch.Tensor:
+        positions = torch.arange(1, tokens.shape[1])
+        predicts = positions[None, :] >= torch.from_numpy(starts[rows])[:, None]
+        return measure(logits, tokens, (mask[:, 1:] & predicts).to(logits.device))
+
+    return Task(list(batches(token_lists, batch_size)), of_answers)
+
+
+def check_measured(
+    values: Float[np.ndarray, "runs prompts"], prompts: Int[np.ndarray, " prompts"]
+) -> None:
+    """Refuse what would make effects NaN, or p-values of controls that broke the model.
+
+    Args:
+        values: What was measured under each intervention.
+        prompts: The prompts' numbers.
+
+    Raises:
+        ModulesError: If a value is NaN or infinite.
+    """
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        run, at = bad[0]
+        raise ModulesError(
+            f"metric should be finite; on prompt {prompts[at]} it is {values[run, at]}, perhaps "
+            "since activations overflow. Run the model in a wider dtype (float32), drop that "
+            "prompt, or use another method."
+        )
+
+
+def _losses(
+    logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, rows: np.ndarray
+) -> torch.Tensor:
+    del rows
+    return next_token_losses(logits, tokens, mask)
+
+
+def _answer_surprise(
+    logits: torch.Tensor, tokens: torch.Tensor, answers: Bool[torch.Tensor, "batch next"]
+) -> torch.Tensor:
+    """Minus the answers' log-probabilities; ``answers`` marks their tokens from the second on."""
+    targets = tokens[:, 1:].to(logits.device)
+    predicted = logits[:, :-1].float()
+    chosen = predicted.gather(2, targets[..., None]).squeeze(2)
+    return (predicted.logsumexp(2) - chosen).masked_fill(~answers, 0).sum(1)
+
+
+def _error_rate(
+    logits: torch.Tensor, tokens: torch.Tensor, answers: Bool[torch.Tensor, "batch next"]
+) -> torch.Tensor:
+    """1 where the most likely token differs from the answer's anywhere."""
+    best, choice = logits[:, :-1].max(2)
+    wrong = choice != tokens[:, 1:].to(logits.device)
+    # Of NaN, argmax makes a token like any other.
+    unknown = (best.isnan() & answers).any(1)
+    return (wrong & answers).any(1).float().masked_fill(unknown, torch.nan)

@@ -1,0 +1,188 @@
+"""The few neurons that every prompt needs: found by attribution, confirmed by ablation."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from tqdm.auto import tqdm
+
+from tl_modules.causal.metrics import Measure, make_task
+from tl_modules.causal.prompt_runs import Intervention, intervention, no_intervention, run_task
+from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.interventions.hooks import unit_hooks
+from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.gradients import gradients_of, loss_gradients
+from tl_modules.models.hooked_model import HookedModel, flat
+from tl_modules.models.losses import n_predicted
+from tl_modules.models.tokens import Batch, categories_of, is_category, labelled, prompt_frame
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.frames import html_table
+from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.units import Units
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SharedUnits:
+    """Units whose loss harms every category of prompts."""
+
+    units: Units
+    """The units, most harmful first by ``least``."""
+
+    table: pd.DataFrame
+    """One row a unit: ``layer``, ``hook_name``, ``index``, ``least`` (the smallest of its estimated
+    effects on the categories), ``effect`` (the rise of the mean loss when it alone is ablated, nats
+    per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
+
+    def __repr__(self) -> str:
+        """One line, not its arrays."""
+        return f"SharedUnits({len(self.units)} units)"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: the table."""
+        return html_table(repr(self), self.table)
+
+
+@checked
+@measures
+def shared_units(
+    model: HookedModel,
+    prompts: Prompts,
+    reference: HasUnitMeans,
+    *,
+    n_units: int = 16,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> SharedUnits:
+    """Find the units that every category of prompts needs, whatever module they are in.
+
+    Layer-matched random sets of units catch some of them, and then harm everything more than a
+    module does. They are ranked by the smallest of their estimated effects on the categories (see
+    ``ablation_attribution``), and each is then ablated alone.
+
+    Args:
+        model: The model.
+        prompts: Strings, or a frame with ``prompt`` and ``category``.
+        reference: Its means are what ablation puts in a unit's place: activations or modules.
+        n_units: How many to return.
+        batch_size: Rows of a forward pass.
+        max_tokens: Cut prompts after so many tokens.
+        progress: Show progress bars.
+
+    Returns:
+        The units, for ``module_effects(..., exclude=shared.units)``, and their table.
+
+    Raises:
+        ModulesError: As ``module_effects`` raises.
+    """
+    check_at_least("n_units", n_units, 1)
+    frame = labelled(prompt_frame(prompts))
+    estimates, names = ablation_attribution(
+        model, frame, reference, batch_size=batch_size, max_tokens=max_tokens, progress=progress
+    )
+    least = estimates.min(axis=0)
+    chosen = np.argsort(-least, kind="stable")[:n_units]
+    units = reference.units.select(chosen)
+    categories = categories_of(frame)
+    task = make_task(model, frame, "loss", batch_size, max_tokens)
+    runs: list[Intervention] = [no_intervention]
+    for unit in range(len(units)):
+        runs.append(intervention(units.select(np.array([unit])), "mean", reference, {}))
+    with tqdm(total=len(runs) * len(frame), desc="shared", disable=not progress) as bar:
+        losses = run_task(model, task, runs, batch_size, bar.update)
+    rises = losses[1:] - losses[0]
+    table = units.to_frame().assign(least=least[chosen], effect=rises.mean(axis=1))
+    for row, name in enumerate(names):
+        table[f"estimate[{name}]"] = estimates[row, chosen]
+        table[f"effect[{name}]"] = rises[:, is_category(categories, name)].mean(axis=1)
+    return SharedUnits(units, table)
+
+
+def ablation_attribution(
+    model: HookedModel,
+    prompts: Prompts,
+    reference: HasUnitMeans,
+    *,
+    metric: str = "loss",
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> tuple[Float[np.ndarray, "categories units"], list[str]]:
+    """Each unit's effect of mean-ablating it alone, to first order, from one backward pass a batch.
+
+    ``sum over positions of (mean - activation) * d metric / d activation``, in nats per token
+    (of ``"answer_logprob"`` nats), averaged over each category's prompts.
+
+    Args:
+        model: The model.
+        prompts: Strings, or a frame with ``prompt`` and ``category``.
+        reference: Its means are what ablation puts in a unit's place.
+        metric: ``"loss"`` or ``"answer_logprob"``, which have gradients.
+        batch_size: Prompts in a pass.
+        max_tokens: Cut prompts after so many tokens.
+        progress: Show a progress bar.
+
+    Returns:
+        The estimates, and the categories' names.
+
+    Raises:
+        ModulesError: If the reference has no means or is another model's, or a prompt has fewer
+            than two tokens.
+    """
+    check_choice("metric", metric, ("loss", "answer_logprob"))
+    reference.units.check_model(model)
+    unit_hooks(reference.units, "mean", reference)  # refused now, if it must be
+    means = np.array(reference.unit_means, dtype=np.float32)
+    frame = prompt_frame(prompts)
+    categories = categories_of(frame)
+    names = list(dict.fromkeys(categories.tolist()))
+    task = make_task(model, frame, metric, batch_size, max_tokens)
+    measure = None if metric == "loss" else task.measure
+    totals = np.zeros((len(names), len(reference.units)))
+    with tqdm(total=len(frame), desc="attribute", unit="prompt", disable=not progress) as bar:
+        for batch in task.batches:
+            estimates = _batch_estimates(model, measure, batch, reference.units, means)
+            for row, name in enumerate(names):
+                totals[row] += estimates[is_category(categories[batch.rows], name)].sum(axis=0)
+            bar.update(len(batch.rows))
+    if not np.isfinite(totals).all():
+        raise ModulesError(
+            "The estimated effects should be finite; some are not, perhaps since activations or "
+            "gradients overflow. Run the model in a wider dtype (float32)."
+        )
+    counts = np.array([is_category(categories, name).sum() for name in names])
+    return totals / counts[:, None], names
+
+
+def _batch_estimates(
+    model: HookedModel,
+    measure: Measure | None,
+    batch: Batch,
+    units: Units,
+    means: Float[np.ndarray, " coordinates"],
+) -> Float[np.ndarray, "batch units"]:
+    """The estimates of each prompt, of its mean loss without a measure: rows do not meet."""
+    run = (model, batch.tokens, batch.mask, units.hook_names)
+    if measure is None:
+        activations, gradients = loss_gradients(*run)  # of the sum over tokens
+        scale = n_predicted(batch.mask).numpy()[:, None]
+    else:
+
+        def number(logits: torch.Tensor) -> torch.Tensor:
+            return measure(logits, batch.tokens, batch.mask, batch.rows)
+
+        activations, gradients = gradients_of(number, *run)
+        scale = 1
+    pieces, start = [], 0
+    for name, width in zip(units.hook_names, units.coordinates().widths, strict=True):
+        to = torch.from_numpy(means[start : start + width]).to(gradients[name].device)
+        change = to - flat(activations[name], width).float()
+        change = change * flat(gradients[name], width).float()
+        # Padding may hold NaN in some models.
+        change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
+        pieces.append(change.sum(1).cpu().numpy())
+        start += width
+    return units.summed(np.concatenate(pieces, axis=1)) / scale

@@ -1,0 +1,233 @@
+"""Forward passes over one batch of tokens, several interventions in each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from tqdm.auto import tqdm
+
+from tl_modules.causal.metrics import check_measured
+from tl_modules.errors import ModulesError, check_at_least, shown
+from tl_modules.interventions.hooks import Read, stacked
+from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.token_arrays import TokenArray, as_mask, as_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A batch of tokens, and the model that runs them."""
+
+    model: HookedModel
+    tokens: Int[torch.Tensor, "_batch _pos"]
+    attention_mask: Bool[torch.Tensor, "_batch _pos"] | None
+    batch_size: int
+    """Rows of a forward pass: prompts times interventions, but never fewer than the prompts."""
+
+    @classmethod
+    def given(
+        cls,
+        model: HookedModel,
+        name: str,
+        tokens: TokenArray,
+        attention_mask: TokenArray | None,
+        batch_size: int,
+    ) -> "Rows":
+        """The batch as a public function is given it.
+
+        Args:
+            model: The model.
+            name: What the tokens are called there.
+            tokens: Token ids.
+            attention_mask: 1 or True where a token is real.
+            batch_size: Rows of a forward pass.
+
+        Raises:
+            ModulesError: If there is no token, the model cannot run one, or the tokens or the mask
+                are malformed or differ in shape.
+        """
+        found = tokens_of(model, name, tokens)
+        return cls(model, found, mask_of(found, attention_mask), batch_size)
+
+    def check(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises:
+            ModulesError: If the batch size is below 1.
+        """
+        check_at_least("batch_size", self.batch_size, 1)
+
+    def passes(
+        self, runs: Sequence[FwdHooks], desc: str, progress: bool
+    ) -> Iterator[list[Float[torch.Tensor, "batch pos vocab"]]]:
+        """The logits under each intervention, as many at a time as share a forward pass.
+
+        Args:
+            runs: Each intervention's hooks, as ``unit_hooks`` makes them.
+            desc: What the progress bar says.
+            progress: Show it.
+
+        Yields:
+            Some interventions' logits, in order.
+        """
+        n_rows = len(self.tokens)
+        at_once = max(self.batch_size // n_rows, 1)
+        device = getattr(self.model.cfg, "device", None)
+        with tqdm(total=len(runs), desc=desc, disable=not progress) as bar:
+            for first in range(0, len(runs), at_once):
+                chosen = runs[first : first + at_once]
+                options = {}
+                if self.attention_mask is not None:
+                    mask = self.attention_mask.long().repeat(len(chosen), 1)
+                    options["attention_mask"] = mask.to(device)
+                with torch.inference_mode():
+                    logits = self.model.run_with_hooks(
+                        self.tokens.repeat(len(chosen), 1).to(device),
+                        fwd_hooks=stacked(chosen, n_rows),
+                        **options,
+                    )
+                yield list(logits.split(n_rows))  # outside: the caller keeps its own mode
+                bar.update(len(chosen))
+
+    def measured(
+        self,
+        metric: Callable[[torch.Tensor], torch.Tensor],
+        runs: Sequence[FwdHooks],
+        desc: str,
+        progress: bool,
+    ) -> Float[np.ndarray, "runs batch"]:
+        """A metric of each prompt under each intervention.
+
+        Args:
+            metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt.
+            runs: As ``passes`` takes them.
+            desc: What the progress bar says.
+            progress: Show it.
+
+        Returns:
+            The values, in float64.
+
+        Raises:
+            ModulesError: If the metric is not one number a prompt, or is NaN or infinite.
+        """
+        found = []
+        one_a_prompt = f"a tensor of one number a prompt, ({len(self.tokens)},)"
+        for several in self.passes(runs, desc, progress):
+            for logits in several:
+                with torch.inference_mode():  # as the logits were made
+                    value = as_measured("metric", metric(logits), one_a_prompt)
+                if value.shape != (len(self.tokens),):
+                    raise ModulesError(
+                        f"metric should return one number a prompt, ({len(self.tokens)},); it "
+                        f"returned shape {tuple(value.shape)}. Leave the mean over prompts out: "
+                        "intervals are made from it."
+                    )
+                found.append(value.detach().cpu().double().numpy())
+        values = np.array(found).reshape(len(runs), len(self.tokens))
+        check_measured(values, np.arange(len(self.tokens)))
+        return values
+
+    def activations(self, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What the run has at some hook points, by the names asked for.
+
+        Args:
+            hook_names: The hook points.
+
+        Returns:
+            Copies of the activations.
+        """
+        found: dict[str, torch.Tensor] = {}
+
+        def reader(name: str) -> Read:
+            return Read(lambda activation: found.update({name: activation.clone()}))
+
+        next(self.passes([[(name, reader(name)) for name in hook_names]], "", progress=False))
+        missing = sorted(set(hook_names) - set(found))
+        if missing:
+            raise ModulesError(
+                f"Hook points {missing} never fired in a forward pass: nothing can be patched "
+                "there. Choose units at hook points that this model runs."
+            )
+        return found
+
+
+def tokens_of(model: HookedModel, name: str, tokens: TokenArray) -> Int[torch.Tensor, "batch pos"]:
+    """Token ids that the model can run, as a tensor.
+
+    Args:
+        model: The model.
+        name: What the tokens are called in messages.
+        tokens: Token ids, ``[batch, pos]`` or ``[pos]``.
+
+    Raises:
+        ModulesError: If they are malformed, one is no id of the model's vocabulary, or they are
+            more than its context.
+    """
+    found = as_tokens(name, tokens)
+    d_vocab = getattr(model.cfg, "d_vocab", None)
+    least, most = int(found.min()), int(found.max())
+    if least < 0 or (d_vocab and most >= d_vocab):
+        limit = f"0 .. {d_vocab - 1}, the model's vocabulary" if d_vocab else "0 and above"
+        raise ModulesError(
+            f"{name} should hold token ids in {limit}; it holds {least if least < 0 else most}. "
+            "Use model.to_tokens(prompts) of this model; for padding, its tokenizer's pad_token_id."
+        )
+    n_ctx = getattr(model.cfg, "n_ctx", None)
+    if n_ctx and found.shape[1] > n_ctx:
+        raise ModulesError(
+            f"{name} should fit the model's context of {n_ctx} tokens; its prompts have "
+            f"{found.shape[1]}. Shorten them."
+        )
+    return found
+
+
+def as_measured(name: str, value: object, wanted: str) -> torch.Tensor:
+    """What a metric returned, as a tensor.
+
+    Args:
+        name: What the metric is called in messages.
+        value: What it returned.
+        wanted: What it should return.
+
+    Raises:
+        ModulesError: If it is nothing that torch reads as numbers.
+    """
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModulesError(
+            f"{name} should return {wanted}; it returned {shown(value)}. Return the number that "
+            "it computes from the logits."
+        ) from error
+
+
+def mask_of(
+    tokens: Int[torch.Tensor, "batch pos"], attention_mask: TokenArray | None
+) -> Bool[torch.Tensor, "batch pos"] | None:
+    """The attention mask of some tokens, if there is one.
+
+    Raises:
+        ModulesError: If it is malformed, or has another shape than the tokens.
+    """
+    mask = as_mask("attention_mask", attention_mask)
+    if mask is not None and mask.shape != tokens.shape:
+        raise ModulesError(
+            f"attention_mask should have the tokens' shape, {tuple(tokens.shape)}; it has "
+            f"{tuple(mask.shape)}. Pass the mask that the tokenizer gave with the tokens."
+        )
+    return mask
+
+
+def check_pairs(clean_tokens: torch.Tensor, corrupted_tokens: torch.Tensor) -> None:
+    """Refuse runs that do not pair up.
+
+    Raises:
+        ModulesError: If their shapes differ.
+    """
+    if clean_tokens.shape != corrupted_tokens.shape:
+        raise ModulesError(
+            f"clean_tokens and corrupted_tokens should have one shape; they have "
+            f"{tuple(clean_tokens.shape)} and {tuple(corrupted_tokens.shape)}. Pad both alike, and "
+            "pass the attention mask."
+        )

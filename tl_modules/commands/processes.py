@@ -1,0 +1,73 @@
+"""Commands that several processes run together: ``torchrun -m tl_modules COMMAND``."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from tl_modules.errors import ModulesError
+from tl_modules.runtime.processes import PATIENCE, all_there
+
+
+def started_together() -> bool:
+    """Whether torchrun or accelerate started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+
+
+@contextmanager
+def joined() -> Iterator[bool]:
+    """Join the other processes, if there are any; only rank 0 prints.
+
+    Yields:
+        Whether there are others.
+    """
+    if not started_together():
+        yield False
+        return
+    # Only short messages: the model's own device is free.
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    try:
+        if is_first():
+            yield True
+        else:
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+                yield True
+    finally:
+        dist.destroy_process_group()
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes what is common to all."""
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+@contextmanager
+def one_a_machine_first() -> Iterator[None]:
+    """Let one process of each machine fill its caches before the others read them."""
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    several = dist.is_initialized()
+    if several and not first:
+        with all_there():
+            dist.barrier()
+    yield
+    if several and first:
+        with all_there():
+            dist.barrier()
+
+
+def check_alone() -> None:
+    """Refuse several processes where a command is one process's work.
+
+    Raises:
+        ModulesError: If there are several.
+    """
+    if started_together():
+        raise ModulesError(
+            f"Only 'collect --store' and 'discover' on a store are shared among processes; "
+            f"{os.environ['WORLD_SIZE']} were started. Run this without torchrun."
+        )

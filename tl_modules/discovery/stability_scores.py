@@ -1,0 +1,144 @@
+"""How far a partition can be trusted: over seeds, over halves of the prompts, against chance."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from tqdm.auto import tqdm
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.normalise import fit_normaliser
+from tl_modules.discovery.descent import IterDResult, iterd
+from tl_modules.discovery.objectives import objective
+from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.start import strongest_labels
+from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.runtime.arguments import checked
+
+_Matrix = Float[np.ndarray, "samples units"]
+_MAX_ROUNDS = 100
+
+
+@checked
+def stability(
+    acts: ActivationMatrix,
+    n_modules: int,
+    *,
+    n_seeds: int = 5,
+    n_halves: int = 5,
+    normalise: str = "zscore",
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Agreement of the units' labels between discoveries that should agree.
+
+    Args:
+        acts: Raw activations.
+        n_modules: K.
+        n_seeds: Discoveries on all samples with different seeds; every pair is compared.
+        n_halves: Random splits of the samples; the two halves' discoveries are compared, and so are
+            those of a null: the same halves with every column permuted independently.
+        normalise: What is done to each half by itself; see ``ActivationMatrix.normalise``.
+        seed: Seeds everything.
+        progress: Show a progress bar.
+
+    Returns:
+        One row a comparison: ``kind`` (``"seeds"``, ``"halves"`` or ``"null"``), ``ari`` and
+        ``nmi`` of the units' labels (adjusted Rand index and normalised mutual information),
+        ``L`` (mean of the two discoveries'), and ``held_out_L``: the objective of the second half
+        with the units' labels of the first, each sample taking the module whose units it drives
+        most (NaN for seeds). Halves are smaller than the whole, so their L is smaller too:
+        compare ``held_out_L`` with the halves' ``L`` and with the null's.
+
+    Raises:
+        ModulesError: If ``acts`` is normalised already, K is out of range for half of the samples,
+            or the seed cannot be.
+    """
+    check_at_least("n_seeds", n_seeds, 2)
+    check_at_least("n_halves", n_halves, 1)
+    check_seed(seed)
+    check_seed(seed + n_seeds - 1)
+    if acts.normaliser is not None:
+        raise ModulesError(
+            "stability() normalises each half by itself and so needs raw activations; these are "
+            f"{acts.normaliser.noun}. Pass the matrix as collected."
+        )
+    rows = []
+    total, desc = n_seeds + 4 * n_halves, f"stability, K = {n_modules}"
+    with tqdm(total=total, desc=desc, unit="fit", disable=not progress) as bar:
+
+        def fit(matrix: _Matrix, fit_seed: int) -> IterDResult:
+            found = iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
+            bar.update()
+            return found
+
+        whole = acts.normalise(normalise).values
+        fits = [fit(whole, seed + number) for number in range(n_seeds)]
+        rows += [_agreement("seeds", one, other) for one, other in combinations(fits, 2)]
+        for kind, first, second in _halves(acts.values, n_halves, seed):
+            fitted = [fit_normaliser(normalise, half) for half in (first, second)]
+            one, other = (
+                fit(normaliser.apply(half), seed)
+                for normaliser, half in zip(fitted, (first, second), strict=True)
+            )
+            held_out = _held_out(fitted[0].apply(second), one.unit_labels, n_modules)
+            rows.append(_agreement(kind, one, other) | {"held_out_L": held_out})
+    return pd.DataFrame(rows)
+
+
+@checked
+def choose_n_modules(
+    acts: ActivationMatrix, n_modules: Sequence[int] = (5, 10, 15, 20), **options: int | str | bool
+) -> pd.DataFrame:
+    """``stability`` over a range of K.
+
+    Args:
+        acts: Raw activations.
+        n_modules: The Ks.
+        options: As ``stability`` takes them.
+
+    Returns:
+        One row a K and kind: ``n_modules``, ``kind``, and mean and standard deviation of ``ari``,
+        ``nmi``, ``L`` and ``held_out_L`` as a second level of columns. A good K has high agreement
+        of halves, far above the null's, and a held-out L close to the halves' own.
+        ``plot_n_modules`` draws it.
+
+    Raises:
+        ModulesError: As ``stability`` raises.
+    """
+    if not len(n_modules):
+        raise ModulesError("n_modules should name at least one K; got none.")
+    tables = [stability(acts, k, **options).assign(n_modules=k) for k in n_modules]  # type: ignore[arg-type]
+    grouped = pd.concat(tables).groupby(["n_modules", "kind"])
+    numbers = ["ari", "nmi", "L", "held_out_L"]
+    return pd.DataFrame(grouped[numbers].agg(["mean", "std"]))
+
+
+def _halves(values: _Matrix, n_halves: int, seed: int) -> Iterator[tuple[str, _Matrix, _Matrix]]:
+    """Random halves of the samples, each followed by the same with its columns permuted."""
+    generator = np.random.default_rng(seed)
+    for _ in range(n_halves):
+        order = generator.permutation(len(values))
+        first, second = values[order[::2]], values[order[1::2]]
+        yield "halves", first, second
+        yield "null", generator.permuted(first, axis=0), generator.permuted(second, axis=0)
+
+
+def _agreement(kind: str, one: IterDResult, other: IterDResult) -> dict[str, object]:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score  # slow to import
+
+    return {
+        "kind": kind,
+        "ari": float(adjusted_rand_score(one.unit_labels, other.unit_labels)),
+        "nmi": float(normalized_mutual_info_score(one.unit_labels, other.unit_labels)),
+        "L": (one.objective.L + other.objective.L) / 2,
+        "held_out_L": float("nan"),
+    }
+
+
+def _held_out(matrix: _Matrix, unit_labels: Int[np.ndarray, " units"], n_modules: int) -> float:
+    """L of new samples under fixed unit labels."""
+    drive = InMemory(matrix).sample_sums(unit_labels, n_modules)
+    return objective(matrix, strongest_labels(drive, unit_labels), unit_labels, n_modules).L

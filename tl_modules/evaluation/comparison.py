@@ -1,0 +1,211 @@
+"""IterD beside the paper's baselines: one table of objective, downstream test, agreement, cost."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.discovery.baselines import METHODS as BASELINES
+from tl_modules.discovery.baselines import discover_baseline
+from tl_modules.discovery.from_activations import discover
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
+from tl_modules.evaluation.downstream import (
+    CLASSIFIERS,
+    Truth,
+    categories,
+    compared_categories,
+    probe_labels,
+)
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.runtime.arguments import checked
+from tl_modules.runtime.peak_memory import PeakMemory
+
+KICKS = 100
+"""Kicks of the method ``"iterd_kicks"``."""
+
+METHODS = ("iterd", "iterd_kicks", *BASELINES)
+"""IterD from one start, the same with kicks afterwards (see ``discover``), and the baselines."""
+
+NUMBERS = (
+    "L",
+    "xi",
+    "B",
+    *(f"{name}_{number}" for name in CLASSIFIERS for number in ("accuracy", "macro_f1")),
+    "ari",
+    "nmi",
+    "seconds",
+    "peak_mb",
+)
+
+
+@checked
+def compare_methods(
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    n_modules: Sequence[int] = (5, 10, 15, 20),
+    *,
+    methods: Sequence[str] = METHODS,
+    n_seeds: int = 3,
+    seed: int = 0,
+    progress: bool = True,
+    on_run: Callable[[pd.DataFrame], object] = lambda runs: None,
+) -> pd.DataFrame:
+    """Discover modules by several methods and measure each (arXiv 2603.17823, experiments).
+
+    Args:
+        train: Raw activations to discover on, with ``category``.
+        test: Raw activations of held-out prompts, with ``category``.
+        n_modules: The Ks.
+        methods: Some of ``METHODS``.
+        n_seeds: Runs of each method and K.
+        seed: Run ``s`` is seeded with ``seed + s``.
+        progress: Show a progress bar.
+        on_run: Given the table so far after each run, to be saved, say.
+
+    Returns:
+        One row a run: ``method``, ``n_modules``, ``seed``; ``L``, ``xi``, ``B``; accuracy and
+        macro-F1 on the held-out prompts of both classifiers (``svc_``, ``lr_``); ``ari`` and
+        ``nmi`` of the training samples' labels against their categories; ``seconds`` and
+        ``peak_mb`` (rise of resident memory, 1e6 bytes, looked at every 5 ms, so that short peaks
+        may be missed) of the discovery. ``summarise`` in this file averages over the seeds.
+
+    Raises:
+        ModulesError: If an option cannot be, a category is missing, or the units differ.
+    """
+    check_at_least("n_seeds", n_seeds, 1)
+    check_seed(seed)
+    check_seed(seed + n_seeds - 1)
+    for method in methods:
+        check_choice("methods", method, METHODS)
+    truth = compared_categories(train, test)
+    for name, acts in (("train", train), ("test", test)):
+        if acts.normaliser is not None:
+            raise ModulesError(
+                f"{name} should be raw activations; these are {acts.normaliser.noun}."
+            )
+    most = min(train.values.shape)
+    for k in n_modules:
+        if not 2 <= k <= most:
+            raise ModulesError(f"n_modules should lie between 2 and {most}; got {k}.")
+    if not train.units.same_hooks(test.units):
+        raise ModulesError(
+            "train and test should be of the same units; their hook points or widths differ. "
+            "Collect both from one model."
+        )
+    _warm_up(methods, train.values.dtype)
+    runs = [
+        (method, k, seed + number)
+        for k in n_modules
+        for method in methods
+        for number in range(n_seeds)
+    ]
+    rows = []
+    with tqdm(runs, desc="evaluate", unit="run", disable=not progress) as bar:
+        for method, k, run_seed in bar:
+            bar.set_postfix_str(f"{method}, K = {k}")
+            rows.append(_measured(train, test, truth, method, k, run_seed))
+            on_run(_table(rows))
+    return _table(rows)
+
+
+def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["method", "n_modules", "seed", *NUMBERS])
+
+
+def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over the seeds.
+
+    Args:
+        runs: What ``compare_methods`` returned.
+
+    Returns:
+        One row a method and K, in the order of the runs; each number with the second level
+        ``mean`` and ``std`` (ddof 1; NaN for a single seed).
+    """
+    grouped = runs.groupby(["n_modules", "method"], sort=False)[list(NUMBERS)]
+    return pd.DataFrame(grouped.agg(["mean", "std"]))
+
+
+@checked
+def split_by_category(
+    acts: ActivationMatrix, *, test_share: float = 0.2, seed: int = 0
+) -> tuple[ActivationMatrix, ActivationMatrix]:
+    """Split the samples at random, the same share of every category held out.
+
+    Args:
+        acts: Raw activations with ``category``.
+        test_share: Share held out, between 0 and 1; at least one sample of each category.
+        seed: Seeds the draw.
+
+    Returns:
+        The training and the held-out samples, each in their old order.
+
+    Raises:
+        ModulesError: If a category is missing or has a single sample, or the share or the seed
+            cannot be.
+    """
+    if not 0 < test_share < 1:
+        raise ModulesError(f"test_share should lie between 0 and 1; got {test_share}.")
+    check_seed(seed)
+    generator = np.random.default_rng(seed)
+    names = np.asarray(categories(acts, "acts"))
+    held_out = np.zeros(len(names), dtype=bool)
+    for name in sorted(set(names.tolist())):
+        members = generator.permutation(np.flatnonzero(names == name))
+        if len(members) < 2:
+            raise ModulesError(
+                f"Category {name!r} should have at least 2 samples to be split; it has 1. Add "
+                "prompts or leave it out."
+            )
+        held_out[members[: min(max(1, round(test_share * len(members))), len(members) - 1)]] = True
+    return acts.select(np.flatnonzero(~held_out)), acts.select(np.flatnonzero(held_out))
+
+
+def _measured(
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    truth: Truth,
+    method: str,
+    n_modules: int,
+    seed: int,
+) -> dict[str, object]:
+    """One run's row."""
+    # Slow to import, and only a comparison needs them.
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    started = time.perf_counter()
+    with PeakMemory() as peak:
+        modules = _fitted(train, method, n_modules, seed)
+    row: dict[str, object] = {
+        "method": method,
+        "n_modules": n_modules,
+        "seed": seed,
+        "seconds": time.perf_counter() - started,
+        "peak_mb": peak.bytes / 1e6,
+        **vars(modules.objective),
+    }
+    for classifier in CLASSIFIERS:
+        found = probe_labels(modules, train, test, truth, classifier)
+        row[f"{classifier}_accuracy"] = found.accuracy
+        row[f"{classifier}_macro_f1"] = found.macro_f1
+    row["ari"] = float(adjusted_rand_score(truth[0], modules.sample_labels))
+    row["nmi"] = float(normalized_mutual_info_score(truth[0], modules.sample_labels))
+    return row
+
+
+def _fitted(acts: ActivationMatrix, method: str, n_modules: int, seed: int) -> ModuleSet:
+    if method == "iterd":
+        return discover(acts, n_modules, seed=seed, progress=False)
+    if method == "iterd_kicks":
+        return discover(acts, n_modules, seed=seed, n_kicks=KICKS, progress=False)
+    return discover_baseline(acts, method, n_modules, seed=seed)
+
+
+def _warm_up(methods: Sequence[str], dtype: np.dtype) -> None:
+    """Import and compile what the methods need, which is not theirs to be charged for."""
+    noise = np.random.default_rng(0).random((12, 20)).astype(dtype)  # kernels differ by dtype
+    for method in methods:
+        _fitted(ActivationMatrix.from_arrays(noise), method, 2, seed=0)

@@ -1,0 +1,275 @@
+"""Single neurons, layers and modules as detectors of a concept, on bootstraps of the prompts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from tqdm.auto import tqdm
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.evaluation.module_means import check_own_units
+from tl_modules.models.tokens import categories_said, has_concept
+from tl_modules.modules.module_set import ModuleSet, check_module_set
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.frames import html_table
+from tl_modules.tables.labels import warn_spelling
+from tl_modules.tables.linear_probe import fitted_probe
+from tl_modules.tables.stats import auc, bootstrap_indices, control_p_value, percentile_interval
+
+_BLOCK = 4096
+"""Features that are ranked at a time."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Detectors:
+    """How well, and how stably, each kind of feature tells a concept."""
+
+    concept: str
+    """The category to be told from the others."""
+
+    table: pd.DataFrame
+    """One row a ``detector``: ``"neuron"``, ``"layer"``, ``"module"`` (the one feature of a kind
+    that is best on the resample) and ``"neurons"``, ``"layers"``, ``"modules"`` (several by
+    logistic regression). ``n_features`` to choose from; ``auc`` (mean over resamples, on the
+    prompts that a resample left out), ``auc_ci_low``, ``auc_ci_high`` (95 % of the resamples),
+    ``auc_in`` (on the resample itself: the difference is optimism), ``auc_shuffled`` (the control:
+    all the same with shuffled labels), ``p_value`` (one-sided: the mean among single shuffled
+    resamples, which spread more than their mean would: conservative), ``auc_test``,
+    ``auc_test_ci_low``, ``auc_test_ci_high`` (on the test prompts),
+    ``same_pick`` (the chance that two resamples choose the same feature)."""
+
+    runs: pd.DataFrame
+    """One row a resample and detector: ``resample``, ``shuffled``, ``detector``, ``feature`` (the
+    column of the one that was chosen; -1 where several are used), ``auc_in``, ``auc``,
+    ``auc_test``."""
+
+    def __repr__(self) -> str:
+        """One line, not its tables."""
+        scores = [
+            f"{row['detector']} {row['auc']:.2f}" for row in self.table.to_dict(orient="records")
+        ]
+        return f"Detectors(of {self.concept!r}, AUC on prompts left out: {', '.join(scores)})"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: the table."""
+        return html_table(repr(self), self.table)
+
+
+@checked
+def compare_detectors(
+    train: ActivationMatrix,
+    concept: str,
+    modules: ModuleSet | None = None,
+    *,
+    test: ActivationMatrix | None = None,
+    n_resamples: int = 50,
+    seed: int = 0,
+    progress: bool = True,
+) -> Detectors:
+    """Does one neuron tell a concept as well, and as stably, as a layer's or a module's mean?
+
+    After Shaik et al. 2025 (arXiv 2509.16660), whose first two research questions are how stable
+    single neurons are as indicators, and whether features aggregated over a layer are more robust:
+    a feature's score is the AUC with which its value alone tells prompts of the category from the
+    others (turned the better way round). On each bootstrap resample of the prompts the best neuron
+    ``z[s, n]``, the best layer ``mean over its units of z[s, n]`` and the best module (the same
+    mean over its units) are chosen, and scored on the prompts that the resample left out; so are
+    logistic regressions on the means of all layers, of all modules, and on as many best neurons as
+    there are layers. ``z`` are z-scores, by means and standard deviations over all prompts of
+    ``train``, those that a resample leaves out too. Modules are found without the concept's labels,
+    but on prompts that include those left out: ``test`` is the stricter comparison.
+
+    Args:
+        train: Raw activations of prompts with ``category``.
+        concept: One of the categories.
+        modules: Modules of the same units; without them their rows are missing.
+        test: Raw activations of other prompts, with ``category``.
+        n_resamples: How many resamples; as many again with shuffled labels.
+        seed: Seeds resamples and shuffles.
+        progress: Show a progress bar.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ModulesError: If there are fewer than three prompts with or without the concept, the units
+            differ, ``modules`` is no module set, or ``train`` is already normalised.
+    """
+    check_at_least("n_resamples", n_resamples, 2)
+    check_seed(seed)
+    if test is not None and not test.units.same_hooks(train.units):
+        raise ModulesError(
+            "test should hold activations of the same units as train; its hook points or widths "
+            "differ. Collect it from the same model and site."
+        )
+    if modules is not None:
+        check_module_set(modules)
+        check_own_units(modules, train)
+    both = [acts.samples for acts in (train, test) if acts is not None]
+    labels = [samples["category"] for samples in both if "category" in samples]
+    warn_spelling(*labels)
+    truth = _truth("train", train, concept, least=3)
+    test_truth = None if test is None else _truth("test", test, concept, least=1)
+    features = _features(train, modules, test)
+    n_layers = features["layer"][0].shape[1]
+    generator = np.random.default_rng(seed)
+    rows = []
+    bar = tqdm(range(2 * n_resamples), desc="resample", disable=not progress)
+    for number in bar:
+        shuffled = number >= n_resamples
+        labels = generator.permutation(truth) if shuffled else truth
+        drawn = _draw(labels, generator)
+        left = np.setdiff1d(np.arange(len(labels)), drawn)
+        for kind, (values, others) in features.items():
+            score = _Score(labels, drawn, left, values, others, test_truth)
+            found = score.each()
+            best = np.argsort(-np.abs(found - 0.5), kind="stable")
+            chosen = best[:n_layers] if kind == "neuron" else np.arange(values.shape[1])
+            one = {"resample": number % n_resamples, "shuffled": shuffled}
+            alone = score.alone(int(best[0]), found)
+            rows.append(one | {"detector": kind, "feature": int(best[0])} | alone)
+            rows.append(one | {"detector": f"{kind}s", "feature": -1} | score.together(chosen))
+    runs = pd.DataFrame(rows)
+    sizes = {kind: values.shape[1] for kind, (values, _) in features.items()}
+    return Detectors(concept, _table(runs, sizes), runs)
+
+
+def _truth(
+    name: str, acts: ActivationMatrix, concept: str, least: int
+) -> Bool[np.ndarray, " samples"]:
+    truth = has_concept(acts.samples, concept)
+    if min(truth.sum(), (~truth).sum()) < least:
+        raise ModulesError(
+            f"{name} should hold at least {least} prompts of the category {concept!r} and as many "
+            f"others; it has {int(truth.sum())} of {len(truth)}. "
+            f"{categories_said(acts.samples, concept)}"
+        )
+    return truth
+
+
+_Pair = tuple[
+    Float[np.ndarray, "_samples _features"], Float[np.ndarray, "_others _features"] | None
+]
+
+
+def _features(
+    train: ActivationMatrix, modules: ModuleSet | None, test: ActivationMatrix | None
+) -> dict[str, _Pair]:
+    """Each kind's values on the prompts, and on the test prompts."""
+    scored = train.normalise("zscore")
+    first = scored.values
+    second = None if test is None else test.normalise("zscore", like=scored.normaliser).values
+    layer_of = np.asarray(train.units.layers)[train.units.hook]
+    groups = {"layer": [layer_of == layer for layer in np.unique(layer_of)]}
+    if modules is not None:
+        groups["module"] = [modules.unit_labels == k for k in range(len(modules))]
+    found: dict[str, _Pair] = {"neuron": (first, second)}
+    for kind, members in groups.items():
+        found[kind] = _means(first, members), None if second is None else _means(second, members)
+    return found
+
+
+def _means(
+    values: Float[np.ndarray, "samples units"], members: list[Bool[np.ndarray, " units"]]
+) -> Float[np.ndarray, "samples groups"]:
+    """The mean over each group's units; 0 for a group without units."""
+    return np.stack(
+        [values[:, own].sum(axis=1) / max(int(own.sum()), 1) for own in members], axis=1
+    )
+
+
+def _draw(
+    labels: Bool[np.ndarray, " samples"], generator: np.random.Generator
+) -> Int[np.ndarray, " samples"]:
+    """A resample of each side that leaves out at least one of either."""
+    while True:
+        (drawn,) = bootstrap_indices(labels, 1, int(generator.integers(2**31)))
+        left = np.setdiff1d(np.arange(len(labels)), drawn)
+        if 0 < labels[left].sum() < len(left):
+            return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class _Score:
+    """One resample, and one kind of features."""
+
+    labels: Bool[np.ndarray, " samples"]
+    drawn: Int[np.ndarray, " samples"]
+    left: Int[np.ndarray, " left"]
+    values: Float[np.ndarray, "samples features"]
+    others: Float[np.ndarray, "tests features"] | None
+    test_truth: Bool[np.ndarray, " tests"] | None
+
+    def each(self) -> Float[np.ndarray, " features"]:
+        """Every feature's AUC on the resample."""
+        return np.concatenate(
+            [auc(block.T, self.labels[self.drawn]) for block in _blocks(self.values[self.drawn])]
+        )
+
+    def alone(self, at: int, found: Float[np.ndarray, " features"]) -> dict[str, float]:
+        """One feature's scores, turned as it is better on the resample."""
+        sign = 1.0 if found[at] >= 0.5 else -1.0
+        on_test = None if self.others is None else sign * self.others[:, at]
+        return self._scores(sign * self.values[:, at], on_test)
+
+    def together(self, chosen: Int[np.ndarray, " chosen"]) -> dict[str, float]:
+        """Those of a logistic regression on some features, fitted to the resample."""
+        probe = fitted_probe(self.values[self.drawn][:, chosen], self.labels[self.drawn])
+        others = self.others
+        on_test = None if others is None else probe.decision_function(others[:, chosen])
+        return self._scores(probe.decision_function(self.values[:, chosen]), on_test)
+
+    def _scores(
+        self,
+        values: Float[np.ndarray, " samples"],
+        on_test: Float[np.ndarray, " tests"] | None,
+    ) -> dict[str, float]:
+        found = {
+            "auc_in": float(auc(values[self.drawn], self.labels[self.drawn])),
+            "auc": float(auc(values[self.left], self.labels[self.left])),
+            "auc_test": float("nan"),
+        }
+        if on_test is not None and self.test_truth is not None:
+            found["auc_test"] = float(auc(on_test, self.test_truth))
+        return found
+
+
+def _blocks(values: Float[np.ndarray, "samples features"]) -> Iterator[np.ndarray]:
+    return (values[:, start : start + _BLOCK] for start in range(0, values.shape[1], _BLOCK))
+
+
+def _table(runs: pd.DataFrame, sizes: dict[str, int]) -> pd.DataFrame:
+    """One row a detector."""
+    rows = []
+    for name, group in runs.groupby("detector", sort=False):
+        real, shuffled = group.loc[~group["shuffled"]], group.loc[group["shuffled"]]
+        mean = float(real["auc"].mean())
+        low, high = percentile_interval(real["auc"].to_numpy())
+        row = {
+            "detector": name,
+            "n_features": sizes[str(name).removesuffix("s")],
+            "auc": mean,
+            "auc_ci_low": float(low),
+            "auc_ci_high": float(high),
+            "auc_in": float(real["auc_in"].mean()),
+            "auc_shuffled": float(shuffled["auc"].mean()),
+            "p_value": control_p_value(mean, shuffled["auc"].to_numpy()),
+            "auc_test": float(real["auc_test"].mean()),
+        }
+        low, high = percentile_interval(real["auc_test"].to_numpy())
+        row |= {"auc_test_ci_low": float(low), "auc_test_ci_high": float(high)}
+        rows.append(row | {"same_pick": _same_pick(real["feature"].to_numpy())})
+    singles_first = sorted(rows, key=lambda row: str(row["detector"]) not in sizes)
+    return pd.DataFrame(singles_first)
+
+
+def _same_pick(features: Int[np.ndarray, " resamples"]) -> float:
+    """The chance that two resamples chose the same; NaN where there was nothing to choose."""
+    if (features < 0).any():
+        return float("nan")
+    counts = np.unique(features, return_counts=True)[1]
+    n = len(features)
+    return float((counts * (counts - 1)).sum() / (n * (n - 1)))

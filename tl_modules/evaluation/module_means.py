@@ -1,0 +1,99 @@
+"""How active each module is on each sample."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.normalise import check_same_kind
+from tl_modules.activations.store import ActivationStore
+from tl_modules.errors import ModulesError
+from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+
+_BLOCK_BYTES = 128 * 1024**2
+
+
+def module_means(
+    modules: ModuleSet, acts: ActivationMatrix | ActivationStore
+) -> Float[np.ndarray, "samples modules"]:
+    """Each sample's normalised mean over each module's units; 0 for a module without units.
+
+    Args:
+        modules: The modules.
+        acts: Raw activations, or normalised ones (then taken as they are).
+
+    Returns:
+        One row a sample, one column a module.
+
+    Raises:
+        ModulesError: If the activations are of other units or of another reading, normalised
+            otherwise, or no fitted normaliser is known.
+    """
+    check_own_units(modules, acts)
+    members = np.zeros((len(modules.units), modules.n_modules), dtype=np.float32)
+    inside = np.flatnonzero(modules.unit_labels != BACKGROUND)
+    members[inside, modules.unit_labels[inside]] = 1
+    sizes = np.maximum(members.sum(axis=0), 1)
+    parts = []
+    for rows in row_blocks(len(acts.samples), len(acts.units)):
+        values = normalised_rows(modules, acts, rows)
+        parts.append((values @ members.astype(values.dtype, copy=False)) / sizes)
+    return np.concatenate(parts)
+
+
+def row_blocks(n_samples: int, n_units: int) -> Iterator[Int[np.ndarray, " rows"]]:
+    """The numbers of all samples, as many at a time as fit easily in memory."""
+    step = max(_BLOCK_BYTES // (4 * n_units), 1)
+    return (np.arange(start, min(start + step, n_samples)) for start in range(0, n_samples, step))
+
+
+def normalised_rows(
+    modules: ModuleSet,
+    acts: ActivationMatrix | ActivationStore,
+    rows: Int[np.ndarray, " rows"],
+) -> Float[np.ndarray, "rows units"]:
+    """Some samples' activations as discovery had them: normalised as fitted then.
+
+    Args:
+        modules: The modules.
+        acts: Activations that ``check_own_units`` let pass.
+        rows: The samples' numbers.
+
+    Returns:
+        One row a sample, one column a unit.
+    """
+    if isinstance(acts, ActivationStore):
+        values, normaliser = acts.matrix(rows).values, None
+    else:
+        values, normaliser = acts.values[rows], acts.normaliser
+    if normaliser is None and modules.normaliser is not None:
+        return modules.normaliser.apply(values)
+    return values
+
+
+def check_own_units(modules: ModuleSet, acts: ActivationMatrix | ActivationStore) -> None:
+    """Refuse activations that cannot be read as the modules' were.
+
+    Raises:
+        ModulesError: If they are of other units or of another reading, normalised otherwise, or no
+            fitted normaliser is known.
+    """
+    if not acts.units.same_hooks(modules.units):
+        raise ModulesError(
+            "The activations should be of the modules' own units; their hook points or widths "
+            "differ. Collect them from the model that the modules were discovered on."
+        )
+    if acts.reading != modules.reading:
+        raise ModulesError(
+            f"The activations should be collected as the modules' were ({modules.reading}); they "
+            f"are {acts.reading}. Collect them anew."
+        )
+    normaliser = None if isinstance(acts, ActivationStore) else acts.normaliser
+    if normaliser is not None and modules.normaliser is not None:
+        check_same_kind(normaliser, modules.normaliser)
+    if normaliser is None and modules.normaliser is None:
+        raise ModulesError(
+            "These modules hold no fitted normaliser: they were made by hand. Pass normalised "
+            "activations, acts.zscore(like=...)."
+        )

@@ -1,0 +1,146 @@
+"""How active each module is at each token."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from tqdm.auto import tqdm
+
+from tl_modules.activations.normalise import MIN_STD
+from tl_modules.errors import ModulesError
+from tl_modules.interpret.token_texts import NotReadable, pieces_of, special_tokens, text_of
+from tl_modules.interventions.measuring import measures
+from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.models.tokens import Batch, batches, prompt_frame, tokenise
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.prompt_tables import Prompts
+
+
+@checked
+@measures
+def token_values(
+    model: HookedModel,
+    modules: ModuleSet,
+    prompts: Prompts,
+    *,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """How active each module is at each token of some prompts; ``plot_tokens`` draws it.
+
+    A value is the mean over the module's units of |a| / the unit's mean |a| over the samples that
+    the modules were discovered on: 1 where the module is as active as it is on average. A prompt's
+    first token is in most models an outlier whatever it is (massive activations, Sun et al. 2024,
+    arXiv 2402.17762). Prompts are run as they are given, also where the modules were discovered in
+    chat form.
+
+    Args:
+        model: The model that the modules were discovered in.
+        modules: The modules.
+        prompts: The prompts, or a frame with the column ``prompt``.
+        batch_size: Prompts in a forward pass.
+        max_tokens: Cut prompts after so many tokens.
+        progress: Show a progress bar.
+
+    Returns:
+        One row a token, in order: index ``prompt`` (its number, from 0) and ``position``; columns
+        ``token`` (its text), ``special`` (special tokens, and each prompt's first), then one a
+        module, named by its number.
+
+    Raises:
+        ModulesError: If the modules were discovered from no magnitudes or on another model, the
+            model has no tokenizer, a prompt tokenises to nothing, or an activation is not finite.
+    """
+    modules.units.check_model(model)
+    texts = prompt_frame(prompts)["prompt"].tolist()
+    special = special_tokens(model)
+    token_lists = tokenise(model, texts, max_tokens)
+    parts: dict[int, pd.DataFrame] = {}
+    for number, values in run_values(model, modules, token_lists, batch_size, progress=progress):
+        tokens = token_lists[number].tolist()
+        index = pd.MultiIndex.from_product(
+            [[number], range(len(tokens))], names=["prompt", "position"]
+        )
+        parts[number] = pd.DataFrame(values, index=index, columns=range(len(modules)))
+        parts[number].insert(0, "token", pieces_of(model, tokens))
+        first = [at == 0 or token in special for at, token in enumerate(tokens)]
+        parts[number].insert(1, "special", first)
+    return pd.concat([parts[number] for number in range(len(texts))])
+
+
+def run_values(
+    model: HookedModel,
+    modules: ModuleSet,
+    token_lists: Sequence[Int[torch.Tensor, " _pos"]],
+    batch_size: int,
+    *,
+    progress: bool,
+) -> Iterator[tuple[int, Float[np.ndarray, "_pos _modules"]]]:
+    """Run prompts, the longest first, and give each one's values.
+
+    Yields:
+        A prompt's number, and every module's value at each of its tokens, as in ``token_values``.
+
+    Raises:
+        ModulesError: As ``token_values`` raises.
+    """
+    weights = _weights(modules)
+    with tqdm(total=len(token_lists), desc="tokens", unit="prompt", disable=not progress) as bar:
+        for batch in batches(token_lists, batch_size):
+            values = _values(model, modules, weights, batch).numpy()
+            for row, number in enumerate(batch.rows.tolist()):
+                tokens = token_lists[number].tolist()
+                own = values[row, : len(tokens)]
+                bad = np.flatnonzero(~np.isfinite(own).all(axis=0))
+                if len(bad):
+                    raise ModulesError(
+                        f"Activations should be finite; those of module {bad[0]} are not on "
+                        f"{text_of(model, tokens)[:80]!r}. Run the model in a wider dtype."
+                    )
+                yield number, own
+            bar.update(len(batch.rows))
+
+
+def _weights(modules: ModuleSet) -> list[Float[torch.Tensor, "_units _modules"]]:
+    """What each unit's |a| counts towards each module's value, a hook point at a time."""
+    if modules.normaliser is None or not modules.reading.is_magnitude:
+        raise NotReadable(
+            "Top tokens are by |activation| / its mean, which these modules do not know: they were "
+            f"discovered from {modules.reading}, or normalised elsewhere. Discover modules in "
+            "activations that collect() gathered."
+        )
+    means = modules.normaliser.mean
+    alive = means > MIN_STD
+    share = np.divide(1.0, means, out=np.zeros_like(means), where=alive)
+    own = modules.unit_labels[:, None] == np.arange(modules.n_modules)
+    weights = own * share[:, None] / np.maximum((own & alive[:, None]).sum(axis=0), 1)
+    parts = np.split(weights, np.cumsum(modules.units.widths)[:-1])
+    return [torch.from_numpy(part).float() for part in parts]
+
+
+def _values(
+    model: HookedModel,
+    modules: ModuleSet,
+    weights: Sequence[Float[torch.Tensor, "_units _modules"]],
+    batch: Batch,
+) -> Float[torch.Tensor, "batch pos modules"]:
+    """Every module's value at every token."""
+    units = modules.units
+    total = torch.zeros(*batch.tokens.shape, modules.n_modules)
+
+    def reader(name: str, weight: torch.Tensor, span: int) -> Callable[[torch.Tensor], None]:
+        def read(activation: torch.Tensor) -> None:
+            values = checked_flat(activation.detach(), len(weight) * span, name).float()
+            sizes = values.unflatten(-1, (-1, span)).norm(dim=-1)
+            total.add_((sizes @ weight.to(sizes.device)).cpu())
+
+        return read
+
+    hooks = zip(units.hook_names, weights, units.spans, strict=True)
+    readers = {name: reader(name, weight, span) for name, weight, span in hooks}
+    run_hooks_only(model, batch.tokens, batch.mask, readers)
+    return total

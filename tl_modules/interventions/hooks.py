@@ -1,0 +1,294 @@
+"""Forward hooks that change chosen units at chosen positions and leave all else as it is."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Shaped
+
+from tl_modules.errors import ModulesError
+from tl_modules.interventions.positions import Positions, Where
+from tl_modules.interventions.replacements import HasUnitMeans, Replace, Sources, replacements
+from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, flat
+from tl_modules.models.prompt_starts import StartFinder
+from tl_modules.models.token_arrays import TokenArray
+from tl_modules.units import Units
+
+
+class Edit:
+    """A forward hook that changes some coordinates of one hook point's activation."""
+
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        index: Int[np.ndarray, " chosen"],
+        replace: Replace,
+        where: Where,
+    ) -> None:
+        """Remember what to change.
+
+        Args:
+            name: The hook point, for messages: the model may call it by an alias.
+            width: How many coordinates the hook point has.
+            index: The coordinates to change.
+            replace: Makes their new values, which broadcast to the old ones' shape.
+            where: The positions to change them at.
+        """
+        self.name = name
+        self.width = width
+        self._index = torch.from_numpy(np.array(index, dtype=np.int64))
+        self._replace = replace
+        self.where = where
+
+    def __call__(
+        self, activation: Float[torch.Tensor, "*shape"], hook: Any = None
+    ) -> Float[torch.Tensor, "*shape"]:
+        """The activation with the units changed; the tensor given is not."""
+        del hook
+        return self.apply_(activation.clone(memory_format=torch.contiguous_format))
+
+    def apply_(self, activation: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
+        """Change the units in place; the activation is contiguous.
+
+        Raises:
+            ModulesError: If the activation has another width, or positions do not fit it.
+        """
+        values = flat(activation, self.width)
+        if values.shape[-1] != self.width:
+            raise ModulesError(
+                f"The module's units at {self.name!r} are among {self.width}; the activation there "
+                f"has shape {tuple(activation.shape)}. Use the model that the module comes from."
+            )
+        touched = self.where.touched(values.shape[:-1])
+        if touched is not None and not touched.any():
+            return activation
+        if self._index.device != values.device:
+            self._index = self._index.to(values.device)
+        old = values[..., self._index]
+        new = self._replace(old, self.where).to(values)
+        if touched is not None:
+            new = torch.where(touched.to(values.device)[..., None], new, old)
+        values[..., self._index] = new
+        return activation
+
+
+@contextmanager
+def following(model: HookedModel, fwd_hooks: FwdHooks) -> Iterator[None]:
+    """Tell edits where in its prompt each of a model's runs begins, inside the ``with``.
+
+    Args:
+        model: The model that they are hooks of.
+        fwd_hooks: Hook point names with their functions; those that are no edits are left alone.
+    """
+    found = finders(fwd_hooks)
+    try:
+        for finder in found:
+            finder.follow(model)
+        yield
+    finally:
+        for finder in found:
+            finder.remove()
+
+
+def finders(fwd_hooks: FwdHooks) -> list[StartFinder]:
+    """What tells the edits among some hooks where a run begins, each once."""
+    edits = [fn for _, fn in fwd_hooks if isinstance(fn, Edit)]
+    return list({id(edit.where.finder): edit.where.finder for edit in edits}.values())
+
+
+def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
+    units: Units,
+    method: str = "mean",
+    reference: HasUnitMeans | None = None,
+    *,
+    source: Any = None,
+    factor: float | None = None,
+    positions: Positions = None,
+    attention_mask: TokenArray | None = None,
+    seed: int = 0,
+    rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
+) -> FwdHooks:
+    """Hooks that change units at every layer they lie in.
+
+    Args:
+        units: What to change.
+        method: One of ``replacements.METHODS``.
+        reference: Where ``mean``, ``position_mean`` and ``resample`` take their values from.
+        source: For ``patch``: the other run's activation cache.
+        factor: For ``scale``.
+        positions: Where to change them; see ``Positions``.
+        attention_mask: 1 or True where a token is real, ``[batch, pos]``; padding is not touched.
+        seed: Seeds ``resample``.
+        rows: Each prompt's number, by which ``resample`` draws; from 0 by default.
+
+    Returns:
+        ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one a hook point.
+
+    Raises:
+        ModulesError: If the method is unknown or lacks what it needs, or positions or a mask are
+            malformed.
+    """
+    coordinates = units.coordinates()
+    make = replacements(coordinates, method, Sources(reference, source, factor, seed))
+    where = Where.given(positions, attention_mask, rows)
+    pairs: FwdHooks = []
+    for hook, at in coordinates.by_hook():
+        name, width = coordinates.hook_names[hook], coordinates.widths[hook]
+        edit = Edit(name, width, coordinates.index[at], make(name, at), where)
+        pairs.append((name, edit))
+    return pairs
+
+
+@runtime_checkable
+class InPlace(Protocol):
+    """A hook that can be stacked: it may change a part of a batch in place."""
+
+    def apply_(self, activation: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
+        """Change the activation, and return it."""
+        ...
+
+
+class Read:
+    """A hook that reads an activation and changes nothing; it can be stacked."""
+
+    def __init__(self, read: Callable[[torch.Tensor], object], *, last: bool = False) -> None:
+        """Remember what to do with it.
+
+        Args:
+            read: Takes the activation.
+            last: Read what all edits leave, also those that name the hook point by an alias;
+                otherwise what was there when this hook's turn came.
+        """
+        self._read = read
+        self.last = last
+
+    def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
+        """Read, as any hook would."""
+        del hook
+        self.apply_(activation)
+
+    def apply_(self, activation: torch.Tensor) -> torch.Tensor:
+        """Read one copy's part of a stacked batch."""
+        self._read(activation)
+        return activation
+
+
+@dataclass(eq=False)
+class AttachedEdit:
+    """What one ``attach`` puts on a model."""
+
+    target: object
+    """What was attached."""
+
+    method: str | None
+    """What becomes of its units; None where the target itself says so."""
+
+    hook_names: tuple[str, ...]
+    """Where."""
+
+    content: tuple[object, ...]
+    """Two edits are the same if these are alike."""
+
+    in_with: bool = False
+    """Whether a ``with`` takes it away again."""
+
+
+class PointHook:
+    """A hook function as the PyTorch hook of a hook point."""
+
+    def __init__(self, fn: HookFn, edit: AttachedEdit | None) -> None:
+        """Remember what to run, and the edit that it is a part of, if any."""
+        self.fn = fn
+        self.edit = edit
+
+    def __call__(self, point: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
+        """What the hook function makes of the activation."""
+        del inputs
+        return self.fn(output, hook=point)
+
+    def __deepcopy__(self, memo: object) -> "PointHook":
+        """Itself: a copied model shares its hooks with the model, as it shares functions."""
+        return self
+
+
+class Attached:
+    """A handle of hooks that stay on a model until they are removed."""
+
+    def __init__(self, handles: Iterable[Any], edit: AttachedEdit | None = None) -> None:
+        """Hold the hooks' own handles, and the edit that they make up, if any."""
+        self._handles, self._edit = list(handles), edit
+
+    def remove(self) -> None:
+        """Take the hooks away; a second time does nothing."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def __enter__(self) -> "Attached":
+        """The handle itself."""
+        if self._edit is not None:
+            self._edit.in_with = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the hooks away."""
+        self.remove()
+
+
+def attach_hooks(
+    model: HookedModel, fwd_hooks: FwdHooks, edit: AttachedEdit | None = None
+) -> Attached:
+    """Put hooks on a model that the model's own ``reset_hooks`` doesn't take away.
+
+    Args:
+        model: The model.
+        fwd_hooks: Hook point names with their functions.
+        edit: The edit that they make up, where ``attached`` should list it.
+
+    Returns:
+        Their handle.
+    """
+    points = model.hook_dict  # which some models make anew each time
+    found = [(points[name], PointHook(fn, edit)) for name, fn in fwd_hooks]
+    handles: list[Any] = [point.register_forward_hook(hook) for point, hook in found]
+    for finder in finders(fwd_hooks):
+        finder.follow(model)
+        handles.append(finder)
+    return Attached(handles, edit)
+
+
+def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
+    """Hooks that make several interventions in one pass over copies of a batch, one a copy.
+
+    Args:
+        runs: Each intervention's hooks, as ``unit_hooks`` makes them; at one hook point they
+            act in their order, but a ``Read(..., last=True)`` after all others.
+        n_rows: Rows of the batch. Rows ``r * n_rows`` to ``(r + 1) * n_rows`` of the copies get
+            intervention ``r``.
+
+    Returns:
+        One ``(hook_name, fn)`` pair a hook point that any of them touches.
+    """
+    edits: dict[tuple[bool, str], list[tuple[int, InPlace]]] = {}
+    for run, pairs in enumerate(runs):
+        for name, edit in pairs:
+            assert isinstance(edit, InPlace)
+            last = isinstance(edit, Read) and edit.last
+            edits.setdefault((last, name), []).append((run, edit))
+
+    def at(key: tuple[bool, str]) -> HookFn:
+        def hook_fn(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+            del hook
+            result = activation.clone(memory_format=torch.contiguous_format)
+            for run, edit in edits[key]:
+                edit.apply_(result[run * n_rows : (run + 1) * n_rows])
+            return result
+
+        return hook_fn
+
+    # By name, two names of one hook point are two hooks: in the order of registration.
+    ordered = sorted(edits, key=lambda key: key[0])
+    return [(name, at((last, name))) for last, name in ordered]

@@ -1,0 +1,198 @@
+"""A module's topic: what its prompts, words, contexts and output directions say it is about."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+from tl_modules.saving.checked_json import number, rows, text, whole
+from tl_modules.tables.frames import html_table, text_column
+
+_N_LABEL_WORDS = 3
+
+
+class Word(NamedTuple):
+    """A distinctive word."""
+
+    word: str
+    """Lower case."""
+
+    score: float
+    """Its c-TF-IDF."""
+
+
+class Context(NamedTuple):
+    """A token that drives the module, where it stands."""
+
+    before: str
+    """The text before it, a few tokens."""
+
+    token: str
+    """Its text."""
+
+    after: str
+    """The text after it, a few tokens."""
+
+    value: float
+    """The mean over the module's units of |activation| / the unit's mean |activation|."""
+
+    prompt: int
+    """Which of the topic's ``prompts``, from 0."""
+
+
+class WrittenToken(NamedTuple):
+    """A token whose logit the module's output direction moves."""
+
+    token: str
+    """Its text."""
+
+    logit: float
+    """Its logit, less the mean of all tokens', of the direction alone."""
+
+    z: float
+    """How far that stands out of the same logit of random units' directions."""
+
+
+def clear_tokens(tokens: tuple[WrittenToken, ...], chance_z: float | None) -> list[str]:
+    """The texts, quoted for their spaces, of tokens clearer than chance makes one."""
+    return [repr(token.token) for token in tokens if abs(token.z) > (chance_z or 0)]
+
+
+@dataclass(frozen=True, repr=False)
+class Topic:
+    """What a module is about. ``with_topics`` makes them."""
+
+    label: str
+    """A short name of its own in the set: "coding: python, function"."""
+
+    categories: dict[str, float]
+    """The share of the module's samples that each category has, largest first."""
+
+    words: tuple[Word, ...]
+    """Words that tell its prompts from the other modules', best first."""
+
+    prompts: tuple[str, ...]
+    """The prompts that drive it most, strongest first."""
+
+    contexts: tuple[Context, ...] = ()
+    """The tokens of those prompts that drive it most, strongest first."""
+
+    promoted: tuple[WrittenToken, ...] = ()
+    """The tokens that its output direction makes likelier, clearest first."""
+
+    suppressed: tuple[WrittenToken, ...] = ()
+    """The tokens that it makes unlikelier, clearest first."""
+
+    chance_z: float | None = None
+    """The clearest |z| of any random direction held against the others: what chance reaches."""
+
+    notes: tuple[str, ...] = ()
+    """Why contexts or tokens are missing, if they are."""
+
+    def __repr__(self) -> str:
+        """One line, not its texts."""
+        counted = ("words", "prompts", "contexts", "promoted", "suppressed")
+        sizes = ", ".join(f"{len(getattr(self, name))} {name}" for name in counted)
+        return f"Topic({self.label!r}: {sizes})"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: what it holds, a line each."""
+        found = {
+            "categories": [f"{name} {share:.0%}" for name, share in self.categories.items()],
+            "words": [word.word for word in self.words],
+            "contexts": [repr(context.token) for context in self.contexts],
+            "promoted": [repr(token.token) for token in self.promoted],
+            "suppressed": [repr(token.token) for token in self.suppressed],
+            "prompts": list(self.prompts),
+        }
+        table = pd.DataFrame({"": list(found), "what": text_column(map(", ".join, found.values()))})
+        return html_table(repr(self), table, widest=400)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, JSON-ready."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: [list(row) if isinstance(row, tuple) else row for row in value]
+            if isinstance(value, tuple)
+            else value
+            for name, value in found.items()
+        }
+
+    @classmethod
+    def from_dict(cls, described: dict[str, Any]) -> "Topic":
+        """A topic from what ``to_dict`` returned.
+
+        Raises:
+            ModulesError: If it is malformed.
+        """
+        try:
+            topic = cls(
+                label=text(described["label"]),
+                categories={
+                    text(name): number(share)
+                    for name, share in dict(described["categories"]).items()
+                },
+                words=rows(described["words"], _word),
+                prompts=rows(described["prompts"], text),
+                contexts=rows(described["contexts"], _context),
+                promoted=rows(described["promoted"], _written),
+                suppressed=rows(described["suppressed"], _written),
+                chance_z=None if described["chance_z"] is None else number(described["chance_z"]),
+                notes=rows(described["notes"], text),
+            )
+            if not all(0 <= context.prompt < len(topic.prompts) for context in topic.contexts):
+                raise ValueError("a context is of a prompt that is not there")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ModulesError(
+                f"The file's topic is malformed: {error!r}. Find the topics again, or fetch "
+                "an intact copy."
+            ) from error
+        return topic
+
+
+def topic_label(
+    category: str | None, words: Sequence[Word], number: int, others: Collection[str]
+) -> str:
+    """A module's label: its category and its first distinctive words.
+
+    Args:
+        category: Its category, if it has one that stands for its samples.
+        words: Its distinctive words, best first.
+        number: The module's.
+        others: The other modules' labels, which it should differ from.
+
+    Returns:
+        Such as ``"coding: python, function"``.
+    """
+    parts = [category, ", ".join(_label_words(words, category))]
+    label = ": ".join(part for part in parts if part) or f"module {number}"
+    while label in others:
+        label = f"{label} ({number})"
+    return label
+
+
+def _label_words(words: Sequence[Word], category: str | None) -> list[str]:
+    """The first words, without those that begin as another does: plurals say nothing new."""
+    chosen = [] if category is None else category.casefold().split(" / ")
+    n_wanted = len(chosen) + _N_LABEL_WORDS
+    for word, _ in words:
+        if not any(word.startswith(other) or other.startswith(word) for other in chosen):
+            chosen.append(word)
+    return chosen[n_wanted - _N_LABEL_WORDS : n_wanted]
+
+
+def _word(row: Any) -> Word:
+    word, score = row
+    return Word(text(word), number(score))
+
+
+def _context(row: Any) -> Context:
+    before, token, after, value, prompt = row
+    return Context(text(before), text(token), text(after), number(value), whole(prompt))
+
+
+def _written(row: Any) -> WrittenToken:
+    token, logit, z = row
+    return WrittenToken(text(token), number(logit), number(z))

@@ -1,1 +1,0 @@
-"""Interventions that others have published, as targets beside modules."""

@@ -1,0 +1,117 @@
+"""The activations, sorted by module: are there blocks on the diagonal?"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.store import ActivationStore
+from tl_modules.interpret.blocks import Bins, sort_blocks
+from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.plots.style import DIVERGING, graph_objects, module_name, readable, ticks
+from tl_modules.runtime.arguments import checked
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_SIDE = 560  # pixels
+_CLIPPED = 0.99
+_NOUNS = {"zscore": "z-score", "rank": "rank (mean 0, variance 1)", "none": "activation"}
+
+
+@checked
+def plot_activations(
+    modules: ModuleSet,
+    acts: ActivationMatrix | ActivationStore,
+    *,
+    max_rows: int = 250,
+    max_columns: int = 500,
+) -> "Figure":
+    """The normalised activations, samples and units sorted by module, strongest first.
+
+    Each cell is the mean over a run of samples and a run of units, none of which spans two modules;
+    areas are as the numbers of samples and units are. Frames mark the modules' blocks, whose mean
+    discovery raised: that they stand out is what it was asked for, and ``stability`` says how much
+    of it is there in other prompts. Colours end at the 99th percentile.
+
+    Args:
+        modules: The modules.
+        acts: The activations that they were discovered on, raw or normalised.
+        max_rows: At most so many cells down, and one more a small module.
+        max_columns: At most so many across, and one more a small module.
+
+    Returns:
+        A plotly figure, below 2 MB as HTML (without plotly's own script) up to 250 modules.
+
+    Raises:
+        ModulesError: If plotly is not installed, the activations are of other samples or units, or
+            a size is below 1.
+    """
+    plotly = graph_objects()
+    values, rows, columns = sort_blocks(modules, acts, max_rows=max_rows, max_columns=max_columns)
+    names = {module.label: module_name(module) for module in modules} | {BACKGROUND: "background"}
+    limit = float(np.quantile(np.abs(values), _CLIPPED)) or 1.0
+    name = "zscore" if modules.normaliser is None else modules.normaliser.name
+    labels = np.stack(np.broadcast_arrays(rows.labels[:, None], columns.labels), axis=-1)
+    heatmap = plotly.Heatmap(
+        z=values.astype(np.float32),
+        x=columns.edges,
+        y=rows.edges,
+        customdata=labels.astype(np.int16),
+        zmin=-limit,
+        zmax=limit,
+        colorscale=DIVERGING,
+        colorbar={"title": {"text": f"mean<br>{_NOUNS[name]}"}},
+        hovertemplate=(
+            "samples of module %{customdata[0]}<br>units of module %{customdata[1]}"
+            f"{' (-1: background)' if BACKGROUND in columns.labels else ''}<br>"
+            "mean %{z:.2f}<extra></extra>"
+        ),
+    )
+    figure = plotly.Figure(heatmap)
+    figure.update_xaxes(
+        title_text=f"units, sorted by module ({len(modules.units):,})", **_ticks(columns, {}, _SIDE)
+    )
+    figure.update_yaxes(
+        title_text=f"samples, sorted by module ({len(modules.samples):,})",
+        autorange="reversed",
+        **_ticks(rows, names, _SIDE),
+    )
+    return readable(figure).update_layout(
+        title_text="Activations sorted by module (frames: the modules' own blocks)",
+        shapes=_frames(rows, columns),
+        width=900,
+        height=_SIDE + 180,
+    )
+
+
+def _spans(bins: Bins) -> dict[int, tuple[int, int]]:
+    """Where each module begins and ends."""
+    spans: dict[int, tuple[int, int]] = {}
+    for label, start, end in zip(
+        bins.labels.tolist(), bins.edges[:-1].tolist(), bins.edges[1:].tolist(), strict=True
+    ):
+        spans[label] = (spans[label][0] if label in spans else start, end)
+    return spans
+
+
+def _ticks(bins: Bins, names: dict[int, str], pixels: int) -> dict[str, Any]:
+    """A name, or the number, in the middle of each module that has room for it."""
+    spans = _spans(bins)
+    shown = [names.get(label, "-" if label == BACKGROUND else str(label)) for label in spans]
+    middles = [(start + end) / 2 for start, end in spans.values()]
+    return ticks(shown, middles, float(bins.edges[-1]), pixels)
+
+
+def _frames(rows: Bins, columns: Bins) -> list[dict[str, Any]]:
+    """A rectangle around each module's block."""
+    down, across = _spans(rows), _spans(columns)
+    return [
+        {
+            "type": "rect",
+            **dict(zip(("x0", "x1", "y0", "y1"), (*across[label], *down[label]), strict=True)),
+            "line": {"color": "#111111", "width": 1},
+        }
+        for label in down
+        if label in across
+    ]

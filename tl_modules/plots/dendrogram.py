@@ -1,0 +1,76 @@
+"""A hierarchy of modules as a tree."""
+
+from typing import TYPE_CHECKING
+
+from tl_modules.interpret.merge_tree import Hierarchy
+from tl_modules.plots.style import (
+    COLOURS,
+    MARGINS,
+    graph_objects,
+    height_for,
+    module_name,
+    readable,
+    ticks,
+)
+from tl_modules.runtime.arguments import checked
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_BETWEEN_LEAVES = 10.0  # SciPy's drawing has its leaves at 5, 15, 25, ...
+
+
+@checked
+def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
+    """Which modules merge at which distance: modules down, distance across.
+
+    Args:
+        hierarchy: What ``hierarchy`` returned.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed.
+    """
+    plotly = graph_objects()
+    from scipy.cluster.hierarchy import dendrogram  # slow to import
+
+    drawn = dendrogram(hierarchy.linkage, no_plot=True)
+    names = [module_name(hierarchy.modules[leaf]) for leaf in drawn["leaves"]]
+    positions = [_BETWEEN_LEAVES * (place + 0.5) for place in range(len(names))]
+    across, down = [], []
+    for heights, places in zip(drawn["dcoord"], drawn["icoord"], strict=True):
+        across += [*heights, None]  # None ends the line
+        down += [*places, None]
+    tree = plotly.Scatter(
+        x=across, y=down, mode="lines", line={"color": COLOURS[0]}, hoverinfo="x", showlegend=False
+    )
+    leaves = plotly.Scatter(
+        x=[0.0] * len(names),
+        y=positions,
+        text=names,
+        mode="markers",
+        marker={"color": COLOURS[0], "size": 5},
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+    )
+    height = height_for(len(names))
+    figure = plotly.Figure([tree, leaves])
+    figure.update_xaxes(
+        title_text="distance (1 - Pearson correlation of profiles)",
+        range=[0, 1.05 * hierarchy.linkage[-1, 2]],
+    )
+    figure.update_yaxes(
+        title_text="module",
+        range=[_BETWEEN_LEAVES * len(names), 0],
+        **ticks(names, positions, _BETWEEN_LEAVES * len(names), height),
+    )
+    return readable(figure).update_layout(
+        title_text=(
+            "Which modules are alike (cophenetic correlation "
+            f"{hierarchy.cophenetic:.2f}, p {hierarchy.p_value:.2g})"
+        ),
+        width=800,
+        height=height + MARGINS,
+    )

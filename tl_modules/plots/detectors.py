@@ -1,0 +1,61 @@
+"""Kinds of detectors of a concept side by side."""
+
+from typing import TYPE_CHECKING
+
+from tl_modules.errors import check_type
+from tl_modules.evaluation.detectors import Detectors
+from tl_modules.plots.style import COLOURS, graph_objects, readable, text
+from tl_modules.runtime.arguments import checked
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@checked
+def plot_detectors(detectors: Detectors) -> "Figure":
+    """Each kind's scores over resamples, beside those with shuffled labels.
+
+    Boxes are resamples, scored on the prompts that each left out: coloured with the labels, grey
+    with shuffled ones. Diamonds are means on the test prompts, with 95 % of the resamples.
+
+    Args:
+        detectors: What ``compare_detectors`` returned.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, or ``detectors`` are something else.
+    """
+    figure = graph_objects().Figure()
+    check_type(
+        detectors,
+        Detectors,
+        "detectors should be what compare_detectors returned",
+        "Pass all of it, not its table.",
+    )
+    names = detectors.table["detector"].tolist()
+    for shuffled, colour, name in ((True, "#808080", "shuffled"), (False, COLOURS[0], "left out")):
+        chosen = detectors.runs.loc[detectors.runs["shuffled"] == shuffled]
+        figure.add_box(
+            x=chosen["detector"], y=chosen["auc"], name=name, line_color=colour, boxpoints=False
+        )
+    table = detectors.table.dropna(subset="auc_test")
+    if len(table):
+        figure.add_scatter(
+            x=table["detector"],
+            y=table["auc_test"],
+            error_y={
+                "type": "data",
+                "array": table["auc_test_ci_high"] - table["auc_test"],
+                "arrayminus": table["auc_test"] - table["auc_test_ci_low"],
+                "width": 3,
+            },
+            mode="markers",
+            marker={"symbol": "diamond", "size": 9, "color": COLOURS[1]},
+            name="test prompts",
+        )
+    figure.update_xaxes(categoryorder="array", categoryarray=names)
+    figure.update_yaxes(title_text="AUC")
+    title = f"Detectors of {text(detectors.concept)}, on prompts that they did not see"
+    return readable(figure).update_layout(title_text=title, boxmode="group", width=800, height=440)

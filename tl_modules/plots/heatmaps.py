@@ -1,0 +1,244 @@
+"""Modules as rows of a heatmap: over the layers, and over categories of prompts."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.interpret.categories_covered import Coverage
+from tl_modules.interpret.depth import module_layers
+from tl_modules.modules.module_set import Module, as_list
+from tl_modules.plots.style import (
+    DIVERGING,
+    MARGINS,
+    SEQUENTIAL,
+    graph_objects,
+    height_for,
+    module_name,
+    names_of,
+    readable,
+    rooted_scale,
+    text,
+    ticks,
+)
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.effects_frame import SIGNIFICANT, check_effects, check_one_run, is_own
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_WIDTH = 800
+_MOST_TEXTS = 40  # rows that have room for text
+_PLOT_WIDTH = 560  # what is left of it beside names and colour bar
+
+
+@checked
+def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
+    """Where each module's units lie: layers across, modules down.
+
+    Colour is the number of units in a layer over what chance would put there, on a log scale: white
+    as expected, red more, blue fewer. It ends at the most extreme cell, at most at 8 times.
+
+    Args:
+        modules: A ``ModuleSet``, some modules of one, or one.
+
+    Returns:
+        A plotly figure; ``module_layers`` has its numbers.
+
+    Raises:
+        ModulesError: If plotly is not installed, or as ``module_layers`` raises.
+    """
+    plotly = graph_objects()
+    chosen = as_list(modules)
+    table = module_layers(chosen)
+    layers = table["layer"].unique().tolist()
+    grids = {
+        name: table[name].to_numpy(dtype=float).reshape(len(chosen), len(layers))
+        for name in ("ratio", "n_units", "expected", "p_bh")
+    }
+    with np.errstate(divide="ignore"):  # no units there: the scale's end
+        logs = np.log2(grids["ratio"])
+    finite = np.abs(logs[np.isfinite(logs)])
+    limit = float(np.clip(finite.max(initial=0.0), 1, 3))
+    marks = list(range(-int(limit), int(limit) + 1))
+    names, shown = [module_name(module) for module in chosen], [str(layer) for layer in layers]
+    heatmap = plotly.Heatmap(
+        z=np.clip(logs, -limit, limit),
+        x=list(range(len(layers))),
+        y=list(range(len(chosen))),
+        customdata=_stacked(grids, names, shown),
+        zmin=-limit,
+        zmax=limit,
+        colorscale=DIVERGING,
+        colorbar={
+            "title": {"text": "units in layer /<br>expected"},
+            "tickvals": marks,
+            "ticktext": [f"{2**mark}" if mark >= 0 else f"1/{2**-mark}" for mark in marks],
+        },
+        hovertemplate=(
+            "module %{customdata[4]}<br>layer %{customdata[5]}<br>"
+            "%{customdata[1]:.0f} units, expected %{customdata[2]:.1f} (x %{customdata[0]:.2f})<br>"
+            "p (BH) %{customdata[3]:.2g}<extra></extra>"
+        ),
+    )
+    figure = plotly.Figure(heatmap).update_layout(title_text="Where modules lie")
+    figure.update_xaxes(title_text="layer", **_ticks(shown, _PLOT_WIDTH))
+    return _rows(figure, names)
+
+
+@checked
+def plot_effects(
+    effects: pd.DataFrame,
+    *,
+    modules: Iterable[Module] | None = None,
+    unit: str = "nats per token",
+) -> "Figure":
+    """What ablating each module does to each category: categories across, modules down.
+
+    An asterisk marks an effect above its controls' (``p_bh`` at most 0.05); a frame marks the
+    module's own category. The claim is that rows are strongest in their frames, which
+    ``selectivity`` tests: random controls may raise every category's loss by more. Colours change
+    faster near 0.
+
+    Args:
+        effects: What ``module_effects`` returned.
+        modules: The modules, for their names; numbers without them.
+        unit: What the effect is measured in, for the colour bar.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, the table is another one, or ``modules`` lacks
+            one of its modules.
+    """
+    plotly = graph_objects()
+    check_effects(effects, ("module", "category", "own", "effect", "control_mean", "p_bh"))
+    check_one_run(effects)
+    effects = effects.assign(own=is_own(effects))
+    labels = list(dict.fromkeys(effects["module"]))
+    categories = list(dict.fromkeys(effects["category"]))
+    grids = {
+        name: effects.pivot(index="module", columns="category", values=name)
+        .loc[labels, categories]
+        .to_numpy(dtype=float)
+        for name in ("effect", "control_mean", "p_bh", "own")
+    }
+    own = grids.pop("own") == 1
+    names, shown = names_of(labels, modules), [text(str(category)) for category in categories]
+    limit = float(np.nanmax(np.abs(grids["effect"]), initial=0.0)) or 1.0
+    heatmap = plotly.Heatmap(
+        z=grids["effect"],
+        x=list(range(len(categories))),
+        y=list(range(len(labels))),
+        customdata=_stacked(grids, names, shown),
+        text=np.where(grids["p_bh"] <= SIGNIFICANT, "*", ""),
+        texttemplate="%{text}",
+        zmin=-limit,
+        zmax=limit,
+        colorscale=rooted_scale(),
+        colorbar={"title": {"text": f"effect<br>({text(unit)})"}},
+        hovertemplate=(
+            "module %{customdata[3]}<br>on %{customdata[4]}<br>"
+            "effect %{z:.3g}, controls' %{customdata[1]:.3g}<br>"
+            "p (BH) %{customdata[2]:.2g}<extra></extra>"
+        ),
+    )
+    figure = plotly.Figure(heatmap).update_layout(
+        title_text="What ablating each module does (* above its controls, frame: own category)"
+    )
+    figure.update_xaxes(
+        title_text="category of prompts",
+        **_ticks(shown, _PLOT_WIDTH),
+    )
+    figure.update_layout(shapes=[_frame(m, c) for m, c in np.argwhere(own).tolist()])
+    return _rows(figure, names)
+
+
+@checked
+def plot_coverage(found: Coverage, *, modules: Iterable[Module] | None = None) -> "Figure":
+    """Which categories have a module: categories across, modules down.
+
+    Colour is the share of a module's samples that each category has. A frame marks each covered
+    category's best module: more than ``least_share`` of its samples are of the category.
+
+    Args:
+        found: What ``coverage`` returned.
+        modules: The modules, for their names; numbers without them.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, or ``modules`` lacks one of the table's modules.
+    """
+    plotly = graph_objects()
+    wide = found.table.pivot(index="module", columns="category")
+    labels, each = wide.index.tolist(), found.categories
+    categories = each["category"].tolist()
+    grids = {
+        name: wide[name][categories].to_numpy(dtype=float)
+        for name in ("share_of_module", "share_of_category", "n_samples", "mean_activation")
+    }
+    names, shown = names_of(labels, modules), [text(str(category)) for category in categories]
+    shares = grids["share_of_module"]
+    heatmap = plotly.Heatmap(
+        z=shares,
+        x=list(range(len(categories))),
+        y=list(range(len(labels))),
+        customdata=_stacked(grids, names, shown),
+        text=[[f"{share:.0%}" if share >= 0.005 else "" for share in row] for row in shares],
+        texttemplate="%{text}" if len(labels) <= _MOST_TEXTS else None,
+        zmin=0,
+        zmax=1,
+        colorscale=SEQUENTIAL,
+        colorbar={"title": {"text": "share of the<br>module's samples"}, "tickformat": ".0%"},
+        hovertemplate=(
+            "module %{customdata[4]}<br>%{customdata[5]}<br>"
+            "%{customdata[0]:.0%} of the module's samples, %{customdata[1]:.0%} of the category's "
+            "(%{customdata[2]})<br>mean activation %{customdata[3]:.2f}<extra></extra>"
+        ),
+    )
+    n_covered = int(np.count_nonzero(each["covered"]))
+    figure = plotly.Figure(heatmap).update_layout(
+        title_text=f"{n_covered} of {len(each)} categories have a module (frames)"
+    )
+    figure.update_xaxes(title_text="category of prompts", **_ticks(shown, _PLOT_WIDTH))
+    frames = [
+        (labels.index(module), number)
+        for number, (module, covered) in enumerate(
+            zip(each["module"], each["covered"], strict=True)
+        )
+        if covered
+    ]
+    return _rows(figure.update_layout(shapes=[_frame(m, c) for m, c in frames]), names)
+
+
+def _frame(row: int, column: int) -> dict[str, Any]:
+    """A rectangle around a cell."""
+    corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
+    return {"type": "rect", **corners, "line": {"color": "#111111"}}
+
+
+def _stacked(grids: dict[str, np.ndarray], rows: list[str], columns: list[str]) -> np.ndarray:
+    """What a cell's hover text shows: each grid's number, then the row's and the column's name."""
+    called = np.meshgrid(np.array(rows, dtype=object), np.array(columns, dtype=object))
+    numbers = [grid.astype(object) for grid in grids.values()]
+    return np.stack([*numbers, *(names.T for names in called)], axis=-1)
+
+
+def _ticks(names: list[str], pixels: int) -> dict[str, Any]:
+    """A name a row, or a column, where there is room."""
+    return ticks(names, range(len(names)), len(names), pixels)
+
+
+def _rows(figure: "Figure", names: list[str]) -> "Figure":
+    """The figure with a row a module, the first on top."""
+    height = height_for(len(names))
+    figure.update_yaxes(
+        title_text="module",
+        autorange="reversed",
+        **_ticks(names, height),
+    )
+    return readable(figure).update_layout(width=_WIDTH, height=height + MARGINS)

@@ -1,0 +1,135 @@
+"""Prompts' tokens, coloured by how active a module is at each."""
+
+import html
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+from tl_modules.modules.module_set import Module, as_list
+from tl_modules.plots.style import module_name
+from tl_modules.runtime.arguments import checked
+from tl_modules.saving import files
+from tl_modules.tables.frames import TEXT_ONLY, visible
+
+_STRONGEST = 0.6
+"""Opacity of the strongest token: text keeps a contrast above 4.5:1 on light and on dark pages."""
+
+_STYLE = """<style>
+.tlm-tokens p { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.6; margin: .4em 0; }
+.tlm-tokens summary { cursor: pointer; }
+</style>"""
+
+
+@dataclass(frozen=True, repr=False)
+class TokenView:
+    """What ``plot_tokens`` returned: HTML, which Jupyter shows."""
+
+    html: str
+    """A fragment without scripts; what prompts hold stays text."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it as a page of its own.
+
+        Raises:
+            ModulesError: If the file cannot be written.
+        """
+        page = (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Tokens</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<meta name="color-scheme" content="light dark"></head>'
+            f"<body><main>{self.html}</main></body></html>"
+        )
+        files.write_bytes(path, page.encode("utf-8", errors="replace"))
+
+    def _repr_html_(self) -> str:
+        """For Jupyter."""
+        return self.html
+
+    def __repr__(self) -> str:
+        """One line, not the HTML."""
+        return f"TokenView({len(self.html):,} characters of HTML; .save(path) writes it)"
+
+
+@checked
+def plot_tokens(
+    values: pd.DataFrame, modules: Module | Iterable[Module] | None = None
+) -> TokenView:
+    """Prompts' tokens, coloured by how active a module is at each; a part that opens for each.
+
+    Colour begins at 1, where the module is as active as it is on average, and is full at its
+    strongest token shown. Special tokens and each prompt's first are not coloured: they are
+    outliers, whatever the prompt. Pointing at a token shows its value.
+
+    Args:
+        values: What ``token_values`` returned.
+        modules: Which modules to show, by their names: a ``ModuleSet``, some modules, or one; all
+            by their numbers without it.
+
+    Returns:
+        HTML, which Jupyter shows.
+
+    Raises:
+        ModulesError: If the table is another one, or lacks a module.
+    """
+    if list(values.index.names) != ["prompt", "position"] or "special" not in values.columns:
+        raise ModulesError(
+            "values should be what token_values returned; this table has the index "
+            f"{list(values.index.names)}."
+        )
+    numbers = [column for column in values.columns if column not in ("token", "special")]
+    names = {number: f"module {number}" for number in numbers}
+    if modules is not None:
+        names = {module.label: f"module {module_name(module)}" for module in as_list(modules)}
+    missing = sorted(set(names) - set(numbers))
+    if missing:
+        raise ModulesError(
+            f"values should hold the modules shown; {missing} are missing. Pass the set that "
+            "token_values was given."
+        )
+    parts = [
+        f"<details{' open' if number == next(iter(names)) else ''}><summary>{name}: strongest "
+        f"{_strongest(values, number):.1f} times its average</summary>"
+        + "".join(f'<p dir="auto">{spans}</p>' for spans in token_spans(values, number))
+        + "</details>"
+        for number, name in names.items()
+    ]
+    return TokenView(
+        f'<div class="tlm-tokens {TEXT_ONLY}">{_STYLE}<p><b>Tokens by module activation</b>\n'
+        "mean over the module's units of |activation| / the unit's mean; colour begins at 1</p>"
+        f"{''.join(parts)}</div>"
+    )
+
+
+def token_spans(values: pd.DataFrame, module: int) -> list[str]:
+    """Each prompt's tokens as HTML, coloured by a module's values."""
+    strongest = _strongest(values, module)
+    own = values[module].to_numpy(dtype=float)
+    shade = np.clip((own - 1) / max(strongest - 1, 1e-9), 0, 1) * _STRONGEST
+    shade[values["special"].to_numpy(dtype=bool)] = 0
+    texts = [
+        f'<span style="background:rgba(213,94,0,{alpha:.2f})" title="{value:.2f}">{token}</span>'
+        if alpha >= 0.02
+        else token
+        for token, value, alpha in zip(
+            (html.escape(visible(token)) for token in values["token"]), own, shade, strict=True
+        )
+    ]
+    prompts = values.index.get_level_values("prompt").to_numpy()
+    starts = np.flatnonzero(np.diff(prompts, prepend=-1))
+    return ["".join(part) for part in _split(texts, starts.tolist())]
+
+
+def _split(texts: list[str], starts: list[int]) -> list[list[str]]:
+    """The texts from each start to the next."""
+    ends = [*starts[1:], len(texts)]
+    return [texts[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _strongest(values: pd.DataFrame, module: int) -> float:
+    """The strongest token's value, special ones aside; 1 where there is none."""
+    own = values.loc[~values["special"].to_numpy(dtype=bool), module]
+    return float(own.max()) if len(own) else 1.0

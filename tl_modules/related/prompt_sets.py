@@ -1,0 +1,30 @@
+"""The two sets of prompts that an intervention is fitted to."""
+
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+from tl_modules.models.tokens import prompt_frame
+from tl_modules.tables.prompt_tables import Prompts
+
+
+def side_frames(towards: Prompts, against: Prompts) -> list[pd.DataFrame]:
+    """Both sets as frames.
+
+    Args:
+        towards: Prompts of one kind: strings, or a frame with ``prompt``.
+        against: Prompts of the other.
+
+    Returns:
+        The two frames.
+
+    Raises:
+        ModulesError: If one is no list and no frame, or holds fewer than two prompts.
+    """
+    sides = {
+        "towards": prompt_frame(towards, "towards"),
+        "against": prompt_frame(against, "against"),
+    }
+    for name, frame in sides.items():
+        if len(frame) < 2:
+            raise ModulesError(f"{name} should hold at least two prompts; got {len(frame)}.")
+    return list(sides.values())
