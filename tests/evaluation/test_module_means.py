@@ -4,6 +4,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.planted import planted_matrix
+from tl_modules.evaluation import module_means as module_means_file
 from tl_modules.evaluation.module_means import module_means
 
 
