@@ -17,8 +17,9 @@ from tqdm.auto import trange
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts
 from tl_modules.data.models import load_model
+from tl_modules.models.batches import batches
 from tl_modules.models.losses import next_token_losses
-from tl_modules.models.tokens import batches, tokenise
+from tl_modules.models.tokens import tokenise
 
 HELD_OUT = 8
 """Prompts of each category that discovery and fine-tuning do not see."""

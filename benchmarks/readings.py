@@ -22,8 +22,9 @@ from tl_modules.activations.normalise import NORMALISATIONS
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.reading import Reading
 from tl_modules.data.models import load_model
+from tl_modules.models.batches import batches
 from tl_modules.models.hooked_model import run_hooks_only
-from tl_modules.models.tokens import batches, prompt_frame
+from tl_modules.tables.prompt_frames import prompt_frame
 
 TOKENS = ("all", "content", "last")
 AGGREGATES = ("rms", "max", "fraction_active")

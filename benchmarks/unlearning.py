@@ -25,8 +25,9 @@ from benchmarks.neighbours import draw, halves
 from tl_modules.causal.controls import Strata
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
+from tl_modules.models.batches import batches
 from tl_modules.models.losses import next_token_losses
-from tl_modules.models.tokens import batches, tokenise
+from tl_modules.models.tokens import tokenise
 from tl_modules.tables.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
 from tl_modules.training.loss_changes import prompt_losses
 

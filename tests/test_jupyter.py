@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 
 import tl_modules as tlm
 from tests.calls import CALLS, setting
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
 
 HOSTILE = "<img src=x onerror=alert(1)> costs $x$ and $y$ "
 

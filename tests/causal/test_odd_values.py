@@ -12,7 +12,7 @@ from tests.conftest import tiny_model, unsaid
 from tests.toy import HOOKS, Toy, toy_modules
 from tl_modules.causal.metrics import make_task
 from tl_modules.models.losses import next_token_losses
-from tl_modules.models.tokens import prompt_frame
+from tl_modules.tables.prompt_frames import prompt_frame
 
 LAST = "blocks.2.mlp.hook_post"
 

@@ -13,14 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tl_modules as tlm
-from tl_modules.tables.frames import (
-    frame_to_json,
-    html_table,
-    isolated,
-    plain_frame,
-    shortened,
-    visible,
-)
+from tl_modules.tables.frames import frame_to_json, plain_frame
+from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.text import isolated, shortened, visible
 
 FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 FLAG = "\U0001f1e8\U0001f1ed"

@@ -7,7 +7,6 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules.data import read_prompts
-from tl_modules.models.tokens import categories_of, labelled
 from tl_modules.tables.labels import (
     checked_labels,
     column_hint,
@@ -15,6 +14,7 @@ from tl_modules.tables.labels import (
     near_misses,
     warn_spelling,
 )
+from tl_modules.tables.prompt_frames import categories_of, labelled
 
 
 @pytest.mark.parametrize(

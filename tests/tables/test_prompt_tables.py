@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tl_modules.models.tokens import prompt_frame
+from tl_modules.tables.prompt_frames import prompt_frame
 
 ROWS = {"prompt": ["the cat", "a dog sat", "one plus"], "category": ["animal", "animal", "code"]}
 

@@ -9,8 +9,8 @@ from tl_modules.activations.aggregate import Reduced
 from tl_modules.activations.batch_values import batch_values
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError
+from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import Batch
 from tl_modules.runtime.call_warnings import warn_user
 from tl_modules.runtime.memory import is_out_of_memory
 from tl_modules.units import Units

@@ -7,9 +7,9 @@ import torch
 
 from tl_modules.activations.aggregate import Reduced, reduced, signed_sums, without_overflow
 from tl_modules.activations.reading import Reading
+from tl_modules.models.batches import Batch
 from tl_modules.models.gradients import loss_gradients
 from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
-from tl_modules.models.tokens import Batch
 from tl_modules.units import Units
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 
 from tl_modules.activations.batch_runner import Room
 from tl_modules.activations.matrix import check_finite
-from tl_modules.models.tokens import Batch, batches
+from tl_modules.models.batches import Batch, batches
 
 CHUNK_BYTES = 8 * 1024**2
 LEAST_PROMPTS = 128

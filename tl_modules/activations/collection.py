@@ -23,14 +23,15 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.interventions.measuring import check_unhooked, measures
 from tl_modules.models.answers import with_separator
+from tl_modules.models.batches import Batch
 from tl_modules.models.fingerprint import fingerprint
 from tl_modules.models.hooked_model import HookedModel, model_name
-from tl_modules.models.tokens import Batch, prompt_frame
 from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.memory import Size, check_memory
 from tl_modules.runtime.processes import Ranks, together
 from tl_modules.tables.columns import beside
 from tl_modules.tables.frames import frame_to_json
+from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
 

@@ -24,7 +24,8 @@ from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.saving import files
 from tl_modules.saving.checked_json import text
-from tl_modules.tables.frames import frame_from_json, frame_to_json, html_table, n_rows
+from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
+from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import sample_table
 from tl_modules.units import Units, check_unit_means
 

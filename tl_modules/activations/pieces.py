@@ -11,7 +11,7 @@ import numpy as np
 
 from tl_modules.activations.chunk_values import Collected
 from tl_modules.errors import ModulesError
-from tl_modules.models.tokens import Batch
+from tl_modules.models.batches import Batch
 from tl_modules.saving import files
 from tl_modules.saving.checked_json import whole
 from tl_modules.units import Units

@@ -30,7 +30,7 @@ from tl_modules.activations.pieces import EVERY, Pieces
 from tl_modules.activations.reading import Reading
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
-from tl_modules.models.tokens import Batch
+from tl_modules.models.batches import Batch
 from tl_modules.runtime.processes import ALONE, Ranks
 from tl_modules.saving import files
 from tl_modules.saving.checked_json import whole

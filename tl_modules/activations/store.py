@@ -25,7 +25,7 @@ from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.runtime.processes import ALONE, Ranks
 from tl_modules.saving import files
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import sample_table
 from tl_modules.units import Units, check_unit_means
 

@@ -11,9 +11,9 @@ from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.reading import Reading
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import prompt_frame
 from tl_modules.runtime.memory import Size, check_memory
 from tl_modules.tables.columns import beside
+from tl_modules.tables.prompt_frames import prompt_frame
 
 
 def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword

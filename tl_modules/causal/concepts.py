@@ -14,11 +14,16 @@ from tl_modules.interventions.target import Target
 from tl_modules.models.answers import shown_separators, with_separator
 from tl_modules.models.hooked_model import HookedModel, hook_order
 from tl_modules.models.output_layer import output_layer
-from tl_modules.models.tokens import categories_of, categories_said, has_concept, prompt_frame
 from tl_modules.modules.module_set import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.labels import warn_spelling
 from tl_modules.tables.linear_probe import fitted_probe
+from tl_modules.tables.prompt_frames import (
+    categories_of,
+    categories_said,
+    has_concept,
+    prompt_frame,
+)
 from tl_modules.tables.prompt_tables import HasToPandas, Prompts
 from tl_modules.tables.stats import (
     N_RESAMPLES,

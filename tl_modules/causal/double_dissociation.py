@@ -12,10 +12,10 @@ from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.answers import shown_separators
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import prompt_frame
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.tables.stats import (
     N_RESAMPLES,

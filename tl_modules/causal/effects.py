@@ -14,9 +14,9 @@ from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.target import Target
 from tl_modules.models.answers import shown_separators
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import is_category
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.prompt_frames import is_category
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.tables.stats import (
     N_RESAMPLES,

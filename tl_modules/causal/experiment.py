@@ -20,9 +20,9 @@ from tl_modules.interventions.replacements import METHODS, HasUnitMeans
 from tl_modules.interventions.target import Target
 from tl_modules.models.answers import with_separator
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import categories_of, labelled, prompt_frame
 from tl_modules.modules.module_set import Module, as_list
 from tl_modules.runtime.arguments import check_argument, checked
+from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
 

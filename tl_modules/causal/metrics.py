@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float, Int
 
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.models.answers import tokenise_with_answers
+from tl_modules.models.batches import Batch, batches
 from tl_modules.models.hooked_model import HookedModel, check_causal
 from tl_modules.models.losses import next_token_losses
-from tl_modules.models.tokens import Batch, batches, tokenise
+from tl_modules.models.tokens import tokenise
 
 METRICS = ("loss", "answer_logprob", "answer_accuracy")
 """``loss``: mean next-token loss, nats per token. ``answer_logprob``: minus the log-probability of

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from tl_modules.interventions.target import Target
-from tl_modules.models.tokens import categories_of
 from tl_modules.modules.module import Module
 from tl_modules.runtime.call_warnings import warn_user
 from tl_modules.tables.labels import (
@@ -16,6 +15,7 @@ from tl_modules.tables.labels import (
     names_like_category,
     near_misses,
 )
+from tl_modules.tables.prompt_frames import categories_of
 
 _Targets = Sequence[Module | Target]
 

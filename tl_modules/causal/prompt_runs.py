@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from tl_modules.causal.metrics import Task, check_measured
 from tl_modules.interventions.hooks import stacked, unit_hooks
+from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, forward
-from tl_modules.models.tokens import Batch
 from tl_modules.units import Units
 
 Intervention = Callable[[Batch], FwdHooks]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
 
 N_PERMUTATIONS = 5039
 """Random permutations of the categories where there are more than seven; else all are tried."""

@@ -14,12 +14,13 @@ from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.batches import Batch
 from tl_modules.models.gradients import gradients_of, loss_gradients
 from tl_modules.models.hooked_model import HookedModel, flat
 from tl_modules.models.losses import n_predicted
-from tl_modules.models.tokens import Batch, categories_of, is_category, labelled, prompt_frame
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.prompt_frames import categories_of, is_category, labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from tl_modules.causal.prompt_runs import Intervention
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.hooks import Read
+from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import FwdHooks, flat, token_width
-from tl_modules.models.tokens import Batch
 
 
 class States:

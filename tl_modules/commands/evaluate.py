@@ -16,8 +16,8 @@ from tl_modules.commands.options import add_common, add_prompts, read_prompts, s
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.evaluation.comparison import METHODS, compare_methods, split_by_category, summarise
-from tl_modules.models.tokens import categories_of
 from tl_modules.tables.labels import column_hint
+from tl_modules.tables.prompt_frames import categories_of
 
 _ACTS = "acts.safetensors"
 _SHOWN = {

@@ -14,7 +14,7 @@ from tl_modules.data.corpora import CORPORA, load_prompts
 from tl_modules.data.models import DEMO, MODEL_DTYPES
 from tl_modules.data.wheel_models import WHEEL_MODELS
 from tl_modules.errors import ModulesError
-from tl_modules.tables.frames import visible
+from tl_modules.tables.text import visible
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

@@ -20,9 +20,9 @@ from tl_modules.commands.outputs import OutputFolder
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.models.answers import answers_of, with_separator
-from tl_modules.models.tokens import labelled
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.labels import column_hint, listed
+from tl_modules.tables.prompt_frames import labelled
 from tl_modules.units import Units
 
 LEVEL = 0.05

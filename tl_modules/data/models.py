@@ -17,7 +17,7 @@ from tl_modules.errors import ModulesError, check_choice
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving.files import checked_path
-from tl_modules.tables.frames import visible
+from tl_modules.tables.text import visible
 
 DEMO = "demo"
 MODEL_DTYPES = ("float32", "bfloat16", "float16")

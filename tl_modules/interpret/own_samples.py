@@ -11,7 +11,7 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.tables.frames import as_texts
+from tl_modules.tables.text import as_texts
 
 _TELLING = ("prompt", "answer", "n_tokens")
 """Columns that a sample's activations depend on."""

@@ -11,11 +11,11 @@ from tl_modules.interpret.token_texts import NotReadable
 from tl_modules.interpret.words import distinctive_words
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import prompt_frame
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.topic import Context, Topic, topic_label
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.labels import warn_spelling
+from tl_modules.tables.prompt_frames import prompt_frame
 
 _Found = TypeVar("_Found")
 

@@ -23,7 +23,7 @@ from tl_modules.errors import ModulesError, check_type
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.tokens import check_context, check_tokenizer, read_text, tokenise
 from tl_modules.runtime.call_warnings import warn_once
-from tl_modules.tables.frames import check_whole
+from tl_modules.tables.text import check_whole
 
 _Tokens = Int[torch.Tensor, " _pos"]
 

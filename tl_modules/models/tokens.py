@@ -1,121 +1,18 @@
 """Prompts to padded batches of tokens."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int
 
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.models.hooked_model import HookedModel, check_model
 from tl_modules.runtime.call_warnings import warn_once
-from tl_modules.tables.frames import plain_frame
-from tl_modules.tables.labels import (
-    apart,
-    checked_labels,
-    column_hint,
-    label_text,
-    listed,
-    warn_spelling,
-)
-from tl_modules.tables.prompt_tables import check_texts, prompt_table
 
 _NO_LIMIT = 10**9
 """A tokenizer whose ``model_max_length`` is not known gives a larger number."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts of similar length, padded on the right."""
-
-    rows: Int[np.ndarray, " batch"]
-    """Which prompts they are."""
-
-    tokens: Int[torch.Tensor, "batch pos"]
-    """Token ids."""
-
-    mask: Bool[torch.Tensor, "batch pos"]
-    """True where a token is real."""
-
-    counted: Bool[torch.Tensor, "batch pos"]
-    """True where a token counts: all real ones, or some of them."""
-
-
-def prompt_frame(prompts: object, name: str = "prompts") -> pd.DataFrame:
-    """The prompts as a frame with a column ``prompt``, numbered from 0.
-
-    Args:
-        prompts: Whatever ``prompt_table`` takes; other columns, such as ``category``, stay.
-        name: What messages call them.
-
-    Returns:
-        A new frame, with columns that can be saved (see ``plain_frame``).
-
-    Raises:
-        ModulesError: If there is no prompt, one is no string, or a column cannot be saved.
-    """
-    frame = prompt_table(prompts, name)
-    check_texts(frame["prompt"].tolist(), name)
-    return plain_frame(frame)
-
-
-def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
-    """Each prompt's category, ``"all"`` where there is none.
-
-    Args:
-        frame: What ``prompt_frame`` returned.
-
-    Returns:
-        Texts, one a prompt.
-
-    Raises:
-        ModulesError: If only some prompts have one that is not blank, or one is no whole text.
-    """
-    if "category" not in frame.columns:
-        return np.full(len(frame), "all", dtype=object)
-    return np.array(checked_labels(frame["category"]), dtype=object)
-
-
-def labelled(frame: pd.DataFrame, *others: Iterable[object]) -> pd.DataFrame:
-    """The prompts with their categories as texts, if they have any; odd spelling is warned of.
-
-    Args:
-        frame: What ``prompt_frame`` returned.
-        others: Columns ``category`` that the prompts' is compared with.
-
-    Returns:
-        A frame whose ``category`` is as ``categories_of`` returns it.
-
-    Raises:
-        ModulesError: As ``categories_of`` raises.
-    """
-    own = [frame["category"]] if "category" in frame.columns else []
-    found = frame.assign(category=categories_of(frame)) if own else frame
-    warn_spelling(*own, *others)
-    return found
-
-
-def is_category(
-    categories: Shaped[np.ndarray, " prompts"], name: str
-) -> Bool[np.ndarray, " prompts"]:
-    """Which prompts are of a category. Not by ``==``: NumPy drops zero bytes at a text's end."""
-    return np.array([category == name for category in categories], dtype=bool)
-
-
-def has_concept(frame: pd.DataFrame, concept: str) -> Bool[np.ndarray, " prompts"]:
-    """Which prompts are of the category that a concept is told by."""
-    return is_category(categories_of(frame), label_text(concept) or "")
-
-
-def categories_said(frame: pd.DataFrame, concept: str) -> str:
-    """What a refusal says of a frame that lacks a concept: its categories, and those alike."""
-    if "category" not in frame.columns:
-        return f"It has no categories. {column_hint(list(frame.columns))}."
-    found = categories_of(frame).tolist()
-    return f"Its categories are {listed(found)}.{apart([str(concept)], found)}"
 
 
 @dataclass(frozen=True)
@@ -338,42 +235,3 @@ def _warn_of_cuts(model: HookedModel, prompts: Sequence[str], n_tokens: dict[int
 
 def _start(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
-
-
-def batches(
-    token_lists: Sequence[Int[torch.Tensor, " _pos"]],
-    batch_size: int,
-    counted: Sequence[Bool[torch.Tensor, " _pos"]] | None = None,
-    chosen: Int[np.ndarray, " _chosen"] | None = None,
-) -> Iterator[Batch]:
-    """Batches of prompts of similar length, longest first.
-
-    Padding goes on the right, where causal attention keeps it from reaching any real token; the
-    longest batch comes first so that memory runs out at once or never.
-
-    Args:
-        token_lists: Each prompt's tokens.
-        batch_size: How many prompts at a time.
-        counted: Which tokens of each prompt count; all by default.
-        chosen: Which prompts; all by default.
-
-    Raises:
-        ModulesError: If ``batch_size`` is below 1.
-    """
-    check_at_least("batch_size", batch_size, 1)
-    order = np.arange(len(token_lists)) if chosen is None else chosen
-    lengths = np.array([len(token_lists[row]) for row in order.tolist()])
-    longest_first = np.argsort(-lengths, kind="stable")
-    order, lengths = order[longest_first], lengths[longest_first]
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        lists = [token_lists[row] for row in rows]
-        tokens = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True)
-        positions = torch.arange(tokens.shape[1])
-        mask = positions[None, :] < torch.from_numpy(lengths[start : start + batch_size])[:, None]
-        count = mask
-        if counted is not None:
-            count = torch.nn.utils.rnn.pad_sequence(
-                [counted[row] for row in rows], batch_first=True
-            )
-        yield Batch(rows, tokens, mask, count)

@@ -18,7 +18,7 @@ from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray
 from tl_modules.modules.topic import Topic
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import label_text, label_texts
 from tl_modules.units import Units
 

@@ -25,13 +25,9 @@ from tl_modules.saving import files
 from tl_modules.saving.checked_json import flag, number, rows, text, whole
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
 from tl_modules.tables.columns import free_name
-from tl_modules.tables.frames import (
-    frame_from_json,
-    frame_to_json,
-    html_table,
-    n_rows,
-    text_column,
-)
+from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
+from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.text import text_column
 from tl_modules.units import Units, check_unit_means
 
 BACKGROUND = -1

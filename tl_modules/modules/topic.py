@@ -8,7 +8,8 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError
 from tl_modules.saving.checked_json import number, rows, text, whole
-from tl_modules.tables.frames import html_table, text_column
+from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.text import text_column
 
 _N_LABEL_WORDS = 3
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tl_modules.errors import ModulesError
 from tl_modules.modules.module_set import Module, as_list
-from tl_modules.tables.frames import isolated, shortened, visible
+from tl_modules.tables.text import isolated, shortened, visible
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -13,7 +13,8 @@ from tl_modules.modules.module_set import Module, as_list
 from tl_modules.plots.style import module_name
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files
-from tl_modules.tables.frames import TEXT_ONLY, visible
+from tl_modules.tables.html_tables import TEXT_ONLY
+from tl_modules.tables.text import visible
 
 _STRONGEST = 0.6
 """Opacity of the strongest token: text keeps a contrast above 4.5:1 on light and on dark pages."""

@@ -13,6 +13,7 @@ from tl_modules.errors import ModulesError
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.positions import Positions, Where
 from tl_modules.interventions.target import Target, check_made_from
+from tl_modules.models.batches import batches
 from tl_modules.models.hooked_model import (
     FwdHooks,
     HookedModel,
@@ -21,7 +22,7 @@ from tl_modules.models.hooked_model import (
     model_name,
 )
 from tl_modules.models.token_arrays import TokenArray
-from tl_modules.models.tokens import batches, tokenise
+from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module import Module
 from tl_modules.related.covariances import Spread, Tokens, check_installed
 from tl_modules.related.linear_edit import LinearEdit

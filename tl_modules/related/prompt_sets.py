@@ -3,7 +3,7 @@
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.models.tokens import prompt_frame
+from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 
 

@@ -12,7 +12,7 @@ from tl_modules.modules.module_set import Module, ModuleSet
 from tl_modules.modules.topic import Topic, clear_tokens
 from tl_modules.plots.style import module_title
 from tl_modules.plots.tokens import token_spans
-from tl_modules.tables.frames import shortened, visible
+from tl_modules.tables.text import shortened, visible
 
 _LONGEST = 400  # characters of a prompt
 _MAX_TOKENS = 80

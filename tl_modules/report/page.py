@@ -26,7 +26,7 @@ from tl_modules.report.prompts import PromptRows, prompt_rows
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files
 from tl_modules.tables.effects_frame import check_effects, split_runs
-from tl_modules.tables.frames import visible
+from tl_modules.tables.text import visible
 
 MAX_BYTES = 10_000_000
 """A page stays below this: prompts are shortened, then left out, from the weakest."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.tables.frames import shortened, visible
 from tl_modules.tables.labels import label_text
+from tl_modules.tables.text import shortened, visible
 
 _LONGEST = 400
 _SHORTEST = 60

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from tl_modules.activations.reading import Reading
 from tl_modules.sharing.effects import COLUMNS
 from tl_modules.sharing.markdown import table, text
-from tl_modules.tables.frames import isolated
 from tl_modules.tables.labels import label_texts
+from tl_modules.tables.text import isolated
 
 TAGS = ["transformer-lens", "mechanistic-interpretability", "functional-modules"]
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from tl_modules.tables.frames import visible
+from tl_modules.tables.text import visible
 
 _ENTITIES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>|\\`*_[]~$"}
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError
 from tl_modules.runtime.call_warnings import warn_user
-from tl_modules.tables.frames import check_whole
+from tl_modules.tables.text import check_whole
 
 _MOST_SHOWN = 12
 _OTHER_NAMES = ("category", "categories", "label", "labels", "class", "topic")

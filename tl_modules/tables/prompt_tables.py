@@ -10,7 +10,8 @@ import pandas as pd
 from tl_modules.errors import ModulesError, shown
 from tl_modules.runtime.arguments import Elsewhere
 from tl_modules.saving.checked_json import BROKEN
-from tl_modules.tables.frames import check_whole, frame_from_json, plain_frame
+from tl_modules.tables.frames import frame_from_json, plain_frame
+from tl_modules.tables.text import check_whole
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from tl_modules.errors import ModulesError, check_type
 from tl_modules.interpret.token_texts import pieces_of, special_tokens, text_of
 from tl_modules.models.generation import continued
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import prompt_frame
+from tl_modules.tables.prompt_frames import prompt_frame
 
 # The end of a sentence, and a number or letter that only counts what follows: "2." is no thought.
 _END, _COUNTER = re.compile(r"[.!?][\"'\u201d\u2019)\]*]*$"), re.compile(r"\W*(\d{1,2}|\w)[.)]")

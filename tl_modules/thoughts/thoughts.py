@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
 from tl_modules.thoughts.beside_correctness import beside_correctness
 
 

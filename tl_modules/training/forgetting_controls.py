@@ -10,9 +10,9 @@ from tl_modules.causal.controls import Strata
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import prompt_frame
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
+from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.training.loss_changes import prompt_losses, rises_table
 from tl_modules.training.masks import units_of

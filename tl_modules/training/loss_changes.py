@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from tl_modules.causal.metrics import make_task
 from tl_modules.causal.prompt_runs import no_intervention, run_task
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import prompt_frame
+from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.stats import N_RESAMPLES, beside_controls, bootstrap_indices, run_rounding
 
 BATCH_SIZE = 16

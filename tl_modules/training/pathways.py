@@ -11,7 +11,7 @@ from tl_modules.errors import ModulesError
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
 from tl_modules.training.entries import Entries
 from tl_modules.training.masks import NeuronRows, neuron_rows, units_of
 from tl_modules.units import Units

@@ -12,14 +12,16 @@ from tqdm.auto import trange
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
+from tl_modules.models.batches import Batch, batches
 from tl_modules.models.gradients import check_differentiable
 from tl_modules.models.hooked_model import HookedModel, check_causal
 from tl_modules.models.losses import n_predicted, token_losses
-from tl_modules.models.tokens import Batch, batches, prompt_frame, tokenise
+from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.runtime.determinism import rows_alike
-from tl_modules.tables.frames import html_table
+from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.training.entries import Entries
 from tl_modules.training.masks import units_of

@@ -1,0 +1,110 @@
+"""Text from outside: what of it a table, a page or a terminal can show."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+
+# Characters that act on what stands beside them: a terminal's commands, other ends of lines than
+# the line feed, and the beginnings and ends of text in another direction.
+_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+HALF = re.compile("[\ud800-\udfff]")
+_JOINER = "\u200d"
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+_FLAG_LETTERS = range(0x1F1E6, 0x1F200)
+_TAGS = range(0xE0020, 0xE0080)
+
+
+def check_whole(texts: Iterable[str], what: str) -> None:
+    """Refuse texts with halves of characters, which no tokenizer reads and no table holds.
+
+    Args:
+        texts: The texts.
+        what: What one is called in the message.
+
+    Raises:
+        ModulesError: If there is one.
+    """
+    for row, text in enumerate(texts):
+        half = HALF.search(text)
+        if half:
+            raise ModulesError(
+                f"Every {what} should be whole text; {what} {row} holds half of a character, "
+                f"{half.group()!r}. Replace it: "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+            )
+
+
+def as_texts(column: Any) -> pd.Series:
+    r"""A column's values as text, whatever they hold: pandas' own text has no unpaired surrogates.
+
+    >>> as_texts(pd.Series(["\ud800", 7], dtype=object)).tolist()
+    ['\ud800', '7']
+    """
+    return pd.Series([str(value) for value in column], index=column.index, dtype=object)
+
+
+def text_column(values: Iterable[str | None]) -> pd.Series:
+    """Texts, some or all of them missing: pandas makes a column without any text one of objects.
+
+    Halves of characters, which its text cannot hold, are replaced.
+    """
+    whole = [without_halves(value) if isinstance(value, str) else None for value in values]
+    return pd.Series(whole, dtype="str")
+
+
+def visible(said: str) -> str:
+    r"""A text from outside, with the characters that act on what stands beside it spelled out.
+
+    >>> print(visible("\x1b[31m red \u202e der"))
+    \x1b[31m red \u202e der
+    """
+    whole = said.replace("\r\n", "\n")
+    return _ACTING.sub(lambda found: found.group().encode("unicode_escape").decode(), whole)
+
+
+def without_halves(said: str) -> str:
+    """A text without halves of characters."""
+    return said.encode("utf-8", "replace").decode()
+
+
+def shortened(said: str, longest: int) -> str:
+    r"""A text from outside, cut to at most so many characters, between letters as readers see them.
+
+    >>> shortened("cafe\u0301s", 5)
+    'caf…'
+    """
+    if len(said) <= longest:
+        return said
+    end = longest - 1
+    while end > 0 and _joins(said, end):
+        end -= 1
+    return f"{said[: end or longest - 1]}…"
+
+
+def _joins(said: str, at: int) -> bool:
+    """Whether a character belongs to what a reader sees as one letter or emoji with those before.
+
+    The most frequent of Unicode's rules (UAX 29), not all.
+    """
+    number = ord(said[at])
+    if number in _FLAG_LETTERS:  # two make a flag
+        letters = itertools.takewhile(lambda c: ord(c) in _FLAG_LETTERS, reversed(said[:at]))
+        return sum(1 for _ in letters) % 2 == 1
+    return (
+        unicodedata.category(said[at]).startswith("M")  # marks, and variation selectors
+        or _JOINER in said[at - 1 : at + 1]
+        or number in _SKIN_TONES
+        or number in _TAGS
+    )
+
+
+def isolated(said: str) -> str:
+    """A name; if any of it runs from right to left, held apart, so that its neighbours stay put."""
+    turned = any(unicodedata.bidirectional(character) in ("R", "AL") for character in said)
+    return f"\u2068{said}\u2069" if turned else said
