@@ -66,7 +66,7 @@ def main() -> None:
         show(tlm.match_modules(modules, others, profiles=(profiles, theirs)))
 
 
-def show(match: tlm.ModuleMatch) -> None:
+def show(match: tlm.evaluation.ModuleMatch) -> None:
     """The pairs, what moved, and how many units in all."""
     print(match.pairs.round(3).to_string(index=False))
     if match.by == "units":

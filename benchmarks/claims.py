@@ -49,9 +49,9 @@ def main() -> None:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         for name, figure in (
-            ("layers", tlm.plot_layers(middle)),
-            ("hierarchy", tlm.plot_hierarchy(tree)),
-            ("coverage", tlm.plot_coverage(tlm.coverage(middle, acts), modules=middle)),
+            ("layers", tlm.plots.plot_layers(middle)),
+            ("hierarchy", tlm.plots.plot_hierarchy(tree)),
+            ("coverage", tlm.plots.plot_coverage(tlm.coverage(middle, acts), modules=middle)),
         ):
             figure.write_html(args.out / f"{name}.html", include_plotlyjs=True)
 

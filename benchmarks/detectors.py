@@ -47,7 +47,7 @@ def main() -> None:
         print(f"{concept}: {n_with} of {len(train.samples)}")
         print(found.table[[*SHOWN]].round(3).to_string(index=False))
     if args.figure is not None:
-        draw(tlm.plot_detectors(found), args.figure)
+        draw(tlm.plots.plot_detectors(found), args.figure)
 
 
 if __name__ == "__main__":

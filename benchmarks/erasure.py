@@ -46,10 +46,10 @@ def main() -> None:
         "LEACE, all layers": points,
     }
     erasures = [
-        replace(tlm.leace(model, *sets, at), label=label, category=args.concept)
+        replace(tlm.related.leace(model, *sets, at), label=label, category=args.concept)
         for label, at in places.items()
     ]
-    shift = tlm.eigenshift(model, *sets, n_new_tokens=0, category=args.concept)
+    shift = tlm.related.eigenshift(model, *sets, n_new_tokens=0, category=args.concept)
     named = [args.concept, args.other]
     tests = {"in distribution": held_out, "other genres": load_prompts("contrasts-ood")}
     effects = tlm.concept_effects(
@@ -65,7 +65,7 @@ def main() -> None:
     print(effects[["label", "prompts", *COSTS]].round(3).to_string(index=False))
     if args.figure is not None:
         names = {str(module.label): f"module {module.label} ablated", "eigenshift": "EigenShift"}
-        draw(tlm.plot_concepts(effects.replace({"label": names})), args.figure)
+        draw(tlm.plots.plot_concepts(effects.replace({"label": names})), args.figure)
 
 
 if __name__ == "__main__":

@@ -42,14 +42,14 @@ def main() -> None:
     for against, towards in PAIRS:
         sets = [fit.loc[fit["category"] == name] for name in (towards, against)]
         options = {"n_components": args.components, "factor": args.factor}
-        shift = tlm.eigenshift(
+        shift = tlm.related.eigenshift(
             model, *sets, n_new_tokens=args.new_tokens, category=towards, **options
         )
         targets.append(replace(shift, label=f"shift away from {towards}"))
     effects = tlm.module_effects(model, targets, held_out, n_controls=args.controls)
     print(table(effects).to_string(index=False))
     if args.figure is not None:
-        draw(tlm.plot_costs(effects, modules=modules), args.figure)
+        draw(tlm.plots.plot_costs(effects, modules=modules), args.figure)
 
 
 def halves(prompts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -46,7 +46,7 @@ def main() -> None:
     print(shown.to_string(index=False))
     if args.figure is not None:
         unit = "nats" if args.metric == "answer_logprob" else "share"
-        draw(tlm.plot_costs(effects, modules=modules, unit=unit), args.figure)
+        draw(tlm.plots.plot_costs(effects, modules=modules, unit=unit), args.figure)
 
 
 if __name__ == "__main__":

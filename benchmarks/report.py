@@ -97,7 +97,7 @@ def parts(n_samples: int, n_modules: int, n_layers: int, width: int) -> dict:
         unit_labels=unit_labels,
         sample_labels=labels,
         n_modules=n_modules,
-        objective=tlm.Objective(1.0, 1.0, 1.0),
+        objective=tlm.modules.Objective(1.0, 1.0, 1.0),
         sample_scores=generator.random(n_samples),
         unit_scores=generator.normal(size=len(units)),
         normaliser=acts.normaliser,

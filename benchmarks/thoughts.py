@@ -35,7 +35,9 @@ def main() -> None:
     modules = tlm.discover(acts, args.modules, n_starts=8)
     questions = load_prompts("choices")
     options = {"modules": modules, "chat": not args.plain}
-    thoughts = tlm.thought_states(model, questions, n_new_tokens=args.new_tokens, **options)
+    thoughts = tlm.thoughts.thought_states(
+        model, questions, n_new_tokens=args.new_tokens, **options
+    )
     if args.states is not None:
         thoughts.states.to_csv(args.states, index=False)
     print(accuracy(thoughts).to_string(index=False))
@@ -43,15 +45,15 @@ def main() -> None:
     print(thoughts.beside_correctness().round(3).to_string(index=False))
     print([module.category for module in modules])
     chains = of_other_questions(thoughts)
-    given = tlm.thought_states(
+    given = tlm.thoughts.thought_states(
         model, questions.take(list(chains)), chains=list(chains.values()), **options
     )
     print(beside_other_thoughts(thoughts, given, list(chains)).to_string(index=False))
     if args.figure is not None:
-        draw(tlm.plot_thoughts(thoughts, modules=modules), args.figure)
+        draw(tlm.plots.plot_thoughts(thoughts, modules=modules), args.figure)
 
 
-def accuracy(thoughts: tlm.Thoughts) -> pd.DataFrame:
+def accuracy(thoughts: tlm.thoughts.Thoughts) -> pd.DataFrame:
     """How often the correct choice is nearest, before the first thought and after the last."""
     chains = thoughts.chains()
     first, last = (chains[name].to_numpy(float) for name in ("correct_at_first", "is_correct"))
@@ -65,7 +67,7 @@ def accuracy(thoughts: tlm.Thoughts) -> pd.DataFrame:
     return found.assign(chance=1 / thoughts.n_choices).round(3)
 
 
-def of_other_questions(thoughts: tlm.Thoughts) -> dict[int, str]:
+def of_other_questions(thoughts: tlm.thoughts.Thoughts) -> dict[int, str]:
     """What was written on the question before each, by row; left out where that is nothing."""
     later = thoughts.states.loc[thoughts.states["step"] > 0]
     said = later["thought"].groupby(thoughts.of_chain[later.index]).agg(" ".join)
@@ -73,7 +75,9 @@ def of_other_questions(thoughts: tlm.Thoughts) -> dict[int, str]:
     return {(row + 1) % n_chains: text for row, text in sorted(said.items()) if text.strip()}
 
 
-def beside_other_thoughts(own: tlm.Thoughts, other: tlm.Thoughts, rows: list[int]) -> pd.DataFrame:
+def beside_other_thoughts(
+    own: tlm.thoughts.Thoughts, other: tlm.thoughts.Thoughts, rows: list[int]
+) -> pd.DataFrame:
     """Last states after the question's own thoughts, and after another question's, paired."""
     draws = bootstrap_indices(np.zeros(len(rows)), 2000, seed=0)
     found = []

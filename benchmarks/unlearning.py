@@ -105,7 +105,7 @@ def unlearning(
     runs = [(name, module) for name in VARIANTS] + [("SatImp and GRU", None)]
     for name, where in runs:
         given = VARIANTS[name] | options | {"n_controls": args.controls}
-        found = tlm.forgetting(model, where, *sets, **given)
+        found = tlm.training.forgetting(model, where, *sets, **given)
         found.insert(0, "loss", name)
         found.insert(1, "trained", "whole model" if where is None else "French module")
         print(found.round(3).to_string(index=False), flush=True)
@@ -197,13 +197,13 @@ def pathways(
     fine_tune(new, seen, args)
     runs: dict[str, list[np.ndarray]] = {"trained too": [rises(new)], "put back": []}
     for units in every:
-        fusion = tlm.fuse_pathways(old, new, units)
+        fusion = tlm.training.fuse_pathways(old, new, units)
         runs["put back"].append(rises(new))
         fusion.restore(new)
         if units is module.units:
             print(repr(fusion), flush=True)
-    runs["kept away from"] = [tuned(units, tlm.training_all_but) for units in every]
-    runs["trained alone"] = [tuned(units, tlm.training_only) for units in every]
+    runs["kept away from"] = [tuned(units, tlm.training.training_all_but) for units in every]
+    runs["trained alone"] = [tuned(units, tlm.training.training_only) for units in every]
     rows = []
     for name, found in runs.items():
         for task, chosen in zip(

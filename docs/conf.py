@@ -1,6 +1,8 @@
 """How Sphinx builds the documentation: ``make docs``."""
 
+import importlib
 import importlib.metadata
+import pkgutil
 import re
 from typing import Any
 
@@ -8,7 +10,6 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 
 import tl_modules
-import tl_modules.data
 
 project = "tl_modules"
 author = "the tl_modules authors"
@@ -34,9 +35,15 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 _LITERAL = re.compile(r"(``.*?``)")
-_NAME = re.compile(r"(?:tlm\.)?([A-Za-z]\w*(?:\.\w+)?)(\(.*\))?", re.DOTALL)
-_HOMES = {
-    name: module.__name__ for module in (tl_modules, tl_modules.data) for name in module.__all__
+_ROOMS = [
+    importlib.import_module(f"tl_modules.{module.name}")
+    for module in pkgutil.iter_modules(tl_modules.__path__)
+    if module.ispkg
+]
+_FACES = "|".join(room.__name__.removeprefix("tl_modules.") for room in _ROOMS)
+_NAME = re.compile(rf"(?:tlm\.(?:(?:{_FACES})\.)?)?([A-Za-z]\w*(?:\.\w+)?)(\(.*\))?", re.DOTALL)
+_HOMES = dict.fromkeys(("ModulesError", "Site", "Units"), "tl_modules") | {
+    name: room.__name__ for room in _ROOMS for name in getattr(room, "__all__", ())
 }
 
 

@@ -63,7 +63,7 @@ def compared(c):
 
 def shifted(c):
     sets = halves_of(c.prompts)
-    return tlm.eigenshift(c.model, *sets, n_new_tokens=2, category="animal", **QUIET)
+    return tlm.related.eigenshift(c.model, *sets, n_new_tokens=2, category="animal", **QUIET)
 
 
 def first_category(c):
@@ -72,7 +72,7 @@ def first_category(c):
 
 def erased(c):
     sets = [group for _, group in c.prompts.groupby("category")]
-    return tlm.leace(c.model, *sets, "blocks.1.hook_resid_post", category="animal", **QUIET)
+    return tlm.related.leace(c.model, *sets, "blocks.1.hook_resid_post", category="animal", **QUIET)
 
 
 ASK = "{question} ( {choices} ) why"
@@ -90,7 +90,9 @@ def questions():
 
 def followed(c, **options):
     options = {"n_new_tokens": 6} | (options or {"n_chains": 2, "temperature": 1.0})
-    return tlm.thought_states(c.model, questions(), modules=c.modules, ask=ASK, **options, **QUIET)
+    return tlm.thoughts.thought_states(
+        c.model, questions(), modules=c.modules, ask=ASK, **options, **QUIET
+    )
 
 
 def parted(c):
@@ -99,7 +101,7 @@ def parted(c):
 
 
 def unlearnt(c):
-    done = tlm.unlearn(c.model, c.modules[0], *halves_of(c.prompts), n_steps=2, **QUIET)
+    done = tlm.training.unlearn(c.model, c.modules[0], *halves_of(c.prompts), n_steps=2, **QUIET)
     done.restore(c.model)
     return done
 
@@ -152,10 +154,10 @@ CALLS = {
     "specialised_parts": parted,
     "with_corrupted": lambda c: tlm.with_corrupted(c.model, c.prompts),
     "unlearn": unlearnt,
-    "forgetting": lambda c: tlm.forgetting(
+    "forgetting": lambda c: tlm.training.forgetting(
         c.model, c.modules[0], *halves_of(c.prompts), n_controls=2, n_steps=2, **QUIET
     ),
-    "fuse_pathways": lambda c: tlm.fuse_pathways(c.model, c.model, c.modules[0]),
+    "fuse_pathways": lambda c: tlm.training.fuse_pathways(c.model, c.model, c.modules[0]),
     "shared_units": lambda c: tlm.shared_units(c.model, c.prompts, c.modules, n_units=2, **QUIET),
     "get_act_patch_module": lambda c: patch(tlm.get_act_patch_module, c),
     "get_act_patch_module_by_pos": lambda c: patch(tlm.get_act_patch_module_by_pos, c),
@@ -175,20 +177,20 @@ CALLS = {
     "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
     "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
     "thought_states": followed,
-    "plot_thoughts": lambda c: tlm.plot_thoughts(followed(c), modules=c.modules),
-    "plot_thoughts tsne": lambda c: tlm.plot_thoughts(followed(c), projection="tsne"),
+    "plot_thoughts": lambda c: tlm.plots.plot_thoughts(followed(c), modules=c.modules),
+    "plot_thoughts tsne": lambda c: tlm.plots.plot_thoughts(followed(c), projection="tsne"),
     "module_layers": lambda c: tlm.module_layers(c.modules),
     "module_depth": lambda c: tlm.module_depth(c.modules, n_draws=99),
     "hierarchy": lambda c: tlm.hierarchy(c.modules, c.acts, n_permutations=9),
     "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
-    "plot_concepts": lambda c: tlm.plot_concepts(
+    "plot_concepts": lambda c: tlm.plots.plot_concepts(
         tlm.concept_effects(c.model, erased(c), first_category(c), c.prompts, c.prompts, **QUIET)
     ),
-    "plot_detectors": lambda c: tlm.plot_detectors(
+    "plot_detectors": lambda c: tlm.plots.plot_detectors(
         tlm.compare_detectors(c.acts, first_category(c), n_resamples=2, **QUIET)
     ),
-    "plot_landscape": lambda c: tlm.plot_landscape(c.modules, c.acts, projection="tsne"),
+    "plot_landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts, projection="tsne"),
     "write_report": lambda c: tlm.write_report(
         c.page, c.modules, acts=c.acts, model=c.model, **QUIET
     ),

@@ -127,17 +127,19 @@ def shown_units(these):
 
 
 FIGURES = {
-    "activations": lambda c: tlm.plot_activations(c.modules, c.acts),
-    "layers": lambda c: tlm.plot_layers(c.modules),
-    "effects": lambda c: tlm.plot_effects(c.effects, modules=c.modules, unit=MARKUP[1]),
-    "effects alone": lambda c: tlm.plot_effects(c.effects),
-    "coverage": lambda c: tlm.plot_coverage(
+    "activations": lambda c: tlm.plots.plot_activations(c.modules, c.acts),
+    "layers": lambda c: tlm.plots.plot_layers(c.modules),
+    "effects": lambda c: tlm.plots.plot_effects(c.effects, modules=c.modules, unit=MARKUP[1]),
+    "effects alone": lambda c: tlm.plots.plot_effects(c.effects),
+    "coverage": lambda c: tlm.plots.plot_coverage(
         tlm.coverage(c.modules, c.acts, n_permutations=9), modules=c.modules
     ),
-    "hierarchy": lambda c: tlm.plot_hierarchy(tlm.hierarchy(c.modules, c.acts, n_permutations=9)),
-    "landscape": lambda c: tlm.plot_landscape(c.modules, c.acts),
-    "thoughts": lambda c: tlm.plot_thoughts(
-        tlm.thought_states(
+    "hierarchy": lambda c: tlm.plots.plot_hierarchy(
+        tlm.hierarchy(c.modules, c.acts, n_permutations=9)
+    ),
+    "landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts),
+    "thoughts": lambda c: tlm.plots.plot_thoughts(
+        tlm.thoughts.thought_states(
             c.model,
             pd.DataFrame(
                 {
@@ -153,7 +155,7 @@ FIGURES = {
         ),
         modules=c.modules,
     ),
-    "landscape without categories": lambda c: tlm.plot_landscape(
+    "landscape without categories": lambda c: tlm.plots.plot_landscape(
         c.modules, replace(c.acts, samples=c.acts.samples.drop(columns="category"))
     ),
 }
@@ -171,7 +173,7 @@ def test_the_check_of_figures_finds_what_plotly_would_read():
 
 
 def test_coloured_tokens_are_text(these):
-    view = tlm.plot_tokens(CALLS["token_values"](these), these.modules)
+    view = tlm.plots.plot_tokens(CALLS["token_values"](these), these.modules)
     found = Tags(view.html)
     assert set(found.tags) <= {*TAGS, "style"}
     assert found.is_harmless()

@@ -17,20 +17,24 @@ from tl_modules.tables.html_tables import html_table
 HOSTILE = "<img src=x onerror=alert(1)> costs $x$ and $y$ "
 
 RESULTS = {
-    "match_modules": tlm.ModuleMatch,
-    "selectivity": tlm.Selectivity,
-    "dissociation": tlm.Dissociation,
-    "shared_units": tlm.SharedUnits,
-    "attribute_modules": tlm.Attribution,
-    "module_graph": tlm.ModuleGraph,
-    "circuit_scores": tlm.CircuitScores,
-    "hierarchy": tlm.Hierarchy,
-    "nestedness": tlm.Nestedness,
-    "coverage": tlm.Coverage,
-    "thought_states": tlm.Thoughts,
+    "match_modules": tlm.evaluation.ModuleMatch,
+    "selectivity": tlm.causal.Selectivity,
+    "dissociation": tlm.causal.Dissociation,
+    "shared_units": tlm.causal.SharedUnits,
+    "attribute_modules": tlm.causal.Attribution,
+    "module_graph": tlm.causal.ModuleGraph,
+    "circuit_scores": tlm.causal.CircuitScores,
+    "hierarchy": tlm.interpret.Hierarchy,
+    "nestedness": tlm.interpret.Nestedness,
+    "coverage": tlm.interpret.Coverage,
+    "thought_states": tlm.thoughts.Thoughts,
     "with_topics": tlm.ModuleSet,
 }
-ONE_LINE_ONLY = {"collect_reference": tlm.Reference, "probe svc": tlm.Probe, "iterd": None}
+ONE_LINE_ONLY = {
+    "collect_reference": tlm.Reference,
+    "probe svc": tlm.evaluation.Probe,
+    "iterd": None,
+}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def test_an_index_is_shown_if_it_has_a_name():
 
 def test_tokens_between_dollar_signs_stay_text(these):
     values = CALLS["token_values"](these)
-    assert "tex2jax_ignore" in tlm.plot_tokens(values)._repr_html_()
+    assert "tex2jax_ignore" in tlm.plots.plot_tokens(values)._repr_html_()
 
 
 def test_a_large_set_is_shown_at_once():
@@ -139,7 +143,7 @@ def test_a_large_set_is_shown_at_once():
         unit_labels=generator.integers(n_modules, size=n_units),
         sample_labels=generator.integers(n_modules, size=n_samples),
         n_modules=n_modules,
-        objective=tlm.Objective(1.0, 1.0, 1.0),
+        objective=tlm.modules.Objective(1.0, 1.0, 1.0),
         sample_scores=generator.normal(size=n_samples),
     )
     started = time.perf_counter()

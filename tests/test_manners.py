@@ -9,11 +9,12 @@ import torch
 
 import tl_modules as tlm
 from tests.calls import CALLS, frames_of, setting
+from tests.public import FUNCTIONS, OF_DATA
 
 TAKING = {
-    name: set(inspect.signature(getattr(tlm, name)).parameters)
-    for name in tlm.__all__
-    if inspect.isfunction(getattr(tlm, name))
+    name: set(inspect.signature(function).parameters)
+    for name, function in FUNCTIONS.items()
+    if name not in OF_DATA
 }
 
 
@@ -72,7 +73,7 @@ def test_every_function_with_a_seed_or_a_bar_is_called_here():
 
 @pytest.mark.parametrize("name", [name for name, given in TAKING.items() if "progress" in given])
 def test_bars_are_shown_unless_refused(name):
-    assert inspect.signature(getattr(tlm, name)).parameters["progress"].default is True
+    assert inspect.signature(FUNCTIONS[name]).parameters["progress"].default is True
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tl_modules as tlm
-import tl_modules.data
+from tests.public import FACES, FUNCTIONS, HOMES, OF_DATA, PUBLIC
 from tl_modules import cli
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -16,8 +16,7 @@ COMMAND_LINE = (DOCS / "reference" / "command-line.md").read_text()
 
 
 def public_members():
-    for name in tlm.__all__:
-        thing = getattr(tlm, name)
+    for name, thing in PUBLIC.items():
         yield name, thing
         if inspect.isclass(thing):
             for member, value in vars(thing).items():
@@ -30,7 +29,7 @@ def test_every_public_name_says_what_it_is(name, thing):
     assert inspect.getdoc(thing)
 
 
-@pytest.mark.parametrize("name", [*tlm.__all__, *tl_modules.data.__all__])
+@pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_in_the_reference_once(name):
     rows = re.findall(rf"^\| [^|]*`{name}`[^|]* \|", REFERENCE, flags=re.MULTILINE)
     assert len(rows) == 1, f"{name} should be in one table of docs/reference"
@@ -38,15 +37,44 @@ def test_every_public_name_is_in_the_reference_once(name):
     assert len(generated) == 1, f"docs/reference should have one autodoc directive of {name}"
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in tlm.__all__ if inspect.isfunction(getattr(tlm, name))]
-)
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in OF_DATA])
 def test_public_functions_document_arguments_results_and_refusals(name):
-    text = inspect.getdoc(getattr(tlm, name))
+    text = inspect.getdoc(FUNCTIONS[name])
     for section in ("Args:", "Returns:", "Raises:"):
         assert section in text
-    for argument in inspect.signature(getattr(tlm, name)).parameters:
+    for argument in inspect.signature(FUNCTIONS[name]).parameters:
         assert f"{argument}:" in text
+
+
+def test_what_the_reference_documents_is_what_the_faces_export():
+    documented: dict[str, set[str]] = {}
+    room = None
+    for directive, name in re.findall(r"^\.\. (\w+):: ([\w.]+)$", REFERENCE, flags=re.MULTILINE):
+        if directive == "currentmodule":
+            room = name.removeprefix("tl_modules").removeprefix(".")
+        elif room and directive.startswith("auto"):
+            documented.setdefault(room, set()).add(name)
+    assert documented == {
+        room: set(face.__all__) for room, face in FACES.items() if hasattr(face, "__all__")
+    }
+
+
+def test_a_face_says_in_two_sentences_what_its_room_is_for():
+    for name, face in FACES.items():
+        text = " ".join(inspect.getdoc(face).split())
+        assert len(re.findall(r"[.](?: |$)", text)) == 2, name
+        assert not set(vars(face)) & {"__getattr__"}
+
+
+def test_completion_offers_what_the_package_exports_and_no_more():
+    assert dir(tlm) == sorted(tlm.__all__)
+    for name in tlm.__all__:
+        thing = getattr(tlm, name)
+        assert inspect.ismodule(thing) or PUBLIC[name] is thing
+    spaces = {name for name in tlm.__all__ if inspect.ismodule(getattr(tlm, name))}
+    assert spaces == {"plots", "related", "thoughts", "training"}
+    assert all(dir(getattr(tlm, name)) == sorted(getattr(tlm, name).__all__) for name in spaces)
+    assert not [name for name in tlm.__all__ if HOMES.get(name) in spaces]
 
 
 def test_importing_the_package_stays_light():

@@ -30,11 +30,11 @@ modules = tlm.discover(acts, 2)
             "effects should be a table; got list",
         ),
         (
-            "import torch; tlm.rectified(torch.ones(2), torch.ones(3))",
+            "import torch; tlm.training.rectified(torch.ones(2), torch.ones(3))",
             "forget and retain should be gradients by the same entries",
         ),
         (
-            "tlm.forgetting(Plain(), None, ['a'], ['b'], held_out='ab')",
+            "tlm.training.forgetting(Plain(), None, ['a'], ['b'], held_out='ab')",
             "held_out should be two sets of prompts, (forget, retain); got str",
         ),
         ("tlm.attached(acts)", "model should be a TransformerBridge or HookedTransformer; got Act"),

@@ -69,7 +69,7 @@ def toy_modules():
         unit_labels=np.array([0, 1, 1, 0]),
         sample_labels=np.array([0, 1]),
         n_modules=2,
-        objective=tlm.Objective(0.0, 0.0, 0.0),
+        objective=tlm.modules.Objective(0.0, 0.0, 0.0),
         sample_scores=np.zeros(2),
         unit_means=np.array([0.1, 0.2, 0.7, 0.1]),  # e = 0.1 everywhere
     )

@@ -18,6 +18,7 @@ import pandas as pd
 import tl_modules as tlm
 from tests.calls import CALLS, setting
 from tests.conftest import WORDS, tiny_model
+from tests.public import FACES, FUNCTIONS, HOMES, OF_DATA
 
 
 def some_prompts():
@@ -56,9 +57,13 @@ def wrong_objects(c):
 def recorded(calls, c):
     """The calls of public functions that the calls make: name, function, arguments by name."""
     found = {}
-    functions = {
-        name: getattr(tlm, name) for name in tlm.__all__ if inspect.isfunction(getattr(tlm, name))
-    }
+    places = [
+        (face, name, function)
+        for name, function in FUNCTIONS.items()
+        if name not in OF_DATA
+        for face in (tlm, FACES[HOMES[name]])
+        if hasattr(face, name)
+    ]
 
     def recording(name, function):
         @wraps(function)
@@ -69,14 +74,14 @@ def recorded(calls, c):
 
         return record
 
-    for name, function in functions.items():
-        setattr(tlm, name, recording(name, function))
+    for face, name, function in places:
+        setattr(face, name, recording(name, function))
     try:
         for call in calls.values():
             call(c)
     finally:
-        for name, function in functions.items():
-            setattr(tlm, name, function)
+        for face, name, function in places:
+            setattr(face, name, function)
     return found
 
 

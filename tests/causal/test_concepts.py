@@ -27,7 +27,7 @@ def halves(prompts):
 def targets(model, prompts, modules):
     sets = [prompts.loc[prompts["category"] == name] for name in ("animal", "code")]
     at = [f"blocks.{layer}.hook_resid_post" for layer in range(3)]
-    return [modules[0], tlm.leace(model, *sets, at, category="animal", **QUIET)]
+    return [modules[0], tlm.related.leace(model, *sets, at, category="animal", **QUIET)]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_erased_where_the_probe_reads_the_probe_knows_nothing_of_these_tokens(mo
     frame = pd.DataFrame({"prompt": texts, "category": ["animal", "code"] * 3})
     point = "blocks.2.hook_resid_post"
     sets = [frame.loc[frame["category"] == name] for name in ("animal", "code")]
-    erasure = tlm.leace(model, *sets, point, shrinkage=False, **QUIET)
+    erasure = tlm.related.leace(model, *sets, point, shrinkage=False, **QUIET)
     found = tlm.concept_effects(
         model, erasure, "animal", frame, frame, hook_name=point, n_controls=2, **QUIET
     )

@@ -29,7 +29,7 @@ def two_modules(acts, unit_labels):
         unit_labels=unit_labels,
         sample_labels=np.arange(len(acts.samples)) % 2,
         n_modules=2,
-        objective=tlm.Objective(0.0, 0.0, 0.0),
+        objective=tlm.modules.Objective(0.0, 0.0, 0.0),
         sample_scores=np.zeros(len(acts.samples)),
         unit_means=acts.unit_means,
     )

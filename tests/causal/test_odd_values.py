@@ -146,7 +146,7 @@ def test_scores_that_are_all_alike_agree_with_nothing():
 
     table = pd.DataFrame({"module": range(4), "score": 1.0, "exact": [1.0, 2.0, 3.0, 4.0]})
     units = tlm.Units.anonymous(4)
-    assert tlm.Attribution(units, np.ones(4), table, 1.0, 0.0).agreement().isna().all()
+    assert tlm.causal.Attribution(units, np.ones(4), table, 1.0, 0.0).agreement().isna().all()
 
 
 @unsaid

@@ -15,7 +15,7 @@ QUIET = {"progress": False}
 @pytest.fixture(scope="module")
 def shift(model, prompts):
     sets = [prompts.loc[prompts["category"] == name] for name in ("animal", "code")]
-    return tlm.eigenshift(model, *sets, n_new_tokens=0, category="animal", **QUIET)
+    return tlm.related.eigenshift(model, *sets, n_new_tokens=0, category="animal", **QUIET)
 
 
 def test_a_target_named_as_a_module_is_refused(model, modules, prompts, shift):

@@ -166,10 +166,10 @@ def test_the_figure_has_a_box_a_kind_and_the_test_prompts(acts, modules):
     pytest.importorskip("plotly", reason="the extra 'viz' is not installed in this environment")
     options = {"n_resamples": 3, **QUIET}
     found = tlm.compare_detectors(acts, "animal", modules, test=acts, **options)
-    shuffled, left_out, tests = tlm.plot_detectors(found).data
+    shuffled, left_out, tests = tlm.plots.plot_detectors(found).data
     assert (shuffled.name, left_out.name, tests.name) == ("shuffled", "left out", "test prompts")
     real = found.runs.loc[~found.runs["shuffled"]]
     np.testing.assert_allclose(left_out.y, real["auc"])
     np.testing.assert_allclose(tests.y, found.table["auc_test"])
     without = tlm.compare_detectors(acts, "animal", **options)
-    assert len(tlm.plot_detectors(without).data) == 2
+    assert len(tlm.plots.plot_detectors(without).data) == 2

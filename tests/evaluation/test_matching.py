@@ -27,7 +27,7 @@ def module_set(unit_labels, sample_labels=(0, 1, 1), prompts=("x", "y", "z"), **
         unit_labels=unit_labels,
         sample_labels=sample_labels,
         sample_scores=np.arange(1.0, len(sample_labels) + 1),
-        objective=tlm.Objective(1.0, 1.0, 1.0),
+        objective=tlm.modules.Objective(1.0, 1.0, 1.0),
         **fields,
     )
 

@@ -26,5 +26,5 @@ def module_set(unit_labels, units, sample_labels=(0, 1, 1), categories=None, n_m
         sample_labels=sample_labels,
         n_modules=int(unit_labels.max()) + 1 if n_modules is None else n_modules,
         sample_scores=np.zeros(len(sample_labels)),
-        objective=tlm.Objective(1.0, 1.0, 1.0),
+        objective=tlm.modules.Objective(1.0, 1.0, 1.0),
     )

@@ -181,7 +181,7 @@ def test_targets_that_are_no_modules_are_listed(own_model, prompts):
     sets = [group for _, group in prompts.groupby("category")]
 
     def shift():
-        return tlm.eigenshift(own_model, *sets, n_new_tokens=0, progress=False)
+        return tlm.related.eigenshift(own_model, *sets, n_new_tokens=0, progress=False)
 
     first, again = shift(), shift()
     first.attach(own_model)

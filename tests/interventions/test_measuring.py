@@ -10,6 +10,7 @@ from torch.nn.utils import prune
 import tl_modules as tlm
 from tests.calls import CALLS, QUIET, setting
 from tests.conftest import LEGACY, tiny_model, word_tokenizer
+from tests.public import FUNCTIONS, OF_DATA
 from tl_modules.interventions.measuring import check_measurable, check_unhooked, measures
 
 RUNS_NO_MODEL = {
@@ -20,9 +21,8 @@ RUNS_NO_MODEL = {
 
 TAKING_A_MODEL = {
     name
-    for name in tlm.__all__
-    if inspect.isfunction(getattr(tlm, name))
-    and {"model", "old_model"} & set(inspect.signature(getattr(tlm, name)).parameters)
+    for name, function in FUNCTIONS.items()
+    if name not in OF_DATA and {"model", "old_model"} & set(inspect.signature(function).parameters)
 }
 MEASURING = [name for name in CALLS if name.split()[0] in TAKING_A_MODEL - RUNS_NO_MODEL]
 

@@ -76,8 +76,8 @@ CALLS = {
     "weight='attribution' needs": lambda m, _: tlm.collect(
         m, PROMPTS, weight="attribution", **QUIET
     ),
-    "unlearn needs": lambda m, e: tlm.unlearn(m, e, PROMPTS[:1], PROMPTS[1:], **QUIET),
-    "thought_states needs": lambda m, _: tlm.thought_states(
+    "unlearn needs": lambda m, e: tlm.training.unlearn(m, e, PROMPTS[:1], PROMPTS[1:], **QUIET),
+    "thought_states needs": lambda m, _: tlm.thoughts.thought_states(
         m, questions(), chains=["so"] * 3, **QUIET
     ),
     "Generation needs": lambda m, _: continued(m, torch.tensor([3, 4]), 2, remedy=""),

@@ -106,12 +106,14 @@ CALLS = {
     "with_corrupted": lambda m, _, f: tlm.with_corrupted(
         m, f.assign(prompt=f["prompt"].str[:8] + list("abcd")).drop(columns="answer")
     ),
-    "unlearn": lambda m, s, f: tlm.unlearn(m, s[0], f[:2], f[2:], n_steps=1, **QUIET).restore(m),
-    "forgetting": lambda m, s, f: tlm.forgetting(
+    "unlearn": lambda m, s, f: tlm.training.unlearn(
+        m, s[0], f[:2], f[2:], n_steps=1, **QUIET
+    ).restore(m),
+    "forgetting": lambda m, s, f: tlm.training.forgetting(
         m, s[0], f[:2], f[2:], n_steps=1, n_controls=1, **QUIET
     ),
-    "eigenshift": lambda m, _, f: tlm.eigenshift(m, f[:2], f[2:], n_new_tokens=0, **QUIET),
-    "thought_states": lambda m, _, f: tlm.thought_states(
+    "eigenshift": lambda m, _, f: tlm.related.eigenshift(m, f[:2], f[2:], n_new_tokens=0, **QUIET),
+    "thought_states": lambda m, _, f: tlm.thoughts.thought_states(
         m,
         f.assign(answer="red", choices=[["red", "blue"]] * len(f)),
         chains=["so"] * len(f),

@@ -25,7 +25,7 @@ def modules(acts):
 
 
 def test_the_sorted_means_are_drawn_with_each_modules_frame(modules, acts):
-    figure = tlm.plot_activations(modules, acts)
+    figure = tlm.plots.plot_activations(modules, acts)
     values, rows, columns = sort_blocks(modules, acts)
     (heatmap,) = figure.data
     np.testing.assert_allclose(heatmap.z, values, rtol=1e-6)
@@ -41,7 +41,7 @@ def test_the_sorted_means_are_drawn_with_each_modules_frame(modules, acts):
 
 
 def test_the_figure_says_what_it_shows_on_light_and_on_dark_pages(modules, acts):
-    figure = tlm.plot_activations(modules, acts)
+    figure = tlm.plots.plot_activations(modules, acts)
     check_readable(figure)
     assert "z-score" in figure.data[0].colorbar.title.text
     assert "(90)" in figure.layout.xaxis.title.text
@@ -52,7 +52,7 @@ def test_the_figure_says_what_it_shows_on_light_and_on_dark_pages(modules, acts)
 def test_the_background_has_no_frame(modules, acts):
     labels = modules.unit_labels.copy()
     labels[:10] = BACKGROUND
-    figure = tlm.plot_activations(replace(modules, unit_labels=labels), acts)
+    figure = tlm.plots.plot_activations(replace(modules, unit_labels=labels), acts)
     assert len(figure.layout.shapes) == 3
     assert figure.layout.xaxis.ticktext[-1] == "-"
 
@@ -63,7 +63,7 @@ def test_100_modules_of_a_large_matrix_stay_small_and_their_names_do_not_overlap
     labels = [np.append(np.arange(100), generator.integers(0, 100, n - 100)) for n in (4000, 1500)]
     found = module_set(labels[0], units, labels[1], [f"c{k % 7}" for k in range(1500)])
     acts = tlm.ActivationMatrix(generator.normal(size=(1500, 4000)), units, found.samples)
-    figure = tlm.plot_activations(found, acts.zscore())
+    figure = tlm.plots.plot_activations(found, acts.zscore())
     assert len(figure.to_html(include_plotlyjs=False)) < 2e6
     assert len(figure.layout.yaxis.ticktext) >= 30
     places = np.array(figure.layout.yaxis.tickvals)
@@ -74,4 +74,4 @@ def test_100_modules_of_a_large_matrix_stay_small_and_their_names_do_not_overlap
 def test_values_that_are_all_0_are_drawn(acts, modules):
     flat = replace(modules, normaliser=None)
     zeros = replace(acts.zscore(), values=np.zeros((60, 90)))
-    assert tlm.plot_activations(flat, zeros).data[0].zmax == 1
+    assert tlm.plots.plot_activations(flat, zeros).data[0].zmax == 1

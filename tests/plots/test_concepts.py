@@ -23,7 +23,7 @@ def effects():
 
 
 def test_a_point_is_what_is_found_over_what_is_lost(effects):
-    figure = tlm.plot_concepts(effects)
+    figure = tlm.plots.plot_concepts(effects)
     _, far, near = figure.data
     np.testing.assert_allclose(far.x, [0.125, 0.25])
     np.testing.assert_allclose(far.y, [0.35, 0.7])
@@ -35,7 +35,7 @@ def test_a_point_is_what_is_found_over_what_is_lost(effects):
 
 
 def test_names_are_text_and_each_target_is_named_once(effects):
-    figure = tlm.plot_concepts(effects)
+    figure = tlm.plots.plot_concepts(effects)
     assert [trace.name for trace in figure.data] == ["&lt;b&gt;", "&lt;b&gt;", "two"]
     assert [trace.showlegend for trace in figure.data] == [True, False, True]
     colours = [trace.line.color for trace in figure.data]
@@ -44,12 +44,12 @@ def test_names_are_text_and_each_target_is_named_once(effects):
 
 def test_another_table_is_refused(effects):
     with pytest.raises(tlm.ModulesError, match=r"it lacks \['lost'\]"):
-        tlm.plot_concepts(effects.drop(columns="lost"))
+        tlm.plots.plot_concepts(effects.drop(columns="lost"))
     with pytest.raises(tlm.ModulesError, match="it lacks rows"):
-        tlm.plot_concepts(effects.iloc[:0])
+        tlm.plots.plot_concepts(effects.iloc[:0])
 
 
 def test_what_is_no_table_is_refused():
     said = "effects should be a table; got None. Pass what concept_effects returned"
     with untyped(), pytest.raises(tlm.ModulesError, match=said):
-        tlm.plot_concepts(None)
+        tlm.plots.plot_concepts(None)

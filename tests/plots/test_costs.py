@@ -34,35 +34,35 @@ def effects():
 
 
 def test_a_point_is_the_own_effect_over_the_mean_of_the_others(effects):
-    module, shift = tlm.plot_costs(effects).data
+    module, shift = tlm.plots.plot_costs(effects).data
     np.testing.assert_allclose(module.x, [0.015, 0.15])
     np.testing.assert_allclose(module.y, [0.0, 1.0])
     np.testing.assert_allclose(shift.x, [0.01, 0.4])
     np.testing.assert_allclose(shift.y, [0.01, 5.0])
     np.testing.assert_allclose(shift.error_y.array, [0, 0.5])
     np.testing.assert_allclose(shift.error_y.arrayminus, [0, 0.25])
-    (line,) = tlm.plot_costs(effects).layout.shapes
+    (line,) = tlm.plots.plot_costs(effects).layout.shapes
     assert (line.x0, line.y0, line.x1, line.y1) == (0, 0, 5, 5)
 
 
 def test_names_are_text_and_modules_are_named(effects, acts):
-    assert [trace.name for trace in tlm.plot_costs(effects).data] == [
+    assert [trace.name for trace in tlm.plots.plot_costs(effects).data] == [
         "0",
         "&lt;b&gt;shift&lt;/b&gt;",
     ]
     modules = two_modules(acts, np.zeros(36, dtype=int))
-    first, second = (trace.name for trace in tlm.plot_costs(effects, modules=modules).data)
+    first, second = (trace.name for trace in tlm.plots.plot_costs(effects, modules=modules).data)
     assert first == f"0: {modules[0].category}"
     assert second == "&lt;b&gt;shift&lt;/b&gt;"
-    assert len(tlm.plot_effects(effects, modules=modules).layout.yaxis.ticktext) == 2
+    assert len(tlm.plots.plot_effects(effects, modules=modules).layout.yaxis.ticktext) == 2
     with pytest.raises(tlm.ModulesError, match=r"\[7\] are missing"):
-        tlm.plot_costs(effects.replace({"module": {0: 7}}), modules=modules)
+        tlm.plots.plot_costs(effects.replace({"module": {0: 7}}), modules=modules)
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), slice(0, 1)])
 def test_a_table_without_own_and_others_is_refused(effects, rows):
     with pytest.raises(tlm.ModulesError, match="own category and another one; it holds none"):
-        tlm.plot_costs(effects.iloc[rows])
+        tlm.plots.plot_costs(effects.iloc[rows])
 
 
 def test_a_report_is_of_modules_alone(model, modules, prompts, tmp_path):
@@ -73,7 +73,7 @@ def test_a_report_is_of_modules_alone(model, modules, prompts, tmp_path):
 
 
 def test_names_stay_inside_the_figure(effects):
-    figure = tlm.plot_costs(effects)
+    figure = tlm.plots.plot_costs(effects)
     traces = [trace for trace in figure.data if trace.text]
     farthest = max(traces, key=lambda trace: trace.x[1])
     nearest = min(traces, key=lambda trace: trace.x[1])

@@ -19,7 +19,7 @@ def tree():
 
 
 def test_every_merge_is_drawn_at_its_distance(tree):
-    lines, leaves = tlm.plot_hierarchy(tree).data
+    lines, leaves = tlm.plots.plot_hierarchy(tree).data
     across = np.array(lines.x, dtype=float).reshape(-1, 5)
     assert np.isnan(across[:, 4]).all()
     np.testing.assert_allclose(np.sort(across[:, 1]), tree.linkage[:, 2])
@@ -28,7 +28,7 @@ def test_every_merge_is_drawn_at_its_distance(tree):
 
 
 def test_each_leaf_is_named_where_its_branch_ends(tree):
-    figure = tlm.plot_hierarchy(tree)
+    figure = tlm.plots.plot_hierarchy(tree)
     lines, leaves = figure.data
     assert dict(zip(leaves.text, leaves.y, strict=True)) == dict(
         zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True)
@@ -45,7 +45,7 @@ def test_each_leaf_is_named_where_its_branch_ends(tree):
 
 
 def test_the_figure_says_what_it_shows_on_light_and_on_dark_pages(tree):
-    figure = tlm.plot_hierarchy(tree)
+    figure = tlm.plots.plot_hierarchy(tree)
     check_readable(figure)
     assert "1 - Pearson correlation" in figure.layout.xaxis.title.text
     assert f"{tree.cophenetic:.2f}" in figure.layout.title.text
@@ -57,7 +57,7 @@ def test_100_modules_are_drawn_and_their_names_do_not_overlap():
     found = tlm.discover(acts, 100, max_rounds=1)
     filled = replace(found, unit_labels=np.arange(200) % 100)  # noise leaves modules empty
     tree = tlm.hierarchy(filled, acts, n_permutations=1)
-    figure = tlm.plot_hierarchy(tree)
+    figure = tlm.plots.plot_hierarchy(tree)
     assert len(figure.data[1].text) == 100
     assert len(figure.data[0].x) == 99 * 5
     assert not names_overlap(figure, 100)

@@ -61,7 +61,7 @@ def test_a_modules_name_is_its_topics_label_or_else_its_category(modules):
 
 
 def test_layers_are_drawn_as_the_log_of_their_ratio_to_chance(modules):
-    figure = tlm.plot_layers(modules)
+    figure = tlm.plots.plot_layers(modules)
     (heatmap,) = figure.data
     ratio = tlm.module_layers(modules).pivot(index="module", columns="layer", values="ratio")
     np.testing.assert_allclose(heatmap.customdata[..., 0].astype(float), ratio)
@@ -78,20 +78,20 @@ def test_layers_are_drawn_as_the_log_of_their_ratio_to_chance(modules):
 
 def test_layers_that_are_not_read_leave_no_gap():
     units = layered((6, 6, 6), layers=(3, 11, 20))
-    figure = tlm.plot_layers(module_set(units.hook, units))
+    figure = tlm.plots.plot_layers(module_set(units.hook, units))
     assert list(figure.data[0].x) == list(figure.layout.xaxis.tickvals) == [0, 1, 2]
     assert list(figure.layout.xaxis.ticktext) == ["3", "11", "20"]
 
 
 def test_a_module_without_units_is_left_blank(modules):
     emptied = module_set(np.where(modules.unit_labels == 2, 3, modules.unit_labels), modules.units)
-    (heatmap,) = tlm.plot_layers(emptied).data
+    (heatmap,) = tlm.plots.plot_layers(emptied).data
     assert np.isnan(heatmap.z[2]).all()
     assert np.isfinite(heatmap.z[[0, 1, 3]]).all()
 
 
 def test_effects_are_drawn_with_their_marks(effects):
-    figure = tlm.plot_effects(effects)
+    figure = tlm.plots.plot_effects(effects)
     (heatmap,) = figure.data
     np.testing.assert_array_equal(heatmap.z, effects["effect"].to_numpy().reshape(3, 3))
     assert heatmap.text.tolist() == [["*", "", ""], ["", "*", ""], ["", "", ""]]
@@ -102,12 +102,12 @@ def test_effects_are_drawn_with_their_marks(effects):
     shown = ["math", "&lt;b&gt;code&lt;/b&gt;", "w" * 31 + "…"]
     assert list(figure.layout.xaxis.ticktext) == shown
     assert "nats per token" in heatmap.colorbar.title.text
-    accuracy = tlm.plot_effects(effects, unit="share of answers").data[0]
+    accuracy = tlm.plots.plot_effects(effects, unit="share of answers").data[0]
     assert "share of answers" in accuracy.colorbar.title.text
 
 
 def test_one_large_effect_leaves_the_others_colour(effects):
-    scale = dict(tlm.plot_effects(effects).data[0].colorscale)
+    scale = dict(tlm.plots.plot_effects(effects).data[0].colorscale)
     assert scale[0.5] == "rgb(247, 247, 247)"
     assert scale[0.0] == "rgb(33, 102, 172)"
     assert scale[1.0] == "rgb(178, 24, 43)"
@@ -117,7 +117,7 @@ def test_one_large_effect_leaves_the_others_colour(effects):
 
 def test_rows_in_any_order_make_one_figure(effects):
     shuffled = effects.sample(frac=1, random_state=0)
-    (heatmap,) = tlm.plot_effects(shuffled).data
+    (heatmap,) = tlm.plots.plot_effects(shuffled).data
     names = list(dict.fromkeys(shuffled["category"]))
     labels = list(dict.fromkeys(shuffled["module"]))
     for row in effects.itertuples():
@@ -125,14 +125,14 @@ def test_rows_in_any_order_make_one_figure(effects):
 
 
 def test_effects_take_the_modules_names(effects, modules):
-    assert list(tlm.plot_effects(effects).layout.yaxis.ticktext) == ["0", "1", "2"]
-    named = tlm.plot_effects(effects, modules=modules).layout.yaxis.ticktext
+    assert list(tlm.plots.plot_effects(effects).layout.yaxis.ticktext) == ["0", "1", "2"]
+    named = tlm.plots.plot_effects(effects, modules=modules).layout.yaxis.ticktext
     assert list(named) == [module_name(modules[k]) for k in range(3)]
 
 
 def test_an_effect_that_is_not_known_is_left_blank(effects):
     unknown = effects.assign(effect=effects["effect"].where(effects["module"] != 1))
-    (heatmap,) = tlm.plot_effects(unknown).data
+    (heatmap,) = tlm.plots.plot_effects(unknown).data
     assert np.isnan(heatmap.z[1]).all()
     assert heatmap.zmax == 0.9
 
@@ -147,7 +147,7 @@ def test_what_module_effects_returns_is_drawn(acts):
         n_controls=2,
         progress=False,
     )
-    (heatmap,) = tlm.plot_effects(table, modules=found).data
+    (heatmap,) = tlm.plots.plot_effects(table, modules=found).data
     np.testing.assert_allclose(heatmap.z, table["effect"].to_numpy().reshape(2, 2))
 
 
@@ -164,7 +164,7 @@ def covered():
 
 def test_coverage_is_drawn_as_shares_of_the_modules_samples(covered):
     found, table = covered
-    figure = tlm.plot_coverage(table, modules=found)
+    figure = tlm.plots.plot_coverage(table, modules=found)
     (heatmap,) = figure.data
     np.testing.assert_allclose(heatmap.z, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
     assert list(heatmap.text[0]) == ["100%", "", ""]
@@ -177,9 +177,9 @@ def test_coverage_is_drawn_as_shares_of_the_modules_samples(covered):
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, -0.5, 0.5)
     assert figure.layout.title.text.startswith("1 of 3 categories")
     check_readable(figure)
-    assert list(tlm.plot_coverage(table).layout.yaxis.ticktext) == ["0", "1"]
+    assert list(tlm.plots.plot_coverage(table).layout.yaxis.ticktext) == ["0", "1"]
     with pytest.raises(tlm.ModulesError, match=r"\[0\] are missing"):
-        tlm.plot_coverage(table, modules=[found[1]])
+        tlm.plots.plot_coverage(table, modules=[found[1]])
 
 
 def test_coverage_of_100_modules_has_no_texts():
@@ -187,19 +187,19 @@ def test_coverage_of_100_modules_has_no_texts():
     found = module_set(np.arange(400) % 100, units, np.arange(200) % 100, ["a", "b"] * 100)
     values = np.random.default_rng(0).normal(size=(200, 400))
     acts = tlm.ActivationMatrix(values, units, found.samples).zscore()
-    figure = tlm.plot_coverage(tlm.coverage(found, acts, n_permutations=1))
+    figure = tlm.plots.plot_coverage(tlm.coverage(found, acts, n_permutations=1))
     assert figure.data[0].texttemplate is None
     assert not names_overlap(figure, 100)
 
 
 def test_the_figures_say_what_they_show_on_light_and_on_dark_pages(modules, effects):
-    for figure in (tlm.plot_layers(modules), tlm.plot_effects(effects)):
+    for figure in (tlm.plots.plot_layers(modules), tlm.plots.plot_effects(effects)):
         check_readable(figure)
         assert figure.data[0].colorbar.title.text
 
 
 def test_names_of_100_modules_do_not_overlap(many):
-    layers = tlm.plot_layers(many)
+    layers = tlm.plots.plot_layers(many)
     assert np.shape(layers.data[0].z) == (100, 40)
     table = pd.DataFrame(
         {
@@ -211,7 +211,7 @@ def test_names_of_100_modules_do_not_overlap(many):
             "p_bh": 1.0,
         }
     )
-    effects = tlm.plot_effects(table)
+    effects = tlm.plots.plot_effects(table)
     assert np.shape(effects.data[0].z) == (100, 7)
     for figure in (layers, effects):
         assert figure.layout.height < 1500
@@ -221,20 +221,20 @@ def test_names_of_100_modules_do_not_overlap(many):
 
 def test_what_cannot_be_drawn_is_refused(modules, effects):
     with pytest.raises(tlm.ModulesError, match="at least two layers"):
-        tlm.plot_layers(module_set(np.arange(8) % 2, layered((8,))))
+        tlm.plots.plot_layers(module_set(np.arange(8) % 2, layered((8,))))
     with pytest.raises(tlm.ModulesError, match=r"this table has 9 rows and lacks \['p_bh'\]"):
-        tlm.plot_effects(effects.drop(columns="p_bh"))
+        tlm.plots.plot_effects(effects.drop(columns="p_bh"))
     with pytest.raises(tlm.ModulesError, match="this table has 0 rows"):
-        tlm.plot_effects(effects.head(0))
+        tlm.plots.plot_effects(effects.head(0))
     with pytest.raises(tlm.ModulesError, match=r"those of the table; \[1, 2\] are missing"):
-        tlm.plot_effects(effects, modules=[modules[0]])
+        tlm.plots.plot_effects(effects, modules=[modules[0]])
     twice = pd.concat([effects, effects])
     with pytest.raises(tlm.ModulesError, match="each module and category once"):
-        tlm.plot_effects(twice)
+        tlm.plots.plot_effects(twice)
 
 
 def test_without_plotly_the_remedy_is_named(modules, effects, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly", None)
-    for draw in (lambda: tlm.plot_layers(modules), lambda: tlm.plot_effects(effects)):
+    for draw in (lambda: tlm.plots.plot_layers(modules), lambda: tlm.plots.plot_effects(effects)):
         with pytest.raises(tlm.ModulesError, match="pip install plotly"):
             draw()

@@ -27,7 +27,7 @@ def modules(acts):
 
 
 def test_every_prompt_is_drawn_in_its_categorys_colour(modules, acts):
-    *groups, middles = tlm.plot_landscape(modules, acts).data
+    *groups, middles = tlm.plots.plot_landscape(modules, acts).data
     points = landscape(modules, acts).points
     assert [group.name for group in groups] == ["&lt;b&gt;a&lt;/b&gt;", "b", "none"]
     for group, category in zip(groups, ["<b>a</b>", "b", None], strict=True):
@@ -47,34 +47,34 @@ def test_without_categories_colour_is_the_module(modules, acts):
     from dataclasses import replace
 
     bare = replace(acts, samples=acts.samples.drop(columns=["category", "prompt"]))
-    *groups, _ = tlm.plot_landscape(modules, bare).data
+    *groups, _ = tlm.plots.plot_landscape(modules, bare).data
     assert [group.name[0] for group in groups] == ["0", "1", "2"]
 
 
 def test_the_axes_say_how_much_of_the_variance_they_have(modules, acts):
-    figure = tlm.plot_landscape(modules, acts)
+    figure = tlm.plots.plot_landscape(modules, acts)
     check_readable(figure)
     share = landscape(modules, acts).explained[0]
     assert f"{share:.0%} of the variance" in figure.layout.xaxis.title.text
     assert "60 prompts" in figure.layout.title.text
-    tsne = tlm.plot_landscape(modules, acts, projection="tsne")
+    tsne = tlm.plots.plot_landscape(modules, acts, projection="tsne")
     assert "t-SNE" in tsne.layout.yaxis.title.text
 
 
 def test_of_many_prompts_some_are_drawn_and_the_title_says_so(modules, acts):
-    figure = tlm.plot_landscape(modules, acts, max_points=10)
+    figure = tlm.plots.plot_landscape(modules, acts, max_points=10)
     assert sum(len(group.x) for group in figure.data[:-1]) == 10
     assert figure.layout.title.text.startswith("10 of 60 prompts")
-    again = tlm.plot_landscape(modules, acts, max_points=10)
+    again = tlm.plots.plot_landscape(modules, acts, max_points=10)
     assert again.to_json() == figure.to_json()
-    other = tlm.plot_landscape(modules, acts, max_points=10, seed=1)
+    other = tlm.plots.plot_landscape(modules, acts, max_points=10, seed=1)
     assert other.to_json() != figure.to_json()
 
 
 def test_100_modules_are_told_apart():
     values = planted_matrix(400, 800, 100, seed=0, strength=3)[0]
     acts = tlm.ActivationMatrix.from_arrays(values)
-    figure = tlm.plot_landscape(tlm.discover(acts, 100, max_rounds=1), acts)
+    figure = tlm.plots.plot_landscape(tlm.discover(acts, 100, max_rounds=1), acts)
     *groups, middles = figure.data
     styles = {(group.marker.color, group.marker.symbol) for group in groups}
     assert len(styles) == len(groups) > 80

@@ -12,7 +12,7 @@ def table():
 
 
 def test_every_number_of_the_table_is_drawn(table):
-    figure = tlm.plot_n_modules(table)
+    figure = tlm.plots.plot_n_modules(table)
     left = {trace.name: trace for trace in figure.data if trace.xaxis == "x"}
     assert list(left) == ["seeds", "halves of the prompts", "null: permuted columns"]
     for name, kind in zip(left, ("seeds", "halves", "null"), strict=True):
@@ -28,7 +28,7 @@ def test_every_number_of_the_table_is_drawn(table):
 
 
 def test_the_figure_says_what_it_shows(table):
-    layout = tlm.plot_n_modules(table).layout
+    layout = tlm.plots.plot_n_modules(table).layout
     assert layout.title.text
     for axis in (layout.xaxis, layout.xaxis2, layout.yaxis, layout.yaxis2):
         assert axis.title.text
@@ -37,4 +37,4 @@ def test_the_figure_says_what_it_shows(table):
 
 def test_another_table_is_refused(table):
     with pytest.raises(tlm.ModulesError, match="should be what choose_n_modules returned"):
-        tlm.plot_n_modules(table.reset_index())
+        tlm.plots.plot_n_modules(table.reset_index())

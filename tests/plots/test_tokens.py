@@ -34,7 +34,7 @@ def test_colour_begins_at_1_and_is_full_at_the_strongest_ordinary_token(values):
 
 
 def test_each_module_has_its_part_and_the_first_is_open(values):
-    view = tlm.plot_tokens(values)
+    view = tlm.plots.plot_tokens(values)
     assert re.findall(r"<details( open)?><summary>module (\d)", view.html) == [
         (" open", "0"),
         ("", "1"),
@@ -47,14 +47,14 @@ def test_each_module_has_its_part_and_the_first_is_open(values):
 
 def test_modules_are_named_and_chosen(model, modules):
     table = tlm.token_values(model, modules, ["the cat sat"], progress=False)
-    chosen = tlm.plot_tokens(table, modules[1])
+    chosen = tlm.plots.plot_tokens(table, modules[1])
     assert chosen.html.count("<details") == 1
     assert f"module 1: {modules[1].category}" in chosen.html
-    assert tlm.plot_tokens(table, modules).html.count("<details") == 3
+    assert tlm.plots.plot_tokens(table, modules).html.count("<details") == 3
 
 
 def test_it_is_saved_as_a_page(values, tmp_path):
-    view = tlm.plot_tokens(values)
+    view = tlm.plots.plot_tokens(values)
     view.save(tmp_path / "tokens.html")
     assert view.html in (tmp_path / "tokens.html").read_text()
     assert "TokenView(" in repr(view)
@@ -64,6 +64,6 @@ def test_it_is_saved_as_a_page(values, tmp_path):
 
 def test_what_cannot_be_drawn_is_refused(values, modules):
     with pytest.raises(tlm.ModulesError, match="what token_values returned"):
-        tlm.plot_tokens(values.reset_index())
+        tlm.plots.plot_tokens(values.reset_index())
     with pytest.raises(tlm.ModulesError, match=r"\[2\] are missing"):
-        tlm.plot_tokens(values, modules)
+        tlm.plots.plot_tokens(values, modules)

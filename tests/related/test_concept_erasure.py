@@ -24,7 +24,7 @@ def sets(prompts):
 
 @pytest.fixture(scope="module")
 def erasure(model, sets):
-    return tlm.leace(model, *sets, POINT, category="animal", **QUIET)
+    return tlm.related.leace(model, *sets, POINT, category="animal", **QUIET)
 
 
 def tokens_at(model, sets, name, first=1):
@@ -64,7 +64,7 @@ def test_it_is_the_librarys_eraser_of_all_tokens(model, sets, shrinkage, spares_
     from concept_erasure import LeaceEraser
 
     options = {"shrinkage": shrinkage, "spares_first": spares_first, **QUIET}
-    erasure = tlm.leace(model, *sets, POINT, batch_size=3, **options)
+    erasure = tlm.related.leace(model, *sets, POINT, batch_size=3, **options)
     x, z = tokens_at(model, sets, POINT, int(spares_first))
     eraser = LeaceEraser.fit(x, z, shrinkage=shrinkage)
     tokens = model.to_tokens(sets[0]["prompt"].iloc[4])
@@ -86,13 +86,13 @@ def test_no_linear_classifier_tells_the_sets_apart_any_more(model, sets, erasure
 
 def test_several_hook_points_are_each_fitted_under_the_erasures_before(model, sets):
     names = [f"blocks.{layer}.hook_resid_post" for layer in (2, 0, 1)]
-    erasure = tlm.leace(model, *sets, names, **QUIET)
+    erasure = tlm.related.leace(model, *sets, names, **QUIET)
     assert [edit.hook_name for edit in erasure.edits] == sorted(names)
     with erasure.ablated(model):
         for name in names:
             assert gap(model, sets, name).max() < 1e-4
     # Fitted on the model as it is, the last one would not do.
-    alone = tlm.leace(model, *sets, names[0], **QUIET)
+    alone = tlm.related.leace(model, *sets, names[0], **QUIET)
     with replace(erasure, edits=(*erasure.edits[:2], *alone.edits)).ablated(model):
         assert gap(model, sets, names[0]).max() > 1e-2
 
@@ -100,7 +100,7 @@ def test_several_hook_points_are_each_fitted_under_the_erasures_before(model, se
 @pytest.mark.parametrize("site", ["mlp", "attn_heads"])
 def test_only_a_modules_own_units_are_changed(model, sets, modules, site):
     units = modules[0].units if site == "mlp" else site_units(model, site).select(np.array([1, 4]))
-    erasure = tlm.leace(model, *sets, units, **QUIET)
+    erasure = tlm.related.leace(model, *sets, units, **QUIET)
     coordinates = units.coordinates()
     assert len(erasure.edits) > 1
     with erasure.ablated(model):
@@ -129,7 +129,7 @@ def test_controls_are_the_same_fit_with_shuffled_labels(model, prompts, sets, er
         [text for text, label in zip(together, control.labels, strict=True) if label == wanted]
         for wanted in (1, 0)
     ]
-    again = tlm.leace(model, *halves, POINT, **QUIET)
+    again = tlm.related.leace(model, *halves, POINT, **QUIET)
     found, expected = (each.edits[0] for each in (control, again))
     np.testing.assert_allclose(found.read @ found.write, expected.read @ expected.write, atol=1e-6)
     np.testing.assert_allclose(found.centre, expected.centre, atol=1e-6)
@@ -158,7 +158,7 @@ def test_it_stands_beside_modules_and_says_what_it_is(model, modules, prompts, e
 
 
 def test_sets_that_do_not_differ_are_left_as_they_are(model, sets):
-    same = tlm.leace(model, sets[0], sets[0], POINT, **QUIET)
+    same = tlm.related.leace(model, sets[0], sets[0], POINT, **QUIET)
     assert same.size == 0
     tokens = model.to_tokens(sets[0]["prompt"].iloc[4])
     with torch.inference_mode(), same.ablated(model):
@@ -177,14 +177,14 @@ def test_sets_that_do_not_differ_are_left_as_they_are(model, sets):
 def test_what_cannot_be_is_refused(model, sets, change, said):
     given = {"towards": sets[0], "against": sets[1], "at": POINT, **QUIET}
     with pytest.raises(tlm.ModulesError, match=said):
-        tlm.leace(model, **given | change)
+        tlm.related.leace(model, **given | change)
 
 
 def test_another_models_units_and_another_model_are_refused(
     model, other_model, modules, sets, erasure
 ):
     with pytest.raises(tlm.ModulesError):
-        tlm.leace(other_model, *sets, modules[0].units, **QUIET)
+        tlm.related.leace(other_model, *sets, modules[0].units, **QUIET)
     with pytest.raises(tlm.ModulesError, match="ConceptErasure was made from 'another'"):
         replace(erasure, model="another").attach(model)
 
@@ -192,32 +192,34 @@ def test_another_models_units_and_another_model_are_refused(
 def test_activations_that_overflow_are_refused(model, sets):
     infinite = (POINT, lambda activation, hook: activation * float("inf"))
     with model.hooks(fwd_hooks=[infinite]), pytest.raises(tlm.ModulesError, match="finite"):
-        tlm.leace(model, *sets, POINT, **QUIET)
+        tlm.related.leace(model, *sets, POINT, **QUIET)
 
 
 def test_without_the_library_it_says_what_to_install(model, sets, monkeypatch):
     monkeypatch.setitem(sys.modules, "concept_erasure", None)
     with pytest.raises(tlm.ModulesError, match="pip install concept-erasure"):
-        tlm.leace(model, *sets, POINT, **QUIET)
+        tlm.related.leace(model, *sets, POINT, **QUIET)
 
 
 def test_a_few_prompts_against_many_are_erased_too(model, sets):
     few, many = sets[0].iloc[6:], [text for text in sets[1]["prompt"][2:] for _ in range(40)]
-    erasure = tlm.leace(model, few, many, POINT, **QUIET)
+    erasure = tlm.related.leace(model, few, many, POINT, **QUIET)
     assert erasure.size == 1
     with erasure.ablated(model):
         assert gap(model, [few, sets[1][2:]], POINT).max() < 1e-3
 
 
 def test_a_module_says_where_as_its_units_do(model, sets, modules):
-    one, other = (tlm.leace(model, *sets, at, **QUIET) for at in (modules[0], modules[0].units))
+    one, other = (
+        tlm.related.leace(model, *sets, at, **QUIET) for at in (modules[0], modules[0].units)
+    )
     assert [edit.hook_name for edit in one.edits] == [edit.hook_name for edit in other.edits]
     np.testing.assert_array_equal(one.edits[0].read, other.edits[0].read)
 
 
 def test_an_attention_pattern_is_refused(model, sets):
     with pytest.raises(tlm.ModulesError, match="should have a batch and a position axis"):
-        tlm.leace(model, *sets, "blocks.0.attn.hook_pattern", **QUIET)
+        tlm.related.leace(model, *sets, "blocks.0.attn.hook_pattern", **QUIET)
 
 
 @pytest.mark.parametrize(
@@ -233,9 +235,9 @@ def test_an_attention_pattern_is_refused(model, sets):
 def test_what_is_neither_prompts_nor_a_place_is_refused(model, sets, change, said):
     given = {"towards": sets[0], "against": sets[1], "at": POINT, **QUIET}
     with untyped(), pytest.raises(tlm.ModulesError, match=said):
-        tlm.leace(model, **given | change)
+        tlm.related.leace(model, **given | change)
 
 
 def test_a_whole_set_of_modules_is_no_place(model, sets, modules):
     with untyped(), pytest.raises(tlm.ModulesError, match=r"at should be units.*got ModuleSet\("):
-        tlm.leace(model, *sets, modules, **QUIET)
+        tlm.related.leace(model, *sets, modules, **QUIET)

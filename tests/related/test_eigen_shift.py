@@ -20,7 +20,7 @@ def sets(prompts):
 @pytest.fixture(scope="module")
 def shift(model, sets):
     options = {"n_components": 3, "n_new_tokens": 0, "category": "animal", "progress": False}
-    return tlm.eigenshift(model, *sets, factor=0.25, **options)
+    return tlm.related.eigenshift(model, *sets, factor=0.25, **options)
 
 
 def damped_logits(model, shift, tokens):
@@ -53,7 +53,7 @@ def test_weights_of_a_final_norm_count_as_the_output_layers(sets):
     model = tiny_model(seed=3)
     with torch.no_grad():
         model.ln_final.w.copy_(torch.linspace(0.5, 2, 16))
-    shift = tlm.eigenshift(model, *sets, n_components=2, n_new_tokens=0, progress=False)
+    shift = tlm.related.eigenshift(model, *sets, n_components=2, n_new_tokens=0, progress=False)
     tokens = model.to_tokens(sets[0]["prompt"].iloc[3])
     with shift.ablated(model), torch.inference_mode():
         found = model(tokens)
@@ -85,7 +85,9 @@ def test_components_are_ranked_by_how_much_more_the_first_set_projects_on_them(m
 
 
 def test_the_other_way_round_other_components_are_scaled(model, sets, shift):
-    other = tlm.eigenshift(model, *sets[::-1], n_components=3, n_new_tokens=0, progress=False)
+    other = tlm.related.eigenshift(
+        model, *sets[::-1], n_components=3, n_new_tokens=0, progress=False
+    )
     assert not np.isin(other.components, shift.components).any()
     found, again = (each.table.set_index("component").sort_index() for each in (shift, other))
     np.testing.assert_allclose(found["difference"], -again["difference"], atol=1e-6)
@@ -171,7 +173,7 @@ def test_the_factor_one_changes_nothing(model, prompts, shift):
 def test_what_cannot_be_is_refused(model, sets, change, said):
     given = {"towards": sets[0], "against": sets[1], "n_new_tokens": 0, "progress": False}
     with pytest.raises(tlm.ModulesError, match=said):
-        tlm.eigenshift(model, **given | change)
+        tlm.related.eigenshift(model, **given | change)
 
 
 def test_another_model_and_what_does_not_fit_is_refused(model, modules, prompts, shift):

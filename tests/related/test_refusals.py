@@ -43,7 +43,7 @@ def test_what_no_components_can_be_chosen_by_is_refused_before_the_model_runs(
     monkeypatch.setattr(eigen_shift, "output_states", None)
     given = {"model": model, "towards": TEXTS, "against": TEXTS[::-1], **QUIET} | change
     with untyped(), pytest.raises(tlm.ModulesError, match=said):
-        tlm.eigenshift(**given)
+        tlm.related.eigenshift(**given)
 
 
 def test_modules_that_are_no_set_are_refused(acts, modules):
@@ -81,4 +81,4 @@ def test_a_figure_of_something_else_is_refused(acts):
         untyped(),
         pytest.raises(tlm.ModulesError, match="what compare_detectors returned; got DataFrame"),
     ):
-        tlm.plot_detectors(table)
+        tlm.plots.plot_detectors(table)

@@ -62,7 +62,7 @@ def test_tokens_are_spelled_out_each_prompt_in_its_own_direction():
     (spans,) = token_spans(values, 0)
     assert spans.startswith(r"\u202eab<span")
     assert r"\x1b[0m</span>" in spans
-    assert '<p dir="auto">' in tlm.plot_tokens(values).html
+    assert '<p dir="auto">' in tlm.plots.plot_tokens(values).html
 
 
 def test_the_card_spells_out_and_holds_apart(modules, tmp_path):

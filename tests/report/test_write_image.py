@@ -16,7 +16,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 )
 def test_a_figure_is_written_as_an_image(modules, tmp_path):
     pytest.importorskip("kaleido", reason="images need the extra 'viz'")
-    figure = tlm.plot_layers(modules)
+    figure = tlm.plots.plot_layers(modules)
     figure.write_image(tmp_path / "layers.svg")
     figure.write_image(tmp_path / "layers.png")
     said = (tmp_path / "layers.svg").read_text()

@@ -90,7 +90,7 @@ def test_a_landscape_keeps_a_users_own_places(planted):
     bare = tlm.ActivationMatrix.from_arrays(planted[0])
     expected = landscape(modules, bare)
     np.testing.assert_array_equal(found.points["tlm_x"], expected.points["x"])
-    figure, plain = (tlm.plot_landscape(modules, each) for each in (acts, bare))
+    figure, plain = (tlm.plots.plot_landscape(modules, each) for each in (acts, bare))
     assert figure.data[0].x.tolist() == plain.data[0].x.tolist()
 
 

@@ -54,7 +54,7 @@ def asked(choices=("1", "0", "0 1"), answer="0", **columns):
 
 def follow(questions, chains, **options):
     options = {"ask": "{question}", "lead": "", **QUIET} | options
-    return tlm.thought_states(Talker(), questions, chains=chains, **options)
+    return tlm.thoughts.thought_states(Talker(), questions, chains=chains, **options)
 
 
 def test_distances_are_the_choices_perplexities_as_worked_out_by_hand():
@@ -153,7 +153,7 @@ ASK = "{question} ( {choices} ) why"
 def test_distances_equal_log_softmax_of_one_text_at_a_time(talker, questions, batch_size):
     chains = ["the cat sat . on the big mat .", "two and one is three"]
     options = {"ask": ASK, "lead": " so it is", "batch_size": batch_size, **QUIET}
-    found = tlm.thought_states(talker, questions, chains=chains, **options)
+    found = tlm.thoughts.thought_states(talker, questions, chains=chains, **options)
     expected = []
     for row, thoughts in enumerate([["the cat sat .", "on the big mat ."], [chains[1]]]):
         first = questions.loc[row]
@@ -215,8 +215,8 @@ def test_in_chat_form_the_chain_is_the_reply(questions):
     model = tiny_model(known=[*WORDS, "."])
     model.tokenizer.chat_template = "the {{ messages[0]['content'] }} how "
     options = {"ask": "{question}", "chat": True, **QUIET}
-    found = tlm.thought_states(model, questions, chains=["a cat .", "red"], **options)
-    plain = tlm.thought_states(
+    found = tlm.thoughts.thought_states(model, questions, chains=["a cat .", "red"], **options)
+    plain = tlm.thoughts.thought_states(
         model,
         questions,
         chains=["a cat .", "red"],
@@ -333,7 +333,7 @@ def test_questions_with_other_numbers_of_choices_or_the_same_id_are_refused(talk
         follow(mixed, ["0", "0"])
     twice = pd.concat([asked(id="q")] * 2)
     with pytest.raises(tlm.ModulesError, match=r"'q' twice\. Set n_chains"):
-        tlm.thought_states(talker, twice, **QUIET)
+        tlm.thoughts.thought_states(talker, twice, **QUIET)
     with pytest.raises(tlm.ModulesError, match="read without modules"):
         follow(asked(), ["0"]).beside_correctness()
 
@@ -353,11 +353,11 @@ def test_chains_that_might_leave_no_room_for_a_choice_are_refused_before_they_ar
     # The question, the lead and all of "a red bird" but its last token are read.
     n_question = len(model.to_tokens("two plus one equals")[0])
     room = 16 - n_question - 3 - 2
-    tlm.thought_states(model, questions, n_new_tokens=room, **options)
+    tlm.thoughts.thought_states(model, questions, n_new_tokens=room, **options)
     monkeypatch.setattr(model, "generate", None)
     said = "context of 16 tokens; got up to 17. Shorten them, or lower n_new_tokens"
     with pytest.raises(tlm.ModulesError, match=said):
-        tlm.thought_states(model, questions, n_new_tokens=room + 1, **options)
+        tlm.thoughts.thought_states(model, questions, n_new_tokens=room + 1, **options)
 
 
 @pytest.mark.parametrize(

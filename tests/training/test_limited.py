@@ -40,11 +40,11 @@ def moved(before, after):
 def test_only_the_modules_entries_move_whatever_decay_and_momentum_do(kind):
     model = tiny_model()
     units = some_units(model)
-    masks = tlm.parameter_masks(model, units)
+    masks = tlm.training.parameter_masks(model, units)
     optimizer = OPTIMIZERS[kind](model.parameters())
     step(model, optimizer)  # fills momentum, and leaves gradients everywhere
     before = weights(model)
-    with tlm.training_only(model, units, optimizer):
+    with tlm.training.training_only(model, units, optimizer):
         for _ in range(3):
             step(model, optimizer)
     changed = moved(before, weights(model))
@@ -62,11 +62,11 @@ def test_only_the_modules_entries_move_whatever_decay_and_momentum_do(kind):
 def test_all_but_the_modules_entries_move(kind):
     model = tiny_model()
     units = some_units(model)
-    masks = tlm.parameter_masks(model, units)
+    masks = tlm.training.parameter_masks(model, units)
     optimizer = OPTIMIZERS[kind](model.parameters())
     step(model, optimizer)
     before = weights(model)
-    with tlm.training_all_but(model, units, optimizer):
+    with tlm.training.training_all_but(model, units, optimizer):
         for _ in range(3):
             step(model, optimizer)
     changed = moved(before, weights(model))
@@ -84,9 +84,9 @@ def test_all_but_the_modules_entries_move(kind):
 def test_gradients_outside_are_zero_before_the_step_as_clipping_needs():
     model = tiny_model()
     units = some_units(model)
-    masks = tlm.parameter_masks(model, units)
+    masks = tlm.training.parameter_masks(model, units)
     optimizer = OPTIMIZERS["SGD"](model.parameters())
-    with tlm.training_only(model, units, optimizer):
+    with tlm.training.training_only(model, units, optimizer):
         step(model, optimizer)
         for name, parameter in model.named_parameters():
             assert parameter.requires_grad == (name in masks)
@@ -103,7 +103,7 @@ def test_everything_is_as_it_was_after_an_exception():
     optimizer = OPTIMIZERS["AdamW"](model.parameters())
     step(model, optimizer)
     gradients = {name: each.grad for name, each in model.named_parameters()}
-    for limits in (tlm.training_only, tlm.training_all_but):
+    for limits in (tlm.training.training_only, tlm.training.training_all_but):
         with pytest.raises(KeyboardInterrupt), limits(model, some_units(model), optimizer):
             raise KeyboardInterrupt
     for name, each in model.named_parameters():
@@ -117,7 +117,7 @@ def test_everything_is_as_it_was_after_an_exception():
 def test_an_optimizer_of_something_else_is_refused():
     model = tiny_model()
     optimizer = torch.optim.SGD(tiny_model(seed=1).parameters(), lr=0.1)
-    for limits in (tlm.training_only, tlm.training_all_but):
+    for limits in (tlm.training.training_only, tlm.training.training_all_but):
         with (
             pytest.raises(tlm.ModulesError, match="should have the model's parameters"),
             limits(model, some_units(model), optimizer),
@@ -128,7 +128,7 @@ def test_an_optimizer_of_something_else_is_refused():
 def test_what_is_no_module_or_no_optimizer_is_refused(modules):
     model = tiny_model()
     optimizer = OPTIMIZERS["SGD"](model.parameters())
-    for limits in (tlm.training_only, tlm.training_all_but):
+    for limits in (tlm.training.training_only, tlm.training.training_all_but):
         for given, said in (
             ((modules[0], None), "should be a torch.optim optimizer; got None. Make one of"),
             ((modules, optimizer), "should be one module or units; got ModuleSet"),

@@ -37,7 +37,7 @@ def zeroed(model, masks):
 
 
 def check_zeroing_is_ablating(model, units, tokens):
-    module_masks = tlm.parameter_masks(model, units)
+    module_masks = tlm.training.parameter_masks(model, units)
     named = dict(model.named_parameters())
     assert all(mask.shape == named[name].shape for name, mask in module_masks.items())
     hooks = unit_hooks(units, "zero")
@@ -83,7 +83,10 @@ def test_the_entries_that_feed_neurons_are_those_and_no_others(name):
     hook = units.hook_names[0]
     before = model.run_with_cache(tokens)[1][hook].detach()
     down = only_down(model, units)
-    zeroed(model, {k: v for k, v in tlm.parameter_masks(model, units).items() if k not in down})
+    zeroed(
+        model,
+        {k: v for k, v in tlm.training.parameter_masks(model, units).items() if k not in down},
+    )
     after = model.run_with_cache(tokens)[1][hook].detach()
     mine = torch.zeros(before.shape[-1], dtype=torch.bool)
     mine[torch.from_numpy(units.index.astype(np.int64))] = True
@@ -94,7 +97,7 @@ def test_the_entries_that_feed_neurons_are_those_and_no_others(name):
 
 def test_all_entries_of_the_mlps_belong_to_all_neurons():
     model = tiny_model()
-    masks = tlm.parameter_masks(model, site_units(model, "mlp"))
+    masks = tlm.training.parameter_masks(model, site_units(model, "mlp"))
     assert all(bool(mask.all()) for mask in masks.values())
     per_neuron = 3 * 16 + any("b_in" in name for name in masks)
     assert sum(int(mask.sum()) for mask in masks.values()) == 36 * per_neuron
@@ -103,9 +106,9 @@ def test_all_entries_of_the_mlps_belong_to_all_neurons():
 def test_units_that_are_no_neurons_or_of_another_model_are_refused(model, other_model):
     for site in ("attn_heads", "resid", "mlp+attn_heads"):
         with pytest.raises(tlm.ModulesError, match="Only MLP neurons have weights"):
-            tlm.parameter_masks(model, site_units(model, site))
+            tlm.training.parameter_masks(model, site_units(model, site))
     with pytest.raises(tlm.ModulesError, match="should be those of the model"):
-        tlm.parameter_masks(other_model, some_units(model))
+        tlm.training.parameter_masks(other_model, some_units(model))
 
 
 def test_weights_that_are_not_a_layers_own_parameter_are_refused():
@@ -113,12 +116,12 @@ def test_weights_that_are_not_a_layers_own_parameter_are_refused():
     units = some_units(model)
     named = dict(model.named_parameters())
     names = {"parameters": {}, "twice": dict(named)}
-    first = next(iter(tlm.parameter_masks(model, units)))
+    first = next(iter(tlm.training.parameter_masks(model, units)))
     names["twice"]["again"] = torch.nn.Parameter(named[first].detach())
     for known, said in (("parameters", "it lies in none"), ("twice", "'again'")):
         model.named_parameters = lambda known=known: iter(names[known].items())
         with pytest.raises(tlm.ModulesError, match=said):
-            tlm.parameter_masks(model, units)
+            tlm.training.parameter_masks(model, units)
 
 
 def test_layers_that_share_their_weights_are_refused():
@@ -129,16 +132,16 @@ def test_layers_that_share_their_weights_are_refused():
         ours.parameter.data = theirs.parameter.data
     units = units.select(units.hook == 0)
     with pytest.raises(tlm.ModulesError, match=r"of its own|nobody else's"):
-        tlm.parameter_masks(model, units)
+        tlm.training.parameter_masks(model, units)
 
 
 def test_a_whole_set_of_modules_is_refused_wherever_one_trains(model, modules):
     texts = ["the cat sat on", "a dog ran"]
     calls = [
-        lambda module: tlm.parameter_masks(model, module),
-        lambda module: tlm.unlearn(model, module, texts, texts, progress=False),
-        lambda module: tlm.forgetting(model, module, texts, texts, progress=False),
-        lambda module: tlm.fuse_pathways(model, model, module),
+        lambda module: tlm.training.parameter_masks(model, module),
+        lambda module: tlm.training.unlearn(model, module, texts, texts, progress=False),
+        lambda module: tlm.training.forgetting(model, module, texts, texts, progress=False),
+        lambda module: tlm.training.fuse_pathways(model, model, module),
     ]
     said = r"one module or units; got (ModuleSet|list)\. Pass the modules .*: modules\[0\] is one"
     for call in calls:

@@ -44,7 +44,7 @@ def test_a_permuted_layer_is_matched_to_its_permutation_and_the_old_function_com
                 view[at] += 0.05 * torch.randn(view[at].shape, generator=generator)
     assert not torch.allclose(new(TOKENS), old(TOKENS), atol=1e-2)
     trained = weights(new)
-    fusion = tlm.fuse_pathways(old, new, units)
+    fusion = tlm.training.fuse_pathways(old, new, units)
     expected = [int(orders[layer][at]) for layer, at in zip(units.hook, units.index, strict=True)]
     assert fusion.table["new_index"].tolist() == expected
     assert fusion.table["similarity"].between(0.9, 1).all()
@@ -61,12 +61,12 @@ def test_a_permuted_layer_is_matched_to_its_permutation_and_the_old_function_com
 def test_only_the_modules_units_take_the_old_weights_and_as_much_as_asked():
     old, new = tiny_model(), tiny_model()
     units = some_units(old)
-    masks = tlm.parameter_masks(new, units)
+    masks = tlm.training.parameter_masks(new, units)
     with torch.no_grad():
         for parameter in new.parameters():
             parameter.mul_(1.5)  # every cosine with itself stays 1
     before = weights(new)
-    fusion = tlm.fuse_pathways(old, new, units, keep=0.25)
+    fusion = tlm.training.fuse_pathways(old, new, units, keep=0.25)
     assert (fusion.table["new_index"] == fusion.table["index"]).all()
     np.testing.assert_allclose(fusion.table["similarity"], 1, rtol=1e-6)
     after, theirs = weights(new), weights(old)
@@ -79,21 +79,21 @@ def test_only_the_modules_units_take_the_old_weights_and_as_much_as_asked():
 
 def test_what_cannot_be_is_refused(model, other_model):
     with pytest.raises(tlm.ModulesError, match="keep should lie from 0 to 1"):
-        tlm.fuse_pathways(model, model, some_units(model), keep=1.5)
+        tlm.training.fuse_pathways(model, model, some_units(model), keep=1.5)
     with pytest.raises(tlm.ModulesError, match="should be those of the model"):
-        tlm.fuse_pathways(model, other_model, some_units(model))
+        tlm.training.fuse_pathways(model, other_model, some_units(model))
 
 
 def test_a_model_whose_neurons_have_other_weights_is_refused(model):
     units = some_units(model)
     with pytest.raises(tlm.ModulesError, match="should have the same weights"):
-        tlm.fuse_pathways(model, tiny_model(gated=False), units)
+        tlm.training.fuse_pathways(model, tiny_model(gated=False), units)
     broken = tiny_model()
     before = weights(broken)
     _, _, every = next(iter(neuron_rows(broken, units)))
     with torch.no_grad():
         every[0].of(every[0].parameter)[-1] = torch.nan  # no neuron of the module
     with pytest.raises(tlm.ModulesError, match="should be finite"):
-        tlm.fuse_pathways(model, broken, units)
+        tlm.training.fuse_pathways(model, broken, units)
     changed = moved(before, weights(broken))
     assert sum(int(where.sum()) for where in changed.values()) == every[0].shape[1]

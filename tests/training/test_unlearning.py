@@ -26,18 +26,18 @@ QUIET = {"progress": False}
 def test_a_conflicting_gradient_loses_its_part_against_retention():
     forget, retain = torch.tensor([1.0, 2.0]), torch.tensor([2.0, -4.0])
     # <g_u, g_r> = -6, |g_r|^2 = 20: g_u + 0.3 g_r.
-    found = tlm.rectified(forget, retain)
+    found = tlm.training.rectified(forget, retain)
     torch.testing.assert_close(found, torch.tensor([1.6, 0.8]))
     assert abs(float(found @ retain)) < 1e-6
-    assert tlm.rectified(forget, -retain) is forget
-    assert tlm.rectified(forget, torch.zeros(2)) is forget
+    assert tlm.training.rectified(forget, -retain) is forget
+    assert tlm.training.rectified(forget, torch.zeros(2)) is forget
 
 
 def test_it_is_the_nearest_of_all_that_do_not_conflict():
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         forget, retain, other = torch.randn(3, 5, generator=generator, dtype=torch.float64)
-        found = tlm.rectified(forget, retain)
+        found = tlm.training.rectified(forget, retain)
         assert found @ retain >= -1e-12
         other = other if other @ retain >= 0 else -other
         for near in (other, found + 0.01 * other):
@@ -46,20 +46,20 @@ def test_it_is_the_nearest_of_all_that_do_not_conflict():
 
 def test_weights_of_tokens_are_those_of_the_formula():
     known = torch.tensor([0.0, 0.5, 0.8, 1.0], dtype=torch.float64)
-    found = tlm.satimp_weights(known, 5.0, 1.0)
+    found = tlm.training.satimp_weights(known, 5.0, 1.0)
     expected = torch.tensor([0, 0.5**6, 0.8**5 * 0.2, 0], dtype=torch.float64)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(tlm.satimp_weights(known, 0.0, 0.0), torch.ones_like(known))
+    torch.testing.assert_close(tlm.training.satimp_weights(known, 0.0, 0.0), torch.ones_like(known))
     over = torch.tensor([1 + 1e-7])  # as rounding leaves it
-    assert tlm.satimp_weights(over, 1.0, 0.5).tolist() == [0]
-    assert not tlm.satimp_weights(known.requires_grad_(), 1.0, 1.0).requires_grad
+    assert tlm.training.satimp_weights(over, 1.0, 0.5).tolist() == [0]
+    assert not tlm.training.satimp_weights(known.requires_grad_(), 1.0, 1.0).requires_grad
 
 
 @pytest.mark.parametrize("rectify", [True, False])
 def test_a_step_of_plain_descent_is_the_one_worked_by_hand(rectify):
     model = tiny_model()
     units = some_units(model)
-    masks = tlm.parameter_masks(model, units)
+    masks = tlm.training.parameter_masks(model, units)
     named = dict(model.named_parameters())
     gradients = []
     for prompt, sign in ((FORGET[0], -1), (FORGET[0] + " cat", 1)):
@@ -77,7 +77,7 @@ def test_a_step_of_plain_descent_is_the_one_worked_by_hand(rectify):
     assert gradients[0] @ retain < 0, "the case that is meant"
     before = weights(model)
     options = {"n_steps": 1, "learning_rate": 0.5, "saturation": 2.0, "rectify": rectify, **QUIET}
-    done = tlm.unlearn(
+    done = tlm.training.unlearn(
         model, units, FORGET[:1], [FORGET[0] + " cat"], optimizer=torch.optim.SGD, **options
     )
     after = weights(model)
@@ -102,7 +102,9 @@ def test_the_retain_gradient_is_smoothed(monkeypatch):
         return loss, each
 
     monkeypatch.setattr(unlearning, "_gradient", gradient)
-    tlm.unlearn(model, some_units(model), FORGET, RETAIN, n_steps=3, smoothing=0.75, **QUIET)
+    tlm.training.unlearn(
+        model, some_units(model), FORGET, RETAIN, n_steps=3, smoothing=0.75, **QUIET
+    )
     second = 0.75 * found[0] + 0.25 * found[1]
     third = 0.75 * second + 0.25 * found[2]
     for one, other in zip(given, (found[0], second, third), strict=True):
@@ -114,11 +116,13 @@ def test_it_forgets_in_the_module_alone_and_goes_back_bit_by_bit(whole):
     model = tiny_model()
     units = None if whole else some_units(model)
     before = weights(model)
-    done = tlm.unlearn(model, units, FORGET, RETAIN, n_steps=8, learning_rate=0.01, **QUIET)
+    done = tlm.training.unlearn(
+        model, units, FORGET, RETAIN, n_steps=8, learning_rate=0.01, **QUIET
+    )
     history = done.history
     assert history["forget_loss"].iloc[-1] > history["forget_loss"].iloc[0] + 0.1
     changed = moved(before, weights(model))
-    masks = {} if whole else tlm.parameter_masks(model, units)
+    masks = {} if whole else tlm.training.parameter_masks(model, units)
     for name, where in changed.items():
         mask = masks.get(name, torch.full_like(where, whole))
         assert not where[~mask].any()
@@ -145,14 +149,14 @@ def test_an_exception_on_the_way_leaves_the_old_weights(monkeypatch):
 
     monkeypatch.setattr(unlearning, "_gradient", gradient)
     with pytest.raises(KeyboardInterrupt):
-        tlm.unlearn(model, some_units(model), FORGET, RETAIN, learning_rate=0.1, **QUIET)
+        tlm.training.unlearn(model, some_units(model), FORGET, RETAIN, learning_rate=0.1, **QUIET)
     assert not any(where.any() for where in moved(before, weights(model)).values())
 
 
 def test_a_loss_that_is_no_number_is_refused():
     model = tiny_model()
     with pytest.raises(tlm.ModulesError, match="Lower the learning_rate"):
-        tlm.unlearn(model, None, FORGET, RETAIN, learning_rate=1e30, n_steps=9, **QUIET)
+        tlm.training.unlearn(model, None, FORGET, RETAIN, learning_rate=1e30, n_steps=9, **QUIET)
 
 
 @pytest.mark.parametrize(
@@ -171,9 +175,9 @@ def test_a_loss_that_is_no_number_is_refused():
 def test_what_cannot_be_is_refused(change, said, model):
     given = {"forget": FORGET, "retain": RETAIN, **QUIET} | change
     with pytest.raises(tlm.ModulesError, match=said):
-        tlm.unlearn(model, some_units(model), **given)
+        tlm.training.unlearn(model, some_units(model), **given)
     with pytest.raises(tlm.ModulesError, match="something to train"):
-        tlm.unlearn(model, some_units(model, 0.0), FORGET, RETAIN, **QUIET)
+        tlm.training.unlearn(model, some_units(model, 0.0), FORGET, RETAIN, **QUIET)
 
 
 def test_forgetting_stands_beside_the_same_in_controls():
@@ -182,7 +186,7 @@ def test_forgetting_stands_beside_the_same_in_controls():
     before = weights(model)
     options = {"n_steps": 4, "learning_rate": 0.01, "seed": 2}
     sides = (FORGET[:2], RETAIN)
-    table = tlm.forgetting(
+    table = tlm.training.forgetting(
         model, units, FORGET, RETAIN, held_out=sides, n_controls=3, **options, **QUIET
     )
     assert not any(where.any() for where in moved(before, weights(model)).values())
@@ -198,7 +202,7 @@ def test_forgetting_stands_beside_the_same_in_controls():
         return np.array([np.mean(found[:2]), np.mean(found[2:])])
 
     untrained = losses()
-    done = tlm.unlearn(model, units, FORGET, RETAIN, **options, **QUIET)
+    done = tlm.training.unlearn(model, units, FORGET, RETAIN, **options, **QUIET)
     rises = losses() - untrained
     done.restore(model)
     expected = [*rises, rises[0] - rises[1]]
@@ -206,7 +210,7 @@ def test_forgetting_stands_beside_the_same_in_controls():
     np.testing.assert_allclose(table["loss_before"][:2], untrained, atol=1e-5)
     assert table["p_value"].isin([0.25, 0.5, 0.75, 1]).all()
     assert (table["ci_low"] <= table["effect"]).all()
-    alone = tlm.forgetting(model, None, FORGET, RETAIN, n_controls=3, **options, **QUIET)
+    alone = tlm.training.forgetting(model, None, FORGET, RETAIN, n_controls=3, **options, **QUIET)
     assert alone["control_mean"].isna().all()
     assert alone["n_units"].isna().all()
 
@@ -215,14 +219,14 @@ def test_controls_of_forgetting_are_trained_in_units_of_their_own():
     model = tiny_model()
     units = some_units(model, 0.3)
     options = {"n_steps": 2, "learning_rate": 0.01, "seed": 2, **QUIET}
-    table = tlm.forgetting(model, units, FORGET, RETAIN, n_controls=3, **options)
+    table = tlm.training.forgetting(model, units, FORGET, RETAIN, n_controls=3, **options)
     generator = np.random.default_rng(2)
     strata = Strata.by_layer(units)
     controls = [strata.draw(units, generator) for _ in range(3)]
     before = prompt_losses(model, FORGET + RETAIN)
     rises = []
     for each in (units, *controls):
-        done = tlm.unlearn(model, each, FORGET, RETAIN, **options)
+        done = tlm.training.unlearn(model, each, FORGET, RETAIN, **options)
         rise = prompt_losses(model, FORGET + RETAIN) - before
         done.restore(model)
         forgot, lost = rise[:3].mean(), rise[3:].mean()
@@ -246,8 +250,8 @@ def test_a_model_in_sixteen_bits_is_trained_as_in_thirty_two(dtype):
     units = some_units(model, 0.5)
     options = {"n_steps": 3, "learning_rate": 0.01, **QUIET}
     before = weights(model)
-    done = tlm.unlearn(model, units, FORGET, RETAIN, **options)
-    wanted = tlm.unlearn(exact, units, FORGET, RETAIN, **options)
+    done = tlm.training.unlearn(model, units, FORGET, RETAIN, **options)
+    wanted = tlm.training.unlearn(exact, units, FORGET, RETAIN, **options)
     change = done.history["forget_loss"].diff().iloc[1:].to_numpy()
     expected = wanted.history["forget_loss"].diff().iloc[1:].to_numpy()
     np.testing.assert_allclose(change, expected, rtol=0.3, atol=0.05)
@@ -261,25 +265,25 @@ def test_weights_that_are_no_numbers_after_the_last_step_are_refused():
     wild = lambda parameters, lr: torch.optim.SGD(parameters, lr=lr)  # noqa: E731
     options = {"learning_rate": 3e38, "optimizer": wild, "rectify": False}
     with pytest.raises(tlm.ModulesError, match="should stay numbers"):
-        tlm.unlearn(model, None, FORGET, RETAIN, n_steps=2, **options, **QUIET)
+        tlm.training.unlearn(model, None, FORGET, RETAIN, n_steps=2, **options, **QUIET)
     assert not any(where.any() for where in moved(before, weights(model)).values())
 
 
 def test_inference_mode_is_refused(model):
     with torch.inference_mode(), pytest.raises(tlm.ModulesError, match="inference_mode"):
-        tlm.unlearn(model, some_units(model), FORGET, RETAIN, **QUIET)
+        tlm.training.unlearn(model, some_units(model), FORGET, RETAIN, **QUIET)
 
 
 def test_one_prompt_a_side_has_no_interval_and_controls_are_as_large_as_the_module():
     model = tiny_model()
     units = some_units(model, 0.8)
     options = {"n_controls": 2, "n_steps": 1, **QUIET}
-    table = tlm.forgetting(model, units, FORGET[:1], RETAIN, **options).set_index("set")
+    table = tlm.training.forgetting(model, units, FORGET[:1], RETAIN, **options).set_index("set")
     assert table.loc[["forget", "margin"], ["ci_low", "ci_high"]].isna().all(axis=None)
     assert table.loc["retain", "ci_low"] <= table.loc["retain", "effect"]
     assert (table["control_units"] == table["n_units"]).all()
     every = units.every()
-    alone = tlm.forgetting(model, every, FORGET, RETAIN, **options)
+    alone = tlm.training.forgetting(model, every, FORGET, RETAIN, **options)
     np.testing.assert_allclose(alone["control_mean"], alone["effect"], atol=1e-6)
     assert (alone["p_value"] == 1).all()
 
@@ -296,23 +300,23 @@ def test_one_prompt_a_side_has_no_interval_and_controls_are_as_large_as_the_modu
 )
 def test_a_gradient_is_turned_however_small_or_large_the_other_is(dtype, size):
     forget, retain = torch.tensor([[-1, 2], [size, 0]], dtype=dtype)
-    found = tlm.rectified(forget, retain)
+    found = tlm.training.rectified(forget, retain)
     assert found.dtype == dtype
     assert found.tolist() == [0, 2]
 
 
 def test_many_entries_in_sixteen_bits_are_turned_too():
     forget, retain = torch.full((2, 1000), 300.0, dtype=torch.float16)
-    found = tlm.rectified(forget, -retain)  # the product is far beyond float16
+    found = tlm.training.rectified(forget, -retain)  # the product is far beyond float16
     assert found.abs().max() < 1
-    assert tlm.rectified(forget, torch.zeros_like(forget)) is forget
+    assert tlm.training.rectified(forget, torch.zeros_like(forget)) is forget
 
 
 def test_a_model_in_training_mode_is_refused_before_it_is_run(monkeypatch):
     model = tiny_model().train()
     monkeypatch.setattr(unlearning, "tokenise", None)
     with pytest.raises(tlm.ModulesError, match=r"should be in eval mode;.* Call model.eval\(\)"):
-        tlm.unlearn(model, None, FORGET, RETAIN, **QUIET)
+        tlm.training.unlearn(model, None, FORGET, RETAIN, **QUIET)
 
 
 @pytest.mark.parametrize("frozen_before", [True, False])
@@ -321,7 +325,7 @@ def test_what_was_trained_goes_back_whatever_requires_a_gradient_by_then(frozen_
     if frozen_before:
         next(iter(model.parameters())).requires_grad_(False)
     before = weights(model)
-    done = tlm.unlearn(model, None, FORGET, RETAIN, n_steps=2, learning_rate=0.1, **QUIET)
+    done = tlm.training.unlearn(model, None, FORGET, RETAIN, n_steps=2, learning_rate=0.1, **QUIET)
     assert any(where.any() for where in moved(before, weights(model)).values())
     assert len(done.parameters) == len(before) - frozen_before
     for required in (False, True):
@@ -347,16 +351,22 @@ def test_an_optimizer_that_cannot_be_used_is_refused_before_the_model_is_run(
     monkeypatch.setattr(unlearning, "_gradient", None)
     said = f"one vector whose step.. needs no closure, such as torch.optim.Adam; got ({name}), "
     with untyped(), pytest.raises(tlm.ModulesError, match=said):
-        tlm.unlearn(model, None, FORGET, RETAIN, optimizer=optimizer, **QUIET)
+        tlm.training.unlearn(model, None, FORGET, RETAIN, optimizer=optimizer, **QUIET)
     assert not any(where.any() for where in moved(before, weights(model)).values())
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: tlm.satimp_weights(0.5), "probabilities should be a tensor; got 0.5. Pass"),
-        (lambda: tlm.rectified([1.0], [2.0]), "forget should be a tensor; got list. Pass"),
-        (lambda: tlm.rectified(torch.ones(1), None), "retain should be a tensor; got None"),
+        (
+            lambda: tlm.training.satimp_weights(0.5),
+            "probabilities should be a tensor; got 0.5. Pass",
+        ),
+        (lambda: tlm.training.rectified([1.0], [2.0]), "forget should be a tensor; got list. Pass"),
+        (
+            lambda: tlm.training.rectified(torch.ones(1), None),
+            "retain should be a tensor; got None",
+        ),
     ],
 )
 def test_what_is_no_tensor_is_refused(call, said):

@@ -1,1 +1,22 @@
-"""From a model's activations to a samples x units matrix."""
+"""From prompts, or from activation caches, to a samples x units matrix.
+
+The matrix lies in memory or, in chunks, on disk.
+"""
+
+from tl_modules.activations.collection import collect
+from tl_modules.activations.collector import Collector
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.reading import Reading
+from tl_modules.activations.reference import Reference, collect_reference
+from tl_modules.activations.store import ActivationStore, StoreWriter
+
+__all__ = [
+    "ActivationMatrix",
+    "ActivationStore",
+    "Collector",
+    "Reading",
+    "Reference",
+    "StoreWriter",
+    "collect",
+    "collect_reference",
+]

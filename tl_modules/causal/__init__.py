@@ -1,1 +1,44 @@
-"""Causal tests on modules, each beside its controls."""
+"""Causal tests on modules and other targets: ablation, patching, attribution, circuits.
+
+Every effect stands beside those of its controls.
+"""
+
+from tl_modules.causal.attribution import Attribution, attribute_modules
+from tl_modules.causal.circuits import CircuitScores, circuit_scores, greedy_circuit
+from tl_modules.causal.concepts import concept_effects
+from tl_modules.causal.double_dissociation import Dissociation, dissociation
+from tl_modules.causal.effects import module_effects
+from tl_modules.causal.graph import ModuleGraph, module_graph
+from tl_modules.causal.pairs import with_corrupted
+from tl_modules.causal.parts import Parts, specialised_parts
+from tl_modules.causal.patching import (
+    get_act_patch_module,
+    get_act_patch_module_by_layer,
+    get_act_patch_module_by_pos,
+)
+from tl_modules.causal.selectivities import Selectivity, selectivity
+from tl_modules.causal.shared_unit_scores import SharedUnits, shared_units
+
+__all__ = [
+    "Attribution",
+    "CircuitScores",
+    "Dissociation",
+    "ModuleGraph",
+    "Parts",
+    "Selectivity",
+    "SharedUnits",
+    "attribute_modules",
+    "circuit_scores",
+    "concept_effects",
+    "dissociation",
+    "get_act_patch_module",
+    "get_act_patch_module_by_layer",
+    "get_act_patch_module_by_pos",
+    "greedy_circuit",
+    "module_effects",
+    "module_graph",
+    "selectivity",
+    "shared_units",
+    "specialised_parts",
+    "with_corrupted",
+]

@@ -1,1 +1,4 @@
-"""The commands of ``tl-modules``, one a file."""
+"""The commands of ``tl-modules``, one per file.
+
+They parse options, call the package's functions and print what these return.
+"""

@@ -1,4 +1,7 @@
-"""Prompts, the project's own and a user's, and small real models to try things on."""
+"""Prompts, the project's own and a user's, and small real models to try things on.
+
+Nothing here needs a model hub.
+"""
 
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.infinity_instruct import select_abilities

@@ -1,1 +1,22 @@
-"""From an activation matrix to functional modules; never sees a model."""
+"""From an activation matrix to modules: IterD, its starts and its baselines.
+
+Discovery never sees a model.
+"""
+
+from tl_modules.discovery.baselines import discover_baseline
+from tl_modules.discovery.descent import IterDResult, iterd
+from tl_modules.discovery.from_activations import discover
+from tl_modules.discovery.membership import set_aside_background
+from tl_modules.discovery.objectives import objective
+from tl_modules.discovery.stability_scores import choose_n_modules, stability
+
+__all__ = [
+    "IterDResult",
+    "choose_n_modules",
+    "discover",
+    "discover_baseline",
+    "iterd",
+    "objective",
+    "set_aside_background",
+    "stability",
+]

@@ -1,1 +1,22 @@
-"""."""
+"""How good modules are, without intervening on a model.
+
+The paper's downstream test, agreement between module sets, comparisons of methods and of
+detectors.
+"""
+
+from tl_modules.evaluation.comparison import compare_methods, split_by_category
+from tl_modules.evaluation.detectors import Detectors, compare_detectors
+from tl_modules.evaluation.downstream import Probe, probe, probe_accuracy
+from tl_modules.evaluation.matching import ModuleMatch, match_modules
+
+__all__ = [
+    "Detectors",
+    "ModuleMatch",
+    "Probe",
+    "compare_detectors",
+    "compare_methods",
+    "match_modules",
+    "probe",
+    "probe_accuracy",
+    "split_by_category",
+]

@@ -1,1 +1,24 @@
-"""What modules are: what they are about, where they lie, how they nest, what they cover."""
+"""What modules are about, where in the model they lie, how they nest and what they cover.
+
+Nothing here intervenes on a model.
+"""
+
+from tl_modules.interpret.categories_covered import Coverage, coverage
+from tl_modules.interpret.depth import module_depth, module_layers
+from tl_modules.interpret.merge_tree import Hierarchy, hierarchy
+from tl_modules.interpret.nesting import Nestedness, nestedness
+from tl_modules.interpret.topics import with_topics
+from tl_modules.interpret.values_by_token import token_values
+
+__all__ = [
+    "Coverage",
+    "Hierarchy",
+    "Nestedness",
+    "coverage",
+    "hierarchy",
+    "module_depth",
+    "module_layers",
+    "nestedness",
+    "token_values",
+    "with_topics",
+]

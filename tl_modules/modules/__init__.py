@@ -1,1 +1,15 @@
-"""."""
+"""Functional modules: disjoint groups of units across all layers, each with its samples.
+
+Discovery, interpretation and causal tests meet here and nowhere else.
+"""
+
+from tl_modules.modules.module import Module
+from tl_modules.modules.module_set import ModuleSet, Objective
+from tl_modules.modules.topic import Topic
+
+__all__ = [
+    "Module",
+    "ModuleSet",
+    "Objective",
+    "Topic",
+]

@@ -1,1 +1,34 @@
-"""."""
+"""Figures, one per file, as plotly objects.
+
+They need the extra `viz`, which only a call imports.
+"""
+
+from tl_modules.plots.blocks import plot_activations
+from tl_modules.plots.concepts import plot_concepts
+from tl_modules.plots.costs import plot_costs
+from tl_modules.plots.dendrogram import plot_hierarchy
+from tl_modules.plots.detectors import plot_detectors
+from tl_modules.plots.heatmaps import plot_coverage, plot_effects, plot_layers
+from tl_modules.plots.landscape import plot_landscape
+from tl_modules.plots.n_modules import plot_n_modules
+from tl_modules.plots.thoughts import plot_thoughts
+from tl_modules.plots.tokens import plot_tokens
+
+__all__ = [
+    "plot_activations",
+    "plot_concepts",
+    "plot_costs",
+    "plot_coverage",
+    "plot_detectors",
+    "plot_effects",
+    "plot_hierarchy",
+    "plot_landscape",
+    "plot_layers",
+    "plot_n_modules",
+    "plot_thoughts",
+    "plot_tokens",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

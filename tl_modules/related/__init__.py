@@ -1,1 +1,18 @@
-"""."""
+"""Interventions that other papers have published, as targets that causal tests take beside modules.
+
+Each names its paper.
+"""
+
+from tl_modules.related.concept_erasure import ConceptErasure, leace
+from tl_modules.related.eigen_shift import EigenShift, eigenshift
+
+__all__ = [
+    "ConceptErasure",
+    "EigenShift",
+    "eigenshift",
+    "leace",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,1 +1,4 @@
-"""Module sets in folders and on the Hugging Face hub, with a card that says what they are."""
+"""Module sets in folders and on the Hugging Face hub.
+
+A card says what they are and how they were tested.
+"""
