@@ -96,11 +96,11 @@ TEXTS = {
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
 }
 COUNTS = {
-    *("module", "layer", "index", "n", "n_units", "n_samples", "n_layers", "n_tokens", "seed"),
+    *("module", "layer", "unit", "n", "n_units", "n_samples", "n_layers", "n_tokens", "seed"),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
-    *("new_index", "n_with", "n_without", "n_features", "resample", "feature"),
+    *("new_unit", "n_with", "n_without", "n_features", "resample", "feature"),
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),
 }
 FLAGS = {"own", "covered", "converged", "special", "rectified", "shuffled"}
@@ -113,7 +113,7 @@ def expected_kind(where, column):
         return "flag"
     if column in TEXTS or (where.startswith("dissociation") and column == "module"):
         return "text"
-    if column in COUNTS and not (where.startswith("module_depth") and column == "index"):
+    if column in COUNTS:
         return "count"
     return "number"
 

@@ -19,7 +19,7 @@ def test_columns_and_hook_indices_map_back_and_forth(widths, data):
     assert some.counts().sum() == len(chosen)
     seen = {(names[hook], int(index)) for hook, at in some.by_hook() for index in some.index[at]}
     frame = some.to_frame()
-    assert seen == set(zip(frame["hook_name"], frame["index"], strict=True))
+    assert seen == set(zip(frame["hook_name"], frame["unit"], strict=True))
 
 
 def test_a_description_gives_the_same_units_back(acts):

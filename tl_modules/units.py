@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from operator import mul
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,7 @@ _SITES = (
     Site("resid", "blocks.{layer}.hook_resid_post", ("d_model",)),
 )
 SITES = {site.name: site for site in _SITES}
+SiteName = Literal["mlp", "attn_heads", "attn_z", "resid", "sae"]
 """Sites by name. ``mlp``: neurons where the down-projection reads them; act(gate) * up if gated.
 ``attn_heads``: attention heads, each by its output before the output projection; its activation is
 that vector's length. ``attn_z``: the dimensions of those vectors. ``resid``: the dimensions of the
@@ -342,12 +343,12 @@ class Units:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a unit: ``layer``, ``hook_name``, ``index``."""
+        """One row per unit: ``layer``, ``hook_name``, ``unit`` (its number at the hook point)."""
         return pd.DataFrame(
             {
                 "layer": np.asarray(self.layers)[self.hook],
                 "hook_name": pd.Series(self.hook_names, dtype="str").array.take(self.hook),
-                "index": self.index.astype(np.int64),
+                "unit": self.index.astype(np.int64),
             }
         )
 

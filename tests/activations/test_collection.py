@@ -25,7 +25,7 @@ def test_values_are_mean_absolute_activations_over_the_prompts_own_tokens(model,
 
 def test_columns_are_neurons_layer_by_layer(acts):
     frame = acts.units.to_frame()
-    assert list(frame.columns) == ["layer", "hook_name", "index"]
+    assert list(frame.columns) == ["layer", "hook_name", "unit"]
     assert frame.iloc[13].tolist() == [1, "blocks.1.mlp.hook_post", 1]
     assert len(acts.units) == 3 * 12
 

@@ -22,7 +22,7 @@ def cached(model, tokens):
 def layer_mask(module, layer):
     mask = torch.zeros(12, dtype=torch.bool)
     frame = module.units.to_frame()
-    mask[frame.loc[frame["layer"] == layer, "index"].tolist()] = True
+    mask[frame.loc[frame["layer"] == layer, "unit"].tolist()] = True
     return mask
 
 

@@ -42,7 +42,7 @@ def own(module, layer=0):
     """Which units of a layer are the module's."""
     frame = module.units.to_frame()
     mask = torch.zeros(12, dtype=torch.bool)
-    mask[frame.loc[frame["layer"] == layer, "index"].tolist()] = True
+    mask[frame.loc[frame["layer"] == layer, "unit"].tolist()] = True
     return mask
 
 

@@ -36,7 +36,7 @@ def by_hand(model, tokens, cache, module, positions=slice(None), layers=range(3)
     frame = module.units.to_frame()
     hooks = []
     for layer in layers:
-        index = frame.loc[frame["layer"] == layer, "index"].tolist()
+        index = frame.loc[frame["layer"] == layer, "unit"].tolist()
 
         def patch(activation, hook, layer=layer, index=index):
             result = activation.clone()

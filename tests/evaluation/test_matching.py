@@ -90,9 +90,7 @@ def test_units_that_moved_are_found_and_counted():
     assert moved["score_a"].tolist() == [-9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert moved["score_b"].isna().all()
     flat = dict(zip("abc", np.cumsum((0, *WIDTHS)), strict=False))
-    at = [
-        flat[hook] + index for hook, index in zip(moved["hook_name"], moved["index"], strict=True)
-    ]
+    at = [flat[hook] + index for hook, index in zip(moved["hook_name"], moved["unit"], strict=True)]
     assert sorted(at) == movers.tolist()
     assert scores[at].tolist() == moved["score_a"].tolist()
     assert (moved["layer"] == ["abc".index(hook) for hook in moved["hook_name"]]).all()
@@ -105,7 +103,7 @@ def test_units_move_into_the_background_and_out_of_it():
     before[0] = after[5] = -1
     before[9] = after[9] = -1  # this one stays there
     moved = tlm.match_modules(module_set(before), module_set(after)).moved_units()
-    assert moved["index"].tolist() == [0, 5]
+    assert moved["unit"].tolist() == [0, 5]
     assert moved["module_a"].isna().tolist() == [True, False]
     assert moved["module_b"].isna().tolist() == [False, True]
     assert moved["module_b"][0] == after[0]
@@ -202,7 +200,7 @@ def test_what_the_modules_are_called_does_not_matter(called, every):
     ].tolist()
     numbers = ["similarity", "null_mean", "p_value", "n_common", "n_units_b"]
     pd.testing.assert_frame_equal(plain.pairs[numbers], renamed.pairs[numbers])
-    columns = ["layer", "hook_name", "index", "module_a"]
+    columns = ["layer", "hook_name", "unit", "module_a"]
     pd.testing.assert_frame_equal(plain.moved_units()[columns], renamed.moved_units()[columns])
 
 

@@ -41,9 +41,9 @@ def test_the_frame_has_one_row_a_module(modules):
     assert frame["mean_activation"].tolist() == pytest.approx(scores)
 
 
-@pytest.mark.parametrize("k", [-1, 3])
+@pytest.mark.parametrize("k", [-4, 3])
 def test_a_module_that_is_not_there_is_refused(modules, k):
-    with pytest.raises(tlm.ModulesError, match=rf"numbered 0..2; got {k}"):
+    with pytest.raises(tlm.ModulesError, match=rf"numbered 0..2, or -1..-3 from the end; got {k}"):
         modules[k]
 
 
@@ -144,10 +144,10 @@ def test_a_seed_that_not_every_generator_takes_is_refused(planted, seed):
         tlm.discover(acts, 4, seed=seed)
 
 
-@pytest.mark.parametrize("number", [3, -1, slice(0, 2), "0", 1.0])
+@pytest.mark.parametrize("number", [3, -4, True, None, 1.0])
 def test_what_numbers_no_module_is_refused(modules, number):
     get = getattr(type(modules).__getitem__, "__wrapped__", type(modules).__getitem__)
-    with pytest.raises(tlm.ModulesError, match=r"Modules are numbered 0\.\.2; got"):
+    with pytest.raises(tlm.ModulesError, match=r"Modules are numbered 0\.\.2, or .*; got"):
         get(modules, number)
 
 
@@ -214,7 +214,7 @@ def test_a_category_that_is_given_renames_the_topic(tied):
 
 
 def test_categories_that_cannot_be_given_are_refused(tied):
-    with pytest.raises(tlm.ModulesError, match=r"numbered 0\.\.3; got 4"):
+    with pytest.raises(tlm.ModulesError, match=r"numbered 0\.\.3, or .*; got 4"):
         tied.with_categories({4: "math"})
     with pytest.raises(tlm.ModulesError, match="own category should be a text; got ' '"):
         tied.with_categories({0: " "})

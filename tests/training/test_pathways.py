@@ -67,7 +67,7 @@ def test_only_the_modules_units_take_the_old_weights_and_as_much_as_asked():
             parameter.mul_(1.5)  # every cosine with itself stays 1
     before = weights(new)
     fusion = tlm.training.fuse_pathways(old, new, units, keep=0.25)
-    assert (fusion.table["new_index"] == fusion.table["index"]).all()
+    assert (fusion.table["new_unit"] == fusion.table["unit"]).all()
     np.testing.assert_allclose(fusion.table["similarity"], 1, rtol=1e-6)
     after, theirs = weights(new), weights(old)
     for name, values in after.items():

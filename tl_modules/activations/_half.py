@@ -6,7 +6,7 @@ a shift of 0.
 """
 
 from dataclasses import dataclass
-from typing import no_type_check
+from typing import Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Float, UInt16, UInt32
@@ -18,12 +18,14 @@ COLUMN_BLOCK = 4096
 
 Halves = UInt16[np.ndarray, "rows units"] | UInt32[np.ndarray, "rows units"]
 
+StoreDtype = Literal["float16", "bfloat16", "float32"]
+
 
 @dataclass(frozen=True)
 class Half:
     """How one of the formats turns into float32."""
 
-    name: str
+    name: StoreDtype
     descr: str
     """The type that NumPy writes into a file's header: bfloat16 is none of its own."""
     bits: type[np.uint16 | np.uint32]

@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from tl_modules.activations.batch_runner import Room
 from tl_modules.activations.chunk_values import chunks_of_batches, collected
 from tl_modules.activations.collector import Collector
-from tl_modules.activations.manifest import DTYPES
+from tl_modules.activations.manifest import DTYPES, StoreDtype
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.prompt_tokens import prompt_tokens
-from tl_modules.activations.reading import Reading
+from tl_modules.activations.reading import Aggregate, CountedTokens, Reading, Weight
 from tl_modules.activations.resumable import Plan, Unfinished, checksum
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_at_least, check_choice
@@ -33,7 +33,7 @@ from tl_modules.tables.columns import beside
 from tl_modules.tables.frames import frame_to_json
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.units import Units
+from tl_modules.units import SiteName, Units
 
 
 @overload
@@ -41,16 +41,16 @@ def collect(
     model: HookedModel,
     prompts: Prompts,
     *,
-    units: str = ...,
+    units: SiteName | str = ...,
     batch_size: int = ...,
     max_tokens: int | None = ...,
-    weight: str = ...,
-    aggregate: str = ...,
-    tokens: str = ...,
+    weight: Weight = ...,
+    aggregate: Aggregate = ...,
+    tokens: CountedTokens = ...,
     separator: str | None = ...,
     chat: bool = ...,
     store: None = None,
-    dtype: str = ...,
+    dtype: StoreDtype = ...,
     distributed: bool = ...,
     max_memory: Size | None = ...,
     progress: bool = ...,
@@ -62,16 +62,16 @@ def collect(
     model: HookedModel,
     prompts: Prompts,
     *,
-    units: str = ...,
+    units: SiteName | str = ...,
     batch_size: int = ...,
     max_tokens: int | None = ...,
-    weight: str = ...,
-    aggregate: str = ...,
-    tokens: str = ...,
+    weight: Weight = ...,
+    aggregate: Aggregate = ...,
+    tokens: CountedTokens = ...,
     separator: str | None = ...,
     chat: bool = ...,
     store: str | Path,
-    dtype: str = ...,
+    dtype: StoreDtype = ...,
     distributed: bool = ...,
     max_memory: Size | None = ...,
     progress: bool = ...,
@@ -84,16 +84,16 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     model: HookedModel,
     prompts: Prompts,
     *,
-    units: str = "mlp",
+    units: SiteName | str = "mlp",
     batch_size: int = 16,
     max_tokens: int | None = None,
-    weight: str = "activation",
-    aggregate: str = "mean",
-    tokens: str = "all",
+    weight: Weight = "activation",
+    aggregate: Aggregate = "mean",
+    tokens: CountedTokens = "all",
     separator: str | None = None,
     chat: bool = False,
     store: str | Path | None = None,
-    dtype: str = "float16",
+    dtype: StoreDtype = "float16",
     distributed: bool = False,
     max_memory: Size | None = None,
     progress: bool = True,
@@ -274,7 +274,7 @@ def _plan(
     chunks: Sequence[Sequence[Batch]],
     units: Units,
     reading: Reading,
-    dtype: str,
+    dtype: StoreDtype,
     batch_size: int,
 ) -> Plan:
     """What the store will hold, and what another run of it should agree in."""

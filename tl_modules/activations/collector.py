@@ -18,7 +18,7 @@ from tl_modules.models.hooked_model import HookedModel, cache_entry, checked_fla
 from tl_modules.models.token_arrays import TokenArray, as_mask
 from tl_modules.tables.columns import beside
 from tl_modules.tables.prompt_tables import sample_table
-from tl_modules.units import site_units
+from tl_modules.units import SiteName, site_units
 
 
 class Collector:
@@ -35,7 +35,7 @@ class Collector:
     """
 
     def __init__(
-        self, model: HookedModel, units: str = "mlp", reading: Reading | None = None
+        self, model: HookedModel, units: SiteName | str = "mlp", reading: Reading | None = None
     ) -> None:
         """Prepare for a model.
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from tl_modules.activations import _half
+from tl_modules.activations._half import StoreDtype
 from tl_modules.activations.chunks import Chunk, n_columns
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import check_choice
@@ -19,7 +20,7 @@ from tl_modules.saving.checked_json import rows, text
 from tl_modules.tables.frames import frame_from_json, frame_to_json
 from tl_modules.units import Units, check_unit_means
 
-DTYPES = tuple(_half.FORMATS)
+DTYPES: tuple[StoreDtype, ...] = get_args(StoreDtype)
 
 MANIFEST = "store.safetensors"
 """Its file; without it there is no whole store."""
@@ -40,7 +41,7 @@ class Manifest:
     model_name: str
     """The model."""
 
-    dtype: str
+    dtype: StoreDtype
     """Of the chunks' values."""
 
     chunks: Sequence[Chunk]

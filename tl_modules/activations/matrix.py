@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from tl_modules.activations.normalise import (
     NORMALISATIONS,
+    Normalisation,
     Normaliser,
     ZScore,
     check_normaliser,
@@ -22,6 +23,7 @@ from tl_modules.activations.normalise import (
 )
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files
 from tl_modules.saving.checked_json import text
 from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
@@ -149,7 +151,8 @@ class ActivationMatrix:
         """
         return self.normalise("zscore", like)
 
-    def normalise(self, name: str, like: Normaliser | None = None) -> "ActivationMatrix":
+    @checked
+    def normalise(self, name: Normalisation, like: Normaliser | None = None) -> "ActivationMatrix":
         """Each unit normalised over the samples. ``discover`` takes such a matrix as it is.
 
         Args:

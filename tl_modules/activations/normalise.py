@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.saving.checked_json import check_float32s
+
+Normalisation = Literal["zscore", "rank", "none"]
+"""What is done to each unit's column. ``zscore``: as in arXiv 2603.17823."""
 
 MIN_STD = 1e-8
 """A unit whose standard deviation is below this gets 1, so that it becomes 0, not noise."""
@@ -39,7 +42,7 @@ class _Fitted:
 class ZScore(_Fitted):
     """Each unit's mean and standard deviation over the samples it was fitted on."""
 
-    name: ClassVar[str] = "zscore"
+    name: ClassVar[Normalisation] = "zscore"
     noun: ClassVar[str] = "z-scores"
 
     mean: _PerUnit
@@ -79,7 +82,7 @@ class ZScore(_Fitted):
 class Rank(_Fitted):
     """Each unit's quantiles over the samples it was fitted on: an outlier counts as its rank."""
 
-    name: ClassVar[str] = "rank"
+    name: ClassVar[Normalisation] = "rank"
     noun: ClassVar[str] = "ranks"
 
     mean: _PerUnit
@@ -127,7 +130,7 @@ class Rank(_Fitted):
 class Raw(_Fitted):
     """No normalisation: units of large activations then decide the partition."""
 
-    name: ClassVar[str] = "none"
+    name: ClassVar[Normalisation] = "none"
     noun: ClassVar[str] = "values"
 
     mean: _PerUnit
@@ -147,11 +150,10 @@ Normaliser = ZScore | Rank | Raw
 _KINDS: dict[str, type[ZScore] | type[Rank] | type[Raw]] = {
     kind.name: kind for kind in (ZScore, Rank, Raw)
 }
-NORMALISATIONS = tuple(_KINDS)
-"""By name: ``zscore`` (arXiv 2603.17823), ``rank``, ``none``."""
+NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
 
 
-def fit_normaliser(name: str, values: _Values) -> Normaliser:
+def fit_normaliser(name: Normalisation, values: _Values) -> Normaliser:
     """Fit one of ``NORMALISATIONS``.
 
     Raises:

@@ -1,35 +1,39 @@
 """How activations are read into a matrix: what a value is, and over which tokens."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.saving.checked_json import flag
 
-WEIGHTS = ("activation", "attribution")
+Weight = Literal["activation", "attribution"]
 """``activation``: a unit's activation a. ``attribution``: a x gradient of the prompt's summed
 next-token loss by it, in nats."""
 
-AGGREGATES = ("mean", "rms", "max", "fraction_active")
+Aggregate = Literal["mean", "rms", "max", "fraction_active"]
 """What becomes of a prompt's tokens. ``mean``: mean |a| (arXiv 2603.17823). ``rms``: root of the
 mean square. ``max``: largest |a|. ``fraction_active``: share of tokens with a > 0."""
 
-TOKENS = ("all", "content", "last", "answer")
+CountedTokens = Literal["all", "content", "last", "answer"]
 """Which tokens of a prompt count. ``all``: every one, BOS and chat template too. ``content``: the
 prompt's own text alone. ``last``: the last one. ``answer``: those of the prompt's answer."""
+
+WEIGHTS: tuple[Weight, ...] = get_args(Weight)
+AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
+TOKENS: tuple[CountedTokens, ...] = get_args(CountedTokens)
 
 
 @dataclass(frozen=True)
 class Reading:
     """How a matrix's values came about; matrices of different readings do not compare."""
 
-    weight: str = "activation"
+    weight: Weight = "activation"
     """One of ``WEIGHTS``."""
 
-    aggregate: str = "mean"
+    aggregate: Aggregate = "mean"
     """One of ``AGGREGATES``."""
 
-    tokens: str = "all"
+    tokens: CountedTokens = "all"
     """One of ``TOKENS``."""
 
     chat: bool = False

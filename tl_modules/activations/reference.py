@@ -16,7 +16,7 @@ from tl_modules.models.tokens import tokenise
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.units import Units, site_units
+from tl_modules.units import SiteName, Units, site_units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +49,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     model: HookedModel,
     prompts: Prompts,
     *,
-    units: str = "mlp",
+    units: SiteName | str = "mlp",
     n_tokens: int = 256,
     n_positions: int = 64,
     batch_size: int = 16,

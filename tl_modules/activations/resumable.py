@@ -25,7 +25,7 @@ from tl_modules.activations.chunks import (
     write_chunk,
 )
 from tl_modules.activations.interrupted import Interrupted
-from tl_modules.activations.manifest import MANIFEST, Manifest
+from tl_modules.activations.manifest import MANIFEST, Manifest, StoreDtype
 from tl_modules.activations.pieces import EVERY, Pieces
 from tl_modules.activations.reading import Reading
 from tl_modules.activations.store import ActivationStore
@@ -65,7 +65,7 @@ class Plan:
     sizes: Sequence[int]
     """How many samples each chunk has."""
 
-    dtype: str
+    dtype: StoreDtype
     """The store's format."""
 
     reading: Reading

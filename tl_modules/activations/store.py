@@ -18,11 +18,12 @@ from tl_modules.activations.chunks import (
     read_chunk,
     write_chunk,
 )
-from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest
+from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest, StoreDtype
 from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
 from tl_modules.activations.normalise import MIN_STD, ZScore
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.processes import ALONE, Ranks
 from tl_modules.saving import files
 from tl_modules.tables.html_tables import html_table
@@ -84,12 +85,13 @@ class ActivationStore:
             self.read_chunk(number)
 
     @classmethod
+    @checked
     def create(
         cls,
         path: str | Path,
         units: Units,
         *,
-        dtype: str = "float16",
+        dtype: StoreDtype = "float16",
         samples_per_chunk: int | None = None,
         model_name: str = "unknown",
         reading: Reading | None = None,
@@ -243,12 +245,13 @@ class ActivationStore:
 class StoreWriter:
     """Writes a store chunk by chunk; see ``ActivationStore.create``."""
 
+    @checked
     def __init__(
         self,
         path: str | Path,
         units: Units,
         *,
-        dtype: str = "float16",
+        dtype: StoreDtype = "float16",
         samples_per_chunk: int | None = None,
         model_name: str = "unknown",
         reading: Reading | None = None,

@@ -14,6 +14,7 @@ from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.memory import Size, check_memory
 from tl_modules.tables.columns import beside
 from tl_modules.tables.prompt_frames import prompt_frame
+from tl_modules.units import SiteName
 
 
 def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
@@ -22,7 +23,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
     folder: Path,
     reading: Reading,
     *,
-    units: str = "mlp",
+    units: SiteName | str = "mlp",
     batch_size: int = 16,
     max_tokens: int | None = None,
     max_memory: Size | None = None,

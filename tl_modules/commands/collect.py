@@ -29,7 +29,7 @@ from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.memory import budget
-from tl_modules.units import SITES, site_names
+from tl_modules.units import SITES, SiteName, site_names
 
 
 def add_parser(commands: Any) -> None:
@@ -199,7 +199,7 @@ def resumed_matrix(
     prompts: pd.DataFrame,
     reading: Reading,
     partial: Path,
-    units: str = "mlp",
+    units: SiteName | str = "mlp",
     max_memory: str | None = None,
 ) -> ActivationMatrix:
     """The activations that the options ask for; the caller deletes the partial folder."""

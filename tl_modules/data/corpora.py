@@ -2,20 +2,23 @@
 
 import json
 from importlib.resources import files
+from typing import Literal, get_args
 
 import pandas as pd
 
 from tl_modules.errors import check_choice
 from tl_modules.runtime.arguments import checked
 
-CORPORA = ("abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning")
+Corpus = Literal["abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning"]
 """``abilities``: seven categories after ULCMOD's (arXiv 2603.17823). ``choices``: questions with
 four answers to choose from. ``contrasts``: pairs that say the same, ``contrasts-ood`` in other
 genres. The others have answers."""
 
+CORPORA: tuple[Corpus, ...] = get_args(Corpus)
+
 
 @checked
-def load_prompts(name: str = "abilities") -> pd.DataFrame:
+def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
     """Prompts that ship with the package.
 
     Args:

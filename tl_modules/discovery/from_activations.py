@@ -17,7 +17,7 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.descent import IterDResult, check_n_modules, descend
 from tl_modules.discovery.local_search import improve
 from tl_modules.discovery.products import InMemory, Products, in_memory_bytes
-from tl_modules.discovery.start import START_KINDS, principal_components, start_labels
+from tl_modules.discovery.start import START_KINDS, StartKind, principal_components, start_labels
 from tl_modules.discovery.streamed import Streamed, streamed_bytes
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules.module_set import ModuleSet
@@ -207,7 +207,7 @@ def _found(
     return replace(found, starts=starts)
 
 
-def _kind(start: int) -> str:
+def _kind(start: int) -> StartKind:
     """What start number ``start`` begins from."""
     return START_KINDS[start % len(START_KINDS)]
 

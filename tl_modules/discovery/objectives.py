@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError
-from tl_modules.modules.module_set import Objective
+from tl_modules.modules.objective import Objective
 from tl_modules.runtime.arguments import checked
 
 

@@ -1,6 +1,7 @@
 """How far a partition can be trusted: over seeds, over halves of the prompts, against chance."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import fit_normaliser
+from tl_modules.activations.normalise import Normalisation, fit_normaliser
 from tl_modules.discovery.descent import IterDResult, iterd
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
@@ -28,7 +29,7 @@ def stability(
     *,
     n_seeds: int = 5,
     n_halves: int = 5,
-    normalise: str = "zscore",
+    normalise: Normalisation = "zscore",
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -90,14 +91,25 @@ def stability(
 
 @checked
 def choose_n_modules(
-    acts: ActivationMatrix, n_modules: Sequence[int] = (5, 10, 15, 20), **options: int | str | bool
+    acts: ActivationMatrix,
+    n_modules: Sequence[int] = (5, 10, 15, 20),
+    *,
+    n_seeds: int = 5,
+    n_halves: int = 5,
+    normalise: Normalisation = "zscore",
+    seed: int = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """``stability`` over a range of K.
 
     Args:
         acts: Raw activations.
         n_modules: The Ks.
-        options: As ``stability`` takes them.
+        n_seeds: As ``stability`` takes it.
+        n_halves: As ``stability`` takes it.
+        normalise: As ``stability`` takes it.
+        seed: As ``stability`` takes it.
+        progress: Show a progress bar for each K.
 
     Returns:
         One row a K and kind: ``n_modules``, ``kind``, and mean and standard deviation of ``ari``,
@@ -110,7 +122,16 @@ def choose_n_modules(
     """
     if not len(n_modules):
         raise ModulesError("n_modules should name at least one K; got none.")
-    tables = [stability(acts, k, **options).assign(n_modules=k) for k in n_modules]  # type: ignore[arg-type]
+    measured = partial(
+        stability,
+        acts,
+        n_seeds=n_seeds,
+        n_halves=n_halves,
+        normalise=normalise,
+        seed=seed,
+        progress=progress,
+    )
+    tables = [measured(n_modules=k).assign(n_modules=k) for k in n_modules]
     grouped = pd.concat(tables).groupby(["n_modules", "kind"])
     numbers = ["ari", "nmi", "L", "held_out_L"]
     return pd.DataFrame(grouped[numbers].agg(["mean", "std"]))

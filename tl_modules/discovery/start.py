@@ -1,5 +1,7 @@
 """Where IterD starts: labels of the samples, and labels that follow others."""
 
+from typing import Literal, get_args
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -14,7 +16,8 @@ N_RESTARTS = 10
 N_SPECTRAL = 2000
 """Samples that a spectral start clusters: its memory grows with their square."""
 
-START_KINDS = ("kmeans", "random", "spectral")
+StartKind = Literal["kmeans", "random", "spectral"]
+START_KINDS: tuple[StartKind, ...] = get_args(StartKind)
 """Balanced k-means (the paper's), balanced random labels, spectral clustering of the samples."""
 
 _Points = Float[np.ndarray, "samples components"]
@@ -35,7 +38,7 @@ def principal_components(products: Products, seed: int) -> _Points:
 
 
 def start_labels(
-    points: _Points, kind: str, n_modules: int, seed: int
+    points: _Points, kind: StartKind, n_modules: int, seed: int
 ) -> Int[np.ndarray, " samples"]:
     """Labels of the samples to start from.
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery.baselines import METHODS as BASELINES
-from tl_modules.discovery.baselines import discover_baseline
+from tl_modules.discovery.baselines import Baseline, discover_baseline
 from tl_modules.discovery.from_activations import discover
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.evaluation.downstream import (
@@ -26,7 +27,8 @@ from tl_modules.runtime.peak_memory import PeakMemory
 KICKS = 100
 """Kicks of the method ``"iterd_kicks"``."""
 
-METHODS = ("iterd", "iterd_kicks", *BASELINES)
+ComparedMethod = Literal["iterd", "iterd_kicks", Baseline]
+METHODS: tuple[ComparedMethod, ...] = ("iterd", "iterd_kicks", *BASELINES)
 """IterD from one start, the same with kicks afterwards (see ``discover``), and the baselines."""
 
 NUMBERS = (
@@ -47,7 +49,7 @@ def compare_methods(
     test: ActivationMatrix,
     n_modules: Sequence[int] = (5, 10, 15, 20),
     *,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[ComparedMethod] = METHODS,
     n_seeds: int = 3,
     seed: int = 0,
     progress: bool = True,
@@ -96,7 +98,7 @@ def compare_methods(
             "Collect both from one model."
         )
     _warm_up(methods, train.values.dtype)
-    runs = [
+    runs: list[tuple[ComparedMethod, int, int]] = [
         (method, k, seed + number)
         for k in n_modules
         for method in methods
@@ -168,7 +170,7 @@ def _measured(
     train: ActivationMatrix,
     test: ActivationMatrix,
     truth: Truth,
-    method: str,
+    method: ComparedMethod,
     n_modules: int,
     seed: int,
 ) -> dict[str, object]:
@@ -196,7 +198,7 @@ def _measured(
     return row
 
 
-def _fitted(acts: ActivationMatrix, method: str, n_modules: int, seed: int) -> ModuleSet:
+def _fitted(acts: ActivationMatrix, method: ComparedMethod, n_modules: int, seed: int) -> ModuleSet:
     if method == "iterd":
         return discover(acts, n_modules, seed=seed, progress=False)
     if method == "iterd_kicks":
@@ -204,7 +206,7 @@ def _fitted(acts: ActivationMatrix, method: str, n_modules: int, seed: int) -> M
     return discover_baseline(acts, method, n_modules, seed=seed)
 
 
-def _warm_up(methods: Sequence[str], dtype: np.dtype) -> None:
+def _warm_up(methods: Sequence[ComparedMethod], dtype: np.dtype) -> None:
     """Import and compile what the methods need, which is not theirs to be charged for."""
     noise = np.random.default_rng(0).random((12, 20)).astype(dtype)  # kernels differ by dtype
     for method in methods:

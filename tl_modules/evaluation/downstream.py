@@ -1,6 +1,7 @@
 """The paper's downstream test: do modules' mean activations name a prompt's category?"""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
@@ -18,8 +19,9 @@ from tl_modules.tables.labels import (
     warn_spelling,
 )
 
-CLASSIFIERS = ("svc", "lr")
+Classifier = Literal["svc", "lr"]
 """``svc``: support vectors with an RBF kernel; ``lr``: one-vs-one logistic regression."""
+CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ class Probe:
 
 @checked
 def probe(
-    modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str = "svc"
+    modules: ModuleSet,
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    classifier: Classifier = "svc",
 ) -> Probe:
     """Predict held-out prompts' categories from their mean activation in each module.
 
@@ -71,7 +76,7 @@ def probe_labels(
     train: ActivationMatrix,
     test: ActivationMatrix,
     truth: Truth,
-    classifier: str,
+    classifier: Classifier,
 ) -> Probe:
     """``probe`` on categories that ``compared_categories`` has checked.
 
@@ -104,7 +109,10 @@ def probe_labels(
 
 @checked
 def probe_accuracy(
-    modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str = "svc"
+    modules: ModuleSet,
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    classifier: Classifier = "svc",
 ) -> float:
     """The accuracy of ``probe``, alone.
 
@@ -124,7 +132,7 @@ def probe_accuracy(
 
 
 def _probe(
-    modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: str
+    modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: Classifier
 ) -> Probe:
     check_choice("classifier", classifier, CLASSIFIERS)
     truth = compared_categories(train, test)

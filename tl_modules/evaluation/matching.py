@@ -76,7 +76,7 @@ class ModuleMatch:
         """The units that left their module: for another module's match, or for none.
 
         Returns:
-            One row a unit: ``layer``, ``hook_name``, ``index``, ``module_a`` and ``module_b`` (each
+            One row a unit: ``layer``, ``hook_name``, ``unit``, ``module_a`` and ``module_b`` (each
             set's own numbers; NA for none), ``score_a`` and ``score_b`` (how well it fits there;
             NaN if not known). The largest ``|score_a|`` come first: border units, whose label is
             close to a coin flip, last.

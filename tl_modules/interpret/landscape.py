@@ -1,6 +1,7 @@
 """Prompts as points: near each other where the same modules are active."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,10 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.columns import free_name
 from tl_modules.tables.stats import ROUNDING
 
-PROJECTIONS = ("pca", "tsne")
+Projection = Literal["pca", "tsne"]
 """``pca``: the two directions of most variance, which keep far distances; ``tsne``: t-SNE (van der
 Maaten & Hinton 2008), which keeps neighbourhoods and nothing else."""
+PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +30,7 @@ class Landscape:
     active on it beside that module's mean over all samples. Where the samples have columns of these
     names already, the new ones are named by ``columns``."""
 
-    projection: str
+    projection: Projection
     """How the plane was found."""
 
     explained: tuple[float, float] | None
@@ -42,7 +44,7 @@ def landscape(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,
     *,
-    projection: str = "pca",
+    projection: Projection = "pca",
     seed: int = 0,
 ) -> Landscape:
     """Lay samples out by how active each module is on them.
@@ -86,7 +88,7 @@ def landscape(
 
 
 def in_plane(
-    features: Float[np.ndarray, "samples features"], projection: str, seed: int
+    features: Float[np.ndarray, "samples features"], projection: Projection, seed: int
 ) -> tuple[Float[np.ndarray, "samples 2"], tuple[float, float] | None]:
     """Lay vectors out in the plane.
 

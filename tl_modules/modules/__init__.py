@@ -3,8 +3,10 @@
 Discovery, interpretation and causal tests meet here and nowhere else.
 """
 
+from tl_modules.modules.lookup import UnitPlace
 from tl_modules.modules.module import Module
-from tl_modules.modules.module_set import ModuleSet, Objective
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.modules.objective import Objective
 from tl_modules.modules.topic import Topic
 
 __all__ = [
@@ -12,4 +14,5 @@ __all__ = [
     "ModuleSet",
     "Objective",
     "Topic",
+    "UnitPlace",
 ]

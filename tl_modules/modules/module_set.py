@@ -1,10 +1,9 @@
 """Functional modules: disjoint sets of units across all layers, each with its topic's samples."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import pandas as pd
@@ -13,39 +12,24 @@ from jaxtyping import Float, Int
 from tl_modules.activations.normalise import (
     Normaliser,
     check_normaliser,
-    largest_normaliser,
-    normaliser_arrays,
-    read_normaliser,
 )
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_type
+from tl_modules.modules.lookup import UnitPlace, labelled, number_of, position_of
 from tl_modules.modules.module import Module, given_category
-from tl_modules.modules.topic import Topic, clear_tokens, topic_label
+from tl_modules.modules.objective import Objective
+from tl_modules.modules.overview import described, overview
+from tl_modules.modules.saved import fields_of, largest_shapes, parts_of
+from tl_modules.modules.topic import Topic, topic_label
+from tl_modules.runtime.versions import package_versions
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import flag, number, rows, text, whole
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
 from tl_modules.tables.columns import free_name
-from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
 from tl_modules.tables.html_tables import html_table
-from tl_modules.tables.text import text_column
 from tl_modules.units import Units, check_unit_means
 
 BACKGROUND = -1
 """The label of units that were set aside: they belong to no module."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The parts of the ULCMOD objective (arXiv 2603.17823); an empty block makes B and L 0."""
-
-    xi: float
-    """Mean activation inside the diagonal blocks (z-score units)."""
-
-    B: float
-    """Harmonic mean of the K block sizes, samples x units."""
-
-    L: float
-    """xi * B, what discovery maximises."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +81,9 @@ class ModuleSet(Shareable):
     unit_scores: Float[np.ndarray, " _units"] | None = None
     """How well each unit fits its module: its normalised mean on its topic minus its best other."""
 
+    unit_runners_up: Int[np.ndarray, " _units"] | None = None
+    """The other module on whose samples each unit is most active; -1 if there is none."""
+
     unit_means: Float[np.ndarray, " _coordinates"] | None = None
     """Each coordinate's mean (signed) over the tokens collected: mean ablation's values. Most units
     have one coordinate, attention heads several."""
@@ -110,7 +97,7 @@ class ModuleSet(Shareable):
     own_categories: tuple[str | None, ...] | None = None
     """The category that the user gave each module, if any; see ``with_categories``."""
 
-    versions: dict[str, str] = field(default_factory=lambda: package_versions())
+    versions: dict[str, str] = field(default_factory=package_versions)
     """Versions of the packages that made it."""
 
     def __post_init__(self) -> None:
@@ -126,6 +113,7 @@ class ModuleSet(Shareable):
             ("unit_labels", n_units),
             ("unit_means", self.units.n_coordinates),
             ("unit_scores", n_units),
+            ("unit_runners_up", n_units),
             ("sample_labels", n_samples),
             ("sample_scores", n_samples),
         ):
@@ -137,7 +125,7 @@ class ModuleSet(Shareable):
                     f"{name} should have {length} entries; it has shape {array.shape}. "
                     "Rebuild the module set from one discovery."
                 )
-            if name.endswith("labels"):
+            if name.endswith(("labels", "runners_up")):
                 self._check_labels(name, array)
             elif name != "unit_means" and array.dtype.kind != "f":  # made by hand, perhaps NaN
                 raise ModulesError(
@@ -160,7 +148,7 @@ class ModuleSet(Shareable):
 
     def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
         """Refuse labels that are no module's; only units may be set aside."""
-        least = BACKGROUND if name == "unit_labels" else 0
+        least = 0 if name == "sample_labels" else BACKGROUND
         if labels.dtype not in (np.int32, np.int64):
             raise ModulesError(
                 f"{name} should be int32 or int64; they are {labels.dtype}. Convert them: "
@@ -181,15 +169,67 @@ class ModuleSet(Shareable):
         """The units that belong to no module; none unless they were set aside."""
         return self.units.select(self.unit_labels == BACKGROUND)
 
-    def __getitem__(self, k: int) -> Module:
-        """Module ``k``.
+    @overload
+    def __getitem__(self, k: SupportsIndex | str) -> Module: ...
+
+    @overload
+    def __getitem__(self, k: slice) -> list[Module]: ...
+
+    def __getitem__(self, k: SupportsIndex | str | slice) -> Module | list[Module]:
+        """One module, by its number or its label, or several, by a slice.
+
+        Args:
+            k: A number from 0, or from -1 at the end; a label: the label of a module's topic, or
+                its category; or a slice.
 
         Raises:
-            ModulesError: If there is no such module.
+            ModulesError: If there is no such module, or several have the label.
+
+        Example::
+
+            modules[0], modules[-1], modules["french"], modules[2:5]
         """
-        if not isinstance(k, int | np.integer) or not 0 <= k < self.n_modules:
-            # An IndexError too: the sequence protocol ends iteration on one.
-            raise _NoSuchModule(f"Modules are numbered 0..{self.n_modules - 1}; got {k!r}.")
+        if isinstance(k, slice):
+            return [self._module(number) for number in range(self.n_modules)[k]]
+        if isinstance(k, str):
+            return self._module(labelled([self._names(module) for module in self], k))
+        return self._module(number_of(self.n_modules, int(k) if isinstance(k, np.integer) else k))
+
+    @staticmethod
+    def _names(module: Module) -> tuple[str | None, ...]:
+        topic = None if module.topic is None else module.topic.label
+        return topic, module.category_title, module.category
+
+    def find(
+        self, *, layer: SupportsIndex, unit: SupportsIndex, hook_name: str | None = None
+    ) -> UnitPlace:
+        """The module that one unit belongs to, how well it fits, and the next best module.
+
+        Args:
+            layer: The unit's layer.
+            unit: The unit's number at its hook point: for ``"mlp"`` the neuron.
+            hook_name: The hook point, if the layer has several (``units="mlp+attn_heads"``).
+
+        Returns:
+            A named tuple ``module, score, runner_up``; see ``UnitPlace``.
+
+        Raises:
+            ModulesError: If the set has no such unit, or the layer has several hook points.
+
+        Example::
+
+            module, score, runner_up = modules.find(layer=12, unit=345)
+        """
+        at = position_of(self.units, layer, unit, hook_name)
+        label = int(self.unit_labels[at])
+        runner_up = BACKGROUND if self.unit_runners_up is None else int(self.unit_runners_up[at])
+        return UnitPlace(
+            None if label == BACKGROUND else self[label],
+            float("nan") if self.unit_scores is None else float(self.unit_scores[at]),
+            None if runner_up == BACKGROUND else self[runner_up],
+        )
+
+    def _module(self, k: int) -> Module:
         own = self.sample_labels == k
         score = self.score_column
         samples = self.samples[own].assign(**{score: self.sample_scores[own]})
@@ -205,7 +245,7 @@ class ModuleSet(Shareable):
 
     def __iter__(self) -> Iterator[Module]:
         """The modules in order."""
-        return (self[k] for k in range(self.n_modules))
+        return (self._module(k) for k in range(self.n_modules))
 
     @property
     def score_column(self) -> str:
@@ -265,24 +305,7 @@ class ModuleSet(Shareable):
             what it was given; all names of a tie, ``"coding / math"``) and ``category_share`` (that
             category's share of its samples; of a tie, that of each).
         """
-        rows, named = [], []
-        for module in self:
-            named.append(module.category_title)
-            scores = self.sample_scores[self.sample_labels == module.label].astype(np.float64)
-            with np.errstate(over="ignore", invalid="ignore"):  # scores of any size, from a file
-                mean = float(np.mean(scores)) if len(scores) else float("nan")
-            rows.append(
-                {
-                    "module": module.label,
-                    "n_units": module.n_units,
-                    "n_samples": len(module.samples),
-                    "n_layers": len(module.layers),
-                    "mean_activation": mean,
-                    "category": None,
-                    "category_share": module.category_share,
-                }
-            )
-        return pd.DataFrame(rows).assign(category=text_column(named))
+        return overview(self)
 
     def describe(self) -> pd.DataFrame:
         """What each module is about, one row a module; before ``with_topics``, see ``to_frame``.
@@ -296,32 +319,7 @@ class ModuleSet(Shareable):
         Raises:
             ModulesError: If the modules have no topics.
         """
-        if self.topics is None:
-            raise ModulesError(
-                "These modules have no topics yet. Use tlm.with_topics(modules, model) first, or "
-                "see modules.to_frame()."
-            )
-        topics = self.topics
-        frame = self.to_frame()
-        words = [", ".join(word.word for word in topic.words) for topic in topics]
-        promoted, suppressed = (
-            [", ".join(clear_tokens(getattr(topic, name), topic.chance_z)) for topic in topics]
-            for name in ("promoted", "suppressed")
-        )
-        return pd.DataFrame(
-            {
-                "module": frame["module"],
-                "label": text_column(topic.label for topic in topics),
-                "category": frame["category"],
-                "category_share": frame["category_share"],
-                "words": text_column(words),
-                "promoted": text_column(promoted),
-                "suppressed": text_column(suppressed),
-                "top_prompt": text_column(next(iter(topic.prompts), None) for topic in topics),
-                "n_units": frame["n_units"],
-                "n_samples": frame["n_samples"],
-            }
-        )
+        return described(self)
 
     def save(self, path: str | Path) -> None:
         """Write the set to one safetensors file with a JSON header, atomically.
@@ -334,27 +332,7 @@ class ModuleSet(Shareable):
 
     def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What a file keeps: a JSON-ready header, and arrays by name."""
-        header = {
-            "units": self.units.to_dict(),
-            "samples": frame_to_json(self.samples),
-            "n_modules": self.n_modules,
-            "objective": asdict(self.objective),
-            "seed": self.seed,
-            "method": self.method,
-            "history": list(self.history),
-            "converged": self.converged,
-            "starts": None if self.starts is None else frame_to_json(self.starts),
-            "model_name": self.model_name,
-            "reading": self.reading.to_dict(),
-            "normalisation": None if self.normaliser is None else self.normaliser.name,
-            "topics": None if self.topics is None else [topic.to_dict() for topic in self.topics],
-            "versions": self.versions,
-        }
-        if self.own_categories is not None:
-            header["own_categories"] = list(self.own_categories)
-        arrays = {name: array for name in _ARRAYS if (array := getattr(self, name)) is not None}
-        arrays |= normaliser_arrays(self.normaliser)
-        return header, arrays
+        return parts_of(self)
 
     @classmethod
     def load(cls, path: str | Path) -> "ModuleSet":
@@ -363,7 +341,7 @@ class ModuleSet(Shareable):
         Raises:
             ModulesError: If the file is missing, truncated, altered, or no module set.
         """
-        return files.read(path, FILE_KIND, cls.from_parts, _largest)
+        return files.read(path, FILE_KIND, cls.from_parts, largest_shapes)
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ModuleSet":
@@ -373,26 +351,7 @@ class ModuleSet(Shareable):
             ModulesError: If the parts do not fit each other.
             TypeError: If one is of another type.
         """
-        starts, topics, seed = header.get("starts"), header.get("topics"), header["seed"]
-        given = header.get("own_categories")
-        return cls(
-            units=Units.from_dict(header["units"], len(arrays["unit_labels"])),
-            samples=frame_from_json(header["samples"]),
-            n_modules=whole(header["n_modules"]),
-            objective=Objective(**{k: number(v) for k, v in header["objective"].items()}),
-            seed=None if seed is None else whole(seed),
-            method=text(header["method"]),
-            history=rows(header["history"], number),
-            converged=flag(header["converged"]),
-            starts=None if starts is None else frame_from_json(starts),
-            model_name=text(header["model_name"]),
-            reading=Reading.from_dict(header["reading"]),
-            normaliser=read_normaliser(header["normalisation"], arrays),
-            topics=None if topics is None else rows(topics, Topic.from_dict),
-            own_categories=None if given is None else rows(given, _text_or_none),
-            versions={name: text(found) for name, found in header["versions"].items()},
-            **{name: arrays[name] for name in _ARRAYS if name in arrays},
-        )
+        return cls(**fields_of(header, arrays))
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -406,24 +365,6 @@ class ModuleSet(Shareable):
         """For Jupyter: the table of modules."""
         table = self.to_frame() if self.topics is None else self.describe()
         return html_table(repr(self), table)
-
-
-_ARRAYS = (
-    "unit_labels",
-    "sample_labels",
-    "sample_scores",
-    "unit_scores",
-    "unit_means",
-)
-
-
-def _largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The largest shapes of a file's arrays."""
-    n_units, n_coordinates = Units.sizes(header["units"])
-    n_samples = n_rows(header["samples"])
-    lengths = (n_units, n_samples, n_samples, n_units, n_coordinates)
-    shapes = {name: (length,) for name, length in zip(_ARRAYS, lengths, strict=True)}
-    return shapes | largest_normaliser(n_units)
 
 
 def check_module_set(modules: object) -> None:
@@ -457,25 +398,6 @@ def as_list(modules: Module | Iterable[Module]) -> list[Module]:
             "Pass one set at a time, or dataclasses.replace(module, label=...)."
         )
     return chosen
-
-
-class _NoSuchModule(ModulesError, IndexError):
-    """A refused module number."""
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that results depend on, without importing them."""
-    found = {}
-    for package in ("tl-modules", "transformer-lens", "torch", "numpy", "scikit-learn"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else text(value)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

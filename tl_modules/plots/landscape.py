@@ -9,7 +9,7 @@ import pandas as pd
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import check_at_least
-from tl_modules.interpret.landscape import landscape
+from tl_modules.interpret.landscape import Projection, landscape
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.plots.style import COLOURS, graph_objects, module_name, readable, text, wrapped
 from tl_modules.runtime.arguments import checked
@@ -38,7 +38,7 @@ def plot_landscape(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,
     *,
-    projection: str = "pca",
+    projection: Projection = "pca",
     max_points: int = 3000,
     seed: int = 0,
 ) -> "Figure":

@@ -1,14 +1,14 @@
 """Chains of thought as lines in the plane, between the choices that they could end at."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
 from tl_modules.errors import ModulesError, check_choice, check_seed
-from tl_modules.interpret.landscape import PROJECTIONS, in_plane
+from tl_modules.interpret.landscape import PROJECTIONS, Projection, in_plane
 from tl_modules.modules.module_set import Module
 from tl_modules.plots.landscape import axis_title
 from tl_modules.plots.style import COLOURS, graph_objects, names_of, readable, text, wrapped
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _ENDINGS = {True: ("ends nearest to the answer", "solid"), False: ("ends elsewhere", "dot")}
-_BY = {
+Coordinates = Literal["distances", "modules"]
+_BY: dict[Coordinates, str] = {
     "distances": "their distance from each choice",
     "modules": "how active each module is in each thought",
 }
@@ -35,8 +36,8 @@ _SHARES = {
 def plot_thoughts(
     thoughts: Thoughts,
     *,
-    by: str = "distances",
-    projection: str = "pca",
+    by: Coordinates = "distances",
+    projection: Projection = "pca",
     modules: Iterable[Module] | None = None,
     seed: int = 0,
 ) -> "Figure":
@@ -105,7 +106,7 @@ def plot_thoughts(
     )
 
 
-def _vectors(thoughts: Thoughts, by: str) -> Float[np.ndarray, "places features"]:
+def _vectors(thoughts: Thoughts, by: Coordinates) -> Float[np.ndarray, "places features"]:
     """The states, then the choices where they are of a kind."""
     if by == "distances":
         return np.concatenate([thoughts.features, thoughts.landmarks])

@@ -140,11 +140,20 @@ def check_argument(name: str, value: object, hint: Any) -> None:
     """
     if fits(value, hint):
         return
+    for choices, one in _elements(value, hint):
+        check_argument(name, one, choices)  # which of them is none of the choices
     remedy = _remedy(value, hint)
     wanted = _described(hint)
     raise ModulesError(
         f"{name} should be {wanted}; got {shown(value)}{_lacking(value, hint)}. {remedy}".rstrip()
     )
+
+
+def _elements(value: object, hint: Any) -> Iterator[tuple[Any, object]]:
+    """The texts in a list of choices, each with the choices."""
+    inner = get_args(hint)
+    if isinstance(value, list | tuple) and len(inner) == 1 and get_origin(inner[0]) is Literal:
+        yield from ((inner[0], one) for one in value if isinstance(one, str))
 
 
 def fits(value: object, hint: Any) -> bool:

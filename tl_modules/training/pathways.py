@@ -22,8 +22,8 @@ class Fusion:
     """What ``fuse_pathways`` did to the new model."""
 
     table: pd.DataFrame
-    """One row a unit of the module: ``layer``, ``index`` (in the old model), ``new_index``,
-    ``similarity`` (the cosine of its weights there and here, before)."""
+    """One row a unit of the module: ``layer``, ``unit`` (its number in the old model),
+    ``new_unit``, ``similarity`` (the cosine of its weights there and here, before)."""
 
     units: Units
     """Where the module lies in the new model."""
@@ -44,7 +44,7 @@ class Fusion:
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
-        moved = np.count_nonzero(self.table["index"] != self.table["new_index"])
+        moved = np.count_nonzero(self.table["unit"] != self.table["new_unit"])
         return (
             f"Fusion({len(self.table):,} units, {moved:,} of them at another place, mean "
             f"similarity {self.table['similarity'].mean():.3f})"
@@ -91,23 +91,23 @@ def fuse_pathways(
         raise ModulesError(f"keep should lie from 0 to 1; got {keep}. 1 puts the old weights back.")
     units = units_of(module)
     layers = zip(neuron_rows(old_model, units), neuron_rows(new_model, units), strict=True)
-    new_index = np.empty(len(units), dtype=np.int64)
+    new_units = np.empty(len(units), dtype=np.int64)
     similarity = np.empty(len(units))
     pairs = []
     for (hook, at), ((_, index, old), (_, _, new)) in zip(units.by_hook(), layers, strict=True):
         del hook
         cosines = _cosines(old, new)
         matched = _assigned(cosines)[index]
-        new_index[at], similarity[at] = matched, cosines[index, matched]
+        new_units[at], similarity[at] = matched, cosines[index, matched]
         pairs.append((index, matched, old, new))
-    order = np.lexsort((new_index, units.hook))
+    order = np.lexsort((new_units, units.hook))
     found = Units(
         units.hook_names,
         units.layers,
         units.widths,
         units.spans,
         hook=units.hook[order],
-        index=new_index[order].astype(np.int32),
+        index=new_units[order].astype(np.int32),
         site=units.site,
     )
     entries = Entries.of(new_model, found)
@@ -118,8 +118,8 @@ def fuse_pathways(
                 source = theirs.of(theirs.parameter)[index].to(ours.parameter)
                 target = ours.of(ours.parameter)
                 target[matched] = torch.lerp(target[matched], source, keep)
-    table = units.to_frame()[["layer", "index"]].assign(
-        new_index=new_index, similarity=similarity.astype(np.float64)
+    table = units.to_frame()[["layer", "unit"]].assign(
+        new_unit=new_units, similarity=similarity.astype(np.float64)
     )
     return Fusion(table, found, before)
 

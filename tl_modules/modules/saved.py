@@ -1,0 +1,93 @@
+"""What a file keeps of a module set, and a set's fields from it."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tl_modules.activations.normalise import largest_normaliser, normaliser_arrays, read_normaliser
+from tl_modules.activations.reading import Reading
+from tl_modules.modules.objective import Objective
+from tl_modules.modules.topic import Topic
+from tl_modules.saving.checked_json import flag, number, rows, text, whole
+from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
+from tl_modules.units import Units
+
+if TYPE_CHECKING:
+    from tl_modules.modules.module_set import ModuleSet
+
+_ARRAYS = (
+    "unit_labels",
+    "sample_labels",
+    "sample_scores",
+    "unit_scores",
+    "unit_means",
+    "unit_runners_up",
+)
+
+
+def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A JSON-ready header, and arrays by name."""
+    header = {
+        "units": modules.units.to_dict(),
+        "samples": frame_to_json(modules.samples),
+        "n_modules": modules.n_modules,
+        "objective": asdict(modules.objective),
+        "seed": modules.seed,
+        "method": modules.method,
+        "history": list(modules.history),
+        "converged": modules.converged,
+        "starts": None if modules.starts is None else frame_to_json(modules.starts),
+        "model_name": modules.model_name,
+        "reading": modules.reading.to_dict(),
+        "normalisation": None if modules.normaliser is None else modules.normaliser.name,
+        "topics": None if modules.topics is None else [topic.to_dict() for topic in modules.topics],
+        "versions": modules.versions,
+    }
+    if modules.own_categories is not None:
+        header["own_categories"] = list(modules.own_categories)
+    arrays = {name: array for name in _ARRAYS if (array := getattr(modules, name)) is not None}
+    arrays |= normaliser_arrays(modules.normaliser)
+    return header, arrays
+
+
+def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The fields of the module set that ``parts_of`` described.
+
+    Raises:
+        ModulesError: If the parts do not fit each other.
+        TypeError: If a part has another type.
+    """
+    starts, topics, seed = header.get("starts"), header.get("topics"), header["seed"]
+    categories = header.get("own_categories")
+    return {
+        "units": Units.from_dict(header["units"], len(arrays["unit_labels"])),
+        "samples": frame_from_json(header["samples"]),
+        "n_modules": whole(header["n_modules"]),
+        "objective": Objective(**{k: number(v) for k, v in header["objective"].items()}),
+        "seed": None if seed is None else whole(seed),
+        "method": text(header["method"]),
+        "history": rows(header["history"], number),
+        "converged": flag(header["converged"]),
+        "starts": None if starts is None else frame_from_json(starts),
+        "model_name": text(header["model_name"]),
+        "reading": Reading.from_dict(header["reading"]),
+        "normaliser": read_normaliser(header["normalisation"], arrays),
+        "topics": None if topics is None else rows(topics, Topic.from_dict),
+        "own_categories": None if categories is None else rows(categories, _text_or_none),
+        "versions": {name: text(value) for name, value in header["versions"].items()},
+        **{name: arrays[name] for name in _ARRAYS if name in arrays},
+    }
+
+
+def largest_shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The largest shapes of a file's arrays."""
+    n_units, n_coordinates = Units.sizes(header["units"])
+    n_samples = n_rows(header["samples"])
+    lengths = (n_units, n_samples, n_samples, n_units, n_coordinates, n_units)
+    shapes = {name: (length,) for name, length in zip(_ARRAYS, lengths, strict=True)}
+    return shapes | largest_normaliser(n_units)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else text(value)
