@@ -87,7 +87,7 @@ def test_stability_and_background_follow_the_normalisation(name):
 
 
 def test_what_cannot_be_normalised_is_refused(acts):
-    with pytest.raises(tlm.ModulesError, match="normalise should be one of 'zscore', 'rank', 'no"):
+    with pytest.raises(tlm.ModulesError, match="name should be one of 'zscore', 'rank', 'no"):
         acts.normalise("minmax")
     with pytest.raises(tlm.ModulesError, match="are ranks already"):
         acts.normalise("rank").zscore()

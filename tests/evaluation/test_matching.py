@@ -344,7 +344,7 @@ def test_what_fine_tuning_moved_is_seen_in_a_real_model(acts, modules, prompts):
     assert diff["units_lost"].sum() == diff["units_gained"].sum() == len(moved) > 0
     assert (diff["samples_kept"] + diff["samples_gained"]).sum() == len(prompts)
     for row in moved.itertuples():
-        at = acts.units.hook_names.index(row.hook_name) * 12 + row.index
+        at = acts.units.hook_names.index(row.hook_name) * 12 + row.unit
         assert (row.module_a, row.module_b) == (modules.unit_labels[at], tuned.unit_labels[at])
     by_profile = tlm.match_modules(modules, tuned, profiles=(acts, tuned_acts))
     expected = np.corrcoef(module_means(modules, acts).T, module_means(tuned, tuned_acts).T)

@@ -46,7 +46,7 @@ def test_a_permuted_layer_is_matched_to_its_permutation_and_the_old_function_com
     trained = weights(new)
     fusion = tlm.training.fuse_pathways(old, new, units)
     expected = [int(orders[layer][at]) for layer, at in zip(units.hook, units.index, strict=True)]
-    assert fusion.table["new_index"].tolist() == expected
+    assert fusion.table["new_unit"].tolist() == expected
     assert fusion.table["similarity"].between(0.9, 1).all()
     assert sorted(fusion.units.index[fusion.units.hook == 1]) == sorted(
         orders[1][units.index[units.hook == 1]].tolist()
