@@ -99,7 +99,7 @@ def test_what_cannot_be_normalised_is_refused(acts):
     fitted = acts.normalise("rank").normaliser
     with pytest.raises(tlm.ModulesError, match="should be a fitted 'zscore' normaliser; got Rank"):
         acts.normalise("zscore", like=fitted)
-    with pytest.raises(tlm.ModulesError, match="normalise should be one of"):
+    with pytest.raises(tlm.ModulesError, match="name should be one of"):
         acts.normalise("typo", like=fitted)
 
 
