@@ -1,11 +1,10 @@
 """Imports point one way: up the package's own listing of its layers."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "tl_modules"
+from tests.rooms import PACKAGE, SOURCES, arrows, imports, room_of, rooms
 
 # A file imports only from lines above its own; files on one line may not import each other,
 # except inside one folder.
@@ -33,29 +32,10 @@ LAYERS = [
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 NEVER_MEET = {"discovery", "causal", "interpret"}
 
-SOURCES = sorted(PACKAGE.rglob("*.py"))
-
-
-def part(path):
-    """The layer that a file belongs to."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-def imports(path):
-    """Modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            yield node.module
-            if node.module == "tl_modules":
-                yield from (f"tl_modules.{alias.name}" for alias in node.names)
-
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_imports_only_from_layers_above_its_own(path):
-    here = part(path)
+    here = room_of(path)
     for name in imports(path):
         if not name.startswith("tl_modules."):
             continue
@@ -89,3 +69,15 @@ def test_nothing_is_unpickled_or_evaluated(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert not calls & {"eval", "exec"}
+
+
+def test_the_rooms_and_the_arrows_between_them_stay_few():
+    assert len(rooms()) <= 28
+    assert len(arrows()) <= 150
+    assert {room for room in rooms() if (PACKAGE / f"{room}.py").exists()} == {
+        *("__init__", "__main__", "cli", "errors", "units")
+    }
+
+
+def test_every_room_has_its_layer():
+    assert rooms() == set(RANK)
