@@ -4,15 +4,13 @@ import argparse
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TextIO
 
 from tl_modules.commands import collect, demo, discover, evaluate, report, test
-from tl_modules.commands.options import UnwritableOutput, say, writable_output
+from tl_modules.commands.options import UnwritableOutput, say, with_checked_paths, writable_output
 from tl_modules.commands.processes import check_alone
 from tl_modules.commands.wording import in_options, warnings_in_options
 from tl_modules.errors import ModulesError
-from tl_modules.saving.files import checked_path
 
 CLOSED_PIPE = 141
 """The status of a program whose reader is gone: 128 and the number of SIGPIPE."""
@@ -73,7 +71,7 @@ def _run(argv: list[str] | None) -> int:
         if not getattr(args, "may_share", False):
             check_alone()
         for name, value in vars(args).items():
-            setattr(args, name, _with_checked_paths(value))
+            setattr(args, name, with_checked_paths(value))
         with warnings_in_options(help_text):
             args.run(args)
     except UnwritableOutput:
@@ -85,13 +83,6 @@ def _run(argv: list[str] | None) -> int:
         say(f"tl-modules: {str(stopped) or 'Interrupted'}", sys.stderr)
         return 130
     return 0
-
-
-def _with_checked_paths(value: object) -> object:
-    """An option's value, or several, with paths as ``checked_path`` gives them."""
-    if isinstance(value, list):
-        return [_with_checked_paths(each) for each in value]
-    return checked_path(value) if isinstance(value, Path) else value
 
 
 def _discard_output(*streams: TextIO) -> None:

@@ -14,6 +14,7 @@ from tl_modules.data.corpora import CORPORA, load_prompts
 from tl_modules.data.models import DEMO, MODEL_DTYPES
 from tl_modules.data.wheel_models import WHEEL_MODELS
 from tl_modules.errors import ModulesError
+from tl_modules.saving.files import checked_path
 from tl_modules.tables.text import visible
 
 
@@ -153,3 +154,10 @@ def writable_output() -> Iterator[None]:
         raise UnwritableOutput(
             f"Cannot write to standard output: {error}. Send it elsewhere."
         ) from error
+
+
+def with_checked_paths(value: object) -> object:
+    """An option's value, or several, with paths as ``checked_path`` gives them."""
+    if isinstance(value, list):
+        return [with_checked_paths(each) for each in value]
+    return checked_path(value) if isinstance(value, Path) else value

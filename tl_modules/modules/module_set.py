@@ -21,8 +21,8 @@ from tl_modules.modules.objective import Objective
 from tl_modules.modules.overview import described, overview
 from tl_modules.modules.saved import fields_of, largest_shapes, parts_of
 from tl_modules.modules.topic import Topic, topic_label
-from tl_modules.runtime.versions import package_versions
 from tl_modules.saving import files
+from tl_modules.saving.versions import package_versions
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
 from tl_modules.tables.columns import free_name
 from tl_modules.tables.html_tables import html_table
