@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import tl_modules as tlm
+from tests.rooms import rooms
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -12,6 +13,17 @@ README = (ROOT / "README.md").read_text()
 def test_the_readme_links_to_files_that_are_there():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_map_of_the_code_names_files_that_are_there_and_every_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in re.findall(r"`((?:tl_modules|tests|docs)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
+    table = text[text.index("| room |") : text.index("### The path of one call")]
+    named = {
+        name.removesuffix(".py").removesuffix("/") for name in re.findall(r"`([\w./]+)`", table)
+    }
+    assert rooms() - {"__init__", "__main__"} <= named
 
 
 @pytest.mark.slow
