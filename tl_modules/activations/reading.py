@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.saving.checked_json import flag
+from tl_modules.saving.checked_json import checked_flag
 
 WEIGHTS = ("activation", "attribution")
 """``activation``: a unit's activation a. ``attribution``: a x gradient of the prompt's summed
@@ -60,7 +60,7 @@ class Reading:
         """
         try:
             reading = cls(**described)
-            flag(reading.chat)
+            checked_flag(reading.chat)
         except TypeError as error:
             raise ModulesError(f"The file's reading is malformed: {error}.") from error
         return reading

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery.descent import IterDResult
-from tl_modules.discovery.from_activations import as_module_set, scored_matrix
+from tl_modules.discovery.normalised_input import scored_matrix
 from tl_modules.discovery.objectives import objective
+from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, pca
 from tl_modules.discovery.start import N_COMPONENTS, spectral_labels, strongest_labels
 from tl_modules.errors import check_choice, check_seed
@@ -19,7 +20,7 @@ from tl_modules.runtime.arguments import checked
 N_PRECLUSTERS = 10_000
 """What the methods that need all pairs of points work on instead of every unit."""
 
-METHODS = ("kmeans", "minibatch_kmeans", "agglomerative", "spectral", "spectral_coclustering")
+BASELINES = ("kmeans", "minibatch_kmeans", "agglomerative", "spectral", "spectral_coclustering")
 
 _RESTARTS: dict[str, Any] = {"n_init": 10}
 
@@ -51,7 +52,7 @@ def discover_baseline(
     Raises:
         ModulesError: If the method is unknown or K is out of range.
     """
-    check_choice("method", method, METHODS)
+    check_choice("method", method, BASELINES)
     check_seed(seed)
     scored, products = scored_matrix(acts, n_modules)
     matrix = products.matrix
@@ -66,7 +67,7 @@ def discover_baseline(
         samples = strongest_labels(products.sample_sums(units, n_modules), units)
     value = objective(matrix, samples, units, n_modules)
     result = IterDResult(samples, units, value, history=(value.L,), converged=True)
-    return as_module_set(
+    return module_set_of(
         acts, scored.normaliser, products, result, n_modules, seed=seed, method=method
     )
 

@@ -7,14 +7,11 @@ from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import check_same_kind
-from tl_modules.discovery.from_activations import (
-    discover,
-    membership_scores,
-    scored_matrix,
-    topic_scores,
-)
+from tl_modules.discovery.from_activations import discover
+from tl_modules.discovery.normalised_input import scored_matrix
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.scores import membership_scores, topic_scores
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
 from tl_modules.runtime.arguments import checked

@@ -22,7 +22,13 @@ from tl_modules.errors import ModulesError, check_type
 from tl_modules.modules.module import Module, given_category
 from tl_modules.modules.topic import Topic, clear_tokens, topic_label
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import flag, number, rows, text, whole
+from tl_modules.saving.checked_json import (
+    checked_entries,
+    checked_flag,
+    checked_number,
+    checked_text,
+    checked_whole_number,
+)
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
 from tl_modules.tables.columns import free_name
 from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
@@ -378,19 +384,19 @@ class ModuleSet(Shareable):
         return cls(
             units=Units.from_dict(header["units"], len(arrays["unit_labels"])),
             samples=frame_from_json(header["samples"]),
-            n_modules=whole(header["n_modules"]),
-            objective=Objective(**{k: number(v) for k, v in header["objective"].items()}),
-            seed=None if seed is None else whole(seed),
-            method=text(header["method"]),
-            history=rows(header["history"], number),
-            converged=flag(header["converged"]),
+            n_modules=checked_whole_number(header["n_modules"]),
+            objective=Objective(**{k: checked_number(v) for k, v in header["objective"].items()}),
+            seed=None if seed is None else checked_whole_number(seed),
+            method=checked_text(header["method"]),
+            history=checked_entries(header["history"], checked_number),
+            converged=checked_flag(header["converged"]),
             starts=None if starts is None else frame_from_json(starts),
-            model_name=text(header["model_name"]),
+            model_name=checked_text(header["model_name"]),
             reading=Reading.from_dict(header["reading"]),
             normaliser=read_normaliser(header["normalisation"], arrays),
-            topics=None if topics is None else rows(topics, Topic.from_dict),
-            own_categories=None if given is None else rows(given, _text_or_none),
-            versions={name: text(found) for name, found in header["versions"].items()},
+            topics=None if topics is None else checked_entries(topics, Topic.from_dict),
+            own_categories=None if given is None else checked_entries(given, _text_or_none),
+            versions={name: checked_text(found) for name, found in header["versions"].items()},
             **{name: arrays[name] for name in _ARRAYS if name in arrays},
         )
 
@@ -475,7 +481,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return None if value is None else text(value)
+    return None if value is None else checked_text(value)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.saving.checked_json import BROKEN, parse_json
+from tl_modules.saving.checked_json import PARSE_ERRORS, parse_json
 
 FORMAT_VERSION = 2
 _ENTRY = "tl_modules"
@@ -113,7 +113,7 @@ def written_by(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="numpy") as file:
             described = parse_json((file.metadata() or {}).get(_ENTRY, "{}"))
         return dict(described["written_by"])
-    except (SafetensorError, OSError, *BROKEN):
+    except (SafetensorError, OSError, *PARSE_ERRORS):
         return {}
 
 
@@ -200,7 +200,7 @@ def read(
         raise ModulesError(
             f"{str(path)!r} is no readable safetensors file ({error}). {_REMEDY}"
         ) from error
-    except BROKEN as error:
+    except PARSE_ERRORS as error:
         raise ModulesError(
             f"{str(path)!r} lacks parts of a {kind} ({error!r:.200}). {_REMEDY}"
         ) from error

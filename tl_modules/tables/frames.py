@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.saving.checked_json import listed
+from tl_modules.saving.checked_json import checked_list
 from tl_modules.tables.text import HALF
 
 _DEEPEST = 90
@@ -164,7 +164,9 @@ def frame_from_json(columns: dict[str, list[Any]]) -> pd.DataFrame:
         TypeError: If a column is no list.
         ValueError: If the columns have different lengths.
     """
-    return pd.DataFrame({name: json_column(listed(values)) for name, values in columns.items()})
+    return pd.DataFrame(
+        {name: json_column(checked_list(values)) for name, values in columns.items()}
+    )
 
 
 def n_rows(columns: dict[str, list[Any]]) -> int:

@@ -74,7 +74,7 @@ def warn_spelling(*columns: Iterable[object]) -> None:
     spaced = [label for labels in each for label in labels if label != label.strip()]
     if spaced:
         warn_user(
-            f"Space around categories is ignored; there is some around {listed(spaced)}. Strip "
+            f"Space around categories is ignored; there is some around {quoted(spaced)}. Strip "
             "it: frame['category'].str.strip().",
         )
     bare = [[label.strip() for label in labels] for labels in each]
@@ -154,10 +154,10 @@ def apart(names: Iterable[str], others: Iterable[str]) -> str:
     return f" Spelt alike, but not the same: {_paired(pairs)}." if pairs else ""
 
 
-def listed(labels: Iterable[str]) -> str:
+def quoted(labels: Iterable[str]) -> str:
     """Labels for a message, each once.
 
-    >>> listed([])
+    >>> quoted([])
     'none'
     """
     each = list(dict.fromkeys(labels))

@@ -12,7 +12,7 @@ from tl_modules.tables.labels import (
     checked_labels,
     column_hint,
     label_text,
-    listed,
+    quoted,
     warn_spelling,
 )
 from tl_modules.tables.prompt_tables import check_texts, prompt_table
@@ -89,4 +89,4 @@ def categories_said(frame: pd.DataFrame, concept: str) -> str:
     if "category" not in frame.columns:
         return f"It has no categories. {column_hint(list(frame.columns))}."
     found = categories_of(frame).tolist()
-    return f"Its categories are {listed(found)}.{apart([str(concept)], found)}"
+    return f"Its categories are {quoted(found)}.{apart([str(concept)], found)}"

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError, shown
 from tl_modules.runtime.arguments import Elsewhere
-from tl_modules.saving.checked_json import BROKEN
+from tl_modules.saving.checked_json import PARSE_ERRORS
 from tl_modules.tables.frames import frame_from_json, plain_frame
 from tl_modules.tables.text import check_whole
 
@@ -126,7 +126,7 @@ def _from_other(source: HasToPandas, name: str) -> object:
     """What another library makes of its own table."""
     try:
         return source.to_pandas()
-    except (ImportError, *BROKEN) as error:
+    except (ImportError, *PARSE_ERRORS) as error:
         raise ModulesError(
             f"{name} should turn into a pandas frame; {type(source).__name__}.to_pandas() fails: "
             f"{error!r:.200}. Convert it to a pandas frame first."
