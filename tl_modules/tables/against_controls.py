@@ -6,13 +6,14 @@ from jaxtyping import Float
 from tl_modules.tables.bootstrap import percentile_interval
 
 ROUNDING = 1e-12
-"""Tolerance for numbers of order 1 that are equal but for rounding: shares, correlations."""
+"""Tolerance for shares, correlations and other numbers of order 1 that differ only by rounding."""
 
 
 def run_rounding(*measured: Float[np.ndarray, "..."]) -> float:
-    """How far two runs of one intervention may differ by rounding: 1e-5 of the metric's mean size.
+    """The difference that rounding may make between two runs of one intervention.
 
-    A control that is the module itself, or nearly, counts as equal within this.
+    It is 1e-5 of the metric's mean magnitude. Within it, a control that is the module itself, or
+    nearly the same, counts as equal.
 
     Args:
         measured: The metric on each prompt, without an intervention.
@@ -26,18 +27,19 @@ def run_rounding(*measured: Float[np.ndarray, "..."]) -> float:
 def control_p_value(
     observed: float, controls: Float[np.ndarray, " controls"], tolerance: float = 0.0
 ) -> float:
-    """One-sided p-value of a number against the same number of its controls.
+    """One-sided p-value of a module's number against the same number of its controls.
 
-    ``(1 + controls at least as large) / (1 + controls)``: the observed one counts among them, so
-    that the value is never 0 (Phipson & Smyth 2010). NaN without controls.
+    The value is ``(1 + controls at least as large) / (1 + controls)``. The module counts among its
+    controls, so that the value is never 0 (Phipson & Smyth 2010).
 
     Args:
         observed: The module's number.
         controls: The same number of each control, shape ``[controls]``.
-        tolerance: Controls that are smaller by no more than this count as equal: rounding.
+        tolerance: Controls that are smaller by no more than this count as equal, to allow for
+            rounding.
 
     Returns:
-        A value between ``1 / (1 + controls)`` and 1.
+        A value between ``1 / (1 + controls)`` and 1; NaN without controls.
 
     >>> control_p_value(2.0, np.array([1.0, 3.0, 0.5]))
     0.5
@@ -68,13 +70,14 @@ def beside_controls(
     sign: float = 1.0,
     tolerance: float = 0.0,
 ) -> dict[str, float]:
-    """A module's number with its interval, beside the same number of its controls.
+    """Compare a module's number with the same number of its controls.
 
     Args:
         runs: The module's number, then each control's.
-        resampled: The module's on bootstrap resamples of the prompts.
-        sign: -1 if low numbers speak for the module: its p-value then counts controls as low.
-        tolerance: As ``control_p_value`` takes it.
+        resampled: The module's number on bootstrap resamples of the prompts.
+        sign: -1 if low numbers are evidence for the module. The p-value then counts controls that
+            are at least as low.
+        tolerance: The tolerance for rounding, as ``control_p_value`` takes it.
 
     Returns:
         ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``.
@@ -100,23 +103,24 @@ def ratio_beside_controls(
     sign: float = 1.0,
     tolerance: float = 0.0,
 ) -> dict[str, float]:
-    """A ratio of sums over prompts, such as a share or a mean, beside the controls'.
+    """Compare a module's ratio of sums over prompts, such as a share or a mean, with its controls'.
 
     Args:
-        parts: What is summed above, the module's first, then each control's.
-        wholes: What is summed below; ones for a mean.
+        parts: The numerators, per prompt: the module's, then each control's.
+        wholes: The denominators, per prompt; ones for a mean.
         draws: Resampled rows, as ``bootstrap_indices`` returns them.
-        sign: As ``beside_controls`` takes it.
-        tolerance: As ``control_p_value`` takes it.
+        sign: The sign, as ``beside_controls`` takes it.
+        tolerance: The tolerance for rounding, as ``control_p_value`` takes it.
 
     Returns:
-        As ``beside_controls`` returns it; no interval (NaN) for a single prompt.
+        What ``beside_controls`` returns; the interval is NaN for a single prompt.
 
     >>> found = ratio_beside_controls(np.array([[1.0, 3.0]]), np.ones(2), np.array([[0, 1]]))
     >>> found["effect"], found["ci_low"]
     (2.0, 2.0)
     """
-    with np.errstate(divide="ignore", invalid="ignore"):  # no interval then: NaN
+    # A resample whose denominators sum to 0 gives NaN, and so does its interval.
+    with np.errstate(divide="ignore", invalid="ignore"):
         resampled = parts[0][draws].sum(axis=1) / wholes[draws].sum(axis=1)
         if len(wholes) < 2:
             resampled = np.full(len(draws), np.nan)

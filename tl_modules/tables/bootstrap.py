@@ -4,19 +4,20 @@ import numpy as np
 from jaxtyping import Float
 
 N_RESAMPLES = 2000
-"""Bootstrap resamples of the prompts."""
+"""Number of bootstrap resamples of the prompts."""
 
 
 def bootstrap_indices(groups: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Rows drawn with replacement, each group keeping its size (a stratified bootstrap).
+    """Draw rows with replacement, so that each group keeps its size (a stratified bootstrap).
 
     Args:
         groups: One group name or number per row, shape ``[rows]``.
-        n_resamples: How many resamples.
-        seed: Seeds the draw.
+        n_resamples: Number of resamples.
+        seed: Seed of the draw.
 
     Returns:
-        Row numbers, shape ``[n_resamples, rows]``; column ``i`` is drawn from row ``i``'s group.
+        Row numbers, shape ``[n_resamples, rows]``. Column ``i`` is drawn from the group of row
+        ``i``.
 
     >>> draws = bootstrap_indices(np.array(["a", "a", "b"]), 4, seed=0)
     >>> draws.shape, set(draws[:, 2].tolist())
@@ -35,8 +36,8 @@ def percentile_interval(
 ) -> tuple[Float[np.ndarray, " *shape"], Float[np.ndarray, " *shape"]]:
     """The percentile bootstrap interval of a statistic (Efron & Tibshirani 1993, ch. 13).
 
-    With few rows (under about 8) such an interval is too narrow; it says how much the prompts at
-    hand disagree, no more.
+    With fewer than about 8 rows the interval is too narrow. It then only shows how much these
+    prompts disagree.
 
     Args:
         resampled: The statistic on each resample, along the first axis.

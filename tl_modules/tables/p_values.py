@@ -5,10 +5,10 @@ from jaxtyping import Float
 
 
 def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """P-values adjusted so that the chance of any false claim stays at their level (Holm 1979).
+    """Adjust p-values to control the probability of any false claim (Holm 1979).
 
     Args:
-        p_values: One a test; NaN where there is none, which stays and does not count.
+        p_values: One value per test. NaN stands for no test, stays NaN and does not count.
 
     Returns:
         The adjusted values, at most 1.
@@ -25,10 +25,10 @@ def holm(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
 
 
 def benjamini_hochberg(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """P-values adjusted so that the share of false claims stays at their level (1995), by SciPy.
+    """Adjust p-values to control the expected share of false claims (Benjamini & Hochberg 1995).
 
     Args:
-        p_values: One a test; NaN where there is none, which stays and does not count.
+        p_values: One value per test. NaN stands for no test, stays NaN and does not count.
 
     Returns:
         The adjusted values.
@@ -46,22 +46,23 @@ def benjamini_hochberg(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarra
 
 
 N_EXACT_FLIPS = 12
-"""Up to so many values all sign flips are tried."""
+"""Largest number of values for which all sign flips are tried."""
 
 
 def sign_flip_p_value(
     values: Float[np.ndarray, " values"], n_flips: int = 4095, seed: int = 0
 ) -> float:
-    """Two-sided p-value of a mean against values that are symmetric around 0 (Fisher 1935).
+    """Two-sided p-value of a mean, if values were symmetric around 0 (Fisher 1935).
 
     Args:
-        values: One a prompt.
-        n_flips: Random sign flips where there are more than 12 values; up to 12 all are tried.
-        seed: Seeds them.
+        values: One value per prompt.
+        n_flips: Number of random sign flips for more than 12 values. For fewer, all sign flips are
+            tried.
+        seed: Seed of the random sign flips.
 
     Returns:
-        The share of flips, the values as they are among them, whose mean is at least as far from
-        0. NaN without values, or if one is NaN.
+        The share of sign flips whose mean is at least as far from 0 as that of the values. The
+        values themselves count as one flip. NaN without values, or if a value is NaN.
 
     >>> sign_flip_p_value(np.array([1.0, 2.0, 3.0]))
     0.25
@@ -76,4 +77,5 @@ def sign_flip_p_value(
         signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_flips, n_values))
         signs = np.concatenate([np.ones((1, n_values)), signs])
     sums = np.abs(signs @ values)
+    # The tolerance lets flips count that differ from the values' sum only by rounding.
     return float(np.mean(sums >= sums[0] * (1 - 1e-12)))

@@ -7,16 +7,17 @@ from jaxtyping import Bool, Float
 def auc(
     scores: Float[np.ndarray, "*shape rows"], truth: Bool[np.ndarray, " rows"]
 ) -> Float[np.ndarray, " *shape"]:
-    """The chance that a row that is true scores higher than one that is not; ties count half.
+    """The area under the ROC curve, computed from ranks (Hanley & McNeil 1982).
 
-    The area under the ROC curve, by ranks (Hanley & McNeil 1982).
+    It is the probability that a random true row scores higher than a random false row; ties count
+    half.
 
     Args:
-        scores: One a row, along the last axis.
-        truth: Which rows are true: some, not all.
+        scores: One score per row, along the last axis.
+        truth: Which rows are true; at least one row is true, and at least one is not.
 
     Returns:
-        From 0 to 1; 0.5 is chance.
+        Values from 0 to 1; 0.5 is chance.
 
     >>> auc(np.array([[1.0, 2.0, 3.0], [3.0, 3.0, 1.0]]), np.array([False, True, True])).tolist()
     [1.0, 0.25]

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float, Int
 def rank_strata(
     values: Float[np.ndarray, " values"], smallest: int = 8
 ) -> Int[np.ndarray, " values"]:
-    """Strata of similar values, by rank: small at both ends, where values lie far apart.
+    """Divide values into strata of similar values, by rank.
 
-    From either end inwards the strata hold ``smallest``, twice, four times as many values, and so
-    on, but at most an eighth of all; what is left in the middle is one stratum.
+    Strata are small at both ends, where values lie far apart. From either end inwards they hold
+    ``smallest`` values, twice as many, four times as many and so on, but at most an eighth of all
+    values. The values in the middle make one stratum.
 
     Args:
         values: The values.
@@ -20,7 +21,7 @@ def rank_strata(
             make one stratum.
 
     Returns:
-        Each value's stratum, numbered from 0, lowest first.
+        Each value's stratum, numbered from 0 for the lowest values.
 
     >>> np.bincount(rank_strata(np.arange(200.0))).tolist()
     [8, 16, 25, 25, 52, 25, 25, 16, 8]
@@ -43,17 +44,18 @@ def draw_like(
     chosen: Bool[np.ndarray, " things"],
     generator: np.random.Generator,
 ) -> Int[np.ndarray, " drawn"]:
-    """A random set that has as many things of each stratum as a given set; they may overlap.
+    """Draw a random set with as many members of each stratum as a given set.
 
-    If the given set was itself drawn so, it and the results are exchangeable.
+    The two sets may overlap. If the given set was itself drawn in this way, it is exchangeable with
+    the sets drawn here, and a p-value against them is valid.
 
     Args:
-        strata: The things in each stratum.
-        chosen: Which things the given set holds.
-        generator: Draws.
+        strata: The members of each stratum.
+        chosen: A mask of the given set.
+        generator: The random generator.
 
     Returns:
-        The drawn things, in order.
+        The drawn members, ascending.
 
     >>> strata = [np.arange(3), np.arange(3, 100)]
     >>> drawn = draw_like(strata, np.arange(100) < 5, np.random.default_rng(0))
