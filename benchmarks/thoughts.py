@@ -16,7 +16,8 @@ import tl_modules as tlm
 from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
-from tl_modules.tables.stats import bootstrap_indices, percentile_interval, sign_flip_p_value
+from tl_modules.tables.bootstrap import bootstrap_indices, percentile_interval
+from tl_modules.tables.p_values import sign_flip_p_value
 
 
 def main() -> None:

@@ -28,7 +28,8 @@ from tl_modules.data.models import load_model
 from tl_modules.models.batches import batches
 from tl_modules.models.losses import next_token_losses
 from tl_modules.models.tokens import tokenise
-from tl_modules.tables.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
+from tl_modules.tables.against_controls import ratio_beside_controls
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.training.loss_changes import prompt_losses
 
 PLAIN = {"rectify": False, "saturation": 0.0, "importance": 0.0}

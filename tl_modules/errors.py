@@ -1,14 +1,14 @@
-"""The one exception type of the package."""
+"""The package's one exception type, and the checks that raise it."""
 
 from numbers import Integral
 from types import UnionType
 
 
 class ModulesError(ValueError):
-    """A refusal: what rule was broken, by which value, and what to do instead.
+    """Raised for every bad input; the message names the rule, the value and the remedy.
 
-    Every refusal of bad input, anywhere in the package, is one of these, so that a caller needs a
-    single ``except``. It is a ``ValueError`` because that is what people catch already.
+    The package raises no other exception for bad input, so a caller needs a single ``except``. It
+    is a ``ValueError``, so code that catches ``ValueError`` catches it too.
     """
 
 
@@ -16,9 +16,9 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Refuse a value that is not one of the choices.
 
     Args:
-        name: What the value is called in the message.
-        value: What the caller passed.
-        choices: What it may be.
+        name: The value's name in the message.
+        value: The value that the caller passed.
+        choices: The valid values.
 
     Raises:
         ModulesError: If ``value`` is not among ``choices``.
@@ -34,10 +34,10 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed that not every generator takes.
+    """Refuse a seed that some random generators do not accept.
 
     Raises:
-        ModulesError: If it is no whole number, or lies outside ``0 .. 2**32 - 1``.
+        ModulesError: If the seed is not a whole number, or lies outside ``0 .. 2**32 - 1``.
 
     >>> check_seed(-1)
     Traceback (most recent call last):
@@ -49,10 +49,15 @@ def check_seed(seed: int) -> None:
 
 
 def check_at_least(name: str, value: int, least: int) -> None:
-    """Refuse what is no whole number, or one that is too small.
+    """Refuse a value that is not a whole number, or is too small.
+
+    Args:
+        name: The value's name in the message.
+        value: The value that the caller passed.
+        least: The smallest valid value.
 
     Raises:
-        ModulesError: If ``value`` is no whole number, or is below ``least``.
+        ModulesError: If ``value`` is not a whole number, or is below ``least``.
 
     >>> check_at_least("batch_size", 0, 1)
     Traceback (most recent call last):
@@ -64,7 +69,7 @@ def check_at_least(name: str, value: int, least: int) -> None:
 
 
 def _check_whole_number(name: str, value: object) -> None:
-    # Python's True and 2.0 compare like numbers, but a count of them is a slip.
+    # Python takes True and 2.0 for numbers, but as a count each is most likely a mistake.
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise ModulesError(f"{name} should be a whole number; got {shown(value)}.")
 
@@ -72,16 +77,16 @@ def _check_whole_number(name: str, value: object) -> None:
 def check_type(
     value: object, types: type | UnionType | tuple[type, ...], rule: str, remedy: str
 ) -> None:
-    """Refuse a value of another type.
+    """Refuse a value that is of none of the given types.
 
     Args:
-        value: What the caller passed.
-        types: What it may be.
-        rule: What it should be, as the message says it.
-        remedy: What to pass instead.
+        value: The value that the caller passed.
+        types: The valid types.
+        rule: The message's first part, such as "n_units should be a whole number".
+        remedy: The message's last sentence: what to pass instead.
 
     Raises:
-        ModulesError: If it is of none of these types.
+        ModulesError: If the value is of none of these types.
 
     >>> check_type(2.5, int, "n_units should be a whole number", "16 is usual.")
     Traceback (most recent call last):
@@ -92,7 +97,9 @@ def check_type(
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: what is short in full, of the rest the type's name.
+    """A value as messages show it: a number or text as Python writes it, else the type's name.
+
+    A long text is shortened.
 
     >>> shown("a"), shown([1, 2])
     ("'a'", 'list')

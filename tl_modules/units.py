@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.models.hooked_model import HookedModel, check_model, model_name
-from tl_modules.saving.checked_json import check_float32s, listed, text
+from tl_modules.saving.checked_json import check_float32s, checked_list, checked_text
 
 
 @dataclass(frozen=True)
@@ -403,12 +403,12 @@ def _checked(described: dict[str, Any]) -> tuple[Any, ...]:
     """
     try:
         names, layers, widths = (
-            tuple(listed(described[key])) for key in ("names", "layers", "widths")
+            tuple(checked_list(described[key])) for key in ("names", "layers", "widths")
         )
-        spans = tuple(listed(described.get("spans", [1] * len(widths))))
+        spans = tuple(checked_list(described.get("spans", [1] * len(widths))))
         site = described.get("site")
         for name in names:
-            text(name).encode()
+            checked_text(name).encode()
         well_formed = (
             len(names) == len(layers) == len(widths) == len(spans) > 0
             and (site is None or isinstance(site, str))

@@ -62,7 +62,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_the_run_goes_on(tmp_pat
     np.testing.assert_array_equal(found["values"], expected.values)
     np.testing.assert_array_equal(found["means"], expected.unit_means)
     printed = ran(20, tmp_path / "none.npz")
-    assert "refused: One prompt of 1,000 tokens is too much for the memory of cpu" in printed
+    assert "refused: One prompt of 1,000 tokens does not fit into the memory of cpu" in printed
     assert not (tmp_path / "none.npz").exists()
 
 

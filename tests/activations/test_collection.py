@@ -221,7 +221,7 @@ def test_caches_that_do_not_fit_are_refused_and_add_nothing(model):
     wide = {name: torch.zeros(2, 3, 20) for name in collector.names_filter}
     with pytest.raises(tlm.ModulesError, match=r"12 values a token, .* it has shape \(2, 3, 20\)"):
         collector.add(wide)
-    with pytest.raises(tlm.ModulesError, match="one row a sample, 2; it has 1"):
+    with pytest.raises(tlm.ModulesError, match="one row per sample, 2; it has 1"):
         collector.add(cache, samples=["one"])
     with pytest.raises(tlm.ModulesError, match="Nothing was added"):
         collector.matrix()

@@ -69,7 +69,7 @@ def test_values_that_cannot_be_a_matrix_are_refused(values, message):
 
 
 def test_samples_and_units_must_fit_the_values(acts):
-    with pytest.raises(tlm.ModulesError, match="have one row a sample, 2; it has 1"):
+    with pytest.raises(tlm.ModulesError, match="have one row per sample, 2; it has 1"):
         tlm.ActivationMatrix.from_arrays(np.ones((2, 3)), samples=["one"])
     with pytest.raises(tlm.ModulesError, match=r"samples x units = \(2, 36\); got \(2, 3\)"):
         tlm.ActivationMatrix.from_arrays(np.ones((2, 3)), units=acts.units)

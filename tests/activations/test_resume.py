@@ -16,7 +16,13 @@ import pytest
 
 import tl_modules as tlm
 from tests.conftest import LEGACY, tiny_model
-from tl_modules.activations import batch_runner, chunk_values, collection, resumable
+from tl_modules.activations import (
+    batch_runner,
+    chunk_values,
+    collection,
+    finished_chunks,
+    resumable,
+)
 from tl_modules.saving import files
 
 
@@ -43,7 +49,7 @@ def contents(folder):
 @contextmanager
 def stopped_after(n_chunks, monkeypatch):
     """The power goes out as the next chunk is to be written."""
-    write, written = resumable.Unfinished.write, []
+    write, written = resumable.UnfinishedStore.write, []
 
     def stopping(self, *args):
         if len(written) == n_chunks:
@@ -52,7 +58,7 @@ def stopped_after(n_chunks, monkeypatch):
         written.append(args[0])
 
     with monkeypatch.context() as patched:
-        patched.setattr(resumable.Unfinished, "write", stopping)
+        patched.setattr(resumable.UnfinishedStore, "write", stopping)
         with pytest.raises(KeyboardInterrupt):
             yield
 
@@ -152,7 +158,7 @@ def test_a_damaged_chunk_is_collected_anew(
     elif damage == "its note":
         note.write_bytes(note.read_bytes()[:-2])
     elif damage == "its sums":  # finite, and more than float32 activations add up to
-        kind = resumable._DONE_KIND
+        kind = finished_chunks.FILE_KIND
         header, totals = files.read(
             note, kind, lambda *parts: (parts[0], parts[1]["totals"]), lambda _: {"totals": (36,)}
         )
@@ -195,16 +201,16 @@ def test_two_runs_do_not_write_to_one_folder(model, prompts, tmp_path):
     collected(model, prompts, tmp_path / "other")
     plan = {}
 
-    class Watched(resumable.Unfinished):
-        def __init__(self, path, given, *ranks):
-            super().__init__(path, given, *ranks)
+    class Watched(resumable.UnfinishedStore):
+        def __init__(self, path, given, *processes):
+            super().__init__(path, given, *processes)
             plan["plan"] = given
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(collection, "Unfinished", Watched)
+        patched.setattr(collection, "UnfinishedStore", Watched)
         collected(model, prompts, tmp_path / "more")
     with (
-        resumable.Unfinished(tmp_path / "acts", plan["plan"]),
+        resumable.UnfinishedStore(tmp_path / "acts", plan["plan"]),
         pytest.raises(tlm.ModulesError, match="Another process is writing"),
     ):
         collected(model, prompts, tmp_path / "acts")

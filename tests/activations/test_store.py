@@ -124,9 +124,11 @@ def test_refused_samples_leave_the_store_as_it_was(values, tmp_path):
         writer.add(bad)
     with pytest.raises(tlm.ModulesError, match="should have shape samples x 9"):
         writer.add(values[:, :5])
-    with pytest.raises(tlm.ModulesError, match="samples should have one row a sample, 2; it has 3"):
+    with pytest.raises(
+        tlm.ModulesError, match="samples should have one row per sample, 2; it has 3"
+    ):
         writer.add(values[:2], ["a", "b", "c"])
-    with pytest.raises(tlm.ModulesError, match="cannot be saved as JSON"):
+    with pytest.raises(tlm.ModulesError, match="should hold values that JSON can save"):
         writer.add(values[:1], pd.DataFrame({"what": [object()]}))
     writer.add(values[4:])
     np.testing.assert_array_equal(

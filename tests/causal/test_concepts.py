@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 import tl_modules as tlm
 from tl_modules.causal.concepts import _aucs
 from tl_modules.models.output_layer import output_layer
-from tl_modules.tables.stats import N_RESAMPLES, bootstrap_indices
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 
 QUIET = {"progress": False}
 

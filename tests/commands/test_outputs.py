@@ -7,7 +7,7 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules import cli
-from tl_modules.activations.resumable import delete_store
+from tl_modules.activations.store_folder import delete_store
 from tl_modules.commands import collect, demo, report
 from tl_modules.commands import test as commands_test
 

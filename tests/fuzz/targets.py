@@ -11,7 +11,7 @@ import numpy as np
 import tl_modules as tlm
 from tests.fuzz import mutate, well_made
 from tests.fuzz.mutate import Choices
-from tl_modules.activations.resumable import Unfinished
+from tl_modules.activations.resumable import UnfinishedStore
 from tl_modules.saving import files
 from tl_modules.tables.frames import frame_to_json
 
@@ -88,7 +88,7 @@ def use_store(path: Path) -> None:
 
 
 def use_unfinished(path: Path) -> None:
-    with Unfinished(path, well_made.plan()) as unfinished:
+    with UnfinishedStore(path, well_made.plan()) as unfinished:
         for number in unfinished.missing():
             well_made.write_part(unfinished, number)
         store = unfinished.finish()

@@ -16,7 +16,7 @@ from tests.fuzz import well_made
 from tests.fuzz.examples import try_many
 from tests.fuzz.high_water import LIMIT, HighWater
 from tests.fuzz.targets import TARGETS
-from tl_modules.activations.resumable import Unfinished
+from tl_modules.activations.resumable import UnfinishedStore
 from tl_modules.saving import files
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads memory figures that Linux keeps")
@@ -195,7 +195,7 @@ def test_the_lock_of_a_hostile_folder_empties_no_other_file(tmp_path):
     (tmp_path / "acts" / ".lock").symlink_to(tmp_path / "mine")
     with (
         pytest.raises(tlm.ModulesError, match="Cannot write to the folder"),
-        Unfinished(tmp_path / "acts", well_made.plan()),
+        UnfinishedStore(tmp_path / "acts", well_made.plan()),
     ):
         pass
     assert (tmp_path / "mine").read_text() == "mine"
@@ -206,6 +206,6 @@ def test_a_folder_among_the_files_of_an_unfinished_store_is_refused(tmp_path):
     (folder / ".plan.safetensors.0a1b2c3d.part").mkdir()
     with (
         pytest.raises(tlm.ModulesError, match="Cannot write to the folder"),
-        Unfinished(folder, well_made.plan()),
+        UnfinishedStore(folder, well_made.plan()),
     ):
         pass

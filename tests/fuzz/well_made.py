@@ -9,7 +9,8 @@ import pandas as pd
 from safetensors import safe_open
 
 import tl_modules as tlm
-from tl_modules.activations.resumable import Plan, Unfinished
+from tl_modules.activations.collection_plan import Plan
+from tl_modules.activations.resumable import UnfinishedStore
 from tl_modules.modules.topic import Context, Topic, Word, WrittenToken
 
 N_SAMPLES, N_COORDINATES = 8, 14
@@ -84,13 +85,13 @@ def plan() -> Plan:
     return Plan(UNITS, SAMPLES, (5, 3), "float16", tlm.Reading(), "tiny", {"seed": "0"})
 
 
-def write_part(unfinished: Unfinished, number: int) -> None:
+def write_part(unfinished: UnfinishedStore, number: int) -> None:
     rows = (slice(0, 5), slice(5, 8))[number]
     unfinished.write(number, VALUES[rows], MEANS.astype(np.float64), 20)
 
 
 def write_unfinished(folder: Path) -> Path:
-    with Unfinished(folder, plan()) as unfinished:
+    with UnfinishedStore(folder, plan()) as unfinished:
         write_part(unfinished, 0)
     return folder
 

@@ -27,12 +27,35 @@ def test_a_unit_is_found_in_the_module_whose_units_hold_it(modules):
         assert [len(module.units) for module in modules if module.label == place.module.label]
 
 
+def test_the_runner_up_is_the_other_module_on_whose_samples_the_unit_is_most_active(modules, acts):
+    zscores = acts.zscore().values
+    for unit in range(12):
+        place = modules.find(layer=1, unit=unit)
+        column = zscores[:, 12 + unit]
+        means = [column[modules.sample_labels == k].mean() for k in range(3)]
+        own = place.module.label
+        others = [k for k in range(3) if k != own]
+        assert place.runner_up.label == max(others, key=lambda k: means[k])
+        assert place.score == pytest.approx(means[own] - means[place.runner_up.label], abs=1e-5)
+
+
+def test_runners_up_are_saved_and_a_file_without_them_still_loads(modules, tmp_path):
+    modules.save(tmp_path / "new.safetensors")
+    loaded = tlm.ModuleSet.load(tmp_path / "new.safetensors")
+    np.testing.assert_array_equal(loaded.unit_runners_up, modules.unit_runners_up)
+    replace(modules, unit_runners_up=None).save(tmp_path / "old.safetensors")
+    place = tlm.ModuleSet.load(tmp_path / "old.safetensors").find(layer=0, unit=3)
+    assert place.runner_up is None
+    assert place.module.label == modules.find(layer=0, unit=3).module.label
+
+
 def test_a_unit_that_was_set_aside_has_no_module(modules):
     labels = np.where(np.arange(36) == 5, BACKGROUND, modules.unit_labels)
     aside = replace(modules, unit_labels=labels, unit_scores=None)
-    module, score, _ = aside.find(layer=0, unit=5)
+    module, score, runner_up = aside.find(layer=0, unit=5)
     assert module is None
     assert math.isnan(score)
+    assert runner_up.label == modules.unit_runners_up[5]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.conftest import once
-from tl_modules.discovery import from_activations
+from tl_modules.discovery import from_activations, search
 from tl_modules.discovery.products import in_memory_bytes
 from tl_modules.discovery.streamed import streamed_bytes
 from tl_modules.runtime import memory
@@ -49,7 +49,7 @@ def random_acts():
 
 
 def test_a_search_that_does_not_fit_is_refused(random_acts, tmp_path, monkeypatch):
-    monkeypatch.setattr(from_activations, "_found", None)  # nothing starts
+    monkeypatch.setattr(from_activations, "search", None)  # nothing starts
     with pytest.raises(
         tlm.ModulesError, match=r"takes about \d+\.\d\d MB of memory; 1\.00 MB max_memory allows"
     ):
@@ -63,9 +63,9 @@ def test_a_search_that_does_not_fit_is_refused(random_acts, tmp_path, monkeypatc
 
 def test_fewer_starts_run_at_once_where_memory_is_short(random_acts, monkeypatch):
     jobs = []
-    pool = from_activations.ThreadPoolExecutor
+    pool = search.ThreadPoolExecutor
     monkeypatch.setattr(
-        from_activations, "ThreadPoolExecutor", lambda n_jobs: jobs.append(n_jobs) or pool(n_jobs)
+        search, "ThreadPoolExecutor", lambda n_jobs: jobs.append(n_jobs) or pool(n_jobs)
     )
     room = in_memory_bytes((120, 3000), 4, 2)
     found = [

@@ -27,15 +27,15 @@ import numpy as np, torch
 import torch.distributed as dist
 import tl_modules as tlm
 from tests.plain import Plain, digits
-from tl_modules.activations import chunk_values, resumable
-from tl_modules.discovery import from_activations, streamed as streamed_module
+from tl_modules.activations import chunk_values, resumable, store_folder
+from tl_modules.discovery import search, streamed as streamed_module
 from tl_modules.discovery.streamed import Streamed
-from tl_modules.runtime.processes import together
+from tl_modules.runtime.processes import process_group
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 chunk_values.CHUNK_BYTES, chunk_values.LEAST_PROMPTS = 1, 2  # a batch each
-resumable._SEEN_AFTER_S = 0.5
+store_folder.VISIBLE_AFTER_S = 0.5
 said = None
 try:
 {body}
@@ -68,22 +68,22 @@ def said(folder, world, body):
 
 def test_arrays_and_refusals_reach_every_rank(tmp_path):
     body = """
-with together(True) as ranks:
-    sent = ranks.spread(np.arange(6.0).reshape(2, 3) if rank == 0 else None)
-    parts = ranks.gather(np.full((rank, 2), rank, dtype=np.float32))
-    own = ranks.scatter([np.array([10 * k]) for k in range(3)])
-    ranks.wait()
+with process_group(True) as processes:
+    sent = processes.broadcast(np.arange(6.0).reshape(2, 3) if rank == 0 else None)
+    parts = processes.gather(np.full((rank, 2), rank, dtype=np.float32))
+    own = processes.scatter([np.array([10 * k]) for k in range(3)])
+    processes.wait()
     said = [sent.tolist(), [part.tolist() for part in parts], own.tolist()]
-    said.append(ranks.told(lambda: {"x": 0.1}))
-    ranks.check_same({"this": "same"})
+    said.append(processes.from_first(lambda: {"x": 0.1}))
+    processes.check_same({"this": "same"})
     try:
-        ranks.check_same({"this": "same", "that": str(rank > 1)})
+        processes.check_same({"this": "same", "that": str(rank > 1)})
     except tlm.ModulesError as error:
         said.append(str(error))
     def refuse():
         raise tlm.ModulesError("no")
     try:
-        ranks.told(refuse)
+        processes.from_first(refuse)
     except tlm.ModulesError as error:
         said.append(str(error))
 """
@@ -124,12 +124,12 @@ def test_a_killed_rank_leaves_a_store_that_another_number_of_ranks_goes_on_with(
 ):
     body = """
 model = Plain(delay_s=0.05)
-write = resumable.Unfinished.write
+write = resumable.UnfinishedStore.write
 def killed(self, number, *args):
     if rank == 2 and number > 4:
         os.kill(os.getpid(), 9)
     write(self, number, *args)
-resumable.Unfinished.write = killed
+resumable.UnfinishedStore.write = killed
 tlm.collect(model, digits(60), store="acts", batch_size=2, distributed=True, progress=False)
 """
     stopped = subprocess.run(
@@ -151,7 +151,7 @@ tlm.collect(
 )
 """
     for text in said(tmp_path, 2, different).values():
-        assert text.startswith("refused: Every rank should make the same call; prompts")
+        assert text.startswith("refused: Every process should make the same call; prompts")
     assert not (tmp_path / "acts").exists()
 
     elsewhere = """
@@ -160,8 +160,8 @@ os.chdir(str(rank))
 tlm.collect(Plain(), digits(8), store="acts", batch_size=2, distributed=True, progress=False)
 """
     found = said(tmp_path, 2, elsewhere)
-    assert "rank 1 does not see 'plan.safetensors', which another wrote" in found[1]
-    assert "Another rank of this run has stopped" in found[0]
+    assert "rank 1 does not see 'plan.safetensors', which another process wrote" in found[1]
+    assert "Another process of this run has stopped" in found[0]
 
     # The longest prompt, on rank 0, is sound; the second chunk, on rank 1, is not.
     bad = """
@@ -173,7 +173,7 @@ tlm.collect(model, prompts, store="bad", batch_size=1, distributed=True, progres
 """
     found = said(tmp_path, 2, bad)
     assert "nan" in found[1]
-    assert "Another rank of this run has stopped" in found[0]
+    assert "Another process of this run has stopped" in found[0]
     left = {name for name in contents(tmp_path / "bad") if name.startswith("done-")}
     assert left == {"done-00000.safetensors", "done-00002.safetensors"}
 
@@ -181,13 +181,13 @@ tlm.collect(model, prompts, store="bad", batch_size=1, distributed=True, progres
 def test_a_store_is_not_shared_without_being_asked_to(tmp_path):
     body = """
 if rank == 0:
-    write = resumable.Unfinished.write
+    write = resumable.UnfinishedStore.write
     def slow(self, *args):
         dist.barrier()  # it holds the folder: the other's turn
         dist.barrier()
-        resumable.Unfinished.write = write
+        resumable.UnfinishedStore.write = write
         write(self, *args)
-    resumable.Unfinished.write = slow
+    resumable.UnfinishedStore.write = slow
 else:
     dist.barrier()
 try:
@@ -222,9 +222,9 @@ store = tlm.ActivationStore("acts")
 found = tlm.discover(store, 4, n_starts=3, n_kicks=2, distributed=True, progress=False)
 found.save(f"found{rank}")
 streamed_module._TILE_BYTES = 4 * 9001 * 3  # three rows at a time
-with together(True) as ranks:
-    products = Streamed(store, store.fit_zscore(ranks), ranks)
-    if ranks.is_first:
+with process_group(True) as processes:
+    products = Streamed(store, store.fit_zscore(processes), processes)
+    if processes.is_first:
         np.save("points.npy", products.principal_components(16, 0))
         products.stop()
     else:
@@ -257,7 +257,7 @@ def test_what_the_ranks_cannot_share_is_refused_by_all(tmp_path):
 tlm.discover(tlm.ActivationStore("acts"), 4 + rank, distributed=True, progress=False)
 """
     for text in said(tmp_path, 2, other).values():
-        assert text.startswith("refused: Every rank should make the same call; the options differ")
+        assert text.startswith("refused: Every process should make the same call; the options")
     chunk = tmp_path / "acts" / "chunk-00001.npy"  # which rank 1 checks
     data = bytearray(chunk.read_bytes())
     data[-1] ^= 1
@@ -265,7 +265,7 @@ tlm.discover(tlm.ActivationStore("acts"), 4 + rank, distributed=True, progress=F
     damaged = "tlm.discover(tlm.ActivationStore('acts'), 4, distributed=True, progress=False)"
     found = said(tmp_path, 2, damaged)
     assert "'chunk-00001.npy' of 'acts' was altered" in found[1]
-    assert "Another rank of this run has stopped" in found[0]
+    assert "Another process of this run has stopped" in found[0]
 
 
 def test_a_matrix_is_one_processs(acts):
@@ -296,8 +296,8 @@ except tlm.ModulesError as error:
 @pytest.mark.parametrize(
     ("broken", "other"),
     [
-        ("streamed_module._stream.sum_columns = broken", "Another rank of this run has stopped"),
-        ("from_activations.start_labels = broken", "the disk is gone"),
+        ("streamed_module._stream.sum_columns = broken", "Another process of this run has stopped"),
+        ("search.start_labels = broken", "the disk is gone"),
     ],
     ids=["inside a step", "between steps"],
 )
@@ -315,5 +315,5 @@ tlm.collect(Plain(), prompts, store="acts", batch_size=2, distributed=True, prog
 """
     found = said(tmp_path, 2, body)
     assert "prompts should hold at least one prompt" in found[0]
-    assert "Another rank of this run has stopped" in found[1]
+    assert "Another process of this run has stopped" in found[1]
     assert not (tmp_path / "acts").exists()

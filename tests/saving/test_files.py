@@ -60,7 +60,7 @@ def test_no_pickle_is_ever_read(tmp_path):
 
     path = tmp_path / "modules.safetensors"
     path.write_bytes(pickle.dumps({"unit_labels": [0, 1]}))
-    with pytest.raises(tlm.ModulesError, match="no readable safetensors file"):
+    with pytest.raises(tlm.ModulesError, match="not a readable safetensors file"):
         tlm.ModuleSet.load(path)
 
 
@@ -153,11 +153,11 @@ def test_what_can_be_no_path_is_refused_wherever_one_is_taken(
         lambda: tlm.write_report(path, modules, progress=False),
         lambda: tlm.data.read_prompts(f"{path}.jsonl"),
     ):
-        with pytest.raises(tlm.ModulesError, match=r"can be no path: .* Name another\."):
+        with pytest.raises(tlm.ModulesError, match=r"is not a valid path: .* Name another path\."):
             run()
     for words in (["report", str(path)], ["discover", "acts", "--out", str(path)]):
         assert cli.main(words) == 1
-        assert "can be no path" in capsys.readouterr().err
+        assert "is not a valid path" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

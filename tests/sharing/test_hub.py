@@ -132,7 +132,7 @@ def test_a_truncated_file_in_a_folder_is_refused(modules, tmp_path):
     modules.save_pretrained(tmp_path)
     path = tmp_path / "modules.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(tlm.ModulesError, match="no readable safetensors file"):
+    with pytest.raises(tlm.ModulesError, match="not a readable safetensors file"):
         tlm.ModuleSet.from_pretrained(tmp_path)
 
 

@@ -73,7 +73,7 @@ def test_lists_of_any_kind_are_read_and_a_mapping_without_prompts_refused(kind, 
         (["a", None], "prompt 1 is None"),
         ([{"prompt": "a"}], r"prompt 0 is dict\. .* pd\.DataFrame\(rows\)"),
         ({"prompt": "a", "n": 1}, "Each column of prompts should be a list, .* 'prompt' is 'a'"),
-        ({"prompt": ["a"], "n": [1, 2]}, r"of one length; they have {'prompt': 1, 'n': 2}"),
+        ({"prompt": ["a"], "n": [1, 2]}, r"of one length; got {'prompt': 1, 'n': 2}"),
         ({"text": ["a"]}, r"a column 'prompt'; got \['text'\]"),
         (pd.DataFrame([["a", "b"]], columns=["prompt"] * 2), "columns of different names"),
         (

@@ -9,7 +9,7 @@ import tl_modules as tlm
 from tests.conftest import WORDS, byte_tokenizer, tiny_model
 from tests.interpret.toys import Digits, Lensed, lensed_modules
 from tests.related.test_refusals import untyped
-from tl_modules.tables.stats import holm
+from tl_modules.tables.p_values import holm
 from tl_modules.thoughts.beside_correctness import beside_correctness
 from tl_modules.thoughts.chains import ask_in, question_tokens, thought_ends, written_chains
 from tl_modules.thoughts.choices import choice_tokens, question_frame

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tl_modules.tables.stats import N_RESAMPLES, bootstrap_indices
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.training.loss_changes import rises_table
 
 OF_FORGET = np.arange(9) < 5

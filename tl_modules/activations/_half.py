@@ -1,8 +1,9 @@
-"""A store's floats as bits in compiled code: numba reads neither float16 nor bfloat16 on a CPU.
+"""Encoding and decoding a store's number formats in compiled code.
 
-Both are the upper bits of a float32 after a shift; float16's narrower exponent is put right by
-one exact multiplication, which also covers subnormal numbers. float32 is read in the same way, with
-a shift of 0.
+numba supports neither float16 nor bfloat16 on a CPU, so values are handled as bits. The bits of
+both formats, shifted to the left, are those of a float32. The exponent of float16 has another
+offset, which one exact multiplication corrects, also for subnormal numbers. float32 is decoded by
+the same code with a shift of 0.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from jaxtyping import Float, UInt16, UInt32
 from numba import njit, prange
 
 COLUMN_BLOCK = 4096
-"""Columns decoded at a time: 16 KB of float32, which stays in a core's first cache."""
+"""Columns decoded at a time: 16 KB of float32, which fits into a core's first-level cache."""
 
 
 Halves = UInt16[np.ndarray, "rows units"] | UInt32[np.ndarray, "rows units"]
@@ -23,22 +24,25 @@ StoreDtype = Literal["float16", "bfloat16", "float32"]
 
 @dataclass(frozen=True)
 class Half:
-    """How one of the formats turns into float32."""
+    """One of a store's number formats, and how to decode it to float32."""
 
     name: StoreDtype
     descr: str
-    """The type that NumPy writes into a file's header: bfloat16 is none of its own."""
+    """The type in the header of a NumPy file. NumPy has no bfloat16, so its bits are saved."""
     bits: type[np.uint16 | np.uint32]
-    """The whole numbers that hold a value's bits."""
+    """The integer type that holds a value's bits."""
     shift: np.uint32
+    """Bits to shift to the left."""
     scale: np.float32
+    """Factor that corrects the exponent."""
     largest: float
+    """Largest finite value."""
     exponent: np.uint16 | np.uint32
-    """The bits that are all ones in what is not finite."""
+    """The exponent's bits; all are 1 in NaN and infinite values."""
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of a value."""
+        """Bytes per value."""
         return self.bits().nbytes
 
 
@@ -67,24 +71,36 @@ FORMATS = {half.name: half for half in (FLOAT16, BFLOAT16, FLOAT32)}
 
 
 def encode(values: Float[np.ndarray, "rows units"], half: Half) -> Halves:
-    """Values as a format's bits, rounded to the nearest (ties to even); float32 ones are kept."""
+    """Round values to a format, to the nearest value with ties to even; float32 stays exact.
+
+    Args:
+        values: Finite values.
+        half: The format.
+
+    Returns:
+        The rounded values' bits.
+    """
     if half is not BFLOAT16:
-        with np.errstate(over="ignore"):  # the caller has compared with ``largest``
+        # NumPy need not warn of overflow: the caller has compared the values with ``largest``.
+        with np.errstate(over="ignore"):
             return np.ascontiguousarray(values, dtype=np.dtype(half.descr)).view(half.bits)
     halves = np.empty(values.shape, dtype=np.uint16)
-    for row, own in zip(values, halves, strict=True):  # a row at a time: it makes copies
+    # Row by row, since the steps make several copies of what they work on.
+    for row, encoded in zip(values, halves, strict=True):
         bits = np.ascontiguousarray(row, dtype=np.float32).view(np.uint32)
+        # Adding just under half of the last kept bit rounds up what lies above the middle; adding
+        # the last kept bit itself makes ties go to even.
         rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        own[:] = rounded >> np.uint32(16)
+        encoded[:] = rounded >> np.uint32(16)
     return halves
 
 
 @no_type_check
 @njit(cache=True, nogil=True)
 def decode(halves, shift, scale, out):
-    """A format's bits as float32, into ``out``. Two loops, each of which compiles to SIMD code."""
+    """Decode bits into ``out``, float32. There are two loops so that each compiles to SIMD code."""
     bits = out.view(np.uint32)
-    # Constants of the compiled code: it is compiled once for 16 bits, and once for 32.
+    # numba compiles this once per integer type, so the next three values are constants in each.
     width = 8 * halves.itemsize
     sign = np.uint32(1 << (width - 1))
     to_the_top = np.uint32(32 - width)
@@ -98,7 +114,7 @@ def decode(halves, shift, scale, out):
 @no_type_check
 @njit(cache=True, nogil=True)
 def standardise(row, mean, inverse):
-    """``(row - mean) * inverse``, in place."""
+    """Compute ``(row - mean) * inverse`` in place."""
     for j in range(row.shape[0]):
         row[j] = (row[j] - mean[j]) * inverse[j]
 
@@ -106,14 +122,15 @@ def standardise(row, mean, inverse):
 @no_type_check
 @njit(parallel=True, cache=True)
 def not_finite(chunk, exponent):
-    """How many of each row's values are NaN or infinite."""
-    bad = np.zeros(chunk.shape[0], dtype=np.int64)
+    """The number of NaN and infinite values in each row."""
+    counts = np.zeros(chunk.shape[0], dtype=np.int64)
     for i in prange(chunk.shape[0]):
-        found = 0
+        # A local counter: counting in the shared array would be slower.
+        count = 0
         for j in range(chunk.shape[1]):
-            found += (chunk[i, j] & exponent) == exponent
-        bad[i] = found
-    return bad
+            count += (chunk[i, j] & exponent) == exponent
+        counts[i] = count
+    return counts
 
 
 @no_type_check
@@ -121,35 +138,36 @@ def not_finite(chunk, exponent):
 def add_moments(chunk, shift, scale, first, n_before, mean, squares):
     """Merge a chunk into running means and sums of squared deviations, in place.
 
-    Chan, Golub & LeVeque's (1983) pairwise update of Welford's method, in float64.
+    The method is Chan, Golub & LeVeque's (1983) pairwise update, in float64. It is accurate where
+    a sum of squares minus a squared sum would cancel.
 
     Args:
-        chunk: Values as bits, ``[rows, units]``.
-        shift: Of the format.
-        scale: Of the format.
-        first: The first of the units that the rest is of; they follow each other.
-        n_before: Rows merged already.
-        mean: ``[own units]``.
-        squares: ``[own units]``: sums of squared deviations from the mean.
+        chunk: Values as bits, ``[rows, all units]``.
+        shift: The format's shift.
+        scale: The format's scale.
+        first: The first of the consecutive units of ``mean`` and ``squares``.
+        n_before: Number of rows merged before.
+        mean: ``[units]``: the running means.
+        squares: ``[units]``: the running sums of squared deviations from the mean.
     """
-    n_rows, n_own = len(chunk), len(mean)
-    for block in prange((n_own + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
+    n_rows, n_units = len(chunk), len(mean)
+    for block in prange((n_units + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
         start = block * COLUMN_BLOCK
-        stop = min(start + COLUMN_BLOCK, n_own)
+        stop = min(start + COLUMN_BLOCK, n_units)
         row = np.empty(stop - start, dtype=np.float32)
-        own_mean = np.zeros(stop - start)
-        own_squares = np.zeros(stop - start)
+        chunk_mean = np.zeros(stop - start)
+        chunk_squares = np.zeros(stop - start)
         for i in range(n_rows):
             decode(chunk[i, first + start : first + stop], shift, scale, row)
             for j in range(stop - start):
-                own_mean[j] += row[j]
-        own_mean /= n_rows
+                chunk_mean[j] += row[j]
+        chunk_mean /= n_rows
         for i in range(n_rows):
             decode(chunk[i, first + start : first + stop], shift, scale, row)
             for j in range(stop - start):
-                own_squares[j] += (row[j] - own_mean[j]) ** 2
+                chunk_squares[j] += (row[j] - chunk_mean[j]) ** 2
         total = n_before + n_rows
         for j in range(stop - start):
-            gap = own_mean[j] - mean[start + j]
+            gap = chunk_mean[j] - mean[start + j]
             mean[start + j] += gap * n_rows / total
-            squares[start + j] += own_squares[j] + gap * gap * n_before * n_rows / total
+            squares[start + j] += chunk_squares[j] + gap * gap * n_before * n_rows / total

@@ -1,4 +1,4 @@
-"""From a batch's activations to one number a sample and unit."""
+"""From a batch's activations to one number per sample and unit."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,17 +9,18 @@ from jaxtyping import Bool, Float
 from tl_modules.errors import ModulesError
 
 _BLOCK = 64
-"""Positions added up at once: the order in which torch adds depends on how many there are."""
+"""Positions added at once. Torch adds in an order that depends on the number of positions; with
+blocks of a fixed size the order does not depend on a batch's padding."""
 
 _Activation = Float[torch.Tensor, "batch pos coordinates"]
 _Counted = Bool[torch.Tensor, "_batch _pos"]
 
 
 class Reduced(NamedTuple):
-    """Activations reduced over the tokens of each sample that count, on the device they are on."""
+    """Activations reduced over each sample's tokens that count, on the activations' device."""
 
     values: Float[torch.Tensor, "_batch _units"]
-    """A value per sample and unit."""
+    """One value per sample and unit."""
 
     sums: Float[torch.Tensor, "_batch _coordinates"]
     """Each sample's signed sums, for mean ablation."""
@@ -31,22 +32,23 @@ def reduced(
     """Reduce one hook point's activations.
 
     Args:
-        activation: The activations, their coordinates on one last axis.
-        span: How many coordinates make one unit.
-        counted: True where a token counts, of each sample at least one.
+        activation: The activations, with all coordinates on the last axis.
+        span: Number of coordinates per unit.
+        counted: True where a token counts; at least one token per sample.
         aggregate: One of ``reading.AGGREGATES``.
-        wide: Compute in float64, on the CPU, instead of float32: large values then do not overflow.
+        wide: Compute in float64 on the CPU instead of float32, so that large values do not
+            overflow.
 
     Returns:
         Values, float32, and sums.
 
     Raises:
-        ModulesError: If ``counted`` has another shape.
+        ModulesError: If ``counted`` does not have the activations' shape.
     """
     if activation.shape[:2] != counted.shape:
         raise ModulesError(
             f"attention_mask should have the shape of the tokens, {tuple(activation.shape[:2])}; "
-            f"it has {tuple(counted.shape)}."
+            f"got {tuple(counted.shape)}. Pass the mask of the tokens that were run."
         )
     activation = _masked(activation, counted, wide)
     sums = _summed(activation)
@@ -55,26 +57,29 @@ def reduced(
 
 
 def without_overflow(reduce: Callable[[bool], Reduced]) -> Reduced:
-    """What a reduction gives in float32, or in float64 where that is not finite.
+    """Reduce in float32, and again in float64 if a result is not finite.
+
+    float32 overflows at squares of large bfloat16 values and at sums of large float32 values.
 
     Args:
-        reduce: The reduction, told whether to be ``wide``.
+        reduce: The reduction; its argument is ``wide``.
     """
-    found = reduce(False)
-    if all(bool(part.isfinite().all()) for part in found):
-        return found
-    return reduce(True)  # a bfloat16's square, or a sum of large float32
+    result = reduce(False)
+    if all(bool(part.isfinite().all()) for part in result):
+        return result
+    return reduce(True)
 
 
 def signed_sums(
     activation: _Activation, counted: _Counted, *, wide: bool = False
 ) -> Float[torch.Tensor, "batch coordinates"]:
-    """Each sample's sums over all tokens that count, alone."""
+    """Each sample's sums over the tokens that count, without any other reduction."""
     return _summed(_masked(activation, counted, wide))
 
 
 def _masked(activation: _Activation, counted: _Counted, wide: bool) -> _Activation:
-    """0 at tokens that do not count: multiplying by 0 would keep padding's NaN."""
+    """Set activations to 0 at tokens that do not count."""
+    # Multiplying by the mask would keep NaN values, which padding may have.
     activation = activation.cpu().double() if wide else activation.float()
     return activation.masked_fill(~counted.to(activation.device)[..., None], 0)
 
@@ -82,8 +87,8 @@ def _masked(activation: _Activation, counted: _Counted, wide: bool) -> _Activati
 def _summed(
     values: Float[torch.Tensor, "batch pos _size"],
 ) -> Float[torch.Tensor, "batch _size"]:
-    """Sums over positions, in one order however far the batch is padded: block after block."""
-    wide = torch.float32 if values.device.type == "mps" else torch.float64  # it has no other
+    """Sums over positions, block after block, so that padding does not change the order."""
+    wide = torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
     total = torch.zeros_like(values[:, 0], dtype=wide)
     for block in values.split(_BLOCK, dim=1):
         short = _BLOCK - block.shape[1]
@@ -95,9 +100,12 @@ def _summed(
 def _aggregated(
     activation: _Activation, span: int, counted: _Counted, aggregate: str
 ) -> Float[torch.Tensor, "batch units"]:
-    """From activations that are 0 at tokens that do not count, which it may write over."""
+    """Aggregate over positions; the activations are 0 at tokens that do not count.
+
+    The activations may be overwritten.
+    """
     if aggregate == "fraction_active":
-        # NaN is not above 0 either, and is to be refused.
+        # NaN > 0 is False, so NaN is put back: a later check refuses it.
         sizes = (activation > 0).float().masked_fill(~activation.isfinite(), torch.nan)
     elif span == 1:
         sizes = activation.abs_()

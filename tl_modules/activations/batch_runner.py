@@ -1,4 +1,4 @@
-"""Batches that are halved where memory runs out."""
+"""Running batches through a model. A batch that does not fit into memory is halved."""
 
 import gc
 from collections.abc import Iterator
@@ -16,69 +16,77 @@ from tl_modules.runtime.memory import is_out_of_memory
 from tl_modules.units import Units
 
 
-class Room:
-    """Runs batches through a model, and remembers what was too much for its memory."""
+class BatchRunner:
+    """Runs batches through a model, and remembers which size did not fit into memory."""
 
     def __init__(self, model: HookedModel, units: Units, reading: Reading) -> None:
-        """Prepare.
+        """Prepare to run batches.
 
         Args:
             model: The model.
-            units: What to read.
-            reading: How.
+            units: The units to read.
+            reading: How values come about.
         """
         self.model = model
         self.units = units
         self.reading = reading
-        self._too_much: int | None = None
+        self._too_many_tokens: int | None = None
 
     def values(self, batch: Batch) -> Iterator[tuple[Batch, Reduced]]:
-        """A batch's values, whole or in parts, in the batch's order.
+        """Run a batch, whole or in parts, and yield each part with its values, in order.
 
         Raises:
-            ModulesError: If a single prompt is too much.
+            ModulesError: If a single prompt does not fit into memory.
         """
         waiting = [batch]
         while waiting:
             part = waiting.pop()
             n_prompts, n_tokens = part.tokens.shape
-            found = self._tried(part) if self._may_fit(part) else None
-            if found is not None:
-                yield part, found
+            values = self._try(part) if self._may_fit(part) else None
+            if values is not None:
+                yield part, values
                 continue
             if n_prompts == 1:
                 raise ModulesError(
-                    f"One prompt of {n_tokens:,} tokens is too much for the memory of "
+                    f"One prompt of {n_tokens:,} tokens does not fit into the memory of "
                     f"{getattr(self.model.cfg, 'device', 'the device')}. Pass a smaller "
                     "max_tokens, or load the model in a narrower dtype or over several devices."
                 )
             middle = (n_prompts + 1) // 2
-            waiting += [_rows(part, middle, n_prompts), _rows(part, 0, middle)]
+            # The last one is taken next, so the first half goes last.
+            waiting += [
+                _some_prompts(part, middle, n_prompts),
+                _some_prompts(part, 0, middle),
+            ]
 
     def _may_fit(self, part: Batch) -> bool:
-        return self._too_much is None or part.tokens.numel() < self._too_much or len(part.rows) == 1
+        """Whether to try: a size that failed before is halved at once, unless it is one prompt."""
+        limit = self._too_many_tokens
+        return limit is None or part.tokens.numel() < limit or len(part.rows) == 1
 
-    def _tried(self, part: Batch) -> Reduced | None:
-        """A part's values; None if memory ran out."""
+    def _try(self, part: Batch) -> Reduced | None:
+        """The values of some prompts; None if memory ran out."""
         try:
             return batch_values(self.model, part, self.units, self.reading)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-        gc.collect()  # out here the error is gone, and with it what the run held
+        # Inside the except clause the error's traceback would still hold the run's tensors.
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._too_much = part.tokens.numel()
+        self._too_many_tokens = part.tokens.numel()
         if len(part.rows) > 1:
             warn_user(
                 f"Memory ran out at a batch of {len(part.rows)} prompts x {part.tokens.shape[1]} "
-                "tokens; going on with halves of it. A smaller batch_size saves the tries.",
+                "tokens; collect() now runs it in halves. A smaller batch_size avoids the failed "
+                "attempts.",
             )
         return None
 
 
-def _rows(batch: Batch, start: int, stop: int) -> Batch:
-    """Some of a batch's prompts."""
-    chosen = slice(start, stop)
-    parts = (part[chosen] for part in (batch.tokens, batch.mask, batch.counted))
-    return Batch(batch.rows[chosen], *parts)
+def _some_prompts(batch: Batch, start: int, stop: int) -> Batch:
+    """The prompts from ``start`` up to ``stop`` as a batch."""
+    rows = slice(start, stop)
+    parts = (part[rows] for part in (batch.tokens, batch.mask, batch.counted))
+    return Batch(batch.rows[rows], *parts)

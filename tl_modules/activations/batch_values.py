@@ -1,4 +1,4 @@
-"""One batch through a model: every unit's value on each prompt."""
+"""One batch through a model: each unit's value on each prompt."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,30 +14,33 @@ from tl_modules.units import Units
 
 
 def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Reading) -> Reduced:
-    """Run a batch, and reduce each prompt's tokens as the reading says.
+    """Run a batch, and reduce each prompt's tokens to one value per unit.
 
     Args:
         model: The model.
         batch: The prompts.
-        units: What to read.
-        reading: How.
+        units: The units to read.
+        reading: How values come about.
 
     Returns:
-        A value a prompt and unit, and the signed sums of all coordinates. Nothing waits for a GPU
-        before the whole batch is through.
+        One value per prompt and unit, and the signed sums of all coordinates. They stay on the
+        model's device, so that a GPU is not waited for until the whole batch has run.
     """
-    # Once, not at each hook point.
+    # Moved once per batch rather than once per hook point.
     batch = replace(batch, counted=batch.counted.to(getattr(model.cfg, "device", None)))
     reduce = _activations if reading.weight == "activation" else _attributions
-    return without_overflow(
-        lambda wide: joined(reduce(model, batch, units, reading.aggregate, wide), units)
-    )
+    return without_overflow(lambda wide: joined(reduce(model, batch, units, reading, wide), units))
 
 
-def joined(found: Mapping[str, Reduced], units: Units) -> Reduced:
-    """Several hook points' values side by side, in the units' order."""
-    parts = [found[name] for name in units.hook_names]
-    device = parts[0].values.device  # the layers of one model may lie on several
+def joined(by_hook: Mapping[str, Reduced], units: Units) -> Reduced:
+    """The values of all hook points side by side, in the units' order.
+
+    Args:
+        by_hook: Values by hook name.
+        units: The units.
+    """
+    parts = [by_hook[name] for name in units.hook_names]
+    device = parts[0].values.device  # a model's layers may lie on several devices
     return Reduced(
         torch.cat([part.values.to(device) for part in parts], dim=1),
         torch.cat([part.sums.to(device) for part in parts], dim=1),
@@ -45,37 +48,39 @@ def joined(found: Mapping[str, Reduced], units: Units) -> Reduced:
 
 
 def _activations(
-    model: HookedModel, batch: Batch, units: Units, aggregate: str, wide: bool
+    model: HookedModel, batch: Batch, units: Units, reading: Reading, wide: bool
 ) -> dict[str, Reduced]:
-    """Each sample's aggregated |activation|, from a run that ends at the last hook point."""
-    found: dict[str, Reduced] = {}
+    """Each sample's aggregated |activation|, by hook; the run ends at the last hook point."""
+    by_hook: dict[str, Reduced] = {}
 
     def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
         def read(activation: torch.Tensor) -> None:
             activation = checked_flat(activation.detach(), width * span, name)
-            found[name] = reduced(activation, span, batch.counted, aggregate, wide=wide)
+            # Reduced inside the hook, so that one activation is in memory at a time.
+            by_hook[name] = reduced(activation, span, batch.counted, reading.aggregate, wide=wide)
 
         return read
 
     hooks = zip(units.hook_names, units.widths, units.spans, strict=True)
     readers = {name: reader(name, width, span) for name, width, span in hooks}
     run_hooks_only(model, batch.tokens, batch.mask, readers)
-    return found
+    return by_hook
 
 
 def _attributions(
-    model: HookedModel, batch: Batch, units: Units, aggregate: str, wide: bool
+    model: HookedModel, batch: Batch, units: Units, reading: Reading, wide: bool
 ) -> dict[str, Reduced]:
-    """Each sample's aggregated |activation x gradient of its summed loss|."""
-    found: dict[str, Reduced] = {}
+    """Each sample's aggregated |activation x gradient of its summed loss|, by hook."""
+    by_hook: dict[str, Reduced] = {}
     activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
     for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
         activation, gradient = (
             checked_flat(of[name], width * span, name).float() for of in (activations, gradients)
         )
-        # A unit's coordinates are silenced together: their products add up before the magnitude.
+        # An ablation sets all coordinates of a unit at once, so their first-order effects add up
+        # before the magnitude is taken.
         products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
-        values = reduced(products, 1, batch.counted, aggregate, wide=wide).values
-        # Mean ablation's values stay activations.
-        found[name] = Reduced(values, signed_sums(activation, batch.counted, wide=wide))
-    return found
+        values = reduced(products, 1, batch.counted, reading.aggregate, wide=wide).values
+        # The sums are mean ablation's values, which are activations whatever the matrix holds.
+        by_hook[name] = Reduced(values, signed_sums(activation, batch.counted, wide=wide))
+    return by_hook

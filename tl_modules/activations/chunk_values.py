@@ -1,7 +1,7 @@
-"""Prompts as chunks of batches, and a chunk's values.
+"""Prompts as chunks of batches, and the values of a chunk.
 
-Chunks do not depend on the batch size, and sums are added prompt by prompt inside a chunk, then
-chunk by chunk: the same whatever the batches are, in memory or not.
+Chunks do not depend on the batch size. Sums are added prompt by prompt inside a chunk, then chunk
+by chunk. So the sums are the same for every batch size, in memory and in a store.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,35 +11,35 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.activations.batch_runner import Room
-from tl_modules.activations.matrix import check_finite
+from tl_modules.activations.batch_runner import BatchRunner
+from tl_modules.activations.value_checks import check_finite
 from tl_modules.models.batches import Batch, batches
 
 CHUNK_BYTES = 8 * 1024**2
 LEAST_PROMPTS = 128
-"""A chunk holds 8 MB of 16-bit values, or so many prompts."""
+"""A chunk holds 8 MB of 16-bit values, and at least this number of prompts."""
 PIECE_PROMPTS = 16
 PIECES = 32
-"""While a chunk is collected, its prompts are kept in about 32 pieces at most, of 16 prompts at
-least: an interrupted run loses one of them at most."""
+"""While a chunk is collected, its prompts are kept in at most about 32 pieces of at least 16
+prompts. An interrupted run loses at most one piece."""
 
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """A chunk's values."""
+    """The values of a chunk, or of its first rows."""
 
     values: Float[np.ndarray, "_samples _units"]
-    """One a prompt and unit, in the order of the chunk."""
+    """One value per prompt and unit, in the order of the chunk."""
 
     totals: Float[np.ndarray, " _coordinates"]
-    """The signed sums over all tokens that count, float64."""
+    """Each coordinate's signed sum over all tokens that count, float64."""
 
     n_tokens: int
-    """How many those are."""
+    """How many tokens count."""
 
 
 def chunk_size(n_units: int) -> int:
-    """How many prompts make a chunk."""
+    """How many prompts a chunk holds."""
     return max(LEAST_PROMPTS, CHUNK_BYTES // (2 * n_units))
 
 
@@ -49,13 +49,15 @@ def chunks_of_batches(
     batch_size: int,
     n_units: int,
 ) -> list[list[Batch]]:
-    """The prompts in batches of similar length, longest first, a chunk's worth at a time.
+    """Divide the prompts into chunks, and each chunk into batches of similar length.
+
+    The longest prompts run first: if memory runs out, it does so at the beginning.
 
     Args:
         token_lists: Each prompt's tokens.
-        counted: Which of them count.
-        batch_size: Prompts of a batch at most; a batch ends with its chunk.
-        n_units: Units, which decide how many prompts a chunk holds.
+        counted: Which tokens of each prompt count.
+        batch_size: Largest number of prompts in a batch. No batch spans two chunks.
+        n_units: Number of units, which decides how many prompts a chunk holds.
     """
     size = chunk_size(n_units)
     order = np.argsort([-len(tokens) for tokens in token_lists], kind="stable")
@@ -65,61 +67,72 @@ def chunks_of_batches(
     ]
 
 
-def collected(
-    room: Room,
+def chunk_rows(chunk: Sequence[Batch]) -> Int[np.ndarray, " samples"]:
+    """The row numbers of a chunk's prompts, in the order in which they run."""
+    return np.concatenate([batch.rows for batch in chunk])
+
+
+def chunk_lengths(chunk: Sequence[Batch]) -> Int[np.ndarray, " samples"]:
+    """How many tokens of each prompt of a chunk count."""
+    return np.concatenate([batch.counted.sum(1).numpy() for batch in chunk])
+
+
+def collect_chunk(
+    runner: BatchRunner,
     chunk: Sequence[Batch],
-    tell: Callable[[int], object],
+    on_batch: Callable[[int], object],
     begun: Collected | None = None,
     keep: Callable[[int, Collected], object] | None = None,
 ) -> Collected:
     """Run a chunk.
 
     Args:
-        room: Runs the batches.
+        runner: Runs the batches.
         chunk: The batches.
-        tell: Told how many prompts are done, batch by batch.
-        begun: The chunk's first batches, if an earlier run collected them: they do not run again.
-        keep: Given a piece of the chunk from time to time: its first row, and its values with the
-            sums of all rows so far.
+        on_batch: Called with the number of prompts of each batch that has run.
+        begun: The chunk's first rows, if an earlier run collected them; they do not run again.
+        keep: Called for each piece of the chunk, with the piece's first row and its values. The
+            piece's sums are over all rows of the chunk so far.
 
     Returns:
-        The values: the same, bit for bit, with and without ``begun``.
+        The values; they are the same, bit for bit, with and without ``begun``.
 
     Raises:
         ModulesError: If an activation is NaN or infinite.
     """
     n_samples = sum(len(batch.rows) for batch in chunk)
-    values = np.empty((n_samples, len(room.units)), dtype=np.float32)
+    values = np.empty((n_samples, len(runner.units)), dtype=np.float32)
     done, n_tokens, totals = 0, 0, None
     if begun is not None:
         done, n_tokens, totals = len(begun.values), begun.n_tokens, torch.tensor(begun.totals)
         values[:done] = begun.values
     kept = done
     for batch in _from_row(chunk, done):
-        for part, found in room.values(batch):
-            own = values[done : done + len(part.rows)]
-            own[:] = found.values.cpu().numpy()
-            check_finite(own, room.units, part.rows.tolist())
-            totals = add_in_turn(totals, found.sums)
+        for part, reduced in runner.values(batch):
+            part_values = values[done : done + len(part.rows)]
+            part_values[:] = reduced.values.cpu().numpy()
+            check_finite(part_values, runner.units, part.rows.tolist())
+            totals = add_in_turn(totals, reduced.sums)
             n_tokens += int(part.counted.sum())
             done += len(part.rows)
-            tell(len(part.rows))
+            on_batch(len(part.rows))
+        # The last piece is not kept: the chunk itself is about to be written.
         if keep is not None and n_samples > done >= kept + max(PIECE_PROMPTS, n_samples // PIECES):
             assert totals is not None
             keep(kept, Collected(values[kept:done], _to_numpy(totals), n_tokens))
             kept = done
-    assert totals is not None  # a chunk holds a batch
+    assert totals is not None  # every chunk holds at least one batch
     return Collected(values, _to_numpy(totals), n_tokens)
 
 
 def _from_row(chunk: Sequence[Batch], first: int) -> Sequence[Batch]:
-    """The batches that begin with a row of the chunk, or after it."""
+    """The chunk's batches from a row on, with which a batch begins."""
     starts = np.cumsum([0, *(len(batch.rows) for batch in chunk)])
     return chunk[int(np.searchsorted(starts, first)) :]
 
 
 def _to_numpy(totals: Float[torch.Tensor, " coordinates"]) -> Float[np.ndarray, " coordinates"]:
-    """Sums on any device as float64."""
+    """Sums from any device as float64."""
     return totals.cpu().numpy().astype(np.float64)
 
 
@@ -127,11 +140,15 @@ def add_in_turn(
     totals: Float[torch.Tensor, " coordinates"] | None,
     sums: Float[torch.Tensor, "batch coordinates"],
 ) -> Float[torch.Tensor, " coordinates"]:
-    """Add one sample's sums after the other, on their device, in float64 where it has that."""
+    """Add the samples' sums to the totals one after another, on the samples' device.
+
+    A single ``sum`` over the batch would round differently for each batch size. The totals are
+    float64, or float32 on Apple's GPUs, which have no float64.
+    """
     if totals is None:
         totals = torch.zeros(sums.shape[1], dtype=torch.float64)
     dtype = torch.float32 if sums.device.type == "mps" else torch.float64
-    totals = totals.to(sums.device, dtype)  # where the sums of the first batch lie
+    totals = totals.to(sums.device, dtype)
     for row in sums:
         totals += row.to(totals.dtype).to(totals.device)
     return totals

@@ -1,4 +1,4 @@
-"""The files of a store: values of some samples, with their checksum."""
+"""The files of a store; each holds the values of some samples."""
 
 import hashlib
 import os
@@ -17,9 +17,10 @@ from tl_modules.activations import _half
 from tl_modules.activations._half import Halves
 from tl_modules.errors import ModulesError
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import text, whole
+from tl_modules.saving.checked_json import checked_text, checked_whole_number
 
-# What np.save writes before a matrix; nothing in it is evaluated.
+# The header that np.save writes. It is matched rather than parsed as Python, as np.load does, so
+# that nothing in an untrusted file is evaluated.
 _HEADER = re.compile(
     rb"\x93NUMPY\x01\x00.."
     rb"\{'descr': '(<[fu][24])', 'fortran_order': False, "
@@ -28,7 +29,7 @@ _HEADER = re.compile(
 )
 _HEADER_BYTES = 128
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
-REMEDY = "Write the store anew, or fetch an intact copy."
+REMEDY = "Write the store again, or fetch an intact copy."
 
 
 @dataclass(frozen=True)
@@ -36,50 +37,54 @@ class Chunk:
     """One file of a store."""
 
     name: str
-    """Its name in the store's folder."""
+    """The file's name in the store's folder."""
 
     n_rows: int
-    """Samples in it."""
+    """Number of samples."""
 
     sha256: str
-    """Of its values' bytes."""
+    """Checksum of the values' bytes."""
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> "Chunk":
-        """A chunk as a list of chunks has it.
+        """Build a chunk from an entry of the store's list.
 
         Raises:
-            ModulesError: If its name is no plain one.
+            ModulesError: If the name is not that of a file in the folder itself.
             KeyError: If a part is missing.
             TypeError: If a part is of another type.
         """
-        name = text(described["name"])
+        name = checked_text(described["name"])
         if not _NAME.fullmatch(name):
             raise ModulesError(
                 f"A chunk should be a file in the store's own folder; got {name!r:.80}. {REMEDY}"
             )
-        return cls(name, whole(described["n_rows"], least=1), text(described["sha256"]))
+        return cls(
+            name,
+            checked_whole_number(described["n_rows"], least=1),
+            checked_text(described["sha256"]),
+        )
 
 
 def check_fits(values: Float[np.ndarray, "_samples _units"], half: _half.Half) -> None:
     """Refuse values that the format cannot hold.
 
     Raises:
-        ModulesError: If one is too large.
+        ModulesError: If a value is too large.
     """
     largest = max(values.max(), -values.min()) if values.size else 0
     if largest > half.largest:
         raise ModulesError(
-            f"Values up to {largest:.6g} do not fit {half.name}, which ends at "
-            f"{half.largest:.6g}. Use dtype='bfloat16' or dtype='float32'."
+            f"Values should fit {half.name}, whose largest is {half.largest:.6g}; the largest "
+            f"value is {largest:.6g}. Use dtype='bfloat16' or dtype='float32'."
         )
 
 
 def write_chunk(folder: Path, number: int, halves: Halves, half: _half.Half) -> Chunk:
-    """Write a chunk atomically.
+    """Write a chunk; its file appears only once it is complete.
 
     Raises:
-        ModulesError: If it cannot be written.
+        ModulesError: If the file cannot be written.
     """
     name = f"chunk-{number:05d}.npy"
     with files.atomic(folder / name) as file:
@@ -88,33 +93,34 @@ def write_chunk(folder: Path, number: int, halves: Halves, half: _half.Half) -> 
 
 
 def read_chunk(folder: Path, chunk: Chunk, n_units: int, half: _half.Half) -> Halves:
-    """A chunk's values, as bits, as a memory map.
+    """A chunk's values, as bits, in a memory map.
 
     Raises:
-        ModulesError: If the file is missing, lies outside the folder, or is of another type, shape
-            or length than listed.
+        ModulesError: If the file is missing, lies outside the folder, or is not of the listed
+            type, shape or length.
     """
     shape = (chunk.n_rows, n_units)
     with _opened(folder, chunk) as file:
         if _shape(file, half) != shape:
-            raise _other(folder, chunk, f"{shape} values", half)
+            raise _wrong_content(folder, chunk, f"{shape} values", half)
         return np.memmap(file, half.bits, "r", _HEADER_BYTES, shape)
 
 
 def n_columns(folder: Path, chunk: Chunk, half: _half.Half) -> int:
-    """How many values a chunk has a row.
+    """How many values a chunk has per row.
 
     Raises:
-        ModulesError: If the file is missing, lies outside the folder, or is no chunk of this type.
+        ModulesError: If the file is missing, lies outside the folder, or is not a chunk of this
+            type.
     """
     with _opened(folder, chunk) as file:
-        found = _shape(file, half)
-    if found is None:
-        raise _other(folder, chunk, "rows", half)
-    return found[1]
+        shape = _shape(file, half)
+    if shape is None:
+        raise _wrong_content(folder, chunk, "rows", half)
+    return shape[1]
 
 
-def _other(folder: Path, chunk: Chunk, wanted: str, half: _half.Half) -> ModulesError:
+def _wrong_content(folder: Path, chunk: Chunk, wanted: str, half: _half.Half) -> ModulesError:
     dtype = np.dtype(half.descr)
     return ModulesError(
         f"Chunk {str(folder / chunk.name)!r} should hold {wanted} of type {dtype}, row by row, and "
@@ -124,7 +130,7 @@ def _other(folder: Path, chunk: Chunk, wanted: str, half: _half.Half) -> Modules
 
 @contextmanager
 def _opened(folder: Path, chunk: Chunk) -> Iterator[BinaryIO]:
-    """A chunk's file, which has to lie in the folder: not behind a link that leads out of it."""
+    """Open a chunk's file, which must lie in the folder and not behind a link out of it."""
     path = folder / chunk.name
     try:
         if path.resolve(strict=True).parent != folder.resolve() or not path.is_file():
@@ -133,25 +139,25 @@ def _opened(folder: Path, chunk: Chunk) -> Iterator[BinaryIO]:
             )
         with path.open("rb") as file:
             yield file
-    except (OSError, RuntimeError) as error:  # RuntimeError: a link in a circle
+    except (OSError, RuntimeError) as error:  # resolve() raises RuntimeError for circular links
         raise ModulesError(f"Cannot read chunk {str(path)!r}: {error}. {REMEDY}") from error
 
 
 def _shape(file: BinaryIO, half: _half.Half) -> tuple[int, int] | None:
-    """The shape of the values in a file, if they are of this type and all that it holds."""
+    """The shape of the values in a file; None if the file holds another type or other data."""
     match = _HEADER.fullmatch(file.read(_HEADER_BYTES))
     if match is None or match[1] != half.descr.encode():
         return None
     shape = int(match[2]), int(match[3])
-    whole_file = os.fstat(file.fileno()).st_size == _HEADER_BYTES + half.n_bytes * prod(shape)
-    return shape if whole_file else None
+    n_bytes = _HEADER_BYTES + half.n_bytes * prod(shape)
+    return shape if os.fstat(file.fileno()).st_size == n_bytes else None
 
 
 def check_chunk(folder: Path, chunk: Chunk, halves: Halves, half: _half.Half) -> None:
     """Compare a chunk with its checksum.
 
     Raises:
-        ModulesError: If it was altered, or holds NaN or infinite values.
+        ModulesError: If the chunk was altered, or holds NaN or infinite values.
     """
     if hashlib.sha256(halves.data).hexdigest() != chunk.sha256:
         raise ModulesError(

@@ -1,4 +1,4 @@
-"""Collecting an activation matrix from caches that the user makes."""
+"""Collecting an activation matrix from the user's own activation caches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,19 +10,20 @@ from jaxtyping import Float, Int
 
 from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
-from tl_modules.activations.matrix import ActivationMatrix, check_finite
+from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.readable_units import readable_units
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.value_checks import check_finite
 from tl_modules.errors import ModulesError
-from tl_modules.interventions.measuring import check_measurable
 from tl_modules.models.hooked_model import HookedModel, cache_entry, checked_flat, model_name
 from tl_modules.models.token_arrays import TokenArray, as_mask
 from tl_modules.tables.columns import beside
 from tl_modules.tables.prompt_tables import sample_table
-from tl_modules.units import SiteName, site_units
+from tl_modules.units import SiteName
 
 
 class Collector:
-    """Gathers an activation matrix from activation caches that you already make.
+    """Builds an activation matrix from caches, for code that already runs the model.
 
     Example::
 
@@ -42,22 +43,16 @@ class Collector:
         Args:
             model: The model whose caches will be added.
             units: The site; see ``collect``.
-            reading: How values come about; by default mean |activation| over all tokens. Its
-                ``aggregate`` is what ``add`` does; ``tokens`` and ``chat`` say what you give it,
-                so that matrices of different readings are not taken for alike.
+            reading: How values come about; by default mean |activation| over all tokens. ``add``
+                computes its ``aggregate``. Its ``tokens`` and ``chat`` describe the caches that
+                you add; the matrix keeps them, so that different readings are not compared.
 
         Raises:
-            ModulesError: If the model has no such units, they cannot be read so, or it is in
-                training mode.
+            ModulesError: If the model has no such units or is in training mode, or the reading
+                does not apply to these units.
         """
-        self.units = site_units(model, units)
-        check_measurable(model)
         self._reading = Reading() if reading is None else reading
-        if self._reading.aggregate == "fraction_active" and max(self.units.spans) > 1:
-            raise ModulesError(
-                "aggregate='fraction_active' needs units that can be inactive; the length of a "
-                "head's output is always above 0. Pass another aggregate=..., or units='attn_z'."
-            )
+        self.units = readable_units(model, units, self._reading)
         self.names_filter = list(self.units.hook_names)
         self._model_name = model_name(model)
         self._values: list[Float[np.ndarray, "batch units"]] = []
@@ -75,21 +70,23 @@ class Collector:
         """Add the samples of one cache.
 
         Args:
-            cache: What ``run_with_cache`` returned, with its batch axis; it needs the hook points
-                in ``names_filter``.
-            attention_mask: 1 or True where a token counts: the real ones, padding on either side,
-                or some of them (then say so in ``reading``). Without it every position counts.
-            samples: One row (or prompt) a sample of the batch: a frame, columns by name, or a list
-                of prompts.
+            cache: What ``run_with_cache`` returned, with its batch axis. It must hold the hook
+                points in ``names_filter``.
+            attention_mask: 1 or True where a token counts. Padding may be on either side. If some
+                real tokens do not count, describe that in ``reading``. Without a mask every
+                position counts.
+            samples: A frame, columns by name, or a list of prompts; one row per sample of the
+                batch.
 
         Raises:
-            ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, or
-                an activation is NaN or infinite, or a column of ``samples`` holds values that JSON
-                cannot. Nothing of the cache is added then.
+            ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, an
+                activation is NaN or infinite, or a column of ``samples`` cannot be saved as JSON.
+                Nothing of the cache is then added.
         """
         if self._reading.weight != "activation":
             raise ModulesError(
-                "A cache holds activations, no gradients. Use collect(..., weight='attribution')."
+                "A cache holds activations but no gradients. Use collect(..., "
+                "weight='attribution')."
             )
         mask = as_mask("attention_mask", attention_mask)
         if mask is None:
@@ -105,24 +102,26 @@ class Collector:
             )
 
         def reduce(wide: bool) -> Reduced:
-            found: dict[str, Reduced] = {}
+            by_hook: dict[str, Reduced] = {}
             for name, width, span in zip(
                 self.names_filter, self.units.widths, self.units.spans, strict=True
             ):
                 activation = checked_flat(_cached(cache, name).detach(), width * span, name)
-                found[name] = reduced(activation, span, mask, self._reading.aggregate, wide=wide)
-            return joined(found, self.units)
+                by_hook[name] = reduced(activation, span, mask, self._reading.aggregate, wide=wide)
+            return joined(by_hook, self.units)
 
         self._append(without_overflow(reduce), mask, frame)
 
     def matrix(self) -> ActivationMatrix:
-        """Everything added so far, in the order added, with ``n_tokens`` as ``collect`` adds it.
+        """The matrix of all samples added so far, in the order in which they were added.
+
+        Its samples have a column ``n_tokens``, as those of ``collect`` have.
 
         Raises:
-            ModulesError: If nothing was added.
+            ModulesError: If no samples were added.
         """
         if not self._values:
-            raise ModulesError("Nothing was added to this Collector. Call add(cache) first.")
+            raise ModulesError("This Collector holds no samples. Call add(cache) first.")
         samples = pd.concat(self._samples, ignore_index=True)
         n_tokens = np.concatenate(self._lengths)
         return ActivationMatrix(
@@ -134,11 +133,11 @@ class Collector:
             reading=self._reading,
         )
 
-    def _append(self, found: Reduced, mask: torch.Tensor, samples: pd.DataFrame) -> None:
-        """Add a batch's reduced activations, all of it or nothing."""
-        lengths, values = mask.sum(1).numpy(), found.values.cpu().numpy()
+    def _append(self, batch: Reduced, mask: torch.Tensor, samples: pd.DataFrame) -> None:
+        """Add a batch's reduced activations; a batch with a bad value adds nothing."""
+        lengths, values = mask.sum(1).numpy(), batch.values.cpu().numpy()
         check_finite(values, self.units, samples.index.tolist())
-        self._totals += found.sums.cpu().double().sum(0).numpy()
+        self._totals += batch.sums.cpu().double().sum(0).numpy()
         self._n_tokens += int(lengths.sum())
         self._values.append(values)
         self._samples.append(samples)
@@ -151,6 +150,6 @@ class Collector:
 def _cached(
     cache: Mapping[str, torch.Tensor] | Any, name: str
 ) -> Float[torch.Tensor, "batch pos *shape"]:
-    """A cache's activation, by the name that was asked for (a bridge's cache has aliases too)."""
+    """A cache's activation by the name in ``names_filter``; a bridge's cache also has aliases."""
     remedy = "Pass names_filter=collector.names_filter to run_with_cache."
     return cache_entry(cache, name, "The cache", remedy)

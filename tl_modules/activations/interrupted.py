@@ -1,5 +1,5 @@
-"""What stops a collection that another run can resume."""
+"""The exception for an interrupted collection that can be resumed."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during work of which a part is kept; its text says how much."""
+    """Ctrl-C during a collection; the message says how many prompts are kept."""

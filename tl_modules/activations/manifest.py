@@ -1,4 +1,4 @@
-"""A store's list of chunks: what is in it, and where."""
+"""The list of a store's chunks, with the store's units and samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,36 +16,36 @@ from tl_modules.activations.chunks import Chunk, n_columns
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import check_choice
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import rows, text
+from tl_modules.saving.checked_json import checked_entries, checked_text
 from tl_modules.tables.frames import frame_from_json, frame_to_json
 from tl_modules.units import Units, check_unit_means
 
 DTYPES: tuple[StoreDtype, ...] = get_args(StoreDtype)
 
 MANIFEST = "store.safetensors"
-"""Its file; without it there is no whole store."""
+"""The file with the list. A folder without it holds no finished store."""
 
 _FILE_KIND = "ActivationStore"
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """What a store's list of chunks says."""
+    """The content of a store but for the values."""
 
     units: Units
-    """What the columns are."""
+    """The columns."""
 
     samples: pd.DataFrame
-    """What the rows are."""
+    """The rows."""
 
     model_name: str
-    """The model."""
+    """The name of the model that was run."""
 
     dtype: StoreDtype
-    """Of the chunks' values."""
+    """The number format of the chunks' values."""
 
     chunks: Sequence[Chunk]
-    """The files, in the order of their rows."""
+    """The chunks' files, in the order of their rows."""
 
     unit_means: Float[np.ndarray, " _coordinates"] | None
     """Each coordinate's mean (signed), for mean ablation."""
@@ -55,18 +55,18 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """The list in a store's folder.
+        """Read the list in a store's folder.
 
         Raises:
-            ModulesError: If it is missing or was altered.
+            ModulesError: If the list is missing or was altered.
         """
         return files.read(folder / MANIFEST, _FILE_KIND, partial(cls._build, folder), _largest)
 
     def write(self, folder: Path) -> None:
-        """Write the list: from then on there is a whole store.
+        """Write the list, which finishes the store.
 
         Raises:
-            ModulesError: If it cannot be written.
+            ModulesError: If the list cannot be written.
         """
         header = {
             "units": self.units.to_dict(),
@@ -84,8 +84,9 @@ class Manifest:
         cls, folder: Path, header: dict[str, Any], arrays: dict[str, np.ndarray]
     ) -> "Manifest":
         check_choice("dtype", header["dtype"], DTYPES)
-        chunks = rows(header["chunks"], Chunk.from_dict)
-        # As many as the chunks have columns: known before anything of that size is made.
+        chunks = checked_entries(header["chunks"], Chunk.from_dict)
+        # The chunk's own header limits the number of units, so that a forged list cannot claim
+        # billions of units and fill the memory.
         units = Units.from_dict(
             header["units"], n_columns(folder, chunks[0], _half.FORMATS[header["dtype"]])
         )
@@ -93,7 +94,7 @@ class Manifest:
         return cls(
             units,
             frame_from_json(header["samples"]),
-            text(header["model_name"]),
+            checked_text(header["model_name"]),
             header["dtype"],
             chunks,
             arrays.get("unit_means"),
@@ -102,5 +103,5 @@ class Manifest:
 
 
 def _largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The largest shapes of the list's arrays."""
+    """The largest shapes that the list's arrays may have."""
     return {"unit_means": (Units.sizes(header["units"])[1],)}

@@ -1,4 +1,4 @@
-"""The activation matrix: what discovery works on."""
+"""The activation matrix, from which modules are discovered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,10 +22,11 @@ from tl_modules.activations.normalise import (
     read_normaliser,
 )
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.value_checks import check_finite, checked_rows
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import text
+from tl_modules.saving.checked_json import checked_text
 from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import sample_table
@@ -36,32 +37,33 @@ FILE_KIND = "ActivationMatrix"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ActivationMatrix:
-    """How strongly each sample drives each unit."""
+    """How strongly each sample drives each unit, with what is known of samples and units."""
 
     values: Float[np.ndarray, "_samples _units"]
-    """What ``reading`` says of each unit on each sample, or that normalised."""
+    """One value per sample and unit, as ``reading`` describes it; normalised if there is a
+    ``normaliser``."""
 
     units: Units
-    """What the columns are."""
+    """The columns."""
 
     samples: pd.DataFrame
-    """What the rows are: ``prompt``, ``n_tokens`` and whatever else was given."""
+    """The rows: ``prompt``, ``n_tokens`` and the columns that the user gave."""
 
     unit_means: Float[np.ndarray, " _coordinates"] | None = None
-    """Each coordinate's mean (signed) over all tokens that counted: mean ablation's values. Most
-    units have one coordinate, attention heads several."""
+    """Each coordinate's mean (signed) over all tokens that counted, for mean ablation. Most units
+    have one coordinate; attention heads have several."""
 
     model_name: str = "unknown"
-    """The model they come from."""
+    """The name of the model that was run."""
 
     normaliser: Normaliser | None = None
-    """What ``normalise()`` fitted; None in a raw matrix."""
+    """The normaliser that ``normalise()`` fitted; None in a raw matrix."""
 
     reading: Reading = field(default_factory=Reading)
     """How the raw values came about."""
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit together, and values that are not finite."""
+        """Validate the fields: they must fit together, and the values must be finite."""
         if self.values.shape != (len(self.samples), len(self.units)):
             raise ModulesError(
                 f"values should have shape samples x units = "
@@ -87,7 +89,7 @@ class ActivationMatrix:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and units."""
+        """Number of samples and number of units."""
         return len(self.samples), len(self.units)
 
     @classmethod
@@ -99,22 +101,23 @@ class ActivationMatrix:
         unit_means: Float[np.ndarray, " _units"] | None = None,
         reading: Reading | None = None,
     ) -> "ActivationMatrix":
-        """A matrix made elsewhere.
+        """Build a matrix from values that were computed elsewhere.
 
         Args:
-            values: Mean |activation|, or what ``reading`` says; shape ``[samples, units]``.
-            units: What the columns are; without it the modules cannot be hooked to a model.
-            samples: What the rows are: a frame, columns by name, or a list; numbered without it.
+            values: Mean |activation|, or the values that ``reading`` describes; shape
+                ``[samples, units]``.
+            units: The columns. Modules of a matrix without units cannot be hooked to a model.
+            samples: The rows: a frame, columns by name, or a list; by default they are numbered.
                 Dates and times become text, as ``collect`` keeps them.
             unit_means: Mean (signed) activation of each unit, for mean ablation.
             reading: How the values came about; by default mean |activation| over all tokens.
 
         Returns:
-            The matrix, float32 (float64 stays).
+            The matrix, float32; float64 values stay float64.
 
         Raises:
             ModulesError: If the shapes do not fit, a value is NaN or infinite, or a column of
-                ``samples`` holds values that JSON cannot.
+                ``samples`` cannot be saved as JSON.
 
         >>> ActivationMatrix.from_arrays(np.ones((2, 3))).values.shape
         (2, 3)
@@ -138,35 +141,40 @@ class ActivationMatrix:
         )
 
     def zscore(self, like: ZScore | None = None) -> "ActivationMatrix":
-        """Each unit z-scored over the samples: ``normalise("zscore")``.
+        """Z-score each unit over the samples; the same as ``normalise("zscore")``.
 
         Args:
-            like: A fitted ``ZScore`` to use instead, for held-out samples.
+            like: A fitted ``ZScore``, for held-out samples; by default one is fitted.
 
         Returns:
-            As ``normalise``.
+            The normalised matrix.
 
         Raises:
             ModulesError: As ``normalise`` raises.
+
+        >>> acts = ActivationMatrix.from_arrays([[1.0, 5.0], [3.0, 5.0]])
+        >>> acts.zscore().values.round(2).tolist()
+        [[-0.71, 0.0], [0.71, 0.0]]
         """
         return self.normalise("zscore", like)
 
     @checked
     def normalise(self, name: Normalisation, like: Normaliser | None = None) -> "ActivationMatrix":
-        """Each unit normalised over the samples. ``discover`` takes such a matrix as it is.
+        """Normalise each unit over the samples, to choose the scale that ``discover`` works on.
+
+        ``discover`` z-scores a raw matrix and takes a normalised one as it is.
 
         Args:
-            name: ``"zscore"`` (arXiv 2603.17823; what ``discover`` does to a raw matrix);
-                ``"rank"``, each unit's place among its own values on the samples, scaled to mean 0
-                and variance 1; or ``"none"``, the values as they are.
-            like: A fitted normaliser to use instead, for held-out samples.
+            name: ``"zscore"`` (arXiv 2603.17823); ``"rank"``, each value's rank among the unit's
+                values, scaled to mean 0 and variance 1; or ``"none"``, the raw values.
+            like: A fitted normaliser, for held-out samples; by default one is fitted.
 
         Returns:
-            A new matrix; its ``normaliser`` holds what was fitted.
+            A new matrix with its ``normaliser``.
 
         Raises:
-            ModulesError: If there is no such normalisation, there are fewer than two samples to fit
-                on, the matrix is normalised already, or ``like`` was fitted on other units.
+            ModulesError: If ``name`` is not a normalisation, there are fewer than two samples to
+                fit on, the matrix is normalised already, or ``like`` was fitted on other units.
         """
         if self.normaliser is not None:
             raise ModulesError(
@@ -174,7 +182,8 @@ class ActivationMatrix:
                 "collected."
             )
         check_choice("normalise", name, NORMALISATIONS)
-        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is refused
+        # NumPy need not warn of overflow: the new matrix refuses values that are not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
             fitted = fit_normaliser(name, self.values) if like is None else like
         if not isinstance(fitted, Normaliser) or fitted.name != name:
             raise ModulesError(
@@ -187,32 +196,34 @@ class ActivationMatrix:
         return replace(self, values=values, normaliser=fitted)
 
     def select(self, rows: Int[np.ndarray, " _rows"] | Sequence[int]) -> "ActivationMatrix":
-        """Some samples, in the order given.
+        """Select samples, for example to split prompts into two halves.
 
         Args:
-            rows: Their numbers. ``unit_means`` stay those of all samples.
+            rows: The samples' numbers, in the order wanted.
 
         Returns:
-            A new matrix.
+            A new matrix. Its ``unit_means`` are still those of all samples.
 
         Raises:
-            ModulesError: If there is no such sample.
+            ModulesError: If a number is not a sample's.
         """
-        chosen = checked_rows(rows, len(self.samples))
-        samples = self.samples.iloc[chosen].reset_index(drop=True)
-        return replace(self, values=self.values[chosen], samples=samples)
+        numbers = checked_rows(rows, len(self.samples))
+        samples = self.samples.iloc[numbers].reset_index(drop=True)
+        return replace(self, values=self.values[numbers], samples=samples)
 
     def save(self, path: str | Path) -> None:
-        """Write the matrix to one safetensors file with a JSON header, atomically.
+        """Write the matrix to a safetensors file with a JSON header; ``load`` reads it.
+
+        An existing file is replaced only once the new one is complete.
 
         Raises:
-            ModulesError: If the file cannot be written, or a column of ``samples`` holds values
-                that JSON cannot.
+            ModulesError: If the file cannot be written, or a column of ``samples`` cannot be saved
+                as JSON.
         """
         files.write(path, FILE_KIND, *self.parts())
 
     def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a file keeps: a JSON-ready header, and arrays by name."""
+        """The matrix as a file holds it: a JSON-ready header, and arrays by name."""
         header = {
             "units": self.units.to_dict(),
             "samples": frame_to_json(self.samples),
@@ -230,7 +241,8 @@ class ActivationMatrix:
         """Read a matrix that ``save`` wrote.
 
         Raises:
-            ModulesError: If the file is missing, truncated, altered, or no activation matrix.
+            ModulesError: If the file is missing, truncated or altered, or is not an activation
+                matrix.
         """
 
         def largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -247,7 +259,7 @@ class ActivationMatrix:
                 Units.from_dict(header["units"], arrays["values"].shape[1]),
                 frame_from_json(header["samples"]),
                 arrays.get("unit_means"),
-                text(header["model_name"]),
+                checked_text(header["model_name"]),
                 read_normaliser(header["normalisation"], arrays),
                 Reading.from_dict(header["reading"]),
             )
@@ -255,7 +267,7 @@ class ActivationMatrix:
         return files.read(path, FILE_KIND, build, largest)
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """One line without the arrays."""
         n_samples, n_units = self.values.shape
         kind = str(self.reading)
         if self.normaliser is not None:
@@ -266,51 +278,5 @@ class ActivationMatrix:
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: its size and its first samples."""
+        """The matrix's size and its first samples, for Jupyter."""
         return html_table(repr(self), self.samples.head(5))
-
-
-def checked_rows(
-    rows: Int[np.ndarray, " _rows"] | Sequence[int], n_samples: int
-) -> Int[np.ndarray, " rows"]:
-    """Numbers of samples as an array.
-
-    Raises:
-        ModulesError: If there is none, or no such sample.
-    """
-    chosen = np.asarray(rows)
-    whole = chosen.ndim == 1 and len(chosen) and chosen.dtype.kind in "iu"
-    if not whole or chosen.min() < 0 or chosen.max() >= n_samples:
-        raise ModulesError(
-            f"rows should be whole numbers from 0 to {n_samples - 1}, at least one; got {rows!r}."
-        )
-    return chosen.astype(np.int64)
-
-
-def check_finite(
-    values: Float[np.ndarray, "samples units"], units: Units, names: Sequence[Any] | None = None
-) -> None:
-    """Refuse NaN and infinite activations, named by hook point and sample.
-
-    Args:
-        values: The activations.
-        units: What the columns are.
-        names: What to call the rows in the message; their numbers by default.
-
-    Raises:
-        ModulesError: If there is one.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):  # what the sums are looked at for
-        finite = np.isfinite(values.sum(axis=1, dtype=np.float64)).all()
-    if finite:
-        return
-    bad = np.argwhere(~np.isfinite(values))
-    if not len(bad):  # the sum overflowed, no value did
-        return
-    sample, unit = bad[0]
-    named = sample if names is None else names[sample]
-    raise ModulesError(
-        f"Activations should be finite; at {units.hook_names[units.hook[unit]]!r}, index "
-        f"{units.index[unit]}, sample {named} it is {values[sample, unit]}. Drop that sample, or "
-        "run the model in a wider dtype (float32)."
-    )

@@ -1,6 +1,6 @@
-"""A chunk that is being collected: its first prompts, in files of their own until it is whole.
+"""The first prompts of an unfinished chunk, in files of their own.
 
-A store's chunk may take minutes to collect. Its pieces are what an interrupted run resumes from.
+A store's chunk may take minutes to collect. An interrupted run resumes from its pieces.
 """
 
 from collections.abc import Sequence
@@ -13,20 +13,20 @@ from tl_modules.activations.chunk_values import Collected
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import whole
+from tl_modules.saving.checked_json import checked_whole_number
 from tl_modules.units import Units
 
 _FILE_KIND = "CollectedPiece"
 _PREFIX = "piece-"
 EVERY = f"{_PREFIX}*.safetensors"
-"""All pieces of a folder, as ``Path.glob`` finds them."""
+"""The pattern with which ``Path.glob`` finds all pieces in a folder."""
 
 
 class Pieces:
-    """The files of one chunk's first prompts, each of whole batches."""
+    """The files of one chunk's first prompts; each file holds whole batches."""
 
     def __init__(self, folder: Path, number: int, units: Units) -> None:
-        """Prepare; nothing is read or written yet.
+        """Prepare, without reading or writing.
 
         Args:
             folder: The store's folder.
@@ -41,40 +41,42 @@ class Pieces:
         """Write a piece.
 
         Args:
-            first: Its first row in the chunk.
-            piece: The values of its rows; the sums of all rows of the chunk up to its last.
+            first: The piece's first row in the chunk.
+            piece: The values of the piece's rows, and the sums of all the chunk's rows up to the
+                piece's last.
 
         Raises:
-            ModulesError: If it cannot be written.
+            ModulesError: If the file cannot be written.
         """
         header = {"first": first, "n_tokens": piece.n_tokens}
         arrays = {"values": piece.values, "totals": piece.totals}
         files.write(self._path(first), _FILE_KIND, header, arrays)
 
     def read(self, chunk: Sequence[Batch]) -> Collected | None:
-        """The chunk's first rows, as far as whole pieces reach without a gap.
+        """Read the chunk's first rows, as far as pieces follow each other without a gap.
 
         Args:
-            chunk: Its batches: a piece that does not end with one of them does not count.
+            chunk: The chunk's batches. A piece that does not end where a batch ends is ignored.
 
         Returns:
             The values, and the sums of their rows; None if there is no piece.
         """
         ends = np.cumsum([len(batch.rows) for batch in chunk]).tolist()
-        found: list[Collected] = []
+        pieces: list[Collected] = []
         done = 0
         while (piece := self._piece(done, ends[-1] - done)) is not None:
             if done + len(piece.values) not in ends:
                 break
-            found.append(piece)
+            pieces.append(piece)
             done += len(piece.values)
-        if not found:
+        if not pieces:
             return None
-        values = np.concatenate([piece.values for piece in found])
-        return Collected(values, found[-1].totals, found[-1].n_tokens)
+        values = np.concatenate([piece.values for piece in pieces])
+        # The last piece's sums are over the rows of all pieces.
+        return Collected(values, pieces[-1].totals, pieces[-1].n_tokens)
 
     def clear(self) -> None:
-        """Delete the pieces."""
+        """Delete the chunk's pieces."""
         for path in self._folder.glob(f"{_PREFIX}{self._number:05d}-*"):
             path.unlink(missing_ok=True)
 
@@ -82,21 +84,21 @@ class Pieces:
         return self._folder / f"{_PREFIX}{self._number:05d}-{first:07d}.safetensors"
 
     def _piece(self, first: int, most: int) -> Collected | None:
-        """The piece that begins with a row; None if there is none, or it was altered."""
+        """The piece that begins at a row; None if there is none, or if it was altered."""
 
         def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Collected:
             values, totals = arrays["values"], arrays["totals"]
             shapes = (values.shape[1:], totals.shape)
             if shapes != ((len(self._units),), (self._units.n_coordinates,)) or not len(values):
-                raise ValueError("no values of these units")
+                raise ValueError("the values are not of these units")
             if (values.dtype, totals.dtype) != (np.float32, np.float64):
-                raise ValueError("values of another type")
+                raise ValueError("the values are not float32, or the sums not float64")
             if header["first"] != first or not np.isfinite(values).all():
-                raise ValueError("no values of these rows")
-            return Collected(values, totals, whole(header["n_tokens"], least=1))
+                raise ValueError("the values are not of these rows, or not finite")
+            return Collected(values, totals, checked_whole_number(header["n_tokens"], least=1))
 
         largest = {"values": (most, len(self._units)), "totals": (self._units.n_coordinates,)}
         try:
             return files.read(self._path(first), _FILE_KIND, build, lambda _: largest)
         except ModulesError:
-            return None  # collected anew
+            return None  # its prompts are collected again

@@ -1,22 +1,22 @@
-"""How activations are read into a matrix: what a value is, and over which tokens."""
+"""The definition of a matrix's values: the quantity, the aggregate, and the tokens that count."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from tl_modules.errors import ModulesError, check_choice
-from tl_modules.saving.checked_json import flag
+from tl_modules.saving.checked_json import checked_flag
 
 Weight = Literal["activation", "attribution"]
-"""``activation``: a unit's activation a. ``attribution``: a x gradient of the prompt's summed
-next-token loss by it, in nats."""
+"""The quantity. ``activation``: a unit's activation a. ``attribution``: a x the gradient of the
+prompt's summed next-token loss with respect to a, in nats."""
 
 Aggregate = Literal["mean", "rms", "max", "fraction_active"]
-"""What becomes of a prompt's tokens. ``mean``: mean |a| (arXiv 2603.17823). ``rms``: root of the
+"""The aggregate over a prompt's tokens. ``mean``: mean |a| (arXiv 2603.17823). ``rms``: root of the
 mean square. ``max``: largest |a|. ``fraction_active``: share of tokens with a > 0."""
 
 CountedTokens = Literal["all", "content", "last", "answer"]
-"""Which tokens of a prompt count. ``all``: every one, BOS and chat template too. ``content``: the
-prompt's own text alone. ``last``: the last one. ``answer``: those of the prompt's answer."""
+"""The tokens of a prompt that count. ``all``: all tokens, with BOS and the chat template.
+``content``: the prompt's own text. ``last``: the last token. ``answer``: the prompt's answer."""
 
 WEIGHTS: tuple[Weight, ...] = get_args(Weight)
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
@@ -25,7 +25,7 @@ TOKENS: tuple[CountedTokens, ...] = get_args(CountedTokens)
 
 @dataclass(frozen=True)
 class Reading:
-    """How a matrix's values came about; matrices of different readings do not compare."""
+    """How a matrix's values came about. Values of different readings are not comparable."""
 
     weight: Weight = "activation"
     """One of ``WEIGHTS``."""
@@ -37,49 +37,49 @@ class Reading:
     """One of ``TOKENS``."""
 
     chat: bool = False
-    """Whether prompts stood in the tokenizer's chat template."""
+    """Whether prompts were put into the tokenizer's chat template."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no reading."""
+        """Validate the fields, each and together."""
         check_choice("weight", self.weight, WEIGHTS)
         check_choice("aggregate", self.aggregate, AGGREGATES)
         check_choice("tokens", self.tokens, TOKENS)
         if self.weight == "attribution" and self.aggregate == "fraction_active":
             raise ModulesError(
                 "aggregate='fraction_active' counts tokens where a unit is active; "
-                "weight='attribution' says what it does to the loss. Choose one of the two."
+                "weight='attribution' measures what a unit does to the loss. Choose one of the two."
             )
         if self.weight == "attribution" and self.tokens in ("last", "answer"):
             raise ModulesError(
-                f"weight='attribution' says what a unit does to the next tokens' loss, and from a "
-                f"last token none is predicted; got tokens={self.tokens!r}. Use 'all' or 'content'."
+                "weight='attribution' measures the loss of next tokens, and no token follows the "
+                f"last one; got tokens={self.tokens!r}. Use 'all' or 'content'."
             )
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> "Reading":
-        """A reading from what ``to_dict`` returned.
+        """Rebuild a reading from what ``to_dict`` returned.
 
         Raises:
-            ModulesError: If it is malformed.
+            ModulesError: If the description is malformed.
         """
         try:
             reading = cls(**described)
-            flag(reading.chat)
+            checked_flag(reading.chat)
         except TypeError as error:
             raise ModulesError(f"The file's reading is malformed: {error}.") from error
         return reading
 
     @property
     def is_magnitude(self) -> bool:
-        """Whether values say how large activations are."""
+        """Whether the values are magnitudes of activations."""
         return self.weight == "activation" and self.aggregate != "fraction_active"
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields, JSON-ready."""
+        """The fields, JSON-ready."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """A phrase, such as "mean |activation|".
+        """Describe the reading in a phrase, such as "mean |activation|".
 
         >>> str(Reading(aggregate="max", tokens="content", chat=True))
         'max |activation| over content tokens in chat form'

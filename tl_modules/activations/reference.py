@@ -1,4 +1,4 @@
-"""A reference for ablation: each unit's means, and its values at random tokens, over prompts."""
+"""A reference for ablation: each unit's means over prompts, and its values at random tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from tl_modules.units import SiteName, Units, site_units
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reference:
-    """What units do on reference prompts: the values that ablation puts in their place."""
+    """Activations on reference prompts, with which an ablation replaces a unit's activation."""
 
     units: Units
     """All units of the site."""
 
     unit_means: Float[np.ndarray, " coordinates"]
-    """Each coordinate's mean (signed) over all tokens, for ``"mean"``; most units have one."""
+    """Each coordinate's mean (signed) over all tokens, for method ``"mean"``."""
 
     position_means: Float[np.ndarray, "pos coordinates"]
-    """The same over the tokens at each position: for ``"position_mean"``."""
+    """Each coordinate's mean over the tokens at each position, for method ``"position_mean"``."""
 
     tokens: Float[np.ndarray, "tokens coordinates"]
-    """All coordinates' activations at some random tokens: for ``"resample"``."""
+    """All coordinates' activations at random tokens, for method ``"resample"``."""
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """One line without the arrays."""
         return (
             f"Reference({len(self.units):,} units, {len(self.position_means)} positions, "
             f"{len(self.tokens)} tokens)"
@@ -57,18 +57,27 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     seed: int = 0,
     progress: bool = True,
 ) -> Reference:
-    """Run prompts and keep what ``position_mean``, ``resample`` and ``mean`` put in units' place.
+    """Run reference prompts, and keep the values that ablations need.
+
+    Pass the result as ``reference=`` for ``method="position_mean"`` and ``"resample"``, or for
+    ``"mean"`` over other prompts than those of the matrix.
+
+    Example::
+
+        reference = tlm.collect_reference(model, prompts)
+        with modules[0].ablated(model, method="resample", reference=reference):
+            logits = model(tokens)
 
     Args:
         model: A ``TransformerBridge``, ``HookedTransformer`` or any ``HookedModel``.
         prompts: Strings, or a frame with a column ``prompt``.
         units: The site; see ``collect``.
-        n_tokens: Random tokens to keep, each token of the prompts as likely as any other; all if
-            there are fewer. 256 of a model of 46,080 units take 47 MB.
-        n_positions: Positions to keep means of, as far as prompts reach.
-        batch_size: Prompts in a forward pass.
-        max_tokens: Cut prompts after so many tokens.
-        seed: Seeds the draw of tokens.
+        n_tokens: Number of random tokens to keep; all tokens of the prompts are equally likely.
+            256 tokens of a model with 46,080 units take 47 MB.
+        n_positions: Largest number of positions to keep means of.
+        batch_size: Prompts per forward pass.
+        max_tokens: Truncate prompts to this many tokens.
+        seed: Seed of the draw of tokens.
         progress: Show a progress bar.
 
     Returns:
@@ -93,7 +102,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
 
 
 class _Sums:
-    """Running sums over batches."""
+    """Running sums over batches, and the activations of the drawn tokens."""
 
     def __init__(
         self, units: Units, lengths: np.ndarray, n_tokens: int, n_positions: int, seed: int
@@ -103,7 +112,8 @@ class _Sums:
         n_positions = min(n_positions, int(lengths.max()))
         n_all = int(lengths.sum())
         drawn = np.random.default_rng(seed).permutation(n_all)[:n_tokens]
-        # A token's number: those of the prompts before its own, then its position.
+        # All tokens are numbered, prompt after prompt. A token's number is its prompt's first
+        # number plus its position. _place maps a number to a row of _tokens; -1: not drawn.
         self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         self._place = np.full(n_all, -1)
         self._place[drawn] = np.arange(len(drawn))
@@ -119,7 +129,7 @@ class _Sums:
         }
 
     def reader(self, batch: Batch, name: str) -> Callable[[torch.Tensor], None]:
-        """Adds one hook point's activations of a batch."""
+        """A hook function that adds one hook point's activations of a batch."""
         columns = self._columns[name]
 
         def read(activation: torch.Tensor) -> None:
@@ -130,8 +140,8 @@ class _Sums:
             if bad.any():
                 row = batch.rows[int(bad.int().argmax())]
                 raise ModulesError(
-                    f"Activations should be finite; at {name!r} those of prompt {row} are not. "
-                    "Drop it, or run the model in a wider dtype (float32)."
+                    f"Activations should be finite; at {name!r} prompt {row} has NaN or infinite "
+                    "ones. Drop that prompt, or run the model in a wider dtype (float32)."
                 )
             by_position = values.sum(0, dtype=torch.float64).numpy()
             self._totals[columns] += by_position.sum(axis=0)

@@ -1,4 +1,4 @@
-"""An activation matrix on disk, in chunks of samples: for matrices larger than memory."""
+"""An activation matrix on disk, in chunks of samples, for matrices larger than memory."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,21 +10,18 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules.activations import _half
-from tl_modules.activations.chunks import (
-    Chunk,
-    Halves,
-    check_chunk,
-    check_fits,
-    read_chunk,
-    write_chunk,
-)
-from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest, StoreDtype
-from tl_modules.activations.matrix import ActivationMatrix, check_finite, checked_rows
+from tl_modules.activations._half import StoreDtype
+from tl_modules.activations.chunk_buffer import ChunkBuffer
+from tl_modules.activations.chunks import Halves, check_chunk, check_fits, read_chunk
+from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest
+from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import MIN_STD, ZScore
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.store_folder import make_empty_folder
+from tl_modules.activations.value_checks import check_finite, checked_rows
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.runtime.arguments import checked
-from tl_modules.runtime.processes import ALONE, Ranks
+from tl_modules.runtime.processes import ALONE, Processes
 from tl_modules.saving import files
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import sample_table
@@ -34,12 +31,12 @@ _CHUNK_BYTES = 128 * 1024**2
 
 
 class ActivationStore:
-    """Raw activations in a folder of chunks, read as memory maps, never as a whole.
+    """Raw activations in a folder, for matrices larger than memory.
 
-    ``discover`` takes a store in the place of an ``ActivationMatrix``: it streams over the chunks
-    for the z-score, the principal components and the sums, and keeps only what has one number a
-    unit and module. float16 has 11 significant bits and ends at 65,504; bfloat16 has 8 and reaches
-    as far as float32; float32 keeps every value as it is, in twice the space.
+    ``discover`` takes a store in place of an ``ActivationMatrix``. It reads the chunks as memory
+    maps, one after another, and its own arrays hold one number per unit and module. A store in
+    float16 has 11 significant bits and a largest value of 65,504. bfloat16 has 8 bits and the
+    range of float32. float32 stores every value exactly, in twice the space.
 
     Example::
 
@@ -57,8 +54,8 @@ class ActivationStore:
             path: The folder.
 
         Raises:
-            ModulesError: If there is no whole store there: its list of chunks is missing or
-                altered, or a chunk is missing or has another size than listed.
+            ModulesError: If the folder holds no finished store: its list of chunks is missing or
+                altered, or a chunk is missing or not of the listed size.
         """
         self.path = files.checked_path(path)
         if not (self.path / MANIFEST).is_file():
@@ -80,7 +77,11 @@ class ActivationStore:
         self.bytes_read = 0
         """Bytes of values that passes over the store have read so far."""
         if sum(chunk.n_rows for chunk in self.chunks) != len(self.samples):
-            raise ModulesError(f"{str(path)!r} lists other samples than chunks. Write it anew.")
+            raise ModulesError(
+                f"The chunks of {str(path)!r} should hold as many samples as its list; they do "
+                "not. Write the store again."
+            )
+        # Reading the headers now finds a missing or truncated chunk before hours of work.
         for number in range(len(self.chunks)):
             self.read_chunk(number)
 
@@ -96,22 +97,21 @@ class ActivationStore:
         model_name: str = "unknown",
         reading: Reading | None = None,
     ) -> "StoreWriter":
-        """Begin a new store.
+        """Begin a new store for activations that were computed elsewhere.
 
         Args:
             path: The folder, new or empty.
-            units: What the columns are: whole hook points.
+            units: The columns, all units of some hook points.
             dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
             samples_per_chunk: By default as many as make 128 MB.
-            model_name: The model that the activations come from.
-            reading: How they come about; by default mean |activation| over all tokens.
+            model_name: The name of the model that the activations come from.
+            reading: How values come about; by default mean |activation| over all tokens.
 
         Returns:
             A writer; the store exists once the writer is closed.
 
         Raises:
-            ModulesError: If the folder holds something already or cannot be made, or an option
-                cannot be.
+            ModulesError: If the folder holds files or cannot be made, or an option is not valid.
         """
         return StoreWriter(
             path,
@@ -124,27 +124,28 @@ class ActivationStore:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and units."""
+        """Number of samples and number of units."""
         return len(self.samples), len(self.units)
 
     @property
     def half(self) -> _half.Half:
-        """How the values' bits are read."""
+        """The values' number format."""
         return _half.FORMATS[self.dtype]
 
     def read_chunk(self, number: int) -> Halves:
-        """A chunk's values, as bits, as a memory map.
+        """A chunk's values, as bits, in a memory map.
 
         Raises:
-            ModulesError: If the file is missing or has another shape than listed.
+            ModulesError: If the file is missing or is not of the listed shape.
         """
         return read_chunk(self.path, self.chunks[number], len(self.units), self.half)
 
     def iter_chunks(self, columns: tuple[int, int] | None = None) -> Iterator[tuple[int, Halves]]:
-        """Each chunk's first row and its values, as bits; the next one is read ahead meanwhile.
+        """Yield each chunk's first row and its values as bits, while the next chunk is read ahead.
 
         Args:
-            columns: Where the columns that the caller will read begin and end, if not all.
+            columns: The first column that the caller reads and the one after the last; by default
+                all columns. ``bytes_read`` counts these, and nothing is read ahead.
         """
         start = 0
         first, stop = (0, len(self.units)) if columns is None else columns
@@ -156,11 +157,11 @@ class ActivationStore:
             yield start, halves
             start += chunk.n_rows
 
-    def fit_zscore(self, ranks: Ranks = ALONE) -> ZScore:
-        """Each unit's mean and standard deviation, in one pass, which also checks the chunks.
+    def fit_zscore(self, processes: Processes = ALONE) -> ZScore:
+        """Fit each unit's mean and standard deviation, and check the chunks, in one pass.
 
         Args:
-            ranks: Who share the units and the checks.
+            processes: The processes that share the units and the checks.
 
         Raises:
             ModulesError: If there are fewer than two samples, a chunk was altered, or a value is
@@ -171,16 +172,19 @@ class ActivationStore:
             raise ModulesError(
                 f"A z-score needs at least 2 samples; got {n_samples}. Collect more prompts."
             )
-        first, stop = (n_units * rank // ranks.world for rank in (ranks.rank, ranks.rank + 1))
+        rank, world_size = processes.rank, processes.world_size
+        # Each process has the moments of its own columns over all rows: no sum crosses processes,
+        # so the result does not depend on how many there are.
+        first, stop = (n_units * bound // world_size for bound in (rank, rank + 1))
         mean, squares = np.zeros(stop - first), np.zeros(stop - first)
-        columns = None if ranks.world == 1 else (first, stop)
+        columns = None if world_size == 1 else (first, stop)
         for number, (start, halves) in enumerate(self.iter_chunks(columns)):
-            if number % ranks.world == ranks.rank:
+            if number % world_size == rank:
                 check_chunk(self.path, self.chunks[number], halves, self.half)
             _half.add_moments(halves, self.half.shift, self.half.scale, first, start, mean, squares)
         mean, squares = (
-            ranks.spread(np.concatenate(parts) if parts else None)
-            for parts in (ranks.gather(mean), ranks.gather(squares))
+            processes.broadcast(np.concatenate(parts) if parts else None)
+            for parts in (processes.gather(mean), processes.gather(squares))
         )
         std = np.sqrt(squares / (n_samples - 1))
         return ZScore(mean, np.where(std < MIN_STD, 1.0, std))
@@ -188,49 +192,49 @@ class ActivationStore:
     def matrix(
         self, rows: Int[np.ndarray, " _rows"] | Sequence[int] | None = None
     ) -> ActivationMatrix:
-        """Some samples, or all, as an ``ActivationMatrix`` in memory.
+        """Load samples as an ``ActivationMatrix``, for functions that need one in memory.
 
         Args:
-            rows: Which samples, in which order; all by default.
+            rows: The samples' numbers, in the order wanted; by default all samples.
 
         Returns:
             The matrix, float32.
 
         Raises:
-            ModulesError: If there is no such sample.
+            ModulesError: If a number is not a sample's.
         """
         n_samples, n_units = self.shape
-        chosen = checked_rows(np.arange(n_samples) if rows is None else rows, n_samples)
-        values = np.empty((len(chosen), n_units), dtype=np.float32)
+        numbers = checked_rows(np.arange(n_samples) if rows is None else rows, n_samples)
+        values = np.empty((len(numbers), n_units), dtype=np.float32)
         shift, scale = self.half.shift, self.half.scale
         start = 0
         for number, chunk in enumerate(self.chunks):
-            places = np.flatnonzero((chosen >= start) & (chosen < start + chunk.n_rows))
+            places = np.flatnonzero((numbers >= start) & (numbers < start + chunk.n_rows))
             if len(places):
                 halves = self.read_chunk(number)
                 for place in places:
-                    _half.decode(halves[chosen[place] - start], shift, scale, values[place])
+                    _half.decode(halves[numbers[place] - start], shift, scale, values[place])
             start += chunk.n_rows
         return ActivationMatrix(
             values,
             self.units,
-            self.samples.iloc[chosen].reset_index(drop=True),
+            self.samples.iloc[numbers].reset_index(drop=True),
             self.unit_means,
             self.model_name,
             reading=self.reading,
         )
 
     def verify(self) -> None:
-        """Compare every chunk with its checksum; reads the whole store.
+        """Compare every chunk with its checksum, for example after copying a store.
 
         Raises:
-            ModulesError: If one was altered, or holds NaN or infinite values.
+            ModulesError: If a chunk was altered, or holds NaN or infinite values.
         """
         for chunk, (_, halves) in zip(self.chunks, self.iter_chunks(), strict=True):
             check_chunk(self.path, chunk, halves, self.half)
 
     def __repr__(self) -> str:
-        """One line."""
+        """One line without the values."""
         n_samples, n_units = self.shape
         return (
             f"ActivationStore({self.reading}: {n_samples:,} samples x {n_units:,} units of "
@@ -238,12 +242,12 @@ class ActivationStore:
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: its size and its first samples."""
+        """The store's size and its first samples, for Jupyter."""
         return html_table(repr(self), self.samples.head(5))
 
 
 class StoreWriter:
-    """Writes a store chunk by chunk; see ``ActivationStore.create``."""
+    """Writes a store chunk by chunk; ``ActivationStore.create`` returns one."""
 
     @checked
     def __init__(
@@ -268,16 +272,7 @@ class StoreWriter:
             samples_per_chunk = max(1, _CHUNK_BYTES // (half.n_bytes * len(units)))
         check_at_least("samples_per_chunk", samples_per_chunk, 1)
         self._path = files.checked_path(path)
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            holds_something = any(self._path.iterdir())
-        except OSError as error:
-            raise ModulesError(f"Cannot make the folder {str(path)!r}: {error}.") from error
-        if holds_something:
-            raise ModulesError(
-                f"{str(path)!r} should be a new or empty folder; it holds files. Name another one, "
-                "or delete it first."
-            )
+        make_empty_folder(self._path)
         self._units = units
         self._half = half
         self._model_name = model_name
@@ -285,9 +280,7 @@ class StoreWriter:
         self.unit_means: Float[np.ndarray, " _coordinates"] | None = None
         """Each coordinate's mean (signed), for mean ablation; kept by ``close``."""
         self._state = "open"
-        self._buffer = np.empty((samples_per_chunk, len(units)), dtype=half.bits)
-        self._n_buffered = 0
-        self._chunks: list[Chunk] = []
+        self._buffer = ChunkBuffer(self._path, half, samples_per_chunk, len(units))
         self._samples: list[pd.DataFrame] = []
 
     def add(
@@ -298,13 +291,14 @@ class StoreWriter:
         """Add samples.
 
         Args:
-            values: Mean |activation|, or what the reading says; shape ``[samples, units]``.
-            samples: What they are, one row each; numbered without it.
+            values: Mean |activation|, or the values that the reading describes; shape
+                ``[samples, units]``.
+            samples: One row per sample; by default they are numbered.
 
         Raises:
             ModulesError: If the shapes do not fit, a value is not finite or too large for the
-                format, or the writer is closed: nothing of the batch is added then. If the disk is
-                full: the store cannot be finished then.
+                format, or the writer is closed; nothing of the batch is then added. If the disk is
+                full; the store can then not be finished.
         """
         self._check_open()
         if values.ndim != 2 or values.shape[1] != len(self._units):
@@ -312,43 +306,41 @@ class StoreWriter:
                 f"values should have shape samples x {len(self._units)}; got {values.shape}."
             )
         first = sum(len(frame) for frame in self._samples)
-        frame = sample_table(samples, "sample", len(values), first)  # refused now, not at the end
+        # Samples that cannot be saved are refused here rather than in ``close``, hours later.
+        frame = sample_table(samples, "sample", len(values), first)
         check_finite(values, self._units, names=range(first, first + len(values)))
         check_fits(values, self._half)
         self._samples.append(frame)
-        encoded = _half.encode(values, self._half)
-        done = 0
-        while done < len(encoded):
-            part = encoded[done : done + len(self._buffer) - self._n_buffered]
-            self._buffer[self._n_buffered : self._n_buffered + len(part)] = part
-            self._n_buffered += len(part)
-            done += len(part)
-            if self._n_buffered == len(self._buffer):
-                self._flush()
+        self._state = "broken"  # stays so if a chunk cannot be written
+        self._buffer.add(_half.encode(values, self._half))
+        self._state = "open"
 
     def close(self) -> ActivationStore:
-        """Write what is left and the list of chunks.
+        """Write the last chunk and the list of chunks.
 
         Returns:
-            The store.
+            The finished store.
 
         Raises:
-            ModulesError: If there is no sample, ``unit_means`` do not fit, the writer is closed, or
-                the disk is full.
+            ModulesError: If no sample was added, ``unit_means`` do not fit, the writer is closed,
+                or the disk is full.
         """
         self._check_open()
         unit_means = self.unit_means
         if not self._samples:
-            raise ModulesError("A store should hold at least one sample; none was added.")
+            raise ModulesError(
+                "A store should hold at least one sample; none was added. Call add(values) first."
+            )
         check_unit_means(unit_means, self._units)
-        if self._n_buffered:
-            self._flush()
+        self._state = "broken"
+        self._buffer.flush()
+        self._state = "open"
         Manifest(
             self._units,
             pd.concat(self._samples, ignore_index=True),
             self._model_name,
             self._half.name,
-            self._chunks,
+            self._buffer.chunks,
             unit_means,
             self._reading,
         ).write(self._path)
@@ -360,7 +352,7 @@ class StoreWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close, unless that is done or an error is on its way."""
+        """Close the writer, unless it is closed already or an error was raised."""
         if kind is None and self._state == "open":
             self.close()
 
@@ -370,16 +362,9 @@ class StoreWriter:
                 f"This writer is {self._state}; it takes no more samples. Create another store."
             )
 
-    def _flush(self) -> None:
-        self._state = "broken"  # until the chunk is on disk
-        rows = self._buffer[: self._n_buffered]
-        self._chunks.append(write_chunk(self._path, len(self._chunks), rows, self._half))
-        self._state = "open"
-        self._n_buffered = 0
-
 
 def _read_ahead(path: Path) -> None:
-    """Ask the system to read a file into its cache, where it can be asked."""
+    """Ask the system to read a file into its cache; Windows and macOS cannot be asked."""
     if not hasattr(os, "posix_fadvise"):
         return
     with path.open("rb") as file:

@@ -14,7 +14,7 @@ from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import FwdHooks
 from tl_modules.models.token_arrays import TokenArray
 from tl_modules.modules.module import Module
-from tl_modules.tables.stats import run_rounding
+from tl_modules.tables.against_controls import run_rounding
 from tl_modules.units import Units
 
 METHODS = ("patch", "mean", "zero")

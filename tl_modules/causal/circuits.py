@@ -18,8 +18,9 @@ from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.modules.module_set import Module, as_list
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.against_controls import ratio_beside_controls
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.html_tables import html_table
-from tl_modules.tables.stats import N_RESAMPLES, bootstrap_indices, ratio_beside_controls
 
 
 @dataclass(frozen=True, eq=False, repr=False)

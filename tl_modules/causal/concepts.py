@@ -16,6 +16,13 @@ from tl_modules.models.hooked_model import HookedModel, hook_order
 from tl_modules.models.output_layer import output_layer
 from tl_modules.modules.module_set import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
+from tl_modules.tables.against_controls import (
+    beside_controls,
+    control_p_value,
+    ratio_beside_controls,
+    run_rounding,
+)
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.labels import warn_spelling
 from tl_modules.tables.linear_probe import fitted_probe
 from tl_modules.tables.prompt_frames import (
@@ -25,15 +32,7 @@ from tl_modules.tables.prompt_frames import (
     prompt_frame,
 )
 from tl_modules.tables.prompt_tables import HasToPandas, Prompts
-from tl_modules.tables.stats import (
-    N_RESAMPLES,
-    auc,
-    beside_controls,
-    bootstrap_indices,
-    control_p_value,
-    ratio_beside_controls,
-    run_rounding,
-)
+from tl_modules.tables.roc import auc
 
 _COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 """What a run may need of a set of prompts."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from tl_modules.tables.stats import draw_like, rank_strata
+from tl_modules.tables.strata import draw_like, rank_strata
 from tl_modules.units import Units
 
 KINDS = ("layer", "magnitude", "attribution")

@@ -14,15 +14,11 @@ from tl_modules.models.answers import shown_separators
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.against_controls import beside_controls, run_rounding
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.tables.stats import (
-    N_RESAMPLES,
-    beside_controls,
-    bootstrap_indices,
-    run_rounding,
-)
 
 LEAST_CONTROLS = 19
 """With fewer no p-value reaches 0.05."""

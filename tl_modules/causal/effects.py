@@ -16,20 +16,16 @@ from tl_modules.models.answers import shown_separators
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.prompt_frames import is_category
-from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.tables.stats import (
-    N_RESAMPLES,
-    benjamini_hochberg,
-    bootstrap_indices,
+from tl_modules.tables.against_controls import (
     control_mean,
     control_p_value,
     control_std,
-    holm,
-    percentile_interval,
     run_rounding,
-    sign_flip_p_value,
 )
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices, percentile_interval
+from tl_modules.tables.p_values import benjamini_hochberg, holm, sign_flip_p_value
+from tl_modules.tables.prompt_frames import is_category
+from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
 
 

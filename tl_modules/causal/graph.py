@@ -18,14 +18,10 @@ from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.modules.module_set import Module, as_list
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.against_controls import ratio_beside_controls, run_rounding
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.html_tables import html_table
-from tl_modules.tables.stats import (
-    N_RESAMPLES,
-    benjamini_hochberg,
-    bootstrap_indices,
-    ratio_beside_controls,
-    run_rounding,
-)
+from tl_modules.tables.p_values import benjamini_hochberg
 from tl_modules.tables.text import text_column
 from tl_modules.units import Units
 

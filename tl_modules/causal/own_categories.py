@@ -11,9 +11,9 @@ from tl_modules.tables.labels import (
     apart,
     column_hint,
     label_text,
-    listed,
     names_like_category,
     near_misses,
+    quoted,
 )
 from tl_modules.tables.prompt_frames import categories_of
 
@@ -57,14 +57,14 @@ def no_common_category(targets: _Targets, frame: pd.DataFrame) -> str | None:
     modules = [target for target in targets if isinstance(target, Module)]
     if not own and not (modules and len(tested) > 1):
         return None
-    of_prompts = f"the prompts' are {listed(tested)}"
+    of_prompts = f"the prompts' are {quoted(tested)}"
     if own and not tested:
-        said = f"The own categories are {listed(own)}; the prompts have none. "
+        said = f"The own categories are {quoted(own)}; the prompts have none. "
         said += f"{column_hint(list(frame.columns))} to measure selectivity."
     elif own:
         remedy = "Use one spelling for both"
         remedy += ", or name the own category: modules.with_categories({0: ...})" if modules else ""
-        said = f"The own categories are {listed(own)}; {of_prompts}.{apart(own, tested)} {remedy}."
+        said = f"The own categories are {quoted(own)}; {of_prompts}.{apart(own, tested)} {remedy}."
     else:
         hint = column_hint(list(modules[0].samples.columns))
         said = (
@@ -87,7 +87,7 @@ def _missing_for_some(targets: _Targets, frame: pd.DataFrame) -> str | None:
     each = ", ".join(f"{label} ({own!r})" for label, own in missing.items())
     return (
         f"The own category of some modules is not among the prompts', so that their selectivity is "
-        f"NaN: {each}. The prompts' are {listed(tested)}.{apart(missing.values(), tested)} Add "
+        f"NaN: {each}. The prompts' are {quoted(tested)}.{apart(missing.values(), tested)} Add "
         "prompts of it, or use one spelling."
     )
 
@@ -102,7 +102,7 @@ def _ties(targets: _Targets, frame: pd.DataFrame) -> str | None:
     if not tied:
         return None
     each = "; ".join(
-        f"{module.label} ({listed(module.tied_categories)}: {module.category!r} is taken)"
+        f"{module.label} ({quoted(module.tied_categories)}: {module.category!r} is taken)"
         for module in tied
     )
     return (

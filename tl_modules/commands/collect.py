@@ -10,9 +10,9 @@ from tl_modules.activations.collection import collect
 from tl_modules.activations.manifest import DTYPES
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
 from tl_modules.activations.reading import AGGREGATES, TOKENS, Reading
-from tl_modules.activations.resumable import check_folder, delete_store
+from tl_modules.activations.resumable_matrix import collect_resumably
 from tl_modules.activations.store import ActivationStore
-from tl_modules.activations.through_store import collect_resumably
+from tl_modules.activations.store_folder import check_folder, delete_store
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import (
     add_common,

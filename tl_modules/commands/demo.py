@@ -11,8 +11,8 @@ import pandas as pd
 
 from tl_modules.activations.matrix import FILE_KIND as MATRIX
 from tl_modules.activations.reading import Reading
-from tl_modules.activations.resumable import check_folder, delete_store
-from tl_modules.activations.through_store import collect_resumably
+from tl_modules.activations.resumable_matrix import collect_resumably
+from tl_modules.activations.store_folder import check_folder, delete_store
 from tl_modules.causal.effects import module_effects
 from tl_modules.commands.collect import partial_folder
 from tl_modules.commands.interruption import RESUME, on_interrupt

@@ -8,8 +8,8 @@ import pandas as pd
 
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
 from tl_modules.activations.reading import Reading
-from tl_modules.activations.resumable import delete_store
 from tl_modules.activations.store import ActivationStore
+from tl_modules.activations.store_folder import delete_store
 from tl_modules.commands.collect import check_prompt_options, partial_folder, resumed_matrix
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import add_common, add_prompts, read_prompts, say

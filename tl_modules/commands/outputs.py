@@ -18,7 +18,7 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import BROKEN, parse_json
+from tl_modules.saving.checked_json import PARSE_ERRORS, parse_json
 
 RECORD = ".tl-modules.json"
 """In a folder of output: which command wrote each file, and the checksum that it had."""
@@ -87,14 +87,14 @@ class OutputFolder:
             entry = self._read()[path.name]
             own = entry["command"] == self._command
             return own and bool(set(entry["sha256"]) & set(_checksums(path)))
-        except BROKEN:
+        except PARSE_ERRORS:
             return False
 
     def _read(self) -> dict[str, Any]:
         """The record; empty where there is none, or none that can be read."""
         try:
             return dict(parse_json((self._path / RECORD).read_bytes()))
-        except (OSError, *BROKEN):
+        except (OSError, *PARSE_ERRORS):
             return {}
 
 

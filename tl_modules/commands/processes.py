@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from tl_modules.errors import ModulesError
-from tl_modules.runtime.processes import PATIENCE, all_there
+from tl_modules.runtime.processes import PATIENCE, lost_processes_raise
 
 
 def started_together() -> bool:
@@ -52,11 +52,11 @@ def one_a_machine_first() -> Iterator[None]:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     several = dist.is_initialized()
     if several and not first:
-        with all_there():
+        with lost_processes_raise():
             dist.barrier()
     yield
     if several and first:
-        with all_there():
+        with lost_processes_raise():
             dist.barrier()
 
 

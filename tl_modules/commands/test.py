@@ -21,7 +21,7 @@ from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.tables.labels import column_hint, listed
+from tl_modules.tables.labels import column_hint, quoted
 from tl_modules.tables.prompt_frames import labelled
 from tl_modules.units import Units
 
@@ -272,7 +272,7 @@ def _check_categories(
     if len(found) < 2:
         raise ModulesError(
             f"The prompts of {args.prompts!r} that discovery did not see should have two "
-            f"categories or more, since selectivity compares them; all are {listed(found)}. Add "
+            f"categories or more, since selectivity compares them; all are {quoted(found)}. Add "
             "prompts of another."
         )
 

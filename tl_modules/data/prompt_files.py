@@ -16,10 +16,10 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError, shown
 from tl_modules.runtime.arguments import checked
-from tl_modules.saving.checked_json import BROKEN, parse_json
+from tl_modules.saving.checked_json import PARSE_ERRORS, parse_json
 from tl_modules.saving.files import checked_path
 from tl_modules.tables.frames import json_column
-from tl_modules.tables.labels import listed
+from tl_modules.tables.labels import quoted
 from tl_modules.tables.prompt_tables import check_column, prompt_table
 
 Row = tuple[str, Any]
@@ -169,7 +169,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
             raise ValueError(f"{n_rows:,} rows in {size:,} bytes cannot all be prompts")
         read_table(path).validate(full=True)  # pandas would take texts that are no UTF-8
         return pd.read_parquet(path)
-    except (ArrowException, OSError, *BROKEN) as error:
+    except (ArrowException, OSError, *PARSE_ERRORS) as error:
         raise ModulesError(
             f"Cannot read the prompts {str(path)!r}: {error}. Name a Parquet file."
         ) from error
@@ -199,7 +199,7 @@ def _json_held(content: object) -> str:
     """What a JSON file holds that is no list, and what to do about it."""
     if not isinstance(content, dict):
         return f"got {shown(content)}. A file with one object a line should end in .jsonl."
-    held = f"it holds one object with the keys {listed(map(str, content))}."
+    held = f"it holds one object with the keys {quoted(map(str, content))}."
     for key, value in content.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             return f"{held} Save the list under {key!r} alone."

@@ -1,7 +1,8 @@
-"""The compiled inner loops of IterD. ``iterd.py`` calls them; ``tests/oracles.py`` checks them.
+"""The compiled inner loops of IterD.
 
-All sums are float64. Every loop that runs in parallel writes its own rows or columns, in a fixed
-order, so results do not depend on the number of threads.
+``descent.py`` calls them; ``tests/discovery/oracles.py`` holds plain versions that tests compare
+them with. All sums are float64. Each iteration of a parallel loop writes its own rows or columns,
+in a fixed order, so results do not depend on the number of threads.
 """
 
 from collections.abc import Callable
@@ -17,23 +18,28 @@ _COLUMN_BLOCK = 1024
 @no_type_check
 @njit(cache=True, nogil=True)
 def _inverse(size):
-    """1 / size, and 0 for an empty block, which the harmonic mean leaves out."""
+    """1 / size; 0 for an empty block, which the harmonic mean leaves out."""
     return 1.0 / size if size > 0 else 0.0
 
 
 @no_type_check
 @njit(cache=True, nogil=True)
 def _value(total, size, inverse, full):
-    """L = (total / size) * (full / inverse), with one division."""
+    """L = (total / size) * (full / inverse), computed with one division.
+
+    ``total`` is the sum of all blocks, ``size`` their number of entries, ``full`` the number of
+    blocks that are not empty, ``inverse`` the sum of their inverse sizes.
+    """
     return total * full / (size * inverse) if full > 0 else 0.0
 
 
 @no_type_check
 @njit(cache=True, nogil=True)
 def _tabulate(tables, k, other, own):
-    """Block k's inverse size with one member fewer, as it is, and with one more.
+    """Tabulate block k's inverse size with one member fewer, now, and with one member more.
 
-    And 1 where one more member makes it a block at all.
+    The fourth table is 1 if one more member makes an empty block non-empty. With these tables a
+    candidate move costs a few additions.
     """
     shrunk, now, grown, change = tables
     shrunk[k] = _inverse(other[k] * (own[k] - 1))
@@ -45,9 +51,10 @@ def _tabulate(tables, k, other, own):
 @no_type_check
 @njit(cache=True, nogil=True)
 def _without(tables, a):
-    """The inverse sizes' sum, and how many blocks there are, once label a has lost a member.
+    """The sum of inverse sizes, and the number of blocks, once label a has lost a member.
 
-    Summed afresh: subtracting a small block's inverse would cancel what is left.
+    The sum is computed anew: subtracting the large inverse of a small block would cancel the digits
+    of the rest.
     """
     shrunk, now, _, _ = tables
     inverse, full = shrunk[a], 1.0 if shrunk[a] > 0.0 else 0.0
@@ -61,9 +68,10 @@ def _without(tables, a):
 @no_type_check
 @njit(cache=True, nogil=True, error_model="numpy")
 def _candidates(values, sums, members, tables, total, size, inverse, full):
-    """L after the item has joined each label, without a branch: it compiles to SIMD code.
+    """Write into ``values`` what L would be if the item joined each label.
 
-    The value of the item's own label means nothing, and may be a division by zero.
+    The loop has no branch, so that it compiles to SIMD code. The value of the item's own label is
+    meaningless and may be a division by zero; the caller skips it.
     """
     _, now, grown, change = tables
     for b in range(values.shape[0]):
@@ -74,18 +82,20 @@ def _candidates(values, sums, members, tables, total, size, inverse, full):
 @no_type_check
 @njit(cache=True, nogil=True)
 def sweep(sums, labels, order, other, min_gain):
-    """Visit items once, moving each to the label that raises L most; changes ``labels``.
+    """Visit items once, and move each to the label that raises L most.
+
+    Items are units or samples. The other kind is then samples or units, and does not move.
 
     Args:
         sums: ``[items, modules]``: each item's activation summed over each label's members of the
-            other kind (the samples when units move, the units when samples move).
+            other kind.
         labels: ``[items]``, changed in place.
         order: ``[items]``: the visiting order.
-        other: ``[modules]``: how many members of the other kind each label has.
+        other: ``[modules]``: number of members of the other kind with each label.
         min_gain: A move must raise L by more than this.
 
     Returns:
-        L after the sweep, and how many items moved.
+        L after the sweep, and the number of items that moved.
     """
     n_modules = len(other)
     own = np.zeros(n_modules, dtype=np.int64)
@@ -100,7 +110,10 @@ def sweep(sums, labels, order, other, min_gain):
     for k in range(n_modules):
         _tabulate(tables, k, other, own)
     current = _value(total, size, now.sum(), (now > 0.0).sum())
-    inverse, full = np.full(n_modules, -1.0), np.zeros(n_modules)  # -1: to be summed
+    # What _without returns for each label, computed when first needed; -1 marks a missing value.
+    # A move changes block sizes and so empties the cache. Late rounds move few items, and most
+    # items then find their label's value in it.
+    inverse, full = np.full(n_modules, -1.0), np.zeros(n_modules)
     values = np.empty(n_modules)
     n_moved = 0
     for item in order:
@@ -111,7 +124,8 @@ def sweep(sums, labels, order, other, min_gain):
         left = (total - row[a], size - members[a])
         if full[a] > 0.0:
             _candidates(values, row, members, tables, left[0], left[1], inverse[a], full[a])
-        else:  # its label was the last block there is: joining another may leave none
+        else:
+            # No other block is left: L depends on the joined block alone, which may be empty.
             for b in range(n_modules):
                 values[b] = _value(
                     left[0] + row[b], left[1] + members[b], tables[2][b], tables[3][b]
@@ -137,7 +151,7 @@ def sweep(sums, labels, order, other, min_gain):
 @no_type_check
 @njit(cache=True, nogil=True)
 def _add(total, values, sign):
-    """Add a vector to another. A loop of its own over whole arrays, which compiles to SIMD code."""
+    """Add a vector to another one. A separate loop over whole arrays compiles to SIMD code."""
     for j in range(values.shape[0]):
         total[j] += sign * values[j]
 
@@ -147,6 +161,7 @@ def _unit_sums(matrix, sample_labels, n_modules):
     """Each unit's activation summed over each label's samples: ``[units, modules]``."""
     n_samples, n_units = matrix.shape
     sums = np.empty((n_units, n_modules))
+    # Columns are taken in blocks whose sums fit into a core's cache.
     for block in prange((n_units + _COLUMN_BLOCK - 1) // _COLUMN_BLOCK):
         start = block * _COLUMN_BLOCK
         stop = min(start + _COLUMN_BLOCK, n_units)
@@ -164,7 +179,9 @@ def _sample_sums(matrix, unit_labels, n_modules):
     sums = np.zeros((n_samples, n_modules))
     for block in prange((n_samples + 3) // 4):
         first = 4 * block
-        if first + 4 <= n_samples:  # four rows at a time: additions to four places in turn
+        # Four rows at a time: additions to one place must wait for each other, but additions to
+        # four places overlap in the processor.
+        if first + 4 <= n_samples:
             one, two, three, four = (
                 matrix[first],
                 matrix[first + 1],
@@ -213,7 +230,7 @@ def _shift_sample_sums(sums, matrix, moved, before, after):
 
 @dataclass(frozen=True)
 class Kernels:
-    """The sums, compiled for all cores or for one."""
+    """The functions that sum by label, compiled for all cores or for one core."""
 
     unit_sums: Callable[..., Any]
     sample_sums: Callable[..., Any]
@@ -233,4 +250,4 @@ def _compiled(parallel: bool) -> Kernels:
 
 PARALLEL = _compiled(parallel=True)
 SERIAL = _compiled(parallel=False)
-"""For threads of our own, each with a search of its own: numba's own threads may not be nested."""
+"""For searches that run in Python threads: numba's own threads cannot be nested in them."""

@@ -1,6 +1,7 @@
-"""The sums of ``_kernel.py`` over one chunk of a store, z-scored on the way.
+"""The sums of ``_kernel.py`` over one chunk of a store, whose values are z-scored on the way.
 
-Sums are float64; loops that run in parallel write their own rows or columns in a fixed order.
+Sums are float64. Each iteration of a parallel loop writes its own rows or columns, in a fixed
+order, so results do not depend on the number of threads.
 """
 
 from typing import no_type_check
@@ -15,24 +16,24 @@ from tl_modules.discovery._kernel import _add
 @no_type_check
 @njit(parallel=True, cache=True)
 def add_rows(sums, chunk, normal, first, rows, labels, sign):
-    """Add some of a chunk's rows to ``sums[own units, modules]``, each to its label's column.
+    """Add some of a chunk's rows to ``sums[units, modules]``, each to its label's column.
 
     Args:
-        sums: Changed in place.
-        chunk: Values as bits, ``[rows, units]``.
-        normal: How values are read: the format's shift and scale, and each unit's mean and 1 over
-            its standard deviation, float32.
-        first: The first of the units that ``sums`` is of; they follow each other.
-        rows: Which rows of the chunk.
-        labels: The label of each of them.
-        sign: 1 to add, -1 to take away.
+        sums: Changed in place; of consecutive units.
+        chunk: Values as bits, ``[rows, all units]``.
+        normal: How to z-score values: the format's shift and scale, each unit's mean, and 1 over
+            each unit's standard deviation, float32.
+        first: The first unit of ``sums``.
+        rows: The numbers of the rows in the chunk.
+        labels: The label of each of these rows.
+        sign: 1 to add, -1 to subtract.
     """
     shift, scale, mean, inverse = normal
-    n_own, n_modules = sums.shape
-    for block in prange((n_own + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
-        own = block * COLUMN_BLOCK
-        size = min(COLUMN_BLOCK, n_own - own)
-        start = first + own
+    n_summed, n_modules = sums.shape
+    for block in prange((n_summed + COLUMN_BLOCK - 1) // COLUMN_BLOCK):
+        offset = block * COLUMN_BLOCK
+        size = min(COLUMN_BLOCK, n_summed - offset)
+        start = first + offset
         stop = start + size
         row = np.empty(size, dtype=np.float32)
         change = np.zeros((n_modules, size))
@@ -40,13 +41,16 @@ def add_rows(sums, chunk, normal, first, rows, labels, sign):
             decode(chunk[rows[m], start:stop], shift, scale, row)
             standardise(row, mean[start:stop], inverse[start:stop])
             _add(change[labels[m]], row, sign)
-        sums[own : own + size] += change.T
+        sums[offset : offset + size] += change.T
 
 
 @no_type_check
 @njit(cache=True)
 def _in_pairs(parts):
-    """Add up ``parts[lanes, modules]`` as a tree, into the first."""
+    """Add ``parts[lanes, modules]`` in pairs, into the first lane.
+
+    The order of additions matches ``lanes.sum_in_pairs``, which adds across processes.
+    """
     step = 1
     while step < len(parts):
         for lane in range(0, len(parts) - step, 2 * step):
@@ -63,8 +67,9 @@ def sum_columns(sums, chunk, normal, bounds, labels):
     Args:
         sums: Changed in place.
         chunk: Values as bits, ``[rows, units]``.
-        normal: How values are read.
-        bounds: Where each lane of units begins and, last, ends; a power of two of them.
+        normal: How to z-score values; see ``add_rows``.
+        bounds: The first unit of each lane, and last the unit after the last lane. The number of
+            lanes is a power of two.
         labels: The units' labels.
     """
     shift, scale, mean, inverse = normal
@@ -88,16 +93,16 @@ def sum_columns(sums, chunk, normal, bounds, labels):
 @no_type_check
 @njit(parallel=True, cache=True)
 def change_columns(changes, chunk, normal, stops, moved, before, after):
-    """Write by how much ``sum_columns`` changes when some units move.
+    """Write the change of what ``sum_columns`` computes when some units move.
 
     Args:
         changes: ``[rows, modules]``, changed in place.
         chunk: Values as bits, ``[rows, units]``.
-        normal: How values are read.
-        stops: Where in ``moved`` each lane's units begin and, last, end.
-        moved: The units, ascending.
-        before: The units' labels before.
-        after: The units' labels after.
+        normal: How to z-score values; see ``add_rows``.
+        stops: The bounds of each lane's units in ``moved``.
+        moved: The units that moved, ascending.
+        before: All units' labels before the move.
+        after: All units' labels after the move.
     """
     shift, scale, mean, inverse = normal
     n_lanes = len(stops) - 1
@@ -120,13 +125,13 @@ def change_columns(changes, chunk, normal, stops, moved, before, after):
 @no_type_check
 @njit(cache=True, nogil=True)
 def decode_columns(chunk, normal, first, out):
-    """Some columns of a chunk, from ``first`` on, as float32 z-scores into ``out``."""
+    """Write some columns of a chunk, from ``first`` on, as float32 z-scores into ``out``."""
     shift, scale, mean, inverse = normal
     n_rows, width = out.shape
     for i in range(n_rows):
-        for own in range(0, width, COLUMN_BLOCK):
-            size = min(COLUMN_BLOCK, width - own)
-            start, stop = first + own, first + own + size
-            row = out[i, own : own + size]
+        for offset in range(0, width, COLUMN_BLOCK):
+            size = min(COLUMN_BLOCK, width - offset)
+            start, stop = first + offset, first + offset + size
+            row = out[i, offset : offset + size]
             decode(chunk[i, start:stop], shift, scale, row)
             standardise(row, mean[start:stop], inverse[start:stop])

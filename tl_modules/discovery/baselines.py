@@ -1,4 +1,4 @@
-"""The paper's baselines: other ways to group units, through scikit-learn."""
+"""The paper's baselines: scikit-learn's clusterings of the units."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery.descent import IterDResult
-from tl_modules.discovery.from_activations import as_module_set, scored_matrix
+from tl_modules.discovery.normalised_input import scored_matrix
 from tl_modules.discovery.objectives import objective
+from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, pca
 from tl_modules.discovery.start import N_COMPONENTS, spectral_labels, strongest_labels
 from tl_modules.errors import check_choice, check_seed
@@ -17,12 +18,12 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
 
 N_PRECLUSTERS = 10_000
-"""What the methods that need all pairs of points work on instead of every unit."""
+"""Number of pre-clusters for the methods that compare all pairs of points, instead of the units."""
 
 Baseline = Literal[
     "kmeans", "minibatch_kmeans", "agglomerative", "spectral", "spectral_coclustering"
 ]
-METHODS: tuple[Baseline, ...] = get_args(Baseline)
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
 _RESTARTS: dict[str, Any] = {"n_init": 10}
 
@@ -34,32 +35,38 @@ _Labels = Int[np.ndarray, " points"]
 def discover_baseline(
     acts: ActivationMatrix, method: Baseline, n_modules: int, seed: int = 0
 ) -> ModuleSet:
-    """Group the units by a standard clustering, and give each sample the group it drives most.
+    """Discover modules with a standard clustering, to compare ``discover`` with.
 
-    As in arXiv 2603.17823, section on baselines: units are clustered by their z-scores over the
-    samples after PCA to 16 dimensions; ``agglomerative``, ``spectral`` and
-    ``spectral_coclustering`` work on at most 10,000 pre-clusters of units. Co-clustering takes the
-    pre-clusters' mean |activation|, which is not negative, and labels the samples itself.
+    The methods are those of arXiv 2603.17823. Units are clustered by their z-scores over the
+    samples, after PCA to 16 dimensions, and each sample gets the module that it drives most.
+    ``agglomerative``, ``spectral`` and ``spectral_coclustering`` cluster at most 10,000
+    pre-clusters of units. Co-clustering needs values that are not negative, so it takes the
+    pre-clusters' mean |activation|; it labels the samples itself.
 
     Args:
         acts: The activations.
         method: ``"kmeans"``, ``"minibatch_kmeans"``, ``"agglomerative"``, ``"spectral"`` or
             ``"spectral_coclustering"``.
         n_modules: K.
-        seed: Seeds the clustering.
+        seed: Seed of the clustering.
 
     Returns:
-        The modules; some may be empty, which makes B and L 0.
+        The modules. Some may be empty; B and L are then 0.
 
     Raises:
-        ModulesError: If the method is unknown or K is out of range.
+        ModulesError: If the method is not valid or K is out of range.
+
+    >>> planted = np.kron(np.eye(2), np.ones((10, 8))) + np.arange(16) / 100
+    >>> acts = ActivationMatrix.from_arrays(planted)
+    >>> discover_baseline(acts, "kmeans", 2).to_frame()["n_units"].tolist()
+    [8, 8]
     """
-    check_choice("method", method, METHODS)
+    check_choice("method", method, BASELINES)
     check_seed(seed)
     scored, products = scored_matrix(acts, n_modules)
     matrix = products.matrix
     if method == "spectral_coclustering":
-        # Of raw values where there are some: z-scores are negative half of the time.
+        # Raw values are not negative. Normalised ones are shifted so that each unit's least is 0.
         positive = acts.values if acts.normaliser is None else matrix - matrix.min(axis=0)
         samples, units = _cocluster(matrix, positive, n_modules, seed)
     else:
@@ -69,7 +76,7 @@ def discover_baseline(
         samples = strongest_labels(products.sample_sums(units, n_modules), units)
     value = objective(matrix, samples, units, n_modules)
     result = IterDResult(samples, units, value, history=(value.L,), converged=True)
-    return as_module_set(
+    return module_set_of(
         acts, scored.normaliser, products, result, n_modules, seed=seed, method=method
     )
 
@@ -81,15 +88,13 @@ def _principal_components(matrix: Float[np.ndarray, "rows columns"], seed: int) 
 def _kmeans(points: _Points, n_modules: int, seed: int) -> _Labels:
     from sklearn.cluster import KMeans
 
-    found = KMeans(n_modules, random_state=seed, **_RESTARTS).fit(points)
-    return _int64(found.labels_)
+    return _int64(KMeans(n_modules, random_state=seed, **_RESTARTS).fit(points).labels_)
 
 
 def _minibatch_kmeans(points: _Points, n_modules: int, seed: int) -> _Labels:
     from sklearn.cluster import MiniBatchKMeans
 
-    found = MiniBatchKMeans(n_modules, random_state=seed, **_RESTARTS).fit(points)
-    return _int64(found.labels_)
+    return _int64(MiniBatchKMeans(n_modules, random_state=seed, **_RESTARTS).fit(points).labels_)
 
 
 def _agglomerative(points: _Points, n_modules: int, seed: int) -> _Labels:
@@ -122,14 +127,15 @@ def _cocluster(
     n_modules: int,
     seed: int,
 ) -> tuple[Int[np.ndarray, " samples"], Int[np.ndarray, " units"]]:
-    """Labels of samples and units from Dhillon's spectral co-clustering."""
+    """Label samples and units by Dhillon's (2001) spectral co-clustering."""
     from sklearn.cluster import SpectralCoclustering
 
     groups, _ = _preclusters(_principal_components(matrix.T, seed), seed)
     sums = InMemory(positive).sample_sums(groups, int(groups.max()) + 1)
     means = sums / np.bincount(groups)
-    found = SpectralCoclustering(n_modules, random_state=seed).fit(means + 1e-12)
-    return _int64(found.row_labels_), _int64(found.column_labels_)[groups]
+    # The method divides by row and column sums, so no sum may be 0.
+    fitted = SpectralCoclustering(n_modules, random_state=seed).fit(means + 1e-12)
+    return _int64(fitted.row_labels_), _int64(fitted.column_labels_)[groups]
 
 
 def _preclusters(
@@ -140,8 +146,8 @@ def _preclusters(
 
     if len(points) <= N_PRECLUSTERS:
         return np.arange(len(points)), points
-    # One random start: there are so many centres that a better one changes little.
+    # With this many centres, a better start than one random draw changes little.
     options: dict[str, Any] = {"n_init": 1, "init": "random", "batch_size": 4096, "max_iter": 10}
-    found = MiniBatchKMeans(N_PRECLUSTERS, random_state=seed, **options).fit(points)
-    used, groups = np.unique(found.labels_, return_inverse=True)
-    return _int64(groups), np.asarray(found.cluster_centers_)[used]
+    fitted = MiniBatchKMeans(N_PRECLUSTERS, random_state=seed, **options).fit(points)
+    used, groups = np.unique(fitted.labels_, return_inverse=True)
+    return _int64(groups), np.asarray(fitted.cluster_centers_)[used]

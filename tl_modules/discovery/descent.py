@@ -1,4 +1,4 @@
-"""IterD: iterative descent over units and samples in turn (arXiv 2603.17823)."""
+"""IterD: iterative descent that moves units and samples in turn (arXiv 2603.17823)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from tl_modules.runtime.arguments import checked
 MIN_GAIN = 1e-8
 """A move must raise L by more than this (the paper's tolerance)."""
 
-# Axes named with a leading underscore are not checked against each other by jaxtyping: those
-# arguments come from users and are refused with a message of our own.
+# jaxtyping does not compare axes whose names begin with an underscore. These arguments come from
+# users, so ModulesError explains a wrong shape.
 _Labels = Int[np.ndarray, " _items"]
 _Orders = Int[np.ndarray, "rounds _items"]
 _Sums = Float[np.ndarray, "items modules"]
@@ -26,7 +26,7 @@ _Sums = Float[np.ndarray, "items modules"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class IterDResult:
-    """Where IterD ended."""
+    """The partition that IterD reached, and how it got there."""
 
     sample_labels: Int[np.ndarray, " samples"]
     """Each sample's module."""
@@ -38,13 +38,13 @@ class IterDResult:
     """xi, B and L of the partition."""
 
     history: tuple[float, ...]
-    """L after each round, as the search sees it (empty blocks left out of B)."""
+    """L after each round. The search leaves empty blocks out of B; ``objective`` does not."""
 
     converged: bool
-    """Whether the last round moved nothing."""
+    """Whether no item moved in the last round."""
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """One line without the arrays."""
         end = "converged" if self.converged else "stopped"
         return (
             f"IterDResult({len(self.sample_labels):,} samples, {len(self.unit_labels):,} units, "
@@ -64,29 +64,35 @@ def iterd(
     max_rounds: int = 5,
     seed: int = 0,
 ) -> IterDResult:
-    """Partition samples and units into paired groups, from a start to a local optimum of L.
+    """Partition samples and units into paired groups; the algorithm behind ``discover``, on arrays.
 
-    Each round visits the units in a random order and moves each to the label that raises L most,
-    if one raises it by more than 1e-8; then the samples likewise. A candidate move costs O(1), so
-    a round costs O((samples + units) * modules) and one pass over the rows and columns that moved.
+    Each round visits the units in a random order. It moves each unit to the label that raises L
+    most, if a label raises L by more than 1e-8. Then it visits the samples in the same way. A
+    candidate move costs O(1), so a round costs O((samples + units) * modules), and one pass over
+    the rows and columns that moved.
 
     Args:
-        matrix: Normalised activations, shape ``[samples, units]``. Not normalised here.
+        matrix: Normalised activations, shape ``[samples, units]``.
         n_modules: K, from 2 to min(samples, units).
-        sample_labels: Start labels of the samples; by default balanced k-means after PCA, or,
-            where the units' are given, the label whose units a sample drives most.
-        unit_labels: Start labels of the units; by default the label whose samples drive a unit
-            most.
-        unit_orders: Visiting orders of the first rounds; further rounds draw theirs.
-        sample_orders: The same for the samples.
-        max_rounds: Stop after so many rounds (the paper's 5), or when nothing moved.
-        seed: Seeds the start and the orders.
+        sample_labels: Start labels of the samples. By default they come from balanced k-means
+            after PCA; if ``unit_labels`` is given, each sample gets the label whose units it
+            drives most.
+        unit_labels: Start labels of the units; by default each unit gets the label whose samples
+            drive it most.
+        unit_orders: Visiting orders of the units in the first rounds; later orders are drawn.
+        sample_orders: Visiting orders of the samples in the first rounds.
+        max_rounds: Stop after this number of rounds (5 in the paper), or when no item moved.
+        seed: Seed of the start and of the orders.
 
     Returns:
-        The labels, the objective and L after each round.
+        The labels, the objective, and L after each round.
 
     Raises:
         ModulesError: If K is out of range, a value is not finite, or labels or orders do not fit.
+
+    >>> result = iterd(np.kron(np.eye(2), np.ones((4, 3))), 2)
+    >>> result.unit_labels[0] == result.sample_labels[0], result.objective
+    (True, Objective(xi=1.0, B=12.0, L=12.0))
     """
     products = InMemory(matrix)
     check_n_modules(n_modules, products.shape)
@@ -124,20 +130,20 @@ def descend(
     seed: int,
     on_round: Callable[[int, float], object] = lambda number, value: None,
 ) -> IterDResult:
-    """IterD from given labels, which it may change; see ``iterd``.
+    """Run IterD from start labels, which are changed in place; see ``iterd``.
 
     Args:
         products: The normalised matrix.
         n_modules: K.
-        sample_labels: Start labels; None only where the units' are given.
-        unit_labels: Start labels; by default they follow the samples'.
-        orders: Visiting orders of the first rounds, units' and samples'.
-        max_rounds: Stop after so many rounds, or when nothing moved.
-        seed: Seeds the orders.
-        on_round: Told each round's number, from 1, and L after it.
+        sample_labels: Start labels of the samples; None only if ``unit_labels`` is given.
+        unit_labels: Start labels of the units; by default they follow the samples' labels.
+        orders: Visiting orders of the first rounds, of the units and of the samples.
+        max_rounds: Stop after this number of rounds, or when no item moved.
+        seed: Seed of the orders.
+        on_round: Called after each round with its number, from 1, and L.
 
     Returns:
-        Where it ended.
+        The partition reached.
     """
     search = _Search(products, n_modules, sample_labels, unit_labels)
     n_samples, n_units = products.shape
@@ -145,6 +151,7 @@ def descend(
     history: list[float] = []
     converged = False
     while len(history) < max_rounds and not converged:
+        # Orders are drawn even where they are given, so that later rounds draw the same ones.
         drawn = (generator.permutation(n_units), generator.permutation(n_samples))
         unit_order, sample_order = (
             given[len(history)] if given is not None and len(history) < len(given) else order
@@ -165,9 +172,9 @@ def descend(
 
 
 class _Search:
-    """Labels on the move, with the sums that make a candidate move cost O(1).
+    """The labels during a search, with the sums that make a candidate move cost O(1).
 
-    The two matrix products are computed once; after a sweep only the rows or columns that moved
+    The two matrix products are computed once. After a sweep only the rows or columns that moved
     are read again.
     """
 
@@ -181,9 +188,9 @@ class _Search:
         self._products = products
         self._n_modules = n_modules
         if sample_labels is None:
-            assert unit_labels is not None  # the caller gives one of them
-            drive = products.sample_sums(unit_labels, n_modules)
-            sample_labels = strongest_labels(drive, unit_labels)
+            assert unit_labels is not None  # the caller passes one of the two
+            sums = products.sample_sums(unit_labels, n_modules)
+            sample_labels = strongest_labels(sums, unit_labels)
         self.sample_labels = sample_labels
         self._of_units = products.unit_sums(sample_labels, n_modules)
         if unit_labels is None:
@@ -192,18 +199,20 @@ class _Search:
         self._of_samples = products.sample_sums(unit_labels, n_modules)
 
     def sweep_units(self, order: _Labels) -> tuple[float, int]:
-        """Visit every unit; returns L and how many moved."""
+        """Visit every unit; return L and the number of units that moved."""
         before = self.unit_labels.copy()
         value, n_moved = self._sweep(self._of_units, self.unit_labels, order, self.sample_labels)
         moved = np.flatnonzero(before != self.unit_labels)
-        if 2 * len(moved) > len(before):  # fewer additions
+        # Each moved unit costs a subtraction and an addition. If more than half moved, summing
+        # anew takes fewer additions.
+        if 2 * len(moved) > len(before):
             self._of_samples = self._products.sample_sums(self.unit_labels, self._n_modules)
         else:
             self._products.shift_sample_sums(self._of_samples, moved, before, self.unit_labels)
         return value, n_moved
 
     def sweep_samples(self, order: _Labels) -> tuple[float, int]:
-        """Visit every sample; returns L and how many moved."""
+        """Visit every sample; return L and the number of samples that moved."""
         before = self.sample_labels.copy()
         value, n_moved = self._sweep(self._of_samples, self.sample_labels, order, self.unit_labels)
         moved = np.flatnonzero(before != self.sample_labels)
@@ -214,13 +223,13 @@ class _Search:
         return value, n_moved
 
     def objective(self) -> Objective:
-        """The objective of the present labels, from the sums, which are float64."""
-        own = self._of_units[np.arange(len(self._of_units)), self.unit_labels]
+        """The objective of the present labels, from the float64 sums."""
+        in_block = self._of_units[np.arange(len(self._of_units)), self.unit_labels]
         counts = [
             np.bincount(labels, minlength=self._n_modules)
             for labels in (self.sample_labels, self.unit_labels)
         ]
-        sums = np.bincount(self.unit_labels, weights=own, minlength=self._n_modules)
+        sums = np.bincount(self.unit_labels, weights=in_block, minlength=self._n_modules)
         return from_blocks(sums, counts[0] * counts[1])
 
     def _sweep(
@@ -248,16 +257,20 @@ def check_n_modules(n_modules: int, shape: tuple[int, int]) -> None:
 def _checked_labels(
     name: str, labels: Shaped[np.ndarray, " _items"] | None, length: int, n_modules: int
 ) -> _Labels | None:
-    """A copy of the start labels as int64."""
+    """Check start labels, and return a copy as int64, which the search may change."""
     if labels is None:
         return None
     if np.asarray(labels).dtype.kind not in "iu":
         raise ModulesError(
-            f"{name} should be whole numbers; their type is {np.asarray(labels).dtype}."
+            f"{name} should be whole numbers; got {np.asarray(labels).dtype}. Convert them with "
+            "labels.astype(int)."
         )
     copied = np.array(labels, dtype=np.int64)
     if copied.shape != (length,):
-        raise ModulesError(f"{name} should have {length} entries; it has shape {copied.shape}.")
+        raise ModulesError(
+            f"{name} should have shape {(length,)}; got {copied.shape}. Pass one label per row or "
+            "column of the matrix."
+        )
     check_labels(name, copied, n_modules)
     return copied
 
@@ -265,13 +278,14 @@ def _checked_labels(
 def _checked_orders(
     name: str, orders: Shaped[np.ndarray, "_rounds _items"] | None, length: int
 ) -> Int[np.ndarray, "rounds items"] | None:
-    """The orders as int64, each a permutation."""
+    """Check that the orders are permutations, and return a copy as int64."""
     if orders is None:
         return None
     copied = np.atleast_2d(np.array(orders, dtype=np.int64))
     if copied.shape[1:] != (length,) or not (np.sort(copied, axis=1) == np.arange(length)).all():
         raise ModulesError(
-            f"{name} should have one row a round, each a permutation of 0..{length - 1}; it has "
-            f"shape {copied.shape}. Draw them with numpy.random.Generator.permutation."
+            f"{name} should have one row per round, each a permutation of 0..{length - 1}; got an "
+            f"array of shape {copied.shape}. Draw the rows with "
+            "numpy.random.Generator.permutation."
         )
     return copied

@@ -1,4 +1,4 @@
-"""Iterated local search: kick a converged partition, let IterD converge again, keep the better."""
+"""Iterated local search: kicks out of a local optimum of L."""
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -7,7 +7,7 @@ from tl_modules.discovery.descent import IterDResult, descend
 from tl_modules.discovery.products import Products
 
 KICKED = 0.15
-"""Share of the samples that a kick gives random labels."""
+"""Share of the samples that get random labels in a kick."""
 
 
 def improve(
@@ -20,24 +20,24 @@ def improve(
     seed: int = 0,
     progress: bool = False,
 ) -> IterDResult:
-    """Look for a higher L near a converged partition.
+    """Look for a partition with a higher L near a converged one.
 
-    Each trial gives 15 % of the samples random labels, lets the units follow the samples, runs
-    IterD to convergence and keeps the outcome if its L is higher (iterated local search, Lourenço,
-    Martin & Stützle 2003). A trial needs no k-means start and few rounds, so many fit in the time
-    of one restart; ``benchmarks/search.py`` compares both at equal time.
+    Each trial gives 15 % of the samples random labels, lets the units follow the samples, and runs
+    IterD to convergence. The result is kept if its L is higher (iterated local search, Lourenço,
+    Martin & Stützle 2003). A trial needs no k-means start and few rounds, so many trials fit in
+    the time of one restart; ``benchmarks/search.py`` compares both at equal time.
 
     Args:
         products: The normalised matrix.
         n_modules: K.
-        start: Where to begin.
-        n_kicks: How many trials.
-        max_rounds: Rounds of each trial at most.
-        seed: Seeds the kicks and the trials' orders.
+        start: The converged partition.
+        n_kicks: Number of trials.
+        max_rounds: Largest number of rounds per trial.
+        seed: Seed of the kicks and of the trials' orders.
         progress: Show a progress bar.
 
     Returns:
-        The best partition found; never one with a lower L than the start's.
+        The best partition found. Its L is never below that of ``start``.
     """
     generator = np.random.default_rng(seed)
     best = start

@@ -1,4 +1,4 @@
-"""How well each unit fits its module, and which units fit none."""
+"""Setting aside the units that fit no module."""
 
 from dataclasses import replace
 
@@ -7,14 +7,11 @@ from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import check_same_kind
-from tl_modules.discovery.from_activations import (
-    discover,
-    membership_scores,
-    scored_matrix,
-    topic_scores,
-)
+from tl_modules.discovery.from_activations import discover
+from tl_modules.discovery.normalised_input import scored_matrix
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.scores import memberships, topic_scores
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
 from tl_modules.runtime.arguments import checked
@@ -29,40 +26,45 @@ def set_aside_background(
     seed: int = 0,
     progress: bool = True,
 ) -> ModuleSet:
-    """Take the units that fit no module better than chance out of the modules.
+    """Remove the units that fit no module better than chance, to keep only units that belong.
 
-    A unit's score is its mean z on its own topic minus its best mean on another topic. Chance is
-    the same discovery on a matrix whose columns are permuted independently: its units are driven
-    by no topic, and what scores they reach come from choosing labels to fit noise. Units that do
-    not score above the given quantile of those are set aside.
+    ``discover`` gives every unit a module, also units that no topic drives. A unit's score is its
+    mean on its module's topic minus its largest mean on another topic. Chance is a second
+    discovery, on the matrix with each column permuted independently: no topic drives those units,
+    and their scores only show how well labels can fit noise. Units whose score is not above the
+    given quantile of chance scores are set aside.
 
     Args:
         acts: The activations that the modules were discovered on.
         modules: The modules.
-        quantile: Of the permuted units' scores; 0.95 keeps about one unit in twenty by chance.
-        seed: Seeds the permutation and its discovery.
+        quantile: Quantile of the chance scores. With 0.95, about one unit in twenty of those that
+            no topic drives is kept.
+        seed: Seed of the permutation and of its discovery.
         progress: Show a progress bar over that discovery.
 
     Returns:
-        The modules without those units, whose label is now ``BACKGROUND`` (-1); xi, B and L are
-        those of the smaller blocks. A module may be left without units.
+        The modules without those units, whose label is now ``BACKGROUND`` (-1). xi, B and L are
+        those of the smaller blocks. A module may have no units left.
 
     Raises:
-        ModulesError: If the activations are not those of the modules, or ``quantile`` is not
-            between 0 and 1, the seed cannot be, or the activations were normalised otherwise.
+        ModulesError: If the activations or their normalisation are not those of the modules, some
+            units are set aside already, ``quantile`` is not between 0 and 1, or the seed is not
+            valid.
     """
     if not 0 < quantile < 1:
-        raise ModulesError(f"quantile should lie between 0 and 1; got {quantile}.")
+        raise ModulesError(f"quantile should lie between 0 and 1; got {quantile}. 0.95 is usual.")
     check_seed(seed)
     if not acts.units.same_hooks(modules.units) or len(acts.samples) != len(modules.samples):
         raise ModulesError(
-            f"acts should be what the modules were discovered on, {len(modules.samples)} samples x "
-            f"{len(modules.units)} units; got {acts.values.shape}."
+            "acts should be the activations that the modules were discovered on, "
+            f"{len(modules.samples)} samples x {len(modules.units)} units; got "
+            f"{acts.values.shape}. Pass the matrix that discover was called with."
         )
     if len(modules.background):
         raise ModulesError(
-            f"{len(modules.background)} units of these modules were set aside already. Pass the "
-            "modules as discovered."
+            "The modules should hold all units; "
+            f"{len(modules.background)} units were set aside already. Pass the modules as "
+            "discovered."
         )
     if modules.normaliser is not None:
         if acts.normaliser is None:
@@ -71,12 +73,13 @@ def set_aside_background(
             check_same_kind(acts.normaliser, modules.normaliser)
     scored, products = scored_matrix(acts, modules.n_modules)
     matrix = products.matrix
+    # Permuting each column keeps every unit's distribution and removes what units share.
     null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))
     chance = discover(null, modules.n_modules, seed=seed, progress=progress)
     assert chance.unit_scores is not None  # discover() always sets them
     threshold = float(np.quantile(chance.unit_scores, quantile))
     sums = products.unit_sums(np.asarray(modules.sample_labels), modules.n_modules)
-    scores = membership_scores(sums, modules.sample_labels, modules.unit_labels)
+    scores = memberships(sums, modules.sample_labels, modules.unit_labels).scores
     kept = scores > threshold
     partition = (modules.sample_labels, modules.unit_labels[kept], modules.n_modules)
     inside = InMemory(matrix[:, kept])
@@ -87,5 +90,5 @@ def set_aside_background(
         objective=objective(inside.matrix, *partition),
         sample_scores=topic_scores(inside, *partition),
         unit_scores=scores,
-        topics=None,  # they say what all units write
+        topics=None,  # the old topics describe what all units write
     )

@@ -1,4 +1,4 @@
-"""The ULCMOD objective, in float64 and plain to read (arXiv 2603.17823)."""
+"""The ULCMOD objective in float64, in code that is easy to check (arXiv 2603.17823)."""
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -15,15 +15,16 @@ def objective(
     unit_labels: Int[np.ndarray, " _units"],
     n_modules: int,
 ) -> Objective:
-    """How good a partition is: mean activation inside its blocks times their harmonic mean size.
+    """Score a partition by the objective that ``discover`` maximises.
 
-    ``xi = (sum of the matrix over the diagonal blocks) / (sum of their sizes)``;
-    ``B = harmonic mean of the block sizes``, 0 if a block is empty; ``L = xi * B``.
+    ``xi`` is the mean activation inside the diagonal blocks: the sum of the matrix over the blocks
+    divided by the sum of their sizes. ``B`` is the harmonic mean of the block sizes, 0 if a block
+    is empty. ``L = xi * B``.
 
     Args:
         matrix: Normalised activations, shape ``[samples, units]``.
         sample_labels: Each sample's module, in ``0..n_modules-1``.
-        unit_labels: Each unit's module.
+        unit_labels: Each unit's module, in ``0..n_modules-1``.
         n_modules: K.
 
     Returns:
@@ -61,9 +62,10 @@ def blocks(
         ModulesError: If a label is out of range or the shapes do not fit.
     """
     if matrix.shape != (len(sample_labels), len(unit_labels)):
+        shape = (len(sample_labels), len(unit_labels))
         raise ModulesError(
-            f"matrix should have shape {(len(sample_labels), len(unit_labels))}, one row a sample "
-            f"label and one column a unit label; got {matrix.shape}."
+            f"matrix should have shape {shape}, one row per sample label and one column per unit "
+            f"label; got {matrix.shape}. Pass the labels of this matrix."
         )
     for name, labels in (("sample_labels", sample_labels), ("unit_labels", unit_labels)):
         check_labels(name, labels, n_modules)
@@ -80,10 +82,10 @@ def check_labels(name: str, labels: Int[np.ndarray, " items"], n_modules: int) -
     """Refuse labels outside ``0..n_modules-1``.
 
     Raises:
-        ModulesError: If there is one.
+        ModulesError: If a label is outside.
     """
     if len(labels) and not 0 <= labels.min() <= labels.max() < n_modules:
         raise ModulesError(
-            f"{name} should lie in 0..{n_modules - 1}; they go from {labels.min()} to "
-            f"{labels.max()}."
+            f"{name} should lie in 0..{n_modules - 1}; got {labels.min()} to {labels.max()}. "
+            "Number the modules from 0."
         )

@@ -1,4 +1,4 @@
-"""The matrix as IterD sees it: sums over labels."""
+"""The sums over labels that IterD needs of a matrix."""
 
 from typing import Protocol, runtime_checkable
 
@@ -15,16 +15,17 @@ SampleSums = Float[np.ndarray, "samples modules"]
 UnitSums = Float[np.ndarray, "units modules"]
 _Tile = Float[np.ndarray, "rows units"]
 
-_MOST_TO_SQUARE = 1e15
+_LARGEST_TO_SQUARE = 1e15
+"""Sums of squares of larger values may overflow in float32."""
 
 
 @runtime_checkable
 class Products(Protocol):
-    """What IterD needs of a normalised matrix: sums of its rows or columns by label, in float64."""
+    """A normalised matrix as IterD uses it: sums of rows or columns by label, in float64."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and units."""
+        """Number of samples and number of units."""
         ...
 
     def unit_sums(self, sample_labels: SampleLabels, n_modules: int) -> UnitSums:
@@ -38,13 +39,27 @@ class Products(Protocol):
     def shift_unit_sums(
         self, sums: UnitSums, moved: Moved, before: SampleLabels, after: SampleLabels
     ) -> None:
-        """Bring ``unit_sums`` up to date, in place, after samples moved."""
+        """Update ``unit_sums`` in place after samples moved.
+
+        Args:
+            sums: What ``unit_sums`` returned before the move.
+            moved: The samples that moved, ascending.
+            before: All samples' labels before the move.
+            after: All samples' labels after the move.
+        """
         ...
 
     def shift_sample_sums(
         self, sums: SampleSums, moved: Moved, before: UnitLabels, after: UnitLabels
     ) -> None:
-        """Bring ``sample_sums`` up to date, in place, after units moved."""
+        """Update ``sample_sums`` in place after units moved.
+
+        Args:
+            sums: What ``sample_sums`` returned before the move.
+            moved: The units that moved, ascending.
+            before: All units' labels before the move.
+            after: All units' labels after the move.
+        """
         ...
 
     def principal_components(
@@ -55,36 +70,45 @@ class Products(Protocol):
 
 
 class InMemory:
-    """A normalised matrix held as one array."""
+    """A normalised matrix in memory, as one array."""
 
     def __init__(self, matrix: Shaped[np.ndarray, "..."], *, parallel: bool = True) -> None:
-        """Take an array; float32 and float64 are not copied if contiguous.
+        """Wrap an array; contiguous float32 and float64 arrays are not copied.
 
         Args:
             matrix: Normalised activations, shape ``[samples, units]``.
-            parallel: Whether each sum may use all cores. The sums are the same either way, bit for
+            parallel: Whether each sum may use all cores. Sums are the same either way, bit for
                 bit.
 
         Raises:
-            ModulesError: If it has not two axes.
+            ModulesError: If the array does not hold numbers, or does not have two axes.
         """
         matrix = np.asarray(matrix)
         if matrix.dtype.kind not in "fiub":
-            raise ModulesError(f"matrix should hold numbers; its type is {matrix.dtype}.")
+            raise ModulesError(
+                f"matrix should hold numbers; got {matrix.dtype}. Convert it with "
+                "matrix.astype(float)."
+            )
         if matrix.ndim != 2:
-            raise ModulesError(f"matrix should have 2 axes, samples x units; got {matrix.shape}.")
+            raise ModulesError(
+                f"matrix should have 2 axes, samples x units; got shape {matrix.shape}. Reshape it."
+            )
         dtype = np.float64 if matrix.dtype == np.float64 else np.float32
         self.matrix: _Tile = np.ascontiguousarray(matrix, dtype=dtype)
         self._kernels = _kernel.PARALLEL if parallel else _kernel.SERIAL
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and units."""
+        """Number of samples and number of units."""
         n_samples, n_units = self.matrix.shape
         return n_samples, n_units
 
     def unit_sums(self, sample_labels: SampleLabels, n_modules: int) -> UnitSums:
-        """See ``Products``; refuses a matrix with a value that is not finite."""
+        """See ``Products``.
+
+        Raises:
+            ModulesError: If a value of the matrix is not finite.
+        """
         sums = self._kernels.unit_sums(self.matrix, sample_labels, n_modules)
         self._check_finite(sums)
         return sums
@@ -108,16 +132,25 @@ class InMemory:
     def principal_components(
         self, n_components: int, seed: int
     ) -> Float[np.ndarray, "samples components"]:
-        """By scikit-learn's PCA."""
-        with np.errstate(over="ignore", invalid="ignore"):  # what the sums are looked at for
+        """See ``Products``; computed by scikit-learn's PCA."""
+        # NumPy need not warn of overflow: the sums are computed to find it.
+        with np.errstate(over="ignore", invalid="ignore"):
             self._check_finite(self.matrix.sum(axis=1, dtype=np.float64))
         largest = max(-float(self.matrix.min()), float(self.matrix.max()))
-        # Squares of such values overflow; clusters are the same at any scale.
-        matrix = self.matrix / largest if largest > _MOST_TO_SQUARE else self.matrix
+        # The start's clusters do not depend on the scale, so values whose squares would overflow
+        # are scaled down.
+        matrix = self.matrix / largest if largest > _LARGEST_TO_SQUARE else self.matrix
         return pca(matrix, n_components, seed)
 
     def _check_finite(self, sums: Float[np.ndarray, "..."]) -> None:
-        """Refuse a matrix with a value that is not finite, which shows in any sums over it."""
+        """Refuse a matrix with a value that is not finite.
+
+        Args:
+            sums: Sums over all of the matrix; a value that is not finite makes a sum that is not.
+
+        Raises:
+            ModulesError: If a value is not finite, or the values are too large to sum.
+        """
         if np.isfinite(sums).all():
             return
         bad = np.argwhere(~np.isfinite(self.matrix))
@@ -128,8 +161,9 @@ class InMemory:
                 f"{self.matrix[sample, unit]}. Drop that sample or that unit."
             )
         raise ModulesError(
-            f"matrix is too large to sum: its largest value is {np.abs(self.matrix).max():.3g}. "
-            "Normalise it first, as ActivationMatrix.zscore() does."
+            "matrix should hold values that can be summed; its largest magnitude is "
+            f"{np.abs(self.matrix).max():.3g}. Normalise it first, as ActivationMatrix.zscore() "
+            "does."
         )
 
 
@@ -138,29 +172,31 @@ def pca(matrix: _Tile, n_components: int, seed: int) -> Float[np.ndarray, "rows 
 
     Args:
         matrix: Finite values.
-        n_components: How many.
-        seed: Seeds the randomised solver, which scikit-learn uses for large matrices.
+        n_components: Number of components.
+        seed: Seed of the randomised solver, which scikit-learn uses for large matrices.
 
     Returns:
         The coordinates.
     """
     from sklearn.decomposition import PCA  # slow to import, and only a fit needs it
 
-    with np.errstate(invalid="ignore"):  # shares of a variance of zero, which nobody reads
+    # A constant matrix has explained-variance shares of 0 / 0, which are not used.
+    with np.errstate(invalid="ignore"):
         return np.asarray(PCA(n_components, random_state=seed).fit_transform(matrix))
 
 
 def in_memory_bytes(
     shape: tuple[int, int], n_modules: int, n_jobs: int, *, is_copied: bool = True
 ) -> int:
-    """About what a search takes beside the activations: copies of the matrix, and sums by label.
+    """Estimate the bytes that a search takes beside the activations.
 
     Args:
-        shape: Samples and units.
+        shape: Number of samples and number of units.
         n_modules: K.
-        n_jobs: Starts that run at once.
-        is_copied: Whether the matrix is still to be normalised.
+        n_jobs: Number of starts that run at once.
+        is_copied: Whether the matrix is still to be normalised, which copies it.
     """
     n_samples, n_units = shape
-    matrix = 4 * n_samples * n_units  # z-scored, and once more as it is centred for the PCA
+    # One copy is z-scored, another one centred for the PCA. Each start has four arrays of sums.
+    matrix = 4 * n_samples * n_units
     return (5 + 4 * is_copied) * matrix // 4 + n_jobs * 4 * 8 * n_modules * (n_samples + n_units)

@@ -1,4 +1,4 @@
-"""How far a partition can be trusted: over seeds, over halves of the prompts, against chance."""
+"""Stability of partitions: over seeds, over halves of the prompts, and against chance."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -33,29 +33,33 @@ def stability(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Agreement of the units' labels between discoveries that should agree.
+    """Measure how far discoveries agree, to see whether modules are more than one seed's outcome.
 
     Args:
         acts: Raw activations.
         n_modules: K.
-        n_seeds: Discoveries on all samples with different seeds; every pair is compared.
-        n_halves: Random splits of the samples; the two halves' discoveries are compared, and so are
-            those of a null: the same halves with every column permuted independently.
-        normalise: What is done to each half by itself; see ``ActivationMatrix.normalise``.
-        seed: Seeds everything.
+        n_seeds: Number of discoveries on all samples, with different seeds. Every pair is
+            compared.
+        n_halves: Number of random splits of the samples. The discoveries of the two halves are
+            compared. A null does the same after every column of each half is permuted.
+        normalise: Normalisation of each half; see ``ActivationMatrix.normalise``.
+        seed: Seed of discoveries, splits and permutations.
         progress: Show a progress bar.
 
     Returns:
-        One row a comparison: ``kind`` (``"seeds"``, ``"halves"`` or ``"null"``), ``ari`` and
-        ``nmi`` of the units' labels (adjusted Rand index and normalised mutual information),
-        ``L`` (mean of the two discoveries'), and ``held_out_L``: the objective of the second half
-        with the units' labels of the first, each sample taking the module whose units it drives
-        most (NaN for seeds). Halves are smaller than the whole, so their L is smaller too:
-        compare ``held_out_L`` with the halves' ``L`` and with the null's.
+        One row per comparison, with the columns
+
+        - ``kind``: ``"seeds"``, ``"halves"`` or ``"null"``.
+        - ``ari``, ``nmi``: adjusted Rand index and normalised mutual information of the units'
+          labels.
+        - ``L``: mean over the two discoveries.
+        - ``held_out_L``: the second half's objective under the first half's unit labels. Each
+          sample gets the module whose units it drives most. NaN for seeds. L grows with the
+          number of samples, so compare ``held_out_L`` with ``L`` of halves and of the null.
 
     Raises:
         ModulesError: If ``acts`` is normalised already, K is out of range for half of the samples,
-            or the seed cannot be.
+            or the seed is not valid.
     """
     check_at_least("n_seeds", n_seeds, 2)
     check_at_least("n_halves", n_halves, 1)
@@ -63,7 +67,7 @@ def stability(
     check_seed(seed + n_seeds - 1)
     if acts.normaliser is not None:
         raise ModulesError(
-            "stability() normalises each half by itself and so needs raw activations; these are "
+            "stability() normalises each half by itself and needs raw activations; got "
             f"{acts.normaliser.noun}. Pass the matrix as collected."
         )
     rows = []
@@ -71,9 +75,9 @@ def stability(
     with tqdm(total=total, desc=desc, unit="fit", disable=not progress) as bar:
 
         def fit(matrix: _Matrix, fit_seed: int) -> IterDResult:
-            found = iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
+            result = iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
             bar.update()
-            return found
+            return result
 
         whole = acts.normalise(normalise).values
         fits = [fit(whole, seed + number) for number in range(n_seeds)]
@@ -84,6 +88,7 @@ def stability(
                 fit(normaliser.apply(half), seed)
                 for normaliser, half in zip(fitted, (first, second), strict=True)
             )
+            # The second half is scaled as the first one's labels were fitted.
             held_out = _held_out(fitted[0].apply(second), one.unit_labels, n_modules)
             rows.append(_agreement(kind, one, other) | {"held_out_L": held_out})
     return pd.DataFrame(rows)
@@ -100,11 +105,14 @@ def choose_n_modules(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """``stability`` over a range of K.
+    """Run ``stability`` over a range of K, to choose the number of modules.
+
+    A good K has a high agreement of halves, far above the null's, and a held-out L close to the
+    halves' L. ``plot_n_modules`` draws the result.
 
     Args:
         acts: Raw activations.
-        n_modules: The Ks.
+        n_modules: The values of K.
         n_seeds: As ``stability`` takes it.
         n_halves: As ``stability`` takes it.
         normalise: As ``stability`` takes it.
@@ -112,16 +120,14 @@ def choose_n_modules(
         progress: Show a progress bar for each K.
 
     Returns:
-        One row a K and kind: ``n_modules``, ``kind``, and mean and standard deviation of ``ari``,
-        ``nmi``, ``L`` and ``held_out_L`` as a second level of columns. A good K has high agreement
-        of halves, far above the null's, and a held-out L close to the halves' own.
-        ``plot_n_modules`` draws it.
+        One row per K and kind. The columns have two levels: ``ari``, ``nmi``, ``L`` and
+        ``held_out_L``, and under each its ``mean`` and ``std``.
 
     Raises:
         ModulesError: As ``stability`` raises.
     """
     if not len(n_modules):
-        raise ModulesError("n_modules should name at least one K; got none.")
+        raise ModulesError("n_modules should name at least one K; got none. Pass [5, 10, 15, 20].")
     measured = partial(
         stability,
         acts,
@@ -138,7 +144,10 @@ def choose_n_modules(
 
 
 def _halves(values: _Matrix, n_halves: int, seed: int) -> Iterator[tuple[str, _Matrix, _Matrix]]:
-    """Random halves of the samples, each followed by the same with its columns permuted."""
+    """Yield random halves of the samples, and after each pair the same halves as a null.
+
+    In a null, every column is permuted independently.
+    """
     generator = np.random.default_rng(seed)
     for _ in range(n_halves):
         order = generator.permutation(len(values))
@@ -161,5 +170,5 @@ def _agreement(kind: str, one: IterDResult, other: IterDResult) -> dict[str, obj
 
 def _held_out(matrix: _Matrix, unit_labels: Int[np.ndarray, " units"], n_modules: int) -> float:
     """L of new samples under fixed unit labels."""
-    drive = InMemory(matrix).sample_sums(unit_labels, n_modules)
-    return objective(matrix, strongest_labels(drive, unit_labels), unit_labels, n_modules).L
+    sums = InMemory(matrix).sample_sums(unit_labels, n_modules)
+    return objective(matrix, strongest_labels(sums, unit_labels), unit_labels, n_modules).L

@@ -1,4 +1,4 @@
-"""Where IterD starts: labels of the samples, and labels that follow others."""
+"""The labels from which IterD starts."""
 
 from typing import Literal, get_args
 
@@ -11,27 +11,28 @@ N_COMPONENTS = 16
 """The paper's number of principal components."""
 
 N_RESTARTS = 10
-"""Restarts of the balanced k-means."""
+"""Number of restarts of the balanced k-means."""
 
 N_SPECTRAL = 2000
-"""Samples that a spectral start clusters: its memory grows with their square."""
+"""Largest number of samples in a spectral clustering, whose memory grows with its square."""
 
 StartKind = Literal["kmeans", "random", "spectral"]
 START_KINDS: tuple[StartKind, ...] = get_args(StartKind)
-"""Balanced k-means (the paper's), balanced random labels, spectral clustering of the samples."""
+"""``kmeans``: balanced k-means, as in the paper. ``random``: balanced random labels. ``spectral``:
+spectral clustering of the samples."""
 
 _Points = Float[np.ndarray, "samples components"]
 
 
 def principal_components(products: Products, seed: int) -> _Points:
-    """The samples' coordinates on the first 16 principal components, which starts are made from.
+    """The samples' coordinates on the first 16 principal components, which starts cluster.
 
     Args:
         products: The normalised matrix.
-        seed: Seeds the randomised PCA of a large matrix.
+        seed: Seed of the randomised PCA of a large matrix.
 
     Returns:
-        Float64, shape ``[samples, at most 16]``.
+        Coordinates, float64, shape ``[samples, at most 16]``.
     """
     n_components = min(N_COMPONENTS, *products.shape)
     return products.principal_components(n_components, seed).astype(np.float64)
@@ -40,14 +41,14 @@ def principal_components(products: Products, seed: int) -> _Points:
 def start_labels(
     points: _Points, kind: StartKind, n_modules: int, seed: int
 ) -> Int[np.ndarray, " samples"]:
-    """Labels of the samples to start from.
+    """Start labels of the samples.
 
     Args:
         points: The samples' principal components.
-        kind: One of ``START_KINDS``. ``"kmeans"`` is k-means whose clusters hold ``floor(N/K)`` to
-            ``ceil(N/K)`` samples (Bradley, Bennett & Demiriz 2000), the best of 10 restarts.
+        kind: One of ``START_KINDS``. ``"kmeans"`` is the best of 10 restarts of k-means with
+            clusters of ``floor(N/K)`` to ``ceil(N/K)`` samples (Bradley, Bennett & Demiriz 2000).
         n_modules: K.
-        seed: Seeds the clustering.
+        seed: Seed of the clustering.
 
     Returns:
         Each sample's cluster.
@@ -74,33 +75,41 @@ def _balanced_kmeans(points: _Points, n_modules: int, seed: int) -> Int[np.ndarr
 
 
 def _spectral_of_some(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
-    """Spectral clustering of at most 2,000 samples; any other takes its nearest one's label."""
+    """Spectral clustering of at most 2,000 samples; each other sample gets its nearest one's label.
+
+    Args:
+        points: The samples' principal components.
+        n_modules: K.
+        seed: Seed of the draw and of the clustering.
+    """
     from sklearn.metrics import pairwise_distances_argmin  # slow to import, and only a fit needs it
 
-    chosen = np.random.default_rng(seed).permutation(len(points))[: max(N_SPECTRAL, n_modules)]
-    labels = spectral_labels(points[chosen], n_modules, seed)
-    return labels[pairwise_distances_argmin(points, points[chosen])]
+    drawn = np.random.default_rng(seed).permutation(len(points))[: max(N_SPECTRAL, n_modules)]
+    labels = spectral_labels(points[drawn], n_modules, seed)
+    return labels[pairwise_distances_argmin(points, points[drawn])]
 
 
 def spectral_labels(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
     """Spectral clustering under a Gaussian kernel as wide as the data (scikit-learn's "scale").
 
     Args:
-        points: What to cluster.
+        points: The points to cluster.
         n_modules: K.
-        seed: Seeds the clustering.
+        seed: Seed of the clustering.
 
     Returns:
         Each point's cluster.
     """
-    if n_modules >= len(points):  # which has fewer eigenvectors than asked for
+    # scikit-learn needs more points than clusters.
+    if n_modules >= len(points):
         return np.arange(len(points)) % n_modules
     # Slow to import, and only a fit needs them.
     from sklearn.cluster import SpectralClustering
     from sklearn.metrics.pairwise import rbf_kernel
 
     gamma = 1.0 / (points.shape[1] * float(points.var()) or 1.0)
-    # Computed here: fit() warns of a square array of points as if it held affinities.
+    # Affinities are computed here, because fit() takes a square array of points for affinities
+    # and warns.
     clustering = SpectralClustering(n_modules, affinity="precomputed", random_state=seed)
     affinities = rbf_kernel(points, gamma=gamma)
     return np.asarray(clustering.fit(affinities).labels_, dtype=np.int64)
@@ -109,14 +118,14 @@ def spectral_labels(points: _Points, n_modules: int, seed: int) -> Int[np.ndarra
 def strongest_labels(
     sums: Float[np.ndarray, "items modules"], others: Int[np.ndarray, " others"]
 ) -> Int[np.ndarray, " items"]:
-    """The label whose members drive each item most, on average.
+    """For each item, the label whose members drive it most on average.
 
     Args:
         sums: Each item's activation summed over each label's members.
         others: The members' labels.
 
     Returns:
-        One label an item; a label without members is never chosen.
+        One label per item; a label without members is never used.
     """
     counts = np.bincount(others, minlength=sums.shape[1])
     means = np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf)

@@ -1,4 +1,4 @@
-"""A store as IterD sees it: streamed, its columns shared among ranks if there are several."""
+"""The sums that IterD needs, streamed from a store; several processes may share its columns."""
 
 import os
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from tl_modules.activations.normalise import ZScore
 from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery import _stream
+from tl_modules.discovery.lanes import lane_bounds, n_with_lanes, sum_in_pairs
 from tl_modules.discovery.products import (
     Moved,
     SampleLabels,
@@ -22,49 +23,50 @@ from tl_modules.discovery.products import (
 )
 from tl_modules.discovery.start import N_COMPONENTS
 from tl_modules.runtime.determinism import one_thread
-from tl_modules.runtime.processes import ALONE, Ranks
+from tl_modules.runtime.processes import ALONE, Processes
 
 _Lane = Float[np.ndarray, "rows lane"]
 
-N_LANES = 16
-"""Columns are added up in so many lanes and the lanes' sums in pairs, whichever threads and ranks
-have them: no sum depends on who shared in it, to the last bit."""
 
 _OVERSAMPLING = 10
 _POWER_ITERATIONS = 4
 _TILE_BYTES = 64 * 1024**2
 _MANY_MOVED = 8
-"""Above one unit in so many moved, a store's columns are summed anew: it reads the same pages."""
+"""If more than one unit in eight moved, a store's columns are summed again: reading the moved
+columns would read the same pages of the disk."""
 
 
 class Streamed:
     """A store's raw activations, z-scored while they are read; the matrix is never in memory.
 
-    Of several ranks, rank 0 calls what ``Products`` lists, and the others ``serve``: each does a
-    step's part over columns of its own.
+    If there are several processes, the first calls the methods of ``Products`` and the others call
+    ``serve``. Each process then does its part of every step, over its own columns.
     """
 
-    def __init__(self, store: ActivationStore, scaler: ZScore, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self, store: ActivationStore, scaler: ZScore, processes: Processes = ALONE
+    ) -> None:
         """Prepare to stream.
 
         Args:
             store: The raw activations.
             scaler: Each unit's mean and standard deviation.
-            ranks: Who share the columns: at most 16, and the largest power of two of them.
+            processes: The processes that share the columns. The largest power of two of them gets
+                columns, at most 16.
         """
         self._store = store
-        self._ranks = ranks
+        self._processes = processes
         self._normal = (
             store.half.shift,
             store.half.scale,
             scaler.mean.astype(np.float32),
             (1.0 / scaler.std).astype(np.float32),
         )
-        self._shares = _shares(store.shape[1], ranks.world)
-        self._bounds = self._shares[ranks.rank]
+        self._shares = lane_bounds(store.shape[1], processes.world_size)
+        self._bounds = self._shares[processes.rank]
         self.in_step = False
-        """Whether the ranks are in the middle of a step, where one that stops leaves the others."""
-        # Each chunk's first row, and the number of rows.
+        """Whether a step is running. A process that fails inside a step cannot tell the others."""
+        # Each chunk's first row, and last the number of rows.
         self._starts = np.cumsum([0, *(chunk.n_rows for chunk in store.chunks)])
         self._steps = (
             self._unit_sums,
@@ -76,7 +78,7 @@ class Streamed:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Samples and units."""
+        """Number of samples and number of units."""
         return self._store.shape
 
     def unit_sums(self, sample_labels: SampleLabels, n_modules: int) -> UnitSums:
@@ -106,34 +108,46 @@ class Streamed:
     def principal_components(
         self, n_components: int, seed: int
     ) -> Float[np.ndarray, "samples components"]:
-        """By randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithm 4.4).
+        """See ``Products``.
 
-        One pass over the matrix Z makes ``Z.T @ (Z @ V)``; a z-scored matrix needs no centring.
+        The method is randomised subspace iteration (Halko, Martinsson & Tropp 2011, algorithm
+        4.4). One pass over the matrix Z computes ``Z.T @ (Z @ V)``. Z is z-scored, so it needs no
+        centring.
         """
         return self._together(self._principal_components, n_components, seed)
 
     def serve(self) -> None:
-        """Take each step that rank 0 takes, until it stops."""
-        while (header := self._ranks.spread())[0] >= 0:
+        """Do this process's part of each step of the first process, until the first one stops."""
+        while (header := self._processes.broadcast())[0] >= 0:
             number, n_arguments = header.tolist()
-            arguments = [self._ranks.spread() for _ in range(n_arguments)]
-            self._steps[number](*(one if one.ndim else int(one) for one in arguments))
+            arguments = [self._processes.broadcast() for _ in range(n_arguments)]
+            # Whole numbers arrive as arrays without axes.
+            self._steps[number](*(part if part.ndim else int(part) for part in arguments))
 
     def stop(self) -> None:
-        """Let the others go."""
-        if self._ranks.world > 1:
-            self._ranks.spread(np.array([-1, 0]))
+        """End ``serve`` on the other processes."""
+        if self._processes.world_size > 1:
+            self._processes.broadcast(np.array([-1, 0]))
 
-    def _together(self, step: Any, *arguments: Any, **own: Any) -> Any:
-        """Take a step on every rank; ``own`` is for rank 0 alone."""
-        if self._ranks.world > 1:
-            self._ranks.spread(np.array([self._steps.index(step), len(arguments)]))
+    def _together(self, step: Any, *arguments: Any, **local: Any) -> Any:
+        """Run a step on every process.
+
+        Args:
+            step: One of ``self._steps``.
+            arguments: Arrays and whole numbers, which are sent to the other processes.
+            local: Arguments for the first process only.
+
+        Returns:
+            What the step returns on the first process.
+        """
+        if self._processes.world_size > 1:
+            self._processes.broadcast(np.array([self._steps.index(step), len(arguments)]))
             for argument in arguments:
-                self._ranks.spread(np.asarray(argument))
+                self._processes.broadcast(np.asarray(argument))
         self.in_step = True
-        found = step(*arguments, **own)
-        self.in_step = False
-        return found
+        result = step(*arguments, **local)
+        self.in_step = False  # not in a finally: an error inside a step has to leave it True
+        return result
 
     def _unit_sums(self, sample_labels: SampleLabels, n_modules: int) -> UnitSums | None:
         sums = np.zeros((self._bounds[-1] - self._bounds[0], n_modules))
@@ -148,10 +162,11 @@ class Streamed:
         sums: UnitSums | None = None,
     ) -> None:
         parts = [] if sums is None else [sums[share[0] : share[-1]] for share in self._shares]
-        own = self._ranks.scatter(parts)  # of rank 0, a part of its sums
-        self._add_rows(own, moved, ((before, -1.0), (after, 1.0)))
-        for part, found in zip(parts[1:], self._ranks.gather(own)[1:], strict=True):
-            part[:] = found
+        # On the first process this is a view of ``sums``, which is then changed in place.
+        share = self._processes.scatter(parts)
+        self._add_rows(share, moved, ((before, -1.0), (after, 1.0)))
+        for part, changed in zip(parts[1:], self._processes.gather(share)[1:], strict=True):
+            part[:] = changed
 
     def _sample_sums(self, unit_labels: UnitLabels, n_modules: int) -> SampleSums | None:
         sums = np.zeros((self.shape[0], n_modules))
@@ -178,7 +193,8 @@ class Streamed:
         generator = np.random.default_rng(seed)
         basis = generator.normal(size=(n_units, width)).astype(np.float32)
         first, stop = int(self._bounds[0]), int(self._bounds[-1])
-        # A thread a lane, each with a BLAS of its own.
+        # One thread per lane, and one BLAS thread in each, so that no product is split differently
+        # on a machine of more cores.
         with one_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
             for _ in range(_POWER_ITERATIONS):
                 image = np.zeros((stop - first, width), dtype=np.float32)
@@ -186,7 +202,7 @@ class Streamed:
                 for _, tile, projected in self._projected(pool, basis):
                     list(pool.map(partial(_add_product, projected), parts, tile))
                 whole = self._side_by_side(image)
-                basis = self._ranks.spread(None if whole is None else np.linalg.qr(whole)[0])
+                basis = self._processes.broadcast(None if whole is None else np.linalg.qr(whole)[0])
             points = np.empty((n_samples, width))
             for start, _, projected in self._projected(pool, basis):
                 points[start : start + len(projected)] = projected
@@ -196,9 +212,11 @@ class Streamed:
     def _projected(
         self, pool: ThreadPoolExecutor, basis: Float[np.ndarray, "units width"]
     ) -> Iterator[tuple[int, list[_Lane], Float[np.ndarray, "rows width"]]]:
-        """Some rows at a time: the first one's number, their lanes, and the rows times the basis.
+        """Read the store some rows at a time, z-score them, and multiply them by the basis.
 
-        The lanes' memory is used again.
+        Yields:
+            The first row's number, the rows of each lane, and the product. The lanes' arrays are
+            reused: use them before taking the next rows.
         """
         n_rows = max(1, _TILE_BYTES // (4 * self.shape[1]))
         lanes = list(pairwise(self._bounds.tolist()))
@@ -209,53 +227,65 @@ class Streamed:
                 tile = [buffer[: len(rows)] for buffer in buffers]
 
                 def project(
-                    lane: tuple[int, int], own: _Lane, rows: np.ndarray = rows
+                    lane: tuple[int, int], decoded: _Lane, rows: np.ndarray = rows
                 ) -> Float[np.ndarray, "rows width"]:
-                    _stream.decode_columns(rows, self._normal, lane[0], own)
-                    return own @ basis[slice(*lane)]
+                    _stream.decode_columns(rows, self._normal, lane[0], decoded)
+                    return decoded @ basis[slice(*lane)]
 
                 parts = list(pool.map(project, lanes, tile))
-                none = np.zeros((len(rows), basis.shape[1]), dtype=np.float32)
-                total = self._added(_in_pairs(parts) if parts else none)
-                yield start + first, tile, self._ranks.spread(total)
+                # A process beyond the power of two has no lanes, but takes part in each exchange.
+                zeros = np.zeros((len(rows), basis.shape[1]), dtype=np.float32)
+                total = self._added(sum_in_pairs(parts) if parts else zeros)
+                yield start + first, tile, self._processes.broadcast(total)
 
     @property
     def _columns(self) -> tuple[int, int] | None:
-        """This rank's first column, and where they end; None if it has all."""
-        return None if self._ranks.world == 1 else (int(self._bounds[0]), int(self._bounds[-1]))
+        """This process's first column and the one after its last; None if it has all columns."""
+        return (
+            None
+            if self._processes.world_size == 1
+            else (int(self._bounds[0]), int(self._bounds[-1]))
+        )
 
-    def _side_by_side(self, own: np.ndarray) -> np.ndarray | None:
-        """The ranks' columns, on rank 0."""
-        parts = self._ranks.gather(own)
+    def _side_by_side(self, share: np.ndarray) -> np.ndarray | None:
+        """The columns of all processes, on the first process; None elsewhere."""
+        parts = self._processes.gather(share)
         return (parts[0] if len(parts) == 1 else np.concatenate(parts)) if parts else None
 
-    def _added(self, own: np.ndarray) -> np.ndarray | None:
-        """The sum of the ranks' parts, on rank 0."""
-        parts = self._ranks.gather(own)
-        return _in_pairs(parts[: _n_sharing(len(parts))]) if parts else None
+    def _added(self, share: np.ndarray) -> np.ndarray | None:
+        """The sum of the parts of all processes, on the first process; None elsewhere."""
+        parts = self._processes.gather(share)
+        return sum_in_pairs(parts[: n_with_lanes(len(parts))]) if parts else None
 
     def _add_rows(
         self, sums: UnitSums, rows: Moved, terms: tuple[tuple[SampleLabels, float], ...]
     ) -> None:
-        """Add rows, given in ascending order, to the columns of their labels."""
+        """Add rows to the columns of their labels.
+
+        Args:
+            sums: Changed in place.
+            rows: Row numbers, ascending.
+            terms: Labels of all rows, each with the sign with which rows are added.
+        """
         stops = np.searchsorted(rows, self._starts)
         first, stop = int(self._bounds[0]), int(self._bounds[-1])
         for number, (begin, end) in enumerate(pairwise(stops)):
             if begin == end:
                 continue
-            chosen = rows[begin:end]
+            in_chunk = rows[begin:end]
             start, chunk = self._starts[number], self._store.read_chunk(number)
-            self._store.bytes_read += chunk[0, first:stop].nbytes * len(chosen)
+            self._store.bytes_read += chunk[0, first:stop].nbytes * len(in_chunk)
             for labels, sign in terms:
-                of = labels[chosen]
-                _stream.add_rows(sums, chunk, self._normal, first, chosen - start, of, sign)
+                _stream.add_rows(
+                    sums, chunk, self._normal, first, in_chunk - start, labels[in_chunk], sign
+                )
 
 
 def streamed_bytes(shape: tuple[int, int], n_modules: int) -> int:
-    """About what a search over a store takes: sums by label, bases, and rows that pass by.
+    """Estimate the bytes that a search over a store takes: sums, bases and the rows being read.
 
     Args:
-        shape: Samples and units.
+        shape: Number of samples and number of units.
         n_modules: K.
     """
     n_samples, n_units = shape
@@ -267,26 +297,5 @@ def streamed_bytes(shape: tuple[int, int], n_modules: int) -> int:
 def _add_product(
     projected: Float[np.ndarray, "rows width"], image: Float[np.ndarray, "lane width"], lane: _Lane
 ) -> None:
-    """Add a lane's columns times the projected rows to the lane's part of the image."""
+    """Add the product of a lane and the projected rows to the lane's part of the image."""
     image += lane.T @ projected
-
-
-def _n_sharing(world: int) -> int:
-    """How many of so many ranks get lanes: a power of two, so that lanes pair up inside ranks."""
-    return 1 << (min(world, N_LANES).bit_length() - 1)
-
-
-def _shares(n_units: int, world: int) -> list[Int[np.ndarray, " bounds"]]:
-    """Where each rank's lanes begin and, last, end; the ranks beyond a power of two have none."""
-    bounds = np.linspace(0, n_units, N_LANES + 1).astype(np.int64)
-    n_sharing = _n_sharing(world)
-    step = N_LANES // n_sharing
-    shares = [bounds[step * rank : step * (rank + 1) + 1] for rank in range(n_sharing)]
-    return shares + [bounds[-1:]] * (world - n_sharing)
-
-
-def _in_pairs(parts: list[np.ndarray]) -> np.ndarray:
-    """The sum of a power of two of arrays, as a tree."""
-    while len(parts) > 1:
-        parts = [one + other for one, other in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]

@@ -9,8 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.discovery.baselines import METHODS as BASELINES
-from tl_modules.discovery.baselines import Baseline, discover_baseline
+from tl_modules.discovery.baselines import BASELINES, Baseline, discover_baseline
 from tl_modules.discovery.from_activations import discover
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.evaluation.downstream import (

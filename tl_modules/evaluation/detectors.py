@@ -13,11 +13,13 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.evaluation.module_means import check_own_units
 from tl_modules.modules.module_set import ModuleSet, check_module_set
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.against_controls import control_p_value
+from tl_modules.tables.bootstrap import bootstrap_indices, percentile_interval
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import warn_spelling
 from tl_modules.tables.linear_probe import fitted_probe
 from tl_modules.tables.prompt_frames import categories_said, has_concept
-from tl_modules.tables.stats import auc, bootstrap_indices, control_p_value, percentile_interval
+from tl_modules.tables.roc import auc
 
 _BLOCK = 4096
 """Features that are ranked at a time."""

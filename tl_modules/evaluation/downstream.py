@@ -15,7 +15,7 @@ from tl_modules.tables.labels import (
     checked_labels,
     column_hint,
     label_text,
-    listed,
+    quoted,
     warn_spelling,
 )
 
@@ -163,8 +163,8 @@ def compared_categories(train: ActivationMatrix, test: ActivationMatrix) -> Trut
     if unknown:
         warn_user(
             f"test has categories that train lacks, which no classifier can name: "
-            f"{listed(unknown)} ({len(unknown)} of {len(truth[1])} prompts). Those of train are "
-            f"{listed(truth[0])}."
+            f"{quoted(unknown)} ({len(unknown)} of {len(truth[1])} prompts). Those of train are "
+            f"{quoted(truth[0])}."
             f"{apart(unknown, truth[0])} Use one spelling, or leave these prompts out.",
         )
     return truth

@@ -14,8 +14,9 @@ from tl_modules.evaluation.module_means import module_means
 from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.against_controls import ROUNDING, control_p_value
 from tl_modules.tables.html_tables import html_table
-from tl_modules.tables.stats import ROUNDING, benjamini_hochberg, control_p_value, holm
+from tl_modules.tables.p_values import benjamini_hochberg, holm
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules.module_set import Module, as_list
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.stats import ROUNDING, benjamini_hochberg, control_p_value, holm
+from tl_modules.tables.against_controls import ROUNDING, control_p_value
+from tl_modules.tables.p_values import benjamini_hochberg, holm
 from tl_modules.units import Units
 
 

@@ -12,8 +12,8 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.evaluation.module_means import module_means
 from tl_modules.modules.module_set import ModuleSet
+from tl_modules.tables.against_controls import ROUNDING
 from tl_modules.tables.columns import free_name
-from tl_modules.tables.stats import ROUNDING
 
 Projection = Literal["pca", "tsne"]
 """``pca``: the two directions of most variance, which keep far distances; ``tsne``: t-SNE (van der

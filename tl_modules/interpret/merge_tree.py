@@ -14,8 +14,8 @@ from tl_modules.interpret.own_samples import check_own_samples
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
 from tl_modules.modules.objective import Objective
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.against_controls import ROUNDING, control_p_value
 from tl_modules.tables.html_tables import html_table
-from tl_modules.tables.stats import ROUNDING, control_p_value
 
 _Profiles = Float[np.ndarray, "samples modules"]
 

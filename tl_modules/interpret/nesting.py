@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.against_controls import ROUNDING, control_p_value
 from tl_modules.tables.html_tables import html_table
-from tl_modules.tables.stats import ROUNDING, control_p_value
 
 _Labels = Int[np.ndarray, " items"]
 

@@ -9,7 +9,13 @@ from tl_modules.activations.normalise import largest_normaliser, normaliser_arra
 from tl_modules.activations.reading import Reading
 from tl_modules.modules.objective import Objective
 from tl_modules.modules.topic import Topic
-from tl_modules.saving.checked_json import flag, number, rows, text, whole
+from tl_modules.saving.checked_json import (
+    checked_entries,
+    checked_flag,
+    checked_number,
+    checked_text,
+    checked_whole_number,
+)
 from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
 from tl_modules.units import Units
 
@@ -63,19 +69,21 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
     return {
         "units": Units.from_dict(header["units"], len(arrays["unit_labels"])),
         "samples": frame_from_json(header["samples"]),
-        "n_modules": whole(header["n_modules"]),
-        "objective": Objective(**{k: number(v) for k, v in header["objective"].items()}),
-        "seed": None if seed is None else whole(seed),
-        "method": text(header["method"]),
-        "history": rows(header["history"], number),
-        "converged": flag(header["converged"]),
+        "n_modules": checked_whole_number(header["n_modules"]),
+        "objective": Objective(**{k: checked_number(v) for k, v in header["objective"].items()}),
+        "seed": None if seed is None else checked_whole_number(seed),
+        "method": checked_text(header["method"]),
+        "history": checked_entries(header["history"], checked_number),
+        "converged": checked_flag(header["converged"]),
         "starts": None if starts is None else frame_from_json(starts),
-        "model_name": text(header["model_name"]),
+        "model_name": checked_text(header["model_name"]),
         "reading": Reading.from_dict(header["reading"]),
         "normaliser": read_normaliser(header["normalisation"], arrays),
-        "topics": None if topics is None else rows(topics, Topic.from_dict),
-        "own_categories": None if categories is None else rows(categories, _text_or_none),
-        "versions": {name: text(value) for name, value in header["versions"].items()},
+        "topics": None if topics is None else checked_entries(topics, Topic.from_dict),
+        "own_categories": None
+        if categories is None
+        else checked_entries(categories, _optional_text),
+        "versions": {name: checked_text(value) for name, value in header["versions"].items()},
         **{name: arrays[name] for name in _ARRAYS if name in arrays},
     }
 
@@ -89,5 +97,5 @@ def largest_shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | largest_normaliser(n_units)
 
 
-def _text_or_none(value: Any) -> str | None:
-    return None if value is None else text(value)
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else checked_text(value)

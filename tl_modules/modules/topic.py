@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.saving.checked_json import number, rows, text, whole
+from tl_modules.saving.checked_json import (
+    checked_entries,
+    checked_number,
+    checked_text,
+    checked_whole_number,
+)
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.text import text_column
 
@@ -130,18 +135,20 @@ class Topic:
         """
         try:
             topic = cls(
-                label=text(described["label"]),
+                label=checked_text(described["label"]),
                 categories={
-                    text(name): number(share)
+                    checked_text(name): checked_number(share)
                     for name, share in dict(described["categories"]).items()
                 },
-                words=rows(described["words"], _word),
-                prompts=rows(described["prompts"], text),
-                contexts=rows(described["contexts"], _context),
-                promoted=rows(described["promoted"], _written),
-                suppressed=rows(described["suppressed"], _written),
-                chance_z=None if described["chance_z"] is None else number(described["chance_z"]),
-                notes=rows(described["notes"], text),
+                words=checked_entries(described["words"], _word),
+                prompts=checked_entries(described["prompts"], checked_text),
+                contexts=checked_entries(described["contexts"], _context),
+                promoted=checked_entries(described["promoted"], _written),
+                suppressed=checked_entries(described["suppressed"], _written),
+                chance_z=None
+                if described["chance_z"] is None
+                else checked_number(described["chance_z"]),
+                notes=checked_entries(described["notes"], checked_text),
             )
             if not all(0 <= context.prompt < len(topic.prompts) for context in topic.contexts):
                 raise ValueError("a context is of a prompt that is not there")
@@ -186,14 +193,20 @@ def _label_words(words: Sequence[Word], category: str | None) -> list[str]:
 
 def _word(row: Any) -> Word:
     word, score = row
-    return Word(text(word), number(score))
+    return Word(checked_text(word), checked_number(score))
 
 
 def _context(row: Any) -> Context:
     before, token, after, value, prompt = row
-    return Context(text(before), text(token), text(after), number(value), whole(prompt))
+    return Context(
+        checked_text(before),
+        checked_text(token),
+        checked_text(after),
+        checked_number(value),
+        checked_whole_number(prompt),
+    )
 
 
 def _written(row: Any) -> WrittenToken:
     token, logit, z = row
-    return WrittenToken(text(token), number(logit), number(z))
+    return WrittenToken(checked_text(token), checked_number(logit), checked_number(z))

@@ -20,7 +20,7 @@ from tl_modules.related.prompt_sets import side_frames
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.tables.stats import draw_like, rank_strata
+from tl_modules.tables.strata import draw_like, rank_strata
 
 
 @dataclass(frozen=True, eq=False, repr=False)

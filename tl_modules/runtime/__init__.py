@@ -1,6 +1,6 @@
-"""What every call relies on: checked arguments, warnings, memory, processes, determinism.
+"""The conditions under which every call runs: checked arguments, warnings, memory, processes.
 
-Nothing here knows of models or modules.
+Nothing here uses a model or a module.
 """
 
 from tl_modules.runtime import determinism as determinism  # sets how MKL adds up, on import

@@ -1,7 +1,7 @@
-"""Public functions refuse objects in the wrong place, as their own signatures describe them.
+"""Checking the types of a public function's arguments against its annotations.
 
-The annotations are the rules: a function under ``@checked`` refuses an argument that does not fit
-its annotation before it does anything, so that no function needs checks of its own for types.
+A function decorated with ``@checked`` refuses an argument that does not fit its annotation before
+it does anything else. So no public function has to check types itself.
 """
 
 import functools
@@ -24,17 +24,18 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Mark of an annotation, ``Annotated[..., Elsewhere(said)]``, that ``checked`` passes over."""
+    """Marks an annotation, ``Annotated[..., Elsewhere(said)]``, that ``checked`` does not check."""
 
     said: str
-    """What messages call the type."""
+    """The type's description in messages."""
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """Mark of an annotation, ``Annotated[..., Remedy(said)]``, that says what to pass instead."""
+    """Marks an annotation, ``Annotated[..., Remedy(said)]``, with the remedy for its errors."""
 
     said: str
+    """The sentence that says what to pass instead."""
 
 
 _NAMES: dict[Any, tuple[str, str]] = {
@@ -61,7 +62,7 @@ _NAMES: dict[Any, tuple[str, str]] = {
     "Units": ("units", "sets of units"),
     "ndarray": ("a NumPy array", "NumPy arrays"),
 }
-"""What messages call a type, one and several; classes of the package go by their names."""
+"""Descriptions of types in messages, singular and plural, by the type or by its name."""
 
 _REMEDIES = {
     "HookedModel": "Boot the model with TransformerLens first, e.g. "
@@ -77,20 +78,20 @@ _REMEDIES = {
     "Tensor": "Pass a tensor: torch.tensor(...).",
     "ndarray": "Pass an array: np.array(...).",
 }
-"""What to do instead, by the first of a parameter's types that is listed here."""
+"""Remedies by the name of a type; the first of a parameter's types that is listed here counts."""
 
 
 def checked(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """A function that refuses arguments that do not fit their annotations.
+    """Decorate a function so that it refuses arguments that do not fit their annotations.
 
-    Types alone are checked, of lists the elements too; ranges, shapes and choices are not. NumPy's
-    numbers are numbers, True is no whole number, and one text is no list of texts.
+    Types are checked, also those of a list's elements; ranges, shapes and choices are not. NumPy's
+    numbers count as numbers. True does not count as a whole number, nor a text as a list of texts.
 
     Args:
         function: The function.
 
     Returns:
-        The same function, which raises ModulesError for such an argument.
+        A function that raises ModulesError for an argument of a wrong type.
 
     >>> @checked
     ... def double(n: int) -> int:
@@ -105,7 +106,7 @@ def checked(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _
     def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         try:
             given = signature.bind(*args, **kwargs).arguments
-        except TypeError:  # the call itself says what is missing or unknown
+        except TypeError:  # Python's own message below names the missing or unknown argument
             given = {}
         for name, value in given.items():
             parameter = signature.parameters[name]
@@ -117,7 +118,10 @@ def checked(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _
 
 
 def _is_annotated(parameter: inspect.Parameter) -> bool:
-    """Whether an annotation describes one value; texts are names of classes yet to be made."""
+    """Whether a parameter has an annotation that describes one value.
+
+    A text is the name of a class that was not yet defined, and cannot be checked.
+    """
     several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     hint = parameter.annotation
     return not several and hint is not parameter.empty and not isinstance(hint, str)
@@ -127,12 +131,12 @@ def check_argument(name: str, value: object, hint: Any) -> None:
     """Refuse a value that does not fit a type annotation.
 
     Args:
-        name: What the value is called in the message.
-        value: What the caller passed.
-        hint: The annotation; a class, or what ``typing`` and ``jaxtyping`` make of some.
+        name: The value's name in the message.
+        value: The value that the caller passed.
+        hint: The annotation: a class, or an annotation of ``typing`` or ``jaxtyping``.
 
     Raises:
-        ModulesError: If it does not fit.
+        ModulesError: If the value does not fit.
 
     >>> check_argument("paths", "a.csv", list[str])
     Traceback (most recent call last):
@@ -157,14 +161,14 @@ def _elements(value: object, hint: Any) -> Iterator[tuple[Any, object]]:
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether a value fits a type annotation; what it says of shapes and keys is not asked.
+    """Whether a value fits a type annotation; shapes and a mapping's keys are not checked.
 
     >>> fits(np.int64(3), int), fits(True, int), fits(3, float | None)
     (True, False, True)
     """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return any(fits(value, each) for each in inner)
+        return any(fits(value, alternative) for alternative in inner)
     if origin is Annotated:
         return isinstance(hint.__metadata__[0], Elsewhere) or fits(value, inner[0])
     if origin is Literal:
@@ -175,7 +179,7 @@ def fits(value: object, hint: Any) -> bool:
         return _container_fits(value, origin, inner)
     if hint in _SIMPLE:
         return _SIMPLE[hint](value)
-    arrays = getattr(hint, "array_type", hint)  # what jaxtyping's annotations are of
+    arrays = getattr(hint, "array_type", hint)  # the class behind a jaxtyping annotation
     return arrays is Any or not isinstance(arrays, type) or isinstance(value, arrays)
 
 
@@ -190,11 +194,11 @@ _SIMPLE: dict[Any, Callable[[Any], bool]] = {
     bool: lambda value: isinstance(value, bool | np.bool_),
     Path: lambda value: isinstance(value, os.PathLike),
 }
-"""The types that take more, or less, than their own instances."""
+"""Checks for the types that accept more, or less, than their own instances."""
 
 
 def _container_fits(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
-    """Whether a value is a list, a tuple or a mapping of what it should hold."""
+    """Whether a value is a list, a tuple or a mapping with elements of the right types."""
     if issubclass(origin, tuple) and Ellipsis not in inner:
         return (
             isinstance(value, tuple | list)
@@ -204,19 +208,19 @@ def _container_fits(value: Any, origin: type, inner: tuple[Any, ...]) -> bool:
     if not isinstance(value, origin) or isinstance(value, str | bytes):
         return False
     if issubclass(origin, Mapping):
-        return all(fits(each, inner[1]) for each in value.values())
-    if isinstance(value, Mapping):  # its keys are no list
+        return all(fits(element, inner[1]) for element in value.values())
+    if isinstance(value, Mapping):  # iterable over its keys, but not a list of them
         return False
-    # An iterator's elements come once: the function that takes them checks them.
-    return isinstance(value, Iterator) or all(fits(each, inner[0]) for each in value)
+    # Checking an iterator would use it up; the function that reads its elements checks them.
+    return isinstance(value, Iterator) or all(fits(element, inner[0]) for element in value)
 
 
 def _described(hint: Any, *, many: bool = False) -> str:
-    """A type annotation as messages say it."""
+    """A type annotation as messages describe it."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         *first, last = dict.fromkeys(
-            _described(each, many=many) for each in inner if each is not NoneType
+            _described(part, many=many) for part in inner if part is not NoneType
         )
         return f"{', '.join(first)} or {last}" if first else last
     if origin is Annotated:
@@ -243,33 +247,33 @@ def _container_described(origin: type, inner: tuple[Any, ...], *, many: bool) ->
 
 
 def _remedy(value: object, hint: Any) -> str:
-    """What to pass instead."""
-    for each in _alternatives(hint):
-        if get_origin(each) is Annotated and isinstance(each.__metadata__[0], Remedy):
-            return each.__metadata__[0].said
-        if get_origin(each) is Callable:
+    """The remedy in a message about a value that does not fit an annotation; may be empty."""
+    for part in _parts(hint):
+        if get_origin(part) is Annotated and isinstance(part.__metadata__[0], Remedy):
+            return part.__metadata__[0].said
+        if get_origin(part) is Callable:
             return "Pass the function itself."
-        if isinstance(value, str) and get_origin(each) is not None and fits([value], each):
+        if isinstance(value, str) and get_origin(part) is not None and fits([value], part):
             return "Put it in a list."
-        arrays = getattr(each, "array_type", each)
-        found = _REMEDIES.get(getattr(arrays, "__name__", ""))
-        if found is not None:
-            return found
+        arrays = getattr(part, "array_type", part)
+        remedy = _REMEDIES.get(getattr(arrays, "__name__", ""))
+        if remedy is not None:
+            return remedy
     return ""
 
 
-def _alternatives(hint: Any) -> Iterator[Any]:
-    """An annotation's types, and what they hold, one after another."""
+def _parts(hint: Any) -> Iterator[Any]:
+    """Yield an annotation, then its alternatives and the types of its elements, recursively."""
     yield hint
-    if get_origin(hint) is Callable:  # what a function takes and returns is not passed
+    if get_origin(hint) is Callable:  # a function's own argument types are not passed here
         return
     for inner in get_args(hint):
         if inner is not Ellipsis and not isinstance(inner, list | str):
-            yield from _alternatives(inner)
+            yield from _parts(inner)
 
 
 def _lacking(value: object, hint: Any) -> str:
-    """What an object lacks to be what a protocol describes."""
+    """The end of a message: the attributes that an object lacks for a protocol; may be empty."""
     if not getattr(hint, "_is_protocol", False) or isinstance(value, str | Real | NoneType):
         return ""
     missing = [name for name in vars(hint) if name[0] != "_" and not hasattr(value, name)]

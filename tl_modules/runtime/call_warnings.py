@@ -1,4 +1,4 @@
-"""Warnings that one public call gives once, however often it does what they are about."""
+"""Warnings, each given once per public call and pointing at the caller's code."""
 
 import sys
 import warnings
@@ -11,17 +11,17 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _given: ContextVar[set[str] | None] = ContextVar("_given", default=None)
-"""The kinds of warnings that the running call has given; None outside of such a call."""
+"""The kinds of warnings that the running call has given; None outside a decorated call."""
 
 _GIVEN_BY = "given_by"
 """The attribute that marks a warning of this package."""
 
 
 def warns_once(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Decorate a function that may tokenise its prompts more than once.
+    """Decorate a function that may give the same warning several times.
 
-    Within one call, and within the calls that it makes, ``warn_once`` gives each kind of warning
-    once.
+    ``warn_once`` then gives each kind of warning once per call of the function, calls inside it
+    included.
     """
 
     @wraps(function)
@@ -38,11 +38,11 @@ def warns_once(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def warn_once(kind: str, message: str) -> None:
-    """Warn, unless the running call has given a warning of this kind already.
+    """Warn, unless the running call has already given a warning of this kind.
 
     Args:
-        kind: What the warning is about.
-        message: Its text.
+        kind: The kind of warning.
+        message: The warning's text.
     """
     given = _given.get()
     if given is not None:
@@ -53,7 +53,7 @@ def warn_once(kind: str, message: str) -> None:
 
 
 def warn_user(message: str) -> None:
-    """Warn, pointing at the code that called this package.
+    """Warn, with the place in the code that called this package.
 
     Args:
         message: The warning's text.
@@ -69,11 +69,13 @@ def is_own(warning: Warning | str) -> bool:
 
 
 def _outside() -> int:
-    """The stack level, as ``warn_user`` passes it, of the code that called this package."""
+    """The stack level of the code that called this package, counted from ``warn_user``."""
     level, outermost = 0, 1
     frame = sys._getframe(1)
     while frame is not None:
         level += 1
+        # The outermost frame of this package, since a public call may pass through user code, such
+        # as a metric, and back.
         if frame.f_globals.get("__name__", "").partition(".")[0] == "tl_modules":
             outermost = level
         frame = frame.f_back

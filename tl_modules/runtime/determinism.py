@@ -1,19 +1,19 @@
-"""The same bits from the same input, whatever the number of threads or the batch size is."""
+"""Equal bits from equal input, for every number of threads and every batch size."""
 
 import os
 from contextlib import AbstractContextManager
 from typing import Any
 
-# Intel's MKL, which torch multiplies with on most CPUs, then adds up in one order. It reads this at
-# its first multiplication, so that it also counts if torch was imported before.
+# Makes Intel's MKL, with which torch multiplies on most CPUs, add in one order. MKL reads the
+# variable at its first multiplication, so this also works if torch was imported earlier.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 
 def rows_alike() -> AbstractContextManager[Any]:
-    """Context manager for a backward pass: a softmax's gradient is that of each row by itself.
+    """Context manager in which a softmax's gradient does not depend on the number of threads.
 
-    Torch's own kernel rounds rows otherwise in one thread than in several, on CPUs. It counts for
-    softmaxes over the last axis in float32.
+    On CPUs, torch's own kernel rounds differently in one thread and in several. This replaces it
+    for softmaxes over the last axis in float32, as attention uses.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,12 +27,13 @@ def rows_alike() -> AbstractContextManager[Any]:
             gradient, probabilities, _, dtype = args
             product = gradient * probabilities
             single = product.numel() == product.shape[-1]
-            # Threads would share the sum of a single row, but take one whole of two.
+            # Threads would split the sum of a single row between them; of two rows, each thread
+            # sums one.
             sums = (torch.stack([product, product]) if single else product).sum(-1, keepdim=True)
             return (product - probabilities * (sums[0] if single else sums)).to(dtype)
 
     def _is_ours(gradient: Any, probabilities: Any, dim: int, dtype: Any) -> bool:
-        """Attention's are: a softmax over the last axis, in float32, on a CPU."""
+        """Whether this is a softmax over the last axis, in float32, on a CPU."""
         last = gradient.ndim > 0 and dim % gradient.ndim == gradient.ndim - 1
         on_cpu = gradient.device.type == "cpu" and gradient.dtype == torch.float32
         return last and on_cpu and gradient.numel() > 0
@@ -41,9 +42,9 @@ def rows_alike() -> AbstractContextManager[Any]:
 
 
 def one_thread() -> Any:
-    """Context manager: BLAS and OpenMP libraries run in one thread, and so add up in one order.
+    """Context manager in which BLAS and OpenMP run in one thread, and so add in one order.
 
-    It holds for the whole process: enter it around threads of one's own, not inside them.
+    The limit holds for the whole process, so enter it around a thread pool, not inside its threads.
     """
     import sklearn.cluster  # noqa: F401 - loads the libraries that are to be limited
     from threadpoolctl import threadpool_limits

@@ -1,4 +1,4 @@
-"""How much memory a piece of work may take, and whether it will."""
+"""Memory limits, and errors of memory that ran out."""
 
 import re
 
@@ -8,7 +8,7 @@ import torch
 from tl_modules.errors import ModulesError
 
 _SAID = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""By torch on a CPU, on Apple's GPUs, and by CUDA's libraries."""
+"""Parts of the messages of torch on a CPU, of torch on Apple's GPUs, and of CUDA's libraries."""
 
 Size = int | float | str
 """Bytes, or a text such as ``"4 GB"``."""
@@ -18,17 +18,17 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(?:([KMGT])(I?))?B?\s*", re.IGNORECASE
 
 
 def budget(max_memory: Size | None) -> int:
-    """A budget in bytes.
+    """A memory limit in bytes.
 
     Args:
-        max_memory: Bytes, or a text such as ``"4 GB"`` or ``"4 GiB"``; None for what the machine
-            has free at the moment.
+        max_memory: Bytes, or a text such as ``"4 GB"`` or ``"4 GiB"``; None for the memory that is
+            free now.
 
     Returns:
         Bytes.
 
     Raises:
-        ModulesError: If it is no size.
+        ModulesError: If ``max_memory`` is not a size.
 
     >>> budget("1.5GB")
     1500000000
@@ -51,17 +51,17 @@ def budget(max_memory: Size | None) -> int:
 def check_memory(
     what: str, n_bytes: int, max_memory: Size | None, remedy: str, sharing: int = 1
 ) -> None:
-    """Refuse work that does not fit, before it starts.
+    """Refuse work that takes more memory than it may, before it starts.
 
     Args:
-        what: The work, as a message names it.
-        n_bytes: What it takes, about.
-        max_memory: As ``budget`` takes it.
-        remedy: What to do instead.
-        sharing: How many processes share what the machine has free.
+        what: The work's name in the message.
+        n_bytes: Estimate of the memory that the work takes.
+        max_memory: The limit, as ``budget`` takes it.
+        remedy: The message's remedy.
+        sharing: Number of processes that share the machine's free memory.
 
     Raises:
-        ModulesError: If it takes more than the budget.
+        ModulesError: If the estimate is above the limit.
     """
     most = budget(max_memory) // (sharing if max_memory is None else 1)
     if n_bytes > most:
@@ -72,7 +72,7 @@ def check_memory(
 
 
 def _size(n_bytes: int) -> str:
-    """A size as messages say it."""
+    """A size as messages show it."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale / 10:
             return f"{n_bytes / scale:,.2f} {unit}"
@@ -80,7 +80,7 @@ def _size(n_bytes: int) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on a GPU or in the machine: torch says so in several ways."""
+    """Whether an error means that memory ran out, on a GPU or in the machine."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAID)

@@ -1,4 +1,4 @@
-"""What a piece of work cost in memory."""
+"""Measuring the memory that a piece of work takes."""
 
 import ctypes
 import gc
@@ -11,10 +11,11 @@ _INTERVAL_S = 0.005
 
 
 class PeakMemory:
-    """How far the process's resident memory rose during a block, looked at every 5 ms.
+    """Measures how far the process's resident memory rises during a ``with`` block.
 
-    A lower bound: shorter peaks are missed. Garbage, and memory that the process had freed but
-    kept, is handed back to the system first (on Linux with glibc; elsewhere reuse does not count).
+    Memory is sampled every 5 ms, so the result is a lower bound: shorter peaks are missed. Before
+    the block, garbage is collected, and memory that the process had freed but kept is returned to
+    the system. The latter works on Linux with glibc; elsewhere, reused memory is not counted.
 
     Example::
 
@@ -24,7 +25,7 @@ class PeakMemory:
     """
 
     def __enter__(self) -> "PeakMemory":
-        """Begin to look."""
+        """Start sampling."""
         gc.collect()
         _trim_heap()
         self._process = psutil.Process()
@@ -35,31 +36,34 @@ class PeakMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop looking."""
-        self._look()
+        """Stop sampling."""
+        self._sample()
         self._stop.set()
         self._thread.join()
 
     @property
     def bytes(self) -> int:
-        """The rise so far."""
+        """The rise so far, in bytes."""
         return self._highest - self._before
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self._highest = max(self._highest, self._resident())
 
     def _resident(self) -> int:
-        """The process's own pages: files that it has mapped come and go as the system likes."""
-        found = self._process.memory_info()
-        return found.rss - getattr(found, "shared", 0)
+        """The size of the process's own pages, without those of mapped files.
+
+        The system loads and drops pages of mapped files on its own.
+        """
+        info = self._process.memory_info()
+        return info.rss - getattr(info, "shared", 0)
 
     def _watch(self) -> None:
         while not self._stop.wait(_INTERVAL_S):
-            self._look()
+            self._sample()
 
 
 def _trim_heap() -> None:
-    """Give freed memory back, so that using it again shows as a rise."""
+    """Return freed memory to the system, so that its reuse counts as a rise."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -1,4 +1,4 @@
-"""The processes that share one run: torch.distributed's ranks, or this process alone."""
+"""The processes that share one run: those of torch.distributed, or this process alone."""
 
 import json
 import os
@@ -16,7 +16,10 @@ from jaxtyping import Shaped
 from tl_modules.errors import ModulesError
 
 PATIENCE = timedelta(days=7)
-"""How long a rank waits for others, which may have hours of work left. Leaving is noticed."""
+"""How long a process waits for others, which may have hours of work left.
+
+A process that ends is noticed at once, so the wait does not need to be short.
+"""
 
 _TYPES = tuple(map(np.dtype, ("uint8", "int64", "float16", "float32", "float64")))
 _AXES = 2
@@ -25,95 +28,101 @@ _Array = Shaped[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, eq=False)
-class Ranks:
-    """One process's place among those of a run, which all make the same calls in the same order.
+class Processes:
+    """This process's rank among the processes of a run, and what they exchange.
 
-    Only JSON and plain arrays travel between them, over gloo on the CPU, whatever backend the
-    processes themselves use.
+    All processes make the same calls in the same order. They exchange only JSON and plain arrays,
+    over gloo on the CPU, whatever backend the model uses.
     """
 
     rank: int = 0
-    """This process's number."""
+    """This process's number, from 0, as torch.distributed counts."""
 
-    world: int = 1
+    world_size: int = 1
     """How many processes there are."""
 
     _group: Any = field(default=None, repr=False)
 
     @property
     def is_first(self) -> bool:
-        """Whether this is rank 0."""
+        """Whether this is the process of rank 0."""
         return self.rank == 0
 
     @property
     def on_machine(self) -> int:
-        """How many of them share this machine, as torchrun says."""
-        return 1 if self.world == 1 else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        """How many of the processes run on this machine, as torchrun reports it."""
+        return 1 if self.world_size == 1 else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
-    def told(self, act: Callable[[], Any], unless: Callable[[], bool] = lambda: False) -> Any:
-        """What rank 0 found out, on every rank.
+    def from_first(
+        self, act: Callable[[], Any], raise_alone: Callable[[], bool] = lambda: False
+    ) -> Any:
+        """Call a function on the first process, and return its result on every process.
 
         Args:
-            act: What rank 0 does; it returns something JSON-ready.
-            unless: Whether the others are not there to be told of a refusal: rank 0 just leaves.
+            act: The function; it returns a JSON-ready value.
+            raise_alone: Whether the other processes are not waiting for the result, so that the
+                first process raises the error without sending it.
 
         Raises:
-            ModulesError: On every rank, if ``act`` raises one, or if a rank is gone.
+            ModulesError: On every process, if ``act`` raises one, or if a process has ended.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return act()
         message: dict[str, Any] = {}
         if self.is_first:
             try:
-                message = {"found": act()}
+                message = {"result": act()}
             except ModulesError as error:
-                if unless():
+                if raise_alone():
                     raise
-                message = {"refused": str(error)}
-        message = _from_json(self.spread(_to_json(message)))
-        if "refused" in message:
-            raise ModulesError(message["refused"])
-        return message["found"]
+                # The others wait in broadcast(): without this message they would wait for days.
+                message = {"error": str(error)}
+        message = _from_json(self.broadcast(_to_json(message)))
+        if "error" in message:
+            raise ModulesError(message["error"])
+        return message["result"]
 
     def check_same(self, described: Mapping[str, str]) -> None:
-        """Refuse, on every rank, what is not the same on all.
+        """Check that every process was called with the same arguments.
 
         Args:
-            described: Checksums or short texts, by what a refusal calls them.
+            described: Checksums or short texts, by their names in error messages.
 
         Raises:
-            ModulesError: If one differs from rank 0's, or if a rank is gone.
+            ModulesError: On every process, if a text differs from the first process's, or if a
+                process has ended.
         """
-        expected = self.told(lambda: dict(described))
+        expected = self.from_first(lambda: dict(described))
         differ = [name for name, value in described.items() if expected.get(name) != value]
         gathered = self.gather(_to_json(differ))
-        for rank, names in enumerate(self.told(lambda: [_from_json(one) for one in gathered])):
+        differences = self.from_first(lambda: [_from_json(names) for names in gathered])
+        for rank, names in enumerate(differences):
             if names:
                 raise ModulesError(
-                    f"Every rank should make the same call; {', '.join(names)} differ between "
-                    f"rank {rank} and rank 0. Pass the same everywhere."
+                    f"Every process should make the same call; {', '.join(names)} differ between "
+                    f"rank {rank} and rank 0. Pass the same arguments everywhere."
                 )
 
     def wait(self) -> None:
-        """Until every rank is here.
+        """Wait until every process has called this.
 
         Raises:
-            ModulesError: If one is gone.
+            ModulesError: If a process has ended.
         """
-        if self.world > 1:
-            with all_there():
+        if self.world_size > 1:
+            with lost_processes_raise():
                 dist.barrier(self._group)
 
-    def spread(self, array: _Array | None = None) -> np.ndarray:
-        """Rank 0's array, on every rank.
+    def broadcast(self, array: _Array | None = None) -> np.ndarray:
+        """Return the first process's array on every process; the others pass None.
 
         Raises:
-            ModulesError: If a rank is gone.
+            ModulesError: If a process has ended.
         """
-        if self.world == 1:
-            assert array is not None  # rank 0 always gives one
+        if self.world_size == 1:
+            assert array is not None  # the first process always passes an array
             return array
-        with all_there():
+        with lost_processes_raise():
             header = _header(array if self.is_first else None)
             dist.broadcast(header, 0, group=self._group)
             array = _like(header) if array is None or not self.is_first else _plain(array)
@@ -122,31 +131,31 @@ class Ranks:
         return array
 
     def gather(self, array: _Array) -> list[np.ndarray]:
-        """Every rank's array, in the ranks' order, on rank 0; nothing on the others.
+        """Return every process's array, by rank, on the first process; an empty list elsewhere.
 
         Raises:
-            ModulesError: If a rank is gone.
+            ModulesError: If a process has ended.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return [array]
-        with all_there():
+        with lost_processes_raise():
             if self.is_first:
-                return [array, *(self._receive(rank) for rank in range(1, self.world))]
+                return [array, *(self._receive(rank) for rank in range(1, self.world_size))]
             self._send(array, 0)
         return []
 
     def scatter(self, arrays: list[_Array]) -> np.ndarray:
-        """Each rank's own one of rank 0's arrays; the others' lists are not looked at.
+        """Return to each process its array of the first process's list; other lists are ignored.
 
         Raises:
-            ModulesError: If a rank is gone.
+            ModulesError: If a process has ended.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return arrays[0]
-        with all_there():
+        with lost_processes_raise():
             if not self.is_first:
                 return self._receive(0)
-            for rank in range(1, self.world):
+            for rank in range(1, self.world_size):
                 self._send(arrays[rank], rank)
         return arrays[0]
 
@@ -165,19 +174,20 @@ class Ranks:
         return array
 
 
-ALONE = Ranks()
-"""A process of its own."""
+ALONE = Processes()
+"""A run of one process."""
 
 
 @contextmanager
-def together(distributed: bool) -> Iterator[Ranks]:
-    """The ranks of a run, or this process alone.
+def process_group(distributed: bool) -> Iterator[Processes]:
+    """The processes of a run, for the time of a ``with``.
 
     Args:
-        distributed: Whether all processes of torch.distributed's default group take part.
+        distributed: Whether all processes of torch.distributed's default group take part; otherwise
+            this process runs alone.
 
     Raises:
-        ModulesError: If there is no such group.
+        ModulesError: If there is no default group.
     """
     if not distributed:
         yield ALONE
@@ -186,26 +196,27 @@ def together(distributed: bool) -> Iterator[Ranks]:
         raise ModulesError(
             "distributed=True needs the process group of torch.distributed, and none is "
             "initialised. Start the script with torchrun and call "
-            "torch.distributed.init_process_group() first, or leave it out."
+            "torch.distributed.init_process_group() first, or leave distributed=True out."
         )
-    with all_there():
+    with lost_processes_raise():
         group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
-    ranks = Ranks(dist.get_rank(), dist.get_world_size(), group)
+    processes = Processes(dist.get_rank(), dist.get_world_size(), group)
     try:
-        yield ranks
+        yield processes
     finally:
         dist.destroy_process_group(group)
-        # Its connections close, which the others notice, once nothing refers to it any more.
-        object.__setattr__(ranks, "_group", None)
+        # The group's connections close only when nothing refers to it. Until then the other
+        # processes would not notice that this one has left.
+        object.__setattr__(processes, "_group", None)
         del group
 
 
 @contextmanager
-def all_there() -> Iterator[None]:
-    """What torch.distributed raises when a rank is gone, as a refusal.
+def lost_processes_raise() -> Iterator[None]:
+    """Turn the errors that torch.distributed raises for a lost process into ``ModulesError``.
 
     Raises:
-        ModulesError: In its place.
+        ModulesError: In place of a ``RuntimeError``.
     """
     try:
         yield
@@ -213,8 +224,8 @@ def all_there() -> Iterator[None]:
         raise
     except RuntimeError as error:
         raise ModulesError(
-            "Another rank of this run has stopped, or cannot be reached. See what it said, mend "
-            "that, and run all of them again: what was written stays."
+            "Another process of this run has stopped, or cannot be reached. Read its error "
+            "message, fix the cause, and start all processes again: finished work is kept."
         ) from error
 
 
@@ -227,7 +238,7 @@ def _from_json(array: np.ndarray) -> Any:
 
 
 def _header(array: _Array | None) -> torch.Tensor:
-    """An array's type and shape as a tensor of fixed size; zeros to receive one into."""
+    """An array's type and shape as a tensor of fixed size; zeros, to receive one, for None."""
     if array is None:
         return torch.zeros(2 + _AXES, dtype=torch.int64)
     numbers = [_TYPES.index(array.dtype), array.ndim, *array.shape]
@@ -235,16 +246,16 @@ def _header(array: _Array | None) -> torch.Tensor:
 
 
 def _like(header: torch.Tensor) -> np.ndarray:
-    """An array to receive what the header describes."""
+    """An empty array of the type and shape that a header describes."""
     kind, n_axes, *shape = header.tolist()
     return np.empty(shape[:n_axes], _TYPES[kind])
 
 
 def _plain(array: _Array) -> np.ndarray:
-    """The array in one piece that may be written to, as torch asks; copied only if it is not."""
+    """The array, contiguous and writable, as torch requires; copied only if it is not."""
     return np.require(array, requirements=["C", "W"])
 
 
 def _as_bytes(array: np.ndarray) -> torch.Tensor:
-    """The same memory as bytes."""
+    """A tensor of bytes over the array's memory."""
     return torch.from_numpy(array.reshape(-1).view(np.uint8))

@@ -1,4 +1,4 @@
-"""What files claim, checked before it is used: JSON of bounded depth, and values of their types."""
+"""Parsing and checking the JSON of untrusted files, before any of it is used."""
 
 import json
 from collections.abc import Callable
@@ -10,115 +10,120 @@ from jaxtyping import Shaped
 
 from tl_modules.errors import ModulesError
 
-BROKEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
-"""What it ends in to build something of parts that are missing, or of other types or sizes."""
+PARSE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
+"""Exceptions raised while parsing malformed input."""
 
 _DEEPEST = 100
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON that can be walked, shown and saved again without running out of stack.
+    """Parse JSON of bounded depth, which can be walked and saved again without deep recursion.
 
     Raises:
-        ValueError: If it is no JSON, or lists and objects stand in each other more than 100 deep.
+        ValueError: If the text is not valid JSON, or is nested more than 100 levels deep.
 
     >>> parse_json("[" * 101 + "]" * 101)
     Traceback (most recent call last):
-    ValueError: lists and objects stand in each other more than 100 deep
+    ValueError: lists and objects are nested more than 100 levels deep
     """
-    deep = ValueError(f"lists and objects stand in each other more than {_DEEPEST} deep")
+    too_deep = ValueError(f"lists and objects are nested more than {_DEEPEST} levels deep")
     try:
         value = json.loads(text)
     except RecursionError as error:
-        raise deep from error
+        raise too_deep from error
+    # Level by level rather than recursively, so that the check itself needs no deep stack.
     level = [value]
     for _ in range(_DEEPEST):
         level = [item for held in level if isinstance(held, list | dict) for item in _items(held)]
         if not level:
             return value
-    raise deep
+    raise too_deep
 
 
 def _items(held: list[Any] | dict[str, Any]) -> Any:
     return held.values() if isinstance(held, dict) else held
 
 
-def text(value: Any) -> str:
-    """The value, if it is a text.
+def checked_text(value: Any) -> str:
+    """The value, checked to be a text.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If the value is not a text.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{value!r:.80} is no text")
+        raise TypeError(f"{value!r:.80} is not a text")
     return value
 
 
-def number(value: Any) -> float:
-    """The value as a float, if it is a finite number.
+def checked_number(value: Any) -> float:
+    """The value as a float, checked to be a finite number.
 
     Raises:
-        TypeError: If it is none.
-        OverflowError: If it is a whole number that no float comes near.
+        TypeError: If the value is not a finite number.
+        OverflowError: If the value is a whole number beyond the range of floats.
     """
     if type(value) not in (int, float) or not isfinite(value):
-        raise TypeError(f"{value!r:.80} is no finite number")
+        raise TypeError(f"{value!r:.80} is not a finite number")
     return float(value)
 
 
-def whole(value: Any, least: int = -(2**63)) -> int:
-    """The value, if it is a whole number of at most 64 bits.
+def checked_whole_number(value: Any, least: int = -(2**63)) -> int:
+    """The value, checked to be a whole number of at most 64 bits.
 
     Raises:
-        TypeError: If it is none, or below ``least``.
+        TypeError: If the value is not such a number, or is below ``least``.
     """
+    # type() rather than isinstance(): True is an int to Python.
     if type(value) is not int or not least <= value < 2**63:
-        raise TypeError(f"{value!r:.80} is no whole number from {least} up")
+        raise TypeError(f"{value!r:.80} is not a whole number of at least {least}")
     return value
 
 
-def flag(value: Any) -> bool:
-    """The value, if it is true or false.
+def checked_flag(value: Any) -> bool:
+    """The value, checked to be true or false.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If the value is neither.
     """
     if not isinstance(value, bool):
         raise TypeError(f"{value!r:.80} is neither true nor false")
     return value
 
 
-def listed(value: Any) -> list[Any]:
-    """The value, if it is a list.
+def checked_list(value: Any) -> list[Any]:
+    """The value, checked to be a list.
 
     Raises:
-        TypeError: If it is none.
+        TypeError: If the value is not a list.
     """
     if not isinstance(value, list):
-        raise TypeError(f"{value!r:.80} is no list")
+        raise TypeError(f"{value!r:.80} is not a list")
     return value
 
 
-def rows(value: Any, read: Callable[[Any], Any]) -> tuple[Any, ...]:
-    """A list's entries, each checked by ``read``.
+def checked_entries(value: Any, check: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """A list's entries, each checked by a function.
+
+    Args:
+        value: The list.
+        check: Returns the checked entry.
 
     Raises:
-        TypeError: If it is no list, or as ``read`` raises.
+        TypeError: If the value is not a list, or as ``check`` raises.
     """
-    return tuple(map(read, listed(value)))
+    return tuple(map(check, checked_list(value)))
 
 
 def check_float32s(name: str, array: Shaped[np.ndarray, "..."]) -> None:
-    """Refuse an array of anything but finite floats that fit into 32 bits, in any float format.
+    """Check that an array holds finite floats that fit into float32, in any float format.
 
     Raises:
-        ModulesError: If there is one.
+        ModulesError: If the array holds anything else.
     """
-    if (
-        array.dtype.kind != "f" or not (np.abs(array.astype(np.float64)) <= _LARGEST).all()
-    ):  # nor is NaN
+    # A comparison with NaN is false, so <= refuses NaN too.
+    if array.dtype.kind != "f" or not (np.abs(array.astype(np.float64)) <= _LARGEST).all():
         raise ModulesError(
-            f"{name} should be floats, finite also in float32; they are {array.dtype}, some "
-            "perhaps NaN or infinite. Make them anew, or fetch an intact copy."
+            f"{name} should be floats that are finite in float32; the array is {array.dtype}, and "
+            "may hold NaN or infinite values. Compute it again, or fetch an intact copy."
         )

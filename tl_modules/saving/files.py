@@ -1,7 +1,7 @@
-"""One file format for everything saved: safetensors with a JSON header and a checksum.
+"""The one file format of everything saved: safetensors with a JSON header and a checksum.
 
-Files are untrusted input: nothing is unpickled, and a file either loads whole or raises
-ModulesError. Writing is atomic: a reader sees the old file or the new one, never half of one.
+Files are untrusted input. Nothing is unpickled, and a file either loads completely or raises
+ModulesError. Writing is atomic: a reader sees the old file or the new file, never a part of one.
 """
 
 import contextlib
@@ -21,35 +21,37 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.saving.checked_json import BROKEN, parse_json
+from tl_modules.saving.checked_json import PARSE_ERRORS, parse_json
 
 FORMAT_VERSION = 2
 _ENTRY = "tl_modules"
 _LONG = 10_000_000
-"""A JSON header longer than this is kept as an array of bytes."""
+"""A longer JSON header is stored as an array of bytes."""
 _LONGEST = 2**30
-"""No JSON header is read that is longer than this."""
+"""A longer JSON header is not read."""
 _Built = TypeVar("_Built")
 _REMEDY = "Save it again, or fetch an intact copy."
 
 
 def checked_path(path: str | os.PathLike[str]) -> Path:
-    """A path that the system takes; whether something is there is not asked.
+    """Convert to a ``Path`` that the system accepts, whether or not a file is there.
 
-    ``~`` at its beginning is the user's home, as in a shell.
+    ``~`` at the beginning is the user's home, as in a shell.
 
     Raises:
-        ModulesError: If it is no path, or holds a zero byte, half of a character or a name of over
-            255 bytes.
+        ModulesError: If the value is not a path, or holds a zero byte, an unpaired surrogate or a
+            name of over 255 bytes.
     """
     check_type(path, str | os.PathLike, "A path should be a text or a pathlib.Path", "Name a file.")
-    with contextlib.suppress(RuntimeError):  # no such user: as in a shell, the name stays
+    with contextlib.suppress(RuntimeError):  # no such user: the name stays, as in a shell
         path = Path(path).expanduser()
     try:
         if "\0" in str(path) or any(len(os.fsencode(part)) > 255 for part in Path(path).parts):
             raise ValueError("it holds a zero byte, or a name of over 255 bytes")
     except ValueError as error:
-        raise ModulesError(f"{str(path)[:300]!r} can be no path: {error}. Name another.") from error
+        raise ModulesError(
+            f"{str(path)[:300]!r} is not a valid path: {error}. Name another path."
+        ) from error
     return Path(path)
 
 
@@ -57,8 +59,8 @@ def write(path: str | Path, kind: str, header: dict[str, Any], arrays: dict[str,
     """Write arrays and a JSON header to one file, atomically.
 
     Args:
-        path: Where to; an existing file is replaced only once the new one is whole on disk.
-        kind: What the file holds, such as ``"ModuleSet"``; ``read`` asks for it.
+        path: The file. An existing one is replaced only once the new one is complete on disk.
+        kind: The kind of content, such as ``"ModuleSet"``; ``read`` checks it.
         header: JSON-ready values.
         arrays: NumPy arrays by name.
 
@@ -77,13 +79,13 @@ def encode(
     """The bytes that ``write`` writes.
 
     Args:
-        kind: What the file holds.
+        kind: The kind of content.
         header: JSON-ready values.
         arrays: NumPy arrays by name.
-        written_by: What a command notes of itself, which ``written_by`` reads.
+        written_by: A command's note about the call that wrote the file; ``written_by`` reads it.
 
     Returns:
-        A safetensors file.
+        The content of a safetensors file.
     """
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     described = {
@@ -98,30 +100,30 @@ def encode(
     if len(text) > _LONG:  # a safetensors header ends at 100 MB
         arrays[_ENTRY] = np.frombuffer(text.encode(), dtype=np.uint8)
         text = json.dumps({"kind": kind, **note})
-    # One entry: safetensors writes several in no fixed order, and equal runs should give equal
-    # files.
+    # All metadata is one entry: safetensors writes several entries in no fixed order, and equal
+    # runs should write equal files.
     return save(arrays, metadata={_ENTRY: text})
 
 
 def written_by(path: str | Path) -> dict[str, Any]:
-    """What the command that wrote a file noted of itself; empty where none did.
+    """The note of the command that wrote a file; empty if there is none.
 
     Args:
-        path: Any file; only one of this package has such a note.
+        path: Any file, also one that this package did not write.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             described = parse_json((file.metadata() or {}).get(_ENTRY, "{}"))
         return dict(described["written_by"])
-    except (SafetensorError, OSError, *BROKEN):
+    except (SafetensorError, OSError, *PARSE_ERRORS):
         return {}
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a file atomically: a temporary one beside it, flushed to disk, then renamed.
+    """Write a file atomically.
 
     Raises:
-        ModulesError: If the file cannot be written; a file already there stays as it was.
+        ModulesError: If the file cannot be written; an existing file is then unchanged.
     """
     with atomic(path) as file:
         file.write(data)
@@ -129,34 +131,38 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to, which appears under its name only once all of it is on disk.
+    """Open a file that appears under its name only once all of it is on disk.
 
     Args:
-        path: Where to; an existing file is replaced at the end.
+        path: The file. An existing one is replaced at the end.
 
     Yields:
-        A binary file.
+        A binary file to write to.
 
     Raises:
-        ModulesError: If the file cannot be written; a file already there stays as it was.
+        ModulesError: If the file cannot be written; an existing file is then unchanged.
     """
     path = checked_path(path)
     if not path.name:
-        raise ModulesError(f"{str(path)!r} should name a file to write to; it is a folder.")
+        raise ModulesError(
+            f"{str(path)!r} should name a file to write to; it is a folder. Add the file's name."
+        )
+    # In the same folder, since a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with temporary.open("xb") as file:
             yield file
             file.flush()
+            # Without fsync a power cut could leave the new name with an empty file.
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise ModulesError(
-            f"Cannot write {str(path)!r}: {error.strerror or error}. Nothing was changed there; "
-            "check that the folder exists, may be written to and has free space."
+            f"Cannot write {str(path)!r}: {error.strerror or error}. Nothing was changed there. "
+            "Check that the folder exists, is writable and has free space."
         ) from error
     finally:
-        with contextlib.suppress(OSError):  # gone already where all went well
+        with contextlib.suppress(OSError):  # renamed already, if nothing failed
             temporary.unlink(missing_ok=True)
 
 
@@ -166,21 +172,22 @@ def read(
     build: Callable[[dict[str, Any], dict[str, np.ndarray]], _Built],
     largest: Callable[[dict[str, Any]], dict[str, tuple[int, ...]]] = lambda _: {},
 ) -> _Built:
-    """Read a file that ``write`` made, checking that it is whole, unaltered and of this kind.
+    """Read a file that ``write`` wrote, and check that it is complete, unaltered and of a kind.
 
     Args:
         path: The file.
-        kind: What it should hold.
-        build: Makes the result of the JSON header and the arrays by name.
-        largest: The largest shape that each array may have, by name, given the JSON header. It is
-            asked before any array is read; by default there are to be none.
+        kind: The kind of content that the file should hold.
+        build: Builds the result from the JSON header and the arrays by name.
+        largest: Returns each array's largest valid shape, by name, from the JSON header. It is
+            called before any array is read. By default the file should hold no array.
 
     Returns:
         What ``build`` returned.
 
     Raises:
-        ModulesError: If the file is missing, truncated, altered, holds something else, lacks what
-            ``build`` needs, or has larger arrays than it describes or than memory is free.
+        ModulesError: If the file is missing, truncated or altered, is of another kind, lacks parts
+            that ``build`` needs, has larger arrays than its header describes, or is larger than
+            the free memory.
     """
     path = checked_path(path)
     if not path.is_file():
@@ -198,16 +205,16 @@ def read(
         raise
     except (SafetensorError, OSError) as error:
         raise ModulesError(
-            f"{str(path)!r} is no readable safetensors file ({error}). {_REMEDY}"
+            f"{str(path)!r} is not a readable safetensors file ({error}). {_REMEDY}"
         ) from error
-    except BROKEN as error:
+    except PARSE_ERRORS as error:
         raise ModulesError(
             f"{str(path)!r} lacks parts of a {kind} ({error!r:.200}). {_REMEDY}"
         ) from error
 
 
 def _header(file: Any, path: str, kind: str) -> tuple[dict[str, Any], str]:
-    """The JSON header and the checksum of an open file, which should hold this kind."""
+    """Read the JSON header and the checksum of an open file, and check its kind and version."""
     described = parse_json((file.metadata() or {}).get(_ENTRY, "{}"))
     if _ENTRY in file.keys():  # noqa: SIM118
         size = prod(file.get_slice(_ENTRY).get_shape())
@@ -220,8 +227,8 @@ def _header(file: Any, path: str, kind: str) -> tuple[dict[str, Any], str]:
     if not isinstance(described, dict) or described.get("kind") != kind:
         found = described.get("kind") if isinstance(described, dict) else described
         raise ModulesError(
-            f"{path!r} should hold a {kind}; it holds {found!r:.80}. Load it with the class that "
-            "saved it."
+            f"{path!r} should hold a {kind}; it holds {found!r:.80}. Load the file with the class "
+            "that saved it."
         )
     if described.get("format_version") != FORMAT_VERSION:
         raise ModulesError(
@@ -235,25 +242,28 @@ def _header(file: Any, path: str, kind: str) -> tuple[dict[str, Any], str]:
 
 
 def _check_shapes(file: Any, path: Path, largest: dict[str, tuple[int, ...]]) -> None:
-    """Refuse arrays that are larger than the header says, before any is read."""
+    """Refuse arrays that are larger than the header describes, before any array is read.
+
+    A forged file could otherwise fill the memory before its checksum is compared.
+    """
     for name in file.keys():  # noqa: SIM118
         found, most = tuple(file.get_slice(name).get_shape()), largest.get(name, (-1,))
         fits = len(found) == len(most) and all(map(le, found, most))
         if name != _ENTRY and not fits:
             raise ModulesError(
-                f"{str(path)!r} should have no arrays but those it describes, and none larger; "
-                f"{name!r:.80} has shape {found}. {_REMEDY}"
+                f"{str(path)!r} should hold only the arrays that its header describes, none of "
+                f"them larger; {name!r:.80} has shape {found}. {_REMEDY}"
             )
     size, free = path.stat().st_size, psutil.virtual_memory().available
     if size > free:
         raise ModulesError(
             f"{str(path)!r} holds {size / 1e9:,.1f} GB; {free / 1e9:,.1f} GB of memory are free. "
-            "Free some, or keep activations in an ActivationStore, which is read in parts."
+            "Free some memory, or keep activations in an ActivationStore, which is read in parts."
         )
 
 
 def _plain(value: object) -> object:
-    """NumPy scalars as Python's own numbers, for JSON."""
+    """Convert NumPy scalars to Python's numbers, for JSON."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} cannot be saved as JSON")

@@ -1,4 +1,4 @@
-"""Frames of prompts and of results: columns, labels, text, statistics over rows.
+"""Tables of prompts and of results: columns, labels, text, and statistics over rows.
 
-Nothing here knows of models.
+Nothing here uses a model.
 """

@@ -1,4 +1,4 @@
-"""Columns that the package adds to a user's frame, none of which replaces one of the user's."""
+"""New columns in a user's frame, which never replace the user's columns."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,17 +12,17 @@ _PREFIX = "tlm_"
 
 
 def free_name(frame: pd.DataFrame, name: str, values: Any) -> str:
-    """What a new column is called in a frame that may have one of that name.
+    """The name of a new column in a frame that may already have a column of that name.
 
     Args:
-        frame: The user's.
+        frame: The user's frame.
         name: The usual name.
         values: The new column's numbers.
 
     Returns:
-        The usual name where the frame has no such column, or one of the same numbers (a frame that
-        came out of this package has). Otherwise the name with ``tlm_`` before it, and a number
-        behind it where that is taken too.
+        The usual name if it is free, or if the frame's column holds the same numbers, as in a
+        frame that this package returned. Otherwise ``tlm_`` plus the name, with a number after it
+        if that name is taken too.
 
     >>> frame = pd.DataFrame({"prompt": ["a", "b"], "n_tokens": [7, 8]})
     >>> free_name(frame, "n_tokens", [7, 8]), free_name(frame, "n_tokens", [2, 2])
@@ -31,16 +31,16 @@ def free_name(frame: pd.DataFrame, name: str, values: Any) -> str:
     names = [name, f"{_PREFIX}{name}"]
     while names[-1] in frame.columns:
         names.append(f"{_PREFIX}{name}_{len(names)}")
-    return next(each for each in names if each not in frame.columns or _is(frame[each], values))
+    return next(free for free in names if free not in frame.columns or _holds(frame[free], values))
 
 
 def beside(frame: pd.DataFrame, columns: Mapping[str, Any], *, warn: bool = False) -> pd.DataFrame:
-    """The frame with new columns of numbers beside the user's own.
+    """Add columns of numbers to a frame, beside the user's columns.
 
     Args:
-        frame: The user's.
+        frame: The user's frame.
         columns: The new columns by their usual names; see ``free_name``.
-        warn: Warn of those that get another name.
+        warn: Warn if a column gets another name than usual.
 
     Returns:
         A new frame.
@@ -52,28 +52,28 @@ def beside(frame: pd.DataFrame, columns: Mapping[str, Any], *, warn: bool = Fals
 
 
 def warn_renamed(named: Mapping[str, str]) -> None:
-    """Warn that new columns have other names than usual.
+    """Warn of new columns whose names are not the usual ones.
 
     Args:
-        named: The columns' names by their usual names.
+        named: The new columns' names by their usual names.
     """
     taken = {usual: name for usual, name in named.items() if usual != name}
     if taken:
         warn_user(
-            f"The samples have columns of their own named {_listed(taken)}, with other values: "
-            f"those stay as they are, and the new ones are named {_listed(taken.values())}. Rename "
-            "yours beforehand to have the new ones under their usual names.",
+            f"The samples already have columns named {_quoted(taken)}, with other values. They "
+            f"stay unchanged, and the new columns are named {_quoted(taken.values())}. Rename your "
+            "columns first if the new ones should have their usual names.",
         )
 
 
-def _is(column: Any, values: Any) -> bool:
-    """Whether a column holds these numbers, perhaps as text from a CSV file."""
+def _holds(column: Any, values: Any) -> bool:
+    """Whether a column holds these numbers, also if a CSV file made them text."""
     try:
-        numbers = (np.asarray(each, dtype=np.float64) for each in (column, values))
+        numbers = (np.asarray(array, dtype=np.float64) for array in (column, values))
         return np.array_equal(*numbers, equal_nan=True)
     except (TypeError, ValueError, OverflowError):
         return False
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))

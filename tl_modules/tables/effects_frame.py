@@ -1,4 +1,4 @@
-"""What a table of effects must hold for those who read it."""
+"""Checks of a table of effects, for the functions that read one."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from jaxtyping import Bool
 from tl_modules.errors import ModulesError
 
 SIGNIFICANT = 0.05
-"""After Benjamini and Hochberg."""
+"""Largest significant p-value after the Benjamini-Hochberg correction."""
 
 _RUN_COLUMNS = ("modules", "reading", "excluded", "controls", "metric")
-"""What tells apart several runs in one table, as ``tl-modules test`` writes it."""
+"""The columns that tell apart the runs in one table, as ``tl-modules test`` writes it."""
 
 _UNITS = {"answer_logprob": "nats", "answer_accuracy": "share of answers"}
 _REMEDY = "Pass what tlm.module_effects(model, modules, prompts) returned."
@@ -21,16 +21,16 @@ _REMEDY = "Pass what tlm.module_effects(model, modules, prompts) returned."
 def check_effects(
     effects: pd.DataFrame, columns: Sequence[str], n_modules: int | None = None
 ) -> None:
-    """Refuse what is no table of effects, or of other modules.
+    """Refuse anything but a table of effects of these modules.
 
     Args:
         effects: What ``module_effects`` returned.
-        columns: Those needed.
-        n_modules: How many modules the set has.
+        columns: The columns needed.
+        n_modules: The set's number of modules; None to accept any modules.
 
     Raises:
-        ModulesError: If it is no table, lacks columns or rows, or has modules that the set has
-            not.
+        ModulesError: If ``effects`` is not a table, lacks columns or rows, or has modules that the
+            set does not have.
     """
     if not isinstance(effects, pd.DataFrame):
         raise ModulesError(f"effects should be a table; got {type(effects).__name__}. {_REMEDY}")
@@ -49,10 +49,10 @@ def check_effects(
 
 
 def check_one_run(effects: pd.DataFrame) -> None:
-    """Refuse a table with more than one row a module and category.
+    """Refuse a table with more than one row per module and category.
 
     Raises:
-        ModulesError: If cells are repeated.
+        ModulesError: If a module and category are repeated.
     """
     if effects.duplicated(["module", "category"]).any():
         raise ModulesError(
@@ -62,32 +62,32 @@ def check_one_run(effects: pd.DataFrame) -> None:
 
 
 def split_runs(effects: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame]]:
-    """The runs of a table, each with what tells it apart.
+    """Split a table into its runs, each with the values of the columns that tell it apart.
 
     Raises:
-        ModulesError: If a run repeats cells.
+        ModulesError: If a run repeats a module and category.
     """
-    told_by = [name for name in _RUN_COLUMNS if name in effects.columns]
-    # Not itertuples: of no columns, pandas 2 makes no rows.
-    told = [tuple(map(_said, row)) for row in effects[told_by].to_numpy(dtype=object)]
-    found = []
-    for values in dict.fromkeys(told):
-        table = effects.loc[[each == values for each in told]]
+    columns = [name for name in _RUN_COLUMNS if name in effects.columns]
+    # Not itertuples, which yields no rows in pandas 2 if there are no columns.
+    run_of_row = [tuple(map(_cell_text, row)) for row in effects[columns].to_numpy(dtype=object)]
+    runs = []
+    for values in dict.fromkeys(run_of_row):
+        table = effects.loc[[row_values == values for row_values in run_of_row]]
         check_one_run(table)
-        found.append((dict(zip(told_by, values, strict=True)), table))
-    return found
+        runs.append((dict(zip(columns, values, strict=True)), table))
+    return runs
 
 
-def _said(value: object) -> str:
-    """A cell as text; a file has nothing where "none" was."""
+def _cell_text(value: object) -> str:
+    """A cell as text. A CSV file is read with a missing value where "none" was written."""
     return "none" if value is None or value != value else str(value)
 
 
 def effect_unit(run: dict[str, str]) -> str:
-    """What a run's effects are measured in."""
+    """The unit of a run's effects."""
     return _UNITS.get(run.get("metric", "loss"), "nats per token")
 
 
 def is_own(effects: pd.DataFrame) -> Bool[np.ndarray, " rows"]:
-    """Whether each row is of the module's own category, also after a file made it text."""
+    """Whether each row is of the module's own category, also if a file made the flag text."""
     return np.array([str(value) in ("True", "1", "1.0") for value in effects["own"]], dtype=bool)

@@ -9,28 +9,29 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.saving.checked_json import listed
+from tl_modules.saving.checked_json import checked_list
 from tl_modules.tables.text import HALF
 
 _DEEPEST = 90
-"""How deep a sample's value may nest: files are read 100 deep, and hold the samples some way in."""
+"""Deepest nesting of a sample's value. Files may be nested 100 levels deep, and their samples begin
+a few levels in."""
 
 
 _LONGEST_INT = 10_000
-"""Bits; Python writes no longer numbers as text."""
+"""Largest number of bits of a whole number; Python refuses to write longer ones as text."""
 
 
 _PLAIN: dict[Callable[[Any], Any], tuple[type, ...]] = {
-    str.__str__: (str,),  # enumerations too, and NumPy's strings
+    str.__str__: (str,),  # also enumerations and NumPy's strings
     bool: (bool, np.bool_),
     int: (int, np.integer),
     float: (float, np.floating),
 }
-"""What becomes of values of types that derive from JSON's, and of NumPy's."""
+"""Conversions of NumPy's types, and of types that derive from JSON's, to JSON's types."""
 
 
 def frame_to_json(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """A frame as lists by column; pandas' missing values as None.
+    """Describe a frame as lists by column, with None for pandas' missing values.
 
     Raises:
         ModulesError: As ``plain_frame`` raises.
@@ -44,20 +45,21 @@ def frame_to_json(frame: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """A frame whose columns can be saved as JSON and loaded again.
+    """Convert a frame's columns so that they can be saved as JSON and loaded again.
 
-    NumPy's numbers in columns of objects become Python's, arrays and tuples lists, and dates and
-    times text in ISO 8601, as ``isoformat`` writes it; periods become the text that pandas shows.
+    In columns of objects, NumPy's numbers become Python's, and arrays and tuples become lists.
+    Dates and times become text in ISO 8601, as ``isoformat`` writes it. Periods become the text
+    that pandas shows.
 
     Args:
         frame: The frame.
 
     Returns:
-        The same frame, or a copy with other columns where some are changed.
+        The same frame if nothing has to change, otherwise a copy.
 
     Raises:
-        ModulesError: If a column holds what JSON cannot, its name half of a character, or two have
-            one name.
+        ModulesError: If a column holds values that JSON has no form for, two columns have one
+            name, or a name holds an unpaired surrogate.
 
     >>> plain_frame(pd.DataFrame({"asked": [pd.Timestamp("2024-01-31")]}))["asked"].tolist()
     ['2024-01-31T00:00:00']
@@ -73,8 +75,8 @@ def plain_frame(frame: pd.DataFrame) -> pd.DataFrame:
             plain = [_plain(value) for value in values]
         except (TypeError, RecursionError) as error:
             raise ModulesError(
-                f"The samples' column {name!r} holds values that cannot be saved as JSON "
-                f"({error}). Drop the column, or turn its values into text first."
+                f"The samples' column {name!r} should hold values that JSON can save; {error}. "
+                "Drop the column, or turn its values into text first."
             ) from error
         if any(new is not old for new, old in zip(plain, values, strict=True)):
             texts = all(value is None or isinstance(value, str) for value in plain)
@@ -94,7 +96,7 @@ def _is_plain_type(dtype: Any) -> bool:
 
 
 def _check_names(frame: pd.DataFrame) -> None:
-    """Refuse names of columns that a file does not keep apart, or cannot hold."""
+    """Refuse column names that a file cannot distinguish or cannot hold."""
     names = [str(name) for name in frame.columns]
     if len(set(names)) < len(names):
         raise ModulesError(
@@ -103,16 +105,16 @@ def _check_names(frame: pd.DataFrame) -> None:
     for name in names:
         if HALF.search(name):
             raise ModulesError(
-                f"The samples' columns should have whole text as names; {name!r} holds half of a "
-                "character. Rename it."
+                f"The samples' columns should have valid text as names; {name!r} holds half of a "
+                "character (an unpaired surrogate). Rename that column."
             )
 
 
 def _plain(value: Any, deep: int = 0) -> Any:
-    """A value as JSON holds it; the same object where it does already.
+    """Convert a value to JSON's types; a value of JSON's types is returned as the same object.
 
     Raises:
-        TypeError: If JSON has no such value, or no file could be read with it.
+        TypeError: If JSON has no form for the value, or a file with the value could not be read.
     """
     kind = type(value)
     if value is None or kind in (str, float, bool):
@@ -120,7 +122,7 @@ def _plain(value: Any, deep: int = 0) -> Any:
     if value is pd.NA or value is pd.NaT:
         return None
     if deep > _DEEPEST:
-        raise TypeError(f"lists and objects stand in each other more than {_DEEPEST} deep")
+        raise TypeError(f"lists and objects are nested more than {_DEEPEST} levels deep")
     if isinstance(value, list | tuple | dict | np.ndarray):
         return _plain_items(value, deep + 1)
     if isinstance(value, date | time | timedelta | np.datetime64 | np.timedelta64 | pd.Period):
@@ -130,11 +132,11 @@ def _plain(value: Any, deep: int = 0) -> Any:
     for plain, kinds in _PLAIN.items():
         if isinstance(value, kinds) and kind is not int:
             return plain(value)
-    raise TypeError(f"a {kind.__name__} that is no number, text, list or object of JSON's")
+    raise TypeError(f"JSON has no form for a {kind.__name__}")
 
 
 def _iso(value: Any) -> str | None:
-    """A date, a time, a duration or a period as text."""
+    """A date, a time, a duration or a period as text; None for a missing one."""
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)
     if isinstance(value, timedelta | np.timedelta64):
@@ -145,38 +147,40 @@ def _iso(value: Any) -> str | None:
 
 
 def _plain_items(value: Any, deep: int) -> Any:
-    """A list, a tuple, an array or a dict as JSON holds it."""
+    """Convert a list, a tuple, an array or a dict, and its items, to JSON's types."""
     if not isinstance(value, dict):
         items = [_plain(item, deep) for item in value]
         same = isinstance(value, list) and all(map(operator.is_, items, value))
         return value if same else items
     odd = next((key for key in value if not isinstance(key, str)), None)
-    if odd is not None:  # JSON would make a text of it without a word
-        raise TypeError(f"an object's key {odd!r:.80} is no text")
+    if odd is not None:  # json.dumps would silently turn the key into text
+        raise TypeError(f"an object's key {odd!r:.80} is not a text")
     plain = {key: _plain(item, deep) for key, item in value.items()}
     return value if all(plain[key] is item for key, item in value.items()) else plain
 
 
 def frame_from_json(columns: dict[str, list[Any]]) -> pd.DataFrame:
-    """The frame that ``frame_to_json`` described.
+    """Rebuild the frame that ``frame_to_json`` described.
 
     Raises:
-        TypeError: If a column is no list.
+        TypeError: If a column is not a list.
         ValueError: If the columns have different lengths.
     """
-    return pd.DataFrame({name: json_column(listed(values)) for name, values in columns.items()})
+    return pd.DataFrame(
+        {name: json_column(checked_list(values)) for name, values in columns.items()}
+    )
 
 
 def n_rows(columns: dict[str, list[Any]]) -> int:
-    """How many rows the frame that ``frame_to_json`` described has."""
+    """The number of rows of the frame that ``frame_to_json`` described."""
     return len(next(iter(columns.values()), []))
 
 
 def json_column(values: list[Any]) -> Any:
-    """A column of what JSON holds, for a frame.
+    """Convert a list of JSON values to a column of a frame.
 
-    pandas' own text has no halves of characters; and it would make floats of whole numbers beside
-    a missing one, so that 1 would read 1.0.
+    pandas' text type cannot hold unpaired surrogates, so such texts stay objects. Whole numbers
+    beside a missing value become pandas' ``Int64``, since pandas would otherwise turn 1 into 1.0.
 
     >>> json_column([1, None]).tolist()
     [1, <NA>]

@@ -1,4 +1,4 @@
-"""Tables for Jupyter."""
+"""HTML tables for Jupyter."""
 
 import html
 from functools import partial
@@ -9,19 +9,19 @@ import pandas as pd
 from tl_modules.tables.text import shortened, visible, without_halves
 
 TEXT_ONLY = "tex2jax_ignore mathjax_ignore"
-"""HTML classes that keep Jupyter from reading what stands between dollar signs as mathematics."""
+"""HTML classes that keep Jupyter from showing text between dollar signs as mathematics."""
 
 
 def html_table(title: str, *frames: pd.DataFrame, widest: int = 80) -> str:
-    """Captioned tables for Jupyter, of as many rows and columns as pandas itself would show.
+    """Captioned tables for Jupyter, with as many rows and columns as pandas would show.
 
-    Text from prompts and names stays text (see ``visible``). Colours are the page's. An index
-    without a name is left out.
+    Text from prompts and names is escaped (see ``visible``). Colours are those of the page. An
+    index without a name is left out.
 
     Args:
         title: The caption.
         frames: The tables.
-        widest: Characters of a text at most.
+        widest: Largest number of characters of a text.
 
     Returns:
         HTML without scripts or styles.
@@ -48,12 +48,15 @@ def _html(frame: pd.DataFrame) -> str:
 
 
 def _short_value(widest: int, value: Any) -> Any:
-    """The beginning of a text, or of a list as text; a number as it is."""
+    """The beginning of a text, or of a list as text; a number is returned unchanged."""
     if pd.api.types.is_scalar(value) and not isinstance(value, str):
         return value
     return shortened(without_halves(visible(str(value))), widest)
 
 
 def _number(value: float) -> str:
-    """Three digits, or all before the point: a small p-value is not 0.000."""
+    """A number with three significant digits, so that a small p-value is not shown as 0.000.
+
+    A number of 1000 or more is shown with all digits before the point.
+    """
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

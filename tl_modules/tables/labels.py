@@ -1,4 +1,4 @@
-"""Categories as texts: which labels are the same one, and which only look alike."""
+"""Categories as texts: which labels are equal, and which only look alike."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -16,16 +16,16 @@ _OTHER_NAMES = ("category", "categories", "label", "labels", "class", "topic")
 
 
 def label_text(value: object) -> str | None:
-    """A category as text, without space around it.
+    """A category as text, without surrounding space.
 
-    Every comparison of categories goes through here.
+    Every comparison of categories uses this function.
 
     Args:
         value: A cell of a column ``category``.
 
     Returns:
-        The text; None for a missing or blank value. A whole number is written as one: beside a
-        missing value pandas keeps 1 as 1.0.
+        The text; None for a missing or blank value. 1.0 becomes ``"1"``, since pandas turns 1 into
+        1.0 in a column with a missing value.
 
     >>> label_text(1.0), label_text("math "), label_text(float("nan"))
     ('1', 'math', None)
@@ -42,7 +42,7 @@ def label_text(value: object) -> str | None:
 
 
 def label_texts(column: Iterable[object]) -> list[str | None]:
-    """Each cell of a column ``category`` as ``label_text`` gives it."""
+    """``label_text`` of each cell of a column ``category``."""
     return [label_text(value) for value in column]
 
 
@@ -50,7 +50,7 @@ def checked_labels(column: Iterable[object]) -> list[str]:
     """Each prompt's category as text.
 
     Raises:
-        ModulesError: If a prompt has none, or one is no whole text.
+        ModulesError: If a prompt has no category, or a category holds an unpaired surrogate.
     """
     texts = label_texts(column)
     for row, label in enumerate(texts):
@@ -59,46 +59,46 @@ def checked_labels(column: Iterable[object]) -> list[str]:
                 f"Every prompt should have a category; prompt {row} has none. Fill it in, drop "
                 "the prompt, or drop the column."
             )
-    found = [label for label in texts if label is not None]
-    check_whole(found, "category")
-    return found
+    labels = [label for label in texts if label is not None]
+    check_whole(labels, "category")
+    return labels
 
 
 def warn_spelling(*columns: Iterable[object]) -> None:
-    """Warn of labels that have space around them, or that look like another of the same column.
+    """Warn of labels with surrounding space, and of labels of one column that look alike.
 
     Args:
-        columns: Columns ``category`` that one call compares.
+        columns: The columns ``category`` that a call compares.
     """
-    each = [list(dict.fromkeys(v for v in column if isinstance(v, str))) for column in columns]
-    spaced = [label for labels in each for label in labels if label != label.strip()]
+    by_column = [list(dict.fromkeys(v for v in column if isinstance(v, str))) for column in columns]
+    spaced = [label for labels in by_column for label in labels if label != label.strip()]
     if spaced:
         warn_user(
-            f"Space around categories is ignored; there is some around {listed(spaced)}. Strip "
+            f"Space around categories is ignored; there is some around {quoted(spaced)}. Strip "
             "it: frame['category'].str.strip().",
         )
-    bare = [[label.strip() for label in labels] for labels in each]
+    bare = [[label.strip() for label in labels] for labels in by_column]
     alike = [pair for labels in bare for pair in near_misses(labels, labels)]
     alike = list({frozenset(pair): pair for pair in alike}.values())
     if alike:
         warn_user(
             f"Categories that are spelt alike count as different ones: {_paired(alike)}. Use one "
-            "spelling if they are the same.",
+            "spelling if they mean the same.",
         )
 
 
 def near_misses(labels: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
-    """Labels that another one differs from only in spelling.
+    """Pairs of labels that differ only in spelling.
 
-    That is in capitals, in spaces, hyphens and underscores, in how Unicode spells a letter, or in
-    how a number is written.
+    Differences in spelling are capitals, spaces, hyphens, underscores, Unicode's forms of a letter,
+    and forms of a number.
 
     Args:
-        labels: Some labels.
-        others: The labels that they are compared with.
+        labels: The labels.
+        others: The labels to compare with.
 
     Returns:
-        Each pair once, from ``labels`` and from ``others``.
+        Pairs of a label from ``labels`` and one from ``others``, each pair once.
 
     >>> near_misses(["math", "facts", "1"], ["Math", "facts", "1.0"])
     [('math', 'Math'), ('1', '1.0')]
@@ -115,7 +115,7 @@ def near_misses(labels: Iterable[str], others: Iterable[str]) -> list[tuple[str,
 
 
 def _key(label: str) -> str:
-    """What labels that differ only in spelling have in common."""
+    """A text that is equal for labels that differ only in spelling."""
     folded = unicodedata.normalize("NFKC", label).casefold().strip()
     try:
         number = float(folded)
@@ -123,21 +123,21 @@ def _key(label: str) -> str:
         number = float("inf")
     if isfinite(number):
         return str(label_text(number))
-    # Cf: characters without a width, such as the joiners that web pages leave behind.
+    # Category Cf is of characters without a width, such as the joiners that web pages contain.
     return "".join(
         c for c in folded if not (c.isspace() or c in "-_" or unicodedata.category(c) == "Cf")
     )
 
 
 def names_like_category(columns: Sequence[object]) -> list[str]:
-    """The columns that may be meant where none is called ``category``."""
+    """Columns that may be meant as ``category``; empty if a column has that name."""
     if "category" in columns:
         return []
     return [name for name in columns if isinstance(name, str) and _key(name) in _OTHER_NAMES]
 
 
 def column_hint(columns: Sequence[object]) -> str:
-    """What to say where a frame has no column ``category``: which one may be meant, if any.
+    """The remedy in an error message about a frame without a column ``category``.
 
     >>> column_hint(["prompt", "Category"])
     "Rename 'Category' to 'category', if it is meant"
@@ -149,20 +149,20 @@ def column_hint(columns: Sequence[object]) -> str:
 
 
 def apart(names: Iterable[str], others: Iterable[str]) -> str:
-    """A sentence that names the labels of two lists that are spelt alike; nothing if none are."""
+    """A sentence about labels of two lists that are spelt alike; empty if there are none."""
     pairs = near_misses(names, others)
     return f" Spelt alike, but not the same: {_paired(pairs)}." if pairs else ""
 
 
-def listed(labels: Iterable[str]) -> str:
-    """Labels for a message, each once.
+def quoted(labels: Iterable[str]) -> str:
+    """Labels in quotes for a message, each once and at most twelve.
 
-    >>> listed([])
+    >>> quoted([])
     'none'
     """
-    each = list(dict.fromkeys(labels))
-    rest = f" and {len(each) - _MOST_SHOWN} more" if len(each) > _MOST_SHOWN else ""
-    return (", ".join(map(repr, each[:_MOST_SHOWN])) or "none") + rest
+    unique = list(dict.fromkeys(labels))
+    rest = f" and {len(unique) - _MOST_SHOWN} more" if len(unique) > _MOST_SHOWN else ""
+    return (", ".join(map(repr, unique[:_MOST_SHOWN])) or "none") + rest
 
 
 def _paired(pairs: list[tuple[str, str]]) -> str:

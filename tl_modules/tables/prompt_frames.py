@@ -12,7 +12,7 @@ from tl_modules.tables.labels import (
     checked_labels,
     column_hint,
     label_text,
-    listed,
+    quoted,
     warn_spelling,
 )
 from tl_modules.tables.prompt_tables import check_texts, prompt_table
@@ -22,14 +22,14 @@ def prompt_frame(prompts: object, name: str = "prompts") -> pd.DataFrame:
     """The prompts as a frame with a column ``prompt``, numbered from 0.
 
     Args:
-        prompts: Whatever ``prompt_table`` takes; other columns, such as ``category``, stay.
-        name: What messages call them.
+        prompts: Prompts as ``prompt_table`` takes them. Other columns, such as ``category``, stay.
+        name: The argument's name in messages.
 
     Returns:
-        A new frame, with columns that can be saved (see ``plain_frame``).
+        A new frame whose columns can be saved (see ``plain_frame``).
 
     Raises:
-        ModulesError: If there is no prompt, one is no string, or a column cannot be saved.
+        ModulesError: If there is no prompt, a prompt is not a string, or a column cannot be saved.
     """
     frame = prompt_table(prompts, name)
     check_texts(frame["prompt"].tolist(), name)
@@ -37,16 +37,16 @@ def prompt_frame(prompts: object, name: str = "prompts") -> pd.DataFrame:
 
 
 def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
-    """Each prompt's category, ``"all"`` where there is none.
+    """Each prompt's category; ``"all"`` for every prompt if the frame has no categories.
 
     Args:
         frame: What ``prompt_frame`` returned.
 
     Returns:
-        Texts, one a prompt.
+        One text per prompt.
 
     Raises:
-        ModulesError: If only some prompts have one that is not blank, or one is no whole text.
+        ModulesError: If some prompts have no category, or a category is not valid text.
     """
     if "category" not in frame.columns:
         return np.full(len(frame), "all", dtype=object)
@@ -54,39 +54,40 @@ def categories_of(frame: pd.DataFrame) -> Shaped[np.ndarray, " prompts"]:
 
 
 def labelled(frame: pd.DataFrame, *others: Iterable[object]) -> pd.DataFrame:
-    """The prompts with their categories as texts, if they have any; odd spelling is warned of.
+    """Turn the prompts' categories, if they have any, into texts, and warn of odd spelling.
 
     Args:
         frame: What ``prompt_frame`` returned.
-        others: Columns ``category`` that the prompts' is compared with.
+        others: Columns ``category`` with which the prompts' column will be compared.
 
     Returns:
-        A frame whose ``category`` is as ``categories_of`` returns it.
+        A frame whose column ``category`` holds what ``categories_of`` returns.
 
     Raises:
         ModulesError: As ``categories_of`` raises.
     """
-    own = [frame["category"]] if "category" in frame.columns else []
-    found = frame.assign(category=categories_of(frame)) if own else frame
-    warn_spelling(*own, *others)
-    return found
+    columns = [frame["category"]] if "category" in frame.columns else []
+    result = frame.assign(category=categories_of(frame)) if columns else frame
+    warn_spelling(*columns, *others)
+    return result
 
 
 def is_category(
     categories: Shaped[np.ndarray, " prompts"], name: str
 ) -> Bool[np.ndarray, " prompts"]:
-    """Which prompts are of a category. Not by ``==``: NumPy drops zero bytes at a text's end."""
+    """Which prompts are of a category."""
+    # Not `categories == name`, since NumPy drops zero bytes at the end of a text.
     return np.array([category == name for category in categories], dtype=bool)
 
 
 def has_concept(frame: pd.DataFrame, concept: str) -> Bool[np.ndarray, " prompts"]:
-    """Which prompts are of the category that a concept is told by."""
+    """Which prompts are of the category with a concept's name."""
     return is_category(categories_of(frame), label_text(concept) or "")
 
 
 def categories_said(frame: pd.DataFrame, concept: str) -> str:
-    """What a refusal says of a frame that lacks a concept: its categories, and those alike."""
+    """Describe the categories of a frame that lacks a concept, for an error message."""
     if "category" not in frame.columns:
         return f"It has no categories. {column_hint(list(frame.columns))}."
-    found = categories_of(frame).tolist()
-    return f"Its categories are {listed(found)}.{apart([str(concept)], found)}"
+    categories = categories_of(frame).tolist()
+    return f"Its categories are {quoted(categories)}.{apart([str(concept)], categories)}"

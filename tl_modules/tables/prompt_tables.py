@@ -1,4 +1,4 @@
-"""One reading of what users give as prompts: lists, frames, columns and datasets become a frame."""
+"""Turning prompts as users give them (lists, frames, columns, datasets) into a frame."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set, Sized
 from os import PathLike
@@ -9,7 +9,7 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError, shown
 from tl_modules.runtime.arguments import Elsewhere
-from tl_modules.saving.checked_json import BROKEN
+from tl_modules.saving.checked_json import PARSE_ERRORS
 from tl_modules.tables.frames import frame_from_json, plain_frame
 from tl_modules.tables.text import check_whole
 
@@ -26,31 +26,31 @@ class HasToPandas(Protocol):
 Prompts = Annotated[
     Iterable[str] | pd.DataFrame | Mapping[str, Any] | HasToPandas, Elsewhere("prompts")
 ]
-"""What every function takes as prompts; ``prompt_table`` checks it."""
+"""The prompts that every function takes; ``prompt_table`` checks them."""
 
 
 RENAME = "Rename the column that holds the text."
-"""What to do where no column is called ``prompt``."""
+"""The remedy if no column is called ``prompt``."""
 
 
 def prompt_table(
     source: object, name: str = "prompts", column: str = "prompt", remedy: str = RENAME
 ) -> pd.DataFrame:
-    """What a user gives as prompts, as a frame that holds them in one column.
+    """Turn a user's prompts into a frame that holds them in one column.
 
     Args:
         source: A list, tuple, Series or array of strings; a pandas frame; a mapping of columns,
             such as ``dataset[:100]``; or a table with ``to_pandas``, such as one split of a Hugging
-            Face dataset. Iterators are refused: they can be read only once.
-        name: What messages call it.
+            Face dataset. An iterator is refused, because it can be read only once.
+        name: The argument's name in messages.
         column: The column that holds the prompts.
-        remedy: What to do where there is no such column.
+        remedy: The message's remedy if there is no such column.
 
     Returns:
-        A frame numbered from 0, of new columns or of the frame's own.
+        A frame numbered from 0. It may share its columns with ``source``.
 
     Raises:
-        ModulesError: If it is none of these, or lacks the column.
+        ModulesError: If ``source`` is none of these, or lacks the column.
     """
     table = _table(source, name)
     if table is None:
@@ -60,20 +60,21 @@ def prompt_table(
 
 
 def sample_table(samples: object, column: str, n_samples: int, first: int = 0) -> pd.DataFrame:
-    """What a user says of samples, as a frame that can be saved (see ``plain_frame``).
+    """Turn a user's description of samples into a frame that can be saved (see ``plain_frame``).
 
     Args:
-        samples: A table as ``prompt_table`` takes it; or a list, which becomes one column; or None:
-            numbers.
-        column: The name of that column.
-        n_samples: How many samples there are.
-        first: The first number.
+        samples: A table as ``prompt_table`` takes it; a list, which becomes one column; or None, to
+            number the samples.
+        column: The name of a list's column.
+        n_samples: Number of samples.
+        first: The first sample's number.
 
     Returns:
         A frame numbered from 0.
 
     Raises:
-        ModulesError: If it is none of these, has another number of rows, or cannot be saved.
+        ModulesError: If ``samples`` is none of these, does not have ``n_samples`` rows, or cannot
+            be saved.
     """
     if samples is None:
         return pd.DataFrame({"sample": np.arange(first, first + n_samples)})
@@ -81,20 +82,20 @@ def sample_table(samples: object, column: str, n_samples: int, first: int = 0) -
     if table is None:
         if not _is_list(samples):
             raise ModulesError(
-                f"samples should be a pandas frame or a list, one entry a sample; got "
-                f"{shown(samples)}. Leave it out to number the samples."
+                "samples should be a pandas frame or a list, one entry per sample; got "
+                f"{shown(samples)}. Leave samples out to number them."
             )
         table = frame_from_json({column: list(samples)})
     if len(table) != n_samples:
         raise ModulesError(
-            f"samples should have one row a sample, {n_samples}; it has {len(table)}. Pass the "
+            f"samples should have one row per sample, {n_samples}; it has {len(table)}. Pass the "
             "rows of these samples only."
         )
     return plain_frame(table)
 
 
 def _table(source: object, name: str) -> pd.DataFrame | None:
-    """A frame, columns or another library's table as a frame; None of anything else."""
+    """A frame, columns or another library's table as a frame; None for anything else."""
     if isinstance(source, HasToPandas) and isinstance(source, Sized):  # a stream has no length
         source = _from_other(source, name)
     if isinstance(source, pd.DataFrame):
@@ -102,39 +103,39 @@ def _table(source: object, name: str) -> pd.DataFrame | None:
     return _of_columns(source, name) if isinstance(source, Mapping) else None
 
 
-def check_column(found: list[Any], name: str, column: str, remedy: str) -> None:
-    """Refuse columns that lack one, or have two of one name.
+def check_column(names: list[Any], name: str, column: str, remedy: str) -> None:
+    """Check that a table has a column, and that no two columns have the same name.
 
     Args:
-        found: The columns' names.
-        name: What messages call the table.
-        column: The column that it should have.
-        remedy: What to do where it has none.
+        names: The columns' names.
+        name: The table's name in messages.
+        column: The column that the table should have.
+        remedy: The message's remedy if the column is missing.
 
     Raises:
-        ModulesError: If it is lacking, or a name is there twice.
+        ModulesError: If the column is missing, or two columns have the same name.
     """
-    if column not in found:
-        raise ModulesError(f"{name} should have a column {column!r}; got {found}. {remedy}")
-    if len(set(found)) < len(found):
+    if column not in names:
+        raise ModulesError(f"{name} should have a column {column!r}; got {names}. {remedy}")
+    if len(set(names)) < len(names):
         raise ModulesError(
-            f"{name} should have columns of different names; got {found}. Rename one."
+            f"{name} should have columns of different names; got {names}. Rename one."
         )
 
 
 def _from_other(source: HasToPandas, name: str) -> object:
-    """What another library makes of its own table."""
+    """Convert another library's table with its own method."""
     try:
         return source.to_pandas()
-    except (ImportError, *BROKEN) as error:
+    except (ImportError, *PARSE_ERRORS) as error:
         raise ModulesError(
-            f"{name} should turn into a pandas frame; {type(source).__name__}.to_pandas() fails: "
-            f"{error!r:.200}. Convert it to a pandas frame first."
+            f"{name} should convert to a pandas frame; {type(source).__name__}.to_pandas() fails: "
+            f"{error!r:.200}. Convert {name} to a pandas frame first."
         ) from error
 
 
 def _of_columns(source: Mapping[Any, Any], name: str) -> pd.DataFrame:
-    """A mapping of columns as a frame; other mappings are refused."""
+    """Turn a mapping of columns into a frame; refuse other mappings."""
     keys = list(source)
     if any(isinstance(held, HasToPandas | pd.DataFrame) for held in source.values()):
         raise ModulesError(
@@ -144,7 +145,7 @@ def _of_columns(source: Mapping[Any, Any], name: str) -> pd.DataFrame:
     for key, held in source.items():
         if not _is_list(held):
             raise ModulesError(
-                f"Each column of {name} should be a list, one entry a prompt; {key!r} is "
+                f"Each column of {name} should be a list, one entry per prompt; {key!r} is "
                 f"{shown(held)}. Put the values of a single row into lists."
             )
     columns = {
@@ -154,8 +155,8 @@ def _of_columns(source: Mapping[Any, Any], name: str) -> pd.DataFrame:
     lengths = {key: len(held) for key, held in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ModulesError(
-            f"The columns of {name} should be of one length; they have {lengths}. Fill the gaps "
-            "with None."
+            f"The columns of {name} should be of one length; got {lengths}. Fill the gaps with "
+            "None."
         )
     return frame_from_json(columns)
 
@@ -164,7 +165,7 @@ _TAKEN = "a list of strings, a pandas frame, a mapping of columns or one split o
 
 
 def _texts(source: object, name: str) -> list[str]:
-    """The strings of a list of strings."""
+    """Check a list of strings, and refuse anything else with a remedy for its type."""
     remedy = f"Put the texts in a list: list({name})."
     if isinstance(source, str | PathLike):
         remedy = (
@@ -173,18 +174,18 @@ def _texts(source: object, name: str) -> list[str]:
     elif isinstance(source, Set):
         remedy = f"A set has no order: pass sorted({name})."
     elif isinstance(source, HasToPandas):
-        remedy = "Of a stream, pass a part: pd.DataFrame(list(dataset.take(1000)))."
+        remedy = "Pass a part of the stream: pd.DataFrame(list(dataset.take(1000)))."
     elif _is_list(source):
         texts = list(source)
         check_texts(texts, name)
-        return [str(text) for text in texts]  # NumPy has strings of its own
+        return [str(text) for text in texts]  # from NumPy's strings to Python's
     elif not isinstance(source, Iterator):
         remedy = "Pass the prompts' texts in a list."
     raise ModulesError(f"{name} should be {_TAKEN}; got {_named(source)}. {remedy}")
 
 
 def _is_list(source: object) -> TypeGuard[Iterable[Any]]:
-    """Whether it holds entries in an order, and is no text and no array without axes."""
+    """Whether a value holds entries in an order, and is not a text or an array without axes."""
     if isinstance(source, str | bytes | bytearray | memoryview | Mapping | Set):
         return False
     is_array = getattr(source, "ndim", 1) != 0
@@ -202,10 +203,10 @@ def _named(source: object) -> str:
 
 
 def check_texts(texts: list[Any], name: str = "prompts") -> None:
-    """Refuse what no tokenizer reads.
+    """Refuse texts that a tokenizer cannot read.
 
     Raises:
-        ModulesError: If there is no text, or one is no string or holds half of a character.
+        ModulesError: If there is no text, or a text is not a string or holds an unpaired surrogate.
     """
     if not texts:
         raise ModulesError(f"{name} should hold at least one prompt; got none.")

@@ -1,4 +1,4 @@
-"""Text from outside: what of it a table, a page or a terminal can show."""
+"""Untrusted text, made safe for a table, a page or a terminal."""
 
 import itertools
 import re
@@ -10,8 +10,8 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError
 
-# Characters that act on what stands beside them: a terminal's commands, other ends of lines than
-# the line feed, and the beginnings and ends of text in another direction.
+# Characters that change how other text is shown: a terminal's control characters, line ends other
+# than the line feed, and controls of the writing direction.
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 HALF = re.compile("[\ud800-\udfff]")
 _JOINER = "\u200d"
@@ -21,14 +21,14 @@ _TAGS = range(0xE0020, 0xE0080)
 
 
 def check_whole(texts: Iterable[str], what: str) -> None:
-    """Refuse texts with halves of characters, which no tokenizer reads and no table holds.
+    """Refuse texts with unpaired surrogates, which tokenizers and pandas' text cannot hold.
 
     Args:
         texts: The texts.
-        what: What one is called in the message.
+        what: The name of one text in the message.
 
     Raises:
-        ModulesError: If there is one.
+        ModulesError: If a text holds an unpaired surrogate.
     """
     for row, text in enumerate(texts):
         half = HALF.search(text)
@@ -41,7 +41,7 @@ def check_whole(texts: Iterable[str], what: str) -> None:
 
 
 def as_texts(column: Any) -> pd.Series:
-    r"""A column's values as text, whatever they hold: pandas' own text has no unpaired surrogates.
+    r"""A column's values as text of type object, which may hold unpaired surrogates.
 
     >>> as_texts(pd.Series(["\ud800", 7], dtype=object)).tolist()
     ['\ud800', '7']
@@ -50,16 +50,16 @@ def as_texts(column: Any) -> pd.Series:
 
 
 def text_column(values: Iterable[str | None]) -> pd.Series:
-    """Texts, some or all of them missing: pandas makes a column without any text one of objects.
+    """A column of pandas' text type, also if all texts are missing.
 
-    Halves of characters, which its text cannot hold, are replaced.
+    Unpaired surrogates, which pandas' text cannot hold, are replaced.
     """
     whole = [without_halves(value) if isinstance(value, str) else None for value in values]
     return pd.Series(whole, dtype="str")
 
 
 def visible(said: str) -> str:
-    r"""A text from outside, with the characters that act on what stands beside it spelled out.
+    r"""Escape the characters of an untrusted text that change how other text is shown.
 
     >>> print(visible("\x1b[31m red \u202e der"))
     \x1b[31m red \u202e der
@@ -69,12 +69,12 @@ def visible(said: str) -> str:
 
 
 def without_halves(said: str) -> str:
-    """A text without halves of characters."""
+    """Replace a text's unpaired surrogates by question marks."""
     return said.encode("utf-8", "replace").decode()
 
 
 def shortened(said: str, longest: int) -> str:
-    r"""A text from outside, cut to at most so many characters, between letters as readers see them.
+    r"""Shorten a text to a number of characters, without cutting inside a letter or emoji.
 
     >>> shortened("cafe\u0301s", 5)
     'caf…'
@@ -88,12 +88,12 @@ def shortened(said: str, longest: int) -> str:
 
 
 def _joins(said: str, at: int) -> bool:
-    """Whether a character belongs to what a reader sees as one letter or emoji with those before.
+    """Whether the character at a position belongs to the same letter or emoji as the one before.
 
-    The most frequent of Unicode's rules (UAX 29), not all.
+    This covers the most frequent of Unicode's rules (UAX 29), not all of them.
     """
     number = ord(said[at])
-    if number in _FLAG_LETTERS:  # two make a flag
+    if number in _FLAG_LETTERS:  # each pair of flag letters is one flag
         letters = itertools.takewhile(lambda c: ord(c) in _FLAG_LETTERS, reversed(said[:at]))
         return sum(1 for _ in letters) % 2 == 1
     return (
@@ -105,6 +105,6 @@ def _joins(said: str, at: int) -> bool:
 
 
 def isolated(said: str) -> str:
-    """A name; if any of it runs from right to left, held apart, so that its neighbours stay put."""
+    """Isolate a name with right-to-left characters, so that they do not reorder the text around."""
     turned = any(unicodedata.bidirectional(character) in ("R", "AL") for character in said)
     return f"\u2068{said}\u2069" if turned else said

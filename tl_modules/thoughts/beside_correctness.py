@@ -4,16 +4,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.tables.stats import (
-    N_RESAMPLES,
-    ROUNDING,
-    benjamini_hochberg,
-    control_mean,
-    control_p_value,
-    control_std,
-    holm,
-    percentile_interval,
-)
+from tl_modules.tables.against_controls import ROUNDING, control_mean, control_p_value, control_std
+from tl_modules.tables.bootstrap import N_RESAMPLES, percentile_interval
+from tl_modules.tables.p_values import benjamini_hochberg, holm
 
 
 def beside_correctness(

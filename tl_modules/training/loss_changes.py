@@ -7,8 +7,9 @@ from jaxtyping import Bool, Float
 from tl_modules.causal.metrics import make_task
 from tl_modules.causal.prompt_runs import no_intervention, run_task
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.tables.against_controls import beside_controls, run_rounding
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.prompt_frames import prompt_frame
-from tl_modules.tables.stats import N_RESAMPLES, beside_controls, bootstrap_indices, run_rounding
 
 BATCH_SIZE = 16
 

@@ -1,4 +1,4 @@
-"""An activation matrix by way of a store: what an interrupted collection has done is not lost."""
+"""Collecting a matrix through a store, so that an interrupted collection can be resumed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.activations.collection import collect
-from tl_modules.activations.collector import Collector
 from tl_modules.activations.matrix import ActivationMatrix
+from tl_modules.activations.readable_units import readable_units
 from tl_modules.activations.reading import Reading
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.memory import Size, check_memory
@@ -29,17 +29,17 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
     max_memory: Size | None = None,
     progress: bool = True,
 ) -> ActivationMatrix:
-    """The matrix that ``collect`` returns, bit for bit; the same call resumes an interrupted one.
+    """Collect the matrix that ``collect`` returns, bit for bit, in a call that can be resumed.
 
     Args:
         model: The model.
-        prompts: As ``collect`` takes them.
+        prompts: The prompts, as ``collect`` takes them.
         folder: Where a float32 store is kept until the caller deletes it (``delete_store``).
         reading: How values come about.
         units: The site.
-        batch_size: Prompts in a forward pass.
-        max_tokens: Cut prompts after so many tokens.
-        max_memory: What collecting may take, as ``collect`` takes it.
+        batch_size: Prompts per forward pass.
+        max_tokens: Truncate prompts to this many tokens.
+        max_memory: The memory limit, as ``collect`` takes it.
         progress: Show a progress bar.
 
     Returns:
@@ -50,10 +50,10 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
         Interrupted: On Ctrl-C.
     """
     frame = prompt_frame(prompts)
-    # Only the columns that the run reads: the store's own then keep their usual names.
+    # With the user's other columns left out, the store's ``row`` and ``n_tokens`` need no ``tlm_``.
     needed = frame[[name for name in ("prompt", "answer", "separator") if name in frame]]
-    # Writing the store takes little memory; the matrix that is read from it has to fit as a whole.
-    size = 4 * len(frame) * len(Collector(model, units, reading).units)
+    # Writing the store takes little memory, but the matrix read from it must fit as a whole.
+    size = 4 * len(frame) * len(readable_units(model, units, reading))
     check_memory("The matrix", size, max_memory, "Write a store instead: --store.")
     store = collect(
         model,
@@ -68,5 +68,5 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
         progress=progress,
     )
     acts = store.matrix(np.argsort(store.samples["row"].to_numpy()))
-    # The prompts' own columns as they are, not as they come back from a file.
+    # The user's columns as given: a file would have turned dates into text.
     return replace(acts, samples=beside(frame, {"n_tokens": acts.samples["n_tokens"]}, warn=True))

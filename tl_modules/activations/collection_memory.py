@@ -1,0 +1,67 @@
+"""The memory that a collection takes, estimated before anything runs."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from tl_modules.activations.batch_runner import BatchRunner
+from tl_modules.models.batches import Batch
+from tl_modules.runtime.memory import Size, check_memory
+
+
+class NeededMemory(NamedTuple):
+    """Estimated bytes in the machine's memory."""
+
+    matrix: int
+    """The whole matrix; 0 for a collection into a store."""
+
+    rest: int
+    """One chunk, and one batch on its way through the model."""
+
+
+def needed_memory(
+    runner: BatchRunner, chunks: Sequence[Sequence[Batch]], *, into_store: bool
+) -> NeededMemory:
+    """Estimate what a collection takes beside the model's own run.
+
+    Activations on a GPU are not counted: the GPU's memory is not the machine's, and a batch that
+    does not fit there is halved.
+
+    Args:
+        runner: What runs the batches.
+        chunks: The batches.
+        into_store: Whether values go to a store rather than into a matrix.
+    """
+    model, units = runner.model, runner.units
+    n_samples = [sum(len(batch.rows) for batch in chunk) for chunk in chunks]
+    matrix = 0 if into_store else 4 * sum(n_samples) * len(units)
+    # A store needs a chunk as float32 and, twice while it is encoded, as 16 bits.
+    chunk_bytes = (4 + 4 * into_store) * max(n_samples) * len(units)
+    n_prompts = max(len(batch.rows) for chunk in chunks for batch in chunk)
+    batch_bytes = 4 * 2 * n_prompts * (len(units) + units.n_coordinates)
+    if torch.device(getattr(model.cfg, "device", None) or "cpu").type == "cpu":
+        widths = [width * span for width, span in zip(units.widths, units.spans, strict=True)]
+        # One hook point's activation is held at a time, but a backward pass needs all of them.
+        held = max(widths) if runner.reading.weight == "activation" else sum(widths)
+        n_tokens = max(batch.tokens.numel() for chunk in chunks for batch in chunk)
+        batch_bytes += 4 * 3 * n_tokens * held
+    return NeededMemory(matrix, chunk_bytes + batch_bytes)
+
+
+def check_needed_memory(needed: NeededMemory, max_memory: Size | None, sharing: int = 1) -> None:
+    """Refuse a collection that takes more memory than it may.
+
+    Args:
+        needed: The estimate.
+        max_memory: The limit, as ``collect`` takes it.
+        sharing: How many processes share this machine's memory.
+
+    Raises:
+        ModulesError: If the estimate is above the limit.
+    """
+    remedy = "Pass a smaller batch_size or max_tokens."
+    if needed.matrix > needed.rest:
+        remedy = "Pass store=..., a folder: values then go to the disk as the prompts run."
+    work = "Collecting, beside the model's own run,"
+    check_memory(work, needed.matrix + needed.rest, max_memory, remedy, sharing)

@@ -1,0 +1,118 @@
+"""What one collection into a store collects, so that only the same collection resumes it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.activations._half import StoreDtype
+from tl_modules.activations.chunk_values import chunk_lengths, chunk_rows
+from tl_modules.activations.manifest import DTYPES
+from tl_modules.activations.reading import Reading
+from tl_modules.errors import ModulesError, check_choice
+from tl_modules.models.batches import Batch
+from tl_modules.models.fingerprint import fingerprint
+from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.tables.columns import beside
+from tl_modules.tables.frames import frame_to_json
+from tl_modules.units import Units
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a run collects. A run resumes another one only if their plans are equal."""
+
+    units: Units
+    """The columns."""
+
+    samples: pd.DataFrame
+    """The rows, in the order in which the prompts run."""
+
+    sizes: Sequence[int]
+    """Number of samples in each chunk."""
+
+    dtype: StoreDtype
+    """The store's number format."""
+
+    reading: Reading
+    """How values come about."""
+
+    model_name: str
+    """The model's name."""
+
+    settings: Mapping[str, str]
+    """Further settings that a resumed run must match, by their names in error messages."""
+
+    def described(self) -> dict[str, str]:
+        """Every setting that a resumed run must match, by its name in error messages.
+
+        Long settings are given as checksums.
+        """
+        return {
+            "model name": self.model_name,
+            "units": checksum(json.dumps(self.units.to_dict())),
+            "prompts": checksum(json.dumps(frame_to_json(self.samples))),
+            "chunk sizes": checksum(json.dumps(list(self.sizes))),
+            "dtype": self.dtype,
+            "reading": str(self.reading),
+            **self.settings,
+        }
+
+
+def plan_collection(
+    model: HookedModel,
+    frame: pd.DataFrame,
+    chunks: Sequence[Sequence[Batch]],
+    units: Units,
+    reading: Reading,
+    dtype: StoreDtype,
+    batch_size: int,
+) -> Plan:
+    """Plan a store, and check its settings before its folder is made.
+
+    Raises:
+        ModulesError: If ``dtype`` is not valid, attributions would not be float32, or the samples
+            cannot be saved.
+    """
+    check_choice("dtype", dtype, DTYPES)
+    if reading.weight == "attribution" and dtype != "float32":
+        raise ModulesError(
+            f"A store of attributions should be float32, for many are below 1e-7; got {dtype!r}. "
+            "Pass dtype='float32'."
+        )
+    frame_to_json(frame)
+    rows = np.concatenate([chunk_rows(chunk) for chunk in chunks])
+    n_tokens = np.concatenate([chunk_lengths(chunk) for chunk in chunks])
+    ordered = frame.iloc[rows].reset_index(drop=True)
+    batches = [batch for chunk in chunks for batch in chunk]
+    # The tokens tell apart tokenizers and values of max_tokens.
+    tokens = [part.numpy().tobytes() for b in batches for part in (b.tokens, b.mask, b.counted)]
+    return Plan(
+        units=units,
+        samples=beside(ordered, {"row": rows, "n_tokens": n_tokens}, warn=True),
+        sizes=[sum(len(batch.rows) for batch in chunk) for chunk in chunks],
+        dtype=dtype,
+        reading=reading,
+        model_name=model_name(model),
+        settings={
+            "the model's weights": fingerprint(model),
+            "tokens": checksum(*tokens),
+            "batch_size": str(batch_size),
+        },
+    )
+
+
+def checksum(*parts: str | bytes) -> str:
+    """SHA-256 over some texts or bytes.
+
+    Each part is preceded by its length, so that ``("ab", "c")`` and ``("a", "bc")`` differ.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
