@@ -223,7 +223,7 @@ def test_caches_that_do_not_fit_are_refused_and_add_nothing(model):
         collector.add(wide)
     with pytest.raises(tlm.ModulesError, match="one row per sample, 2; it has 1"):
         collector.add(cache, samples=["one"])
-    with pytest.raises(tlm.ModulesError, match="Nothing was added"):
+    with pytest.raises(tlm.ModulesError, match="This Collector holds no samples"):
         collector.matrix()
 
 
