@@ -103,6 +103,7 @@ def sweep(sums, labels, order, other, min_gain):
     for item in range(len(labels)):
         n_members[labels[item]] += 1
         total += sums[item, labels[item]]
+    # Block k has other[k] * n_members[k] entries, so an item that joins label k adds other[k].
     size = float((other * n_members).sum())
     members = other.astype(np.float64)
     tables = (np.empty(n_modules), np.empty(n_modules), np.empty(n_modules), np.empty(n_modules))
@@ -121,6 +122,7 @@ def sweep(sums, labels, order, other, min_gain):
         row = sums[item]
         if inverse[a] < 0.0:
             inverse[a], full[a] = _without(tables, a)
+        # The blocks without the item; each candidate then adds it to one label.
         left = (total - row[a], size - members[a])
         if full[a] > 0.0:
             _candidates(values, row, members, tables, left[0], left[1], inverse[a], full[a])
@@ -140,6 +142,7 @@ def sweep(sums, labels, order, other, min_gain):
             n_members[a] -= 1
             n_members[best] += 1
             labels[item] = best
+            # Only the two blocks that changed are tabulated again.
             _tabulate(tables, a, other, n_members)
             _tabulate(tables, best, other, n_members)
             current = _value(total, size, now.sum(), (now > 0.0).sum())

@@ -201,6 +201,7 @@ class _Search:
     def sweep_units(self, order: _Labels) -> tuple[float, int]:
         """Visit every unit; return L and the number of units that moved."""
         before = self.unit_labels.copy()
+        # The unit sums depend on the samples' labels alone, so they stay valid during this sweep.
         value, n_moved = self._sweep(self._of_units, self.unit_labels, order, self.sample_labels)
         moved = np.flatnonzero(before != self.unit_labels)
         # Each moved unit costs a subtraction and an addition. If more than half moved, summing
