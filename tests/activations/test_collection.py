@@ -214,7 +214,7 @@ def test_caches_that_do_not_fit_are_refused_and_add_nothing(model):
     _, partial = model.run_with_cache(tokens, names_filter=collector.names_filter[:1])
     with pytest.raises(tlm.ModulesError, match=r"should hold 'blocks.1.mlp.hook_post'"):
         collector.add(partial)
-    with pytest.raises(tlm.ModulesError, match=r"shape of the tokens, \(2, 3\); it has \(2, 2\)"):
+    with pytest.raises(tlm.ModulesError, match=r"shape of the tokens, \(2, 3\); got \(2, 2\)"):
         collector.add(cache, attention_mask=torch.ones(2, 2))
     with pytest.raises(tlm.ModulesError, match="row 1 of the attention mask is empty"):
         collector.add(cache, attention_mask=torch.tensor([[1, 1, 1], [0, 0, 0]]))
@@ -223,7 +223,7 @@ def test_caches_that_do_not_fit_are_refused_and_add_nothing(model):
         collector.add(wide)
     with pytest.raises(tlm.ModulesError, match="one row per sample, 2; it has 1"):
         collector.add(cache, samples=["one"])
-    with pytest.raises(tlm.ModulesError, match="Nothing was added"):
+    with pytest.raises(tlm.ModulesError, match="This Collector holds no samples"):
         collector.matrix()
 
 

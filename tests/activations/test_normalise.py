@@ -105,9 +105,13 @@ def test_what_cannot_be_normalised_is_refused(acts):
 
 def test_modules_and_activations_are_normalised_alike_or_not_at_all(acts, modules):
     for other in (acts.normalise("rank"), acts.normalise("none")):
-        with pytest.raises(tlm.ModulesError, match="as the modules' were, by 'zscore'"):
+        with pytest.raises(
+            tlm.ModulesError, match="should have the modules' normalisation, 'zscore'"
+        ):
             tlm.probe(modules, other, other)
-        with pytest.raises(tlm.ModulesError, match="as the modules' were, by 'zscore'"):
+        with pytest.raises(
+            tlm.ModulesError, match="should have the modules' normalisation, 'zscore'"
+        ):
             tlm.set_aside_background(other, modules)
 
 

@@ -169,7 +169,10 @@ def test_reference_run_is_reached(shared):
         ({"n_modules": 1}, "n_modules should lie between 2 and min.samples, units. = 60; got 1"),
         ({"n_modules": 61}, "between 2 and min.samples, units. = 60; got 61"),
         ({"max_rounds": 0}, "max_rounds should be at least 1; got 0"),
-        ({"sample_labels": np.zeros(3, int)}, "sample_labels should have 60 entries"),
+        (
+            {"sample_labels": np.zeros(3, int)},
+            r"sample_labels should have shape \(60,\); got \(3,\)",
+        ),
         ({"unit_labels": np.full(160, 4)}, "unit_labels should lie in 0..3"),
         ({"unit_orders": np.zeros((1, 160), int)}, "each a permutation of 0..159"),
         ({"sample_orders": np.arange(59)[None]}, "each a permutation of 0..59"),
@@ -182,7 +185,7 @@ def test_bad_arguments_are_refused_by_rule_and_value(planted, change, message):
 
 
 def test_values_too_large_to_sum_are_refused():
-    with pytest.raises(tlm.ModulesError, match=r"too large to sum: its largest value is 1e.308"):
+    with pytest.raises(tlm.ModulesError, match=r"can be summed; its largest magnitude is 1e.308"):
         tlm.iterd(np.full((4, 5), 1e308), 2)
 
 

@@ -94,10 +94,10 @@ def test_samples_that_json_cannot_hold_are_refused_and_nothing_is_written(plante
     from dataclasses import replace
 
     samples = pd.DataFrame({"thing": [object()] * 60})
-    with pytest.raises(tlm.ModulesError, match="column 'thing' holds values"):
+    with pytest.raises(tlm.ModulesError, match="column 'thing' should hold values"):
         tlm.ActivationMatrix.from_arrays(planted[0], samples=samples)
     found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4)
-    with pytest.raises(tlm.ModulesError, match="column 'thing' holds values"):
+    with pytest.raises(tlm.ModulesError, match="column 'thing' should hold values"):
         replace(found, samples=samples).save(tmp_path / "modules.safetensors")
     assert list(tmp_path.iterdir()) == []
 

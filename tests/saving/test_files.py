@@ -114,7 +114,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(saved, modules, mon
 
 
 def test_a_folder_that_is_not_there_is_named(modules, tmp_path):
-    with pytest.raises(tlm.ModulesError, match="check that the folder exists"):
+    with pytest.raises(tlm.ModulesError, match="Check that the folder exists"):
         modules.save(tmp_path / "nowhere" / "modules.safetensors")
 
 

@@ -6,7 +6,7 @@ import tl_modules as tlm
 from tl_modules.interpret.landscape import landscape
 from tl_modules.tables.columns import beside, free_name
 
-KEPT = "those stay as they are"
+KEPT = "They stay unchanged"
 
 
 def test_a_column_of_the_same_numbers_is_the_same_column():
@@ -21,7 +21,7 @@ def test_a_column_of_the_same_numbers_is_the_same_column():
 
 def test_collect_keeps_a_users_own_n_tokens(model):
     frame = pd.DataFrame({"prompt": ["the cat", "a dog ran"], "n_tokens": ["few", "many"]})
-    with pytest.warns(UserWarning, match=f"named 'n_tokens', with other values: {KEPT}"):
+    with pytest.warns(UserWarning, match=f"named 'n_tokens', with other values. {KEPT}"):
         acts = tlm.collect(model, frame, progress=False)
     assert acts.samples["n_tokens"].tolist() == ["few", "many"]
     lengths = [model.to_tokens(prompt).shape[1] for prompt in frame["prompt"]]
@@ -65,7 +65,7 @@ def test_modules_keep_a_users_own_score(planted, tmp_path):
     own = [f"grade {row}" for row in range(60)]
     samples = pd.DataFrame({"prompt": [f"p{row}" for row in range(60)], "score": own})
     acts = tlm.ActivationMatrix.from_arrays(planted[0], samples=samples)
-    with pytest.warns(UserWarning, match=f"named 'score', with other values: {KEPT}"):
+    with pytest.warns(UserWarning, match=f"named 'score', with other values. {KEPT}"):
         modules = tlm.discover(acts, 4)
     assert modules.score_column == "tlm_score"
     plain = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4)

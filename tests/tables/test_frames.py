@@ -179,7 +179,9 @@ def test_values_that_no_file_holds_are_refused_before_anything_runs(value, model
             lambda: tlm.Collector(model).add(cache, samples=frame[:1]),
             lambda: tlm.ActivationMatrix.from_arrays(np.ones((16, 2)), samples=frame),
         ):
-            with pytest.raises(tlm.ModulesError, match="column 'odd' holds values"):
+            with pytest.raises(
+                tlm.ModulesError, match="column 'odd' should hold values that JSON can save"
+            ):
                 take()
 
 

@@ -104,6 +104,7 @@ def collect_chunk(
     values = np.empty((n_samples, len(runner.units)), dtype=np.float32)
     done, n_tokens, totals = 0, 0, None
     if begun is not None:
+        # The earlier run's sums are continued in the same order, so the result has the same bits.
         done, n_tokens, totals = len(begun.values), begun.n_tokens, torch.tensor(begun.totals)
         values[:done] = begun.values
     kept = done
@@ -111,6 +112,7 @@ def collect_chunk(
         for part, reduced in runner.values(batch):
             part_values = values[done : done + len(part.rows)]
             part_values[:] = reduced.values.cpu().numpy()
+            # Checked batch by batch, so that a bad prompt is named before hours of work are done.
             check_finite(part_values, runner.units, part.rows.tolist())
             totals = add_in_turn(totals, reduced.sums)
             n_tokens += int(part.counted.sum())

@@ -83,7 +83,8 @@ def plan_collection(
             f"A store of attributions should be float32, for many are below 1e-7; got {dtype!r}. "
             "Pass dtype='float32'."
         )
-    frame_to_json(frame)
+    frame_to_json(frame)  # raises for samples that cannot be saved
+    # Samples stand in the order in which they run, so that chunks can be written as they come.
     rows = np.concatenate([chunk_rows(chunk) for chunk in chunks])
     n_tokens = np.concatenate([chunk_lengths(chunk) for chunk in chunks])
     ordered = frame.iloc[rows].reset_index(drop=True)

@@ -92,6 +92,7 @@ class Collector:
         if mask is None:
             shape = _cached(cache, self.names_filter[0]).shape[:2]
             mask = torch.ones(shape, dtype=torch.bool)
+        # Samples without a description are numbered through all batches.
         first = sum(map(len, self._values))
         frame = sample_table(samples, "prompt", len(mask), first)
         if not bool(mask.any(1).all()):

@@ -135,6 +135,7 @@ class _Sums:
         def read(activation: torch.Tensor) -> None:
             width = int(columns.stop - columns.start)
             values = checked_flat(activation.detach(), width, name).float().cpu()
+            # Not a product: padding may hold NaN, and NaN times 0 is NaN.
             values = torch.where(batch.mask[..., None], values, 0.0)
             bad = ~values.isfinite().all(2).all(1)
             if bad.any():

@@ -76,6 +76,7 @@ class UnfinishedStore:
             if not self._processes.is_first:
                 self._join()
         except BaseException:
+            # Python does not call __exit__ if __enter__ raises, and the lock has to be released.
             self.__exit__()
             raise
         return self
@@ -106,6 +107,8 @@ class UnfinishedStore:
         Every process gets the same list.
         """
         numbers = range(0 if self.is_finished else len(self._plan.sizes))
+        # The first process checks for all: processes that looked at different moments could
+        # disagree about which chunks to share.
         missing = self._processes.from_first(
             lambda: [number for number in numbers if not self._is_intact(number)]
         )
@@ -160,6 +163,8 @@ class UnfinishedStore:
         """
         check_fits(values, self._half)
         chunk = write_chunk(self._path, number, _half.encode(values, self._half), self._half)
+        # Recorded only now, so that a record always belongs to a complete file; and the pieces are
+        # deleted last, so that no moment is without one of the two.
         FinishedChunk(chunk, n_tokens, totals).write(self._path, number)
         self._n_kept[number] = len(values)
         with write_errors_explained(self._path):
@@ -187,6 +192,7 @@ class UnfinishedStore:
             self._lock = acquire_lock(self._path)
             check_no_other_locks(self._path)
             delete_partly_written(self._path)
+            # A plan without any values can be replaced: nothing is lost.
             begun = (*self._path.glob("chunk-*"), *self._path.glob(EVERY))
             if self._differs(holds_chunks=self.is_finished or len(begun) > 0):
                 files.write(self._path / PLAN, _PLAN_KIND, {"plan": self._plan.described()}, {})

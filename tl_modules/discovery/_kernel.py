@@ -35,16 +35,16 @@ def _value(total, size, inverse, full):
 
 @no_type_check
 @njit(cache=True, nogil=True)
-def _tabulate(tables, k, other, own):
+def _tabulate(tables, k, other, n_members):
     """Tabulate block k's inverse size with one member fewer, now, and with one member more.
 
     The fourth table is 1 if one more member makes an empty block non-empty. With these tables a
     candidate move costs a few additions.
     """
     shrunk, now, grown, change = tables
-    shrunk[k] = _inverse(other[k] * (own[k] - 1))
-    now[k] = _inverse(other[k] * own[k])
-    grown[k] = _inverse(other[k] * (own[k] + 1))
+    shrunk[k] = _inverse(other[k] * (n_members[k] - 1))
+    now[k] = _inverse(other[k] * n_members[k])
+    grown[k] = _inverse(other[k] * (n_members[k] + 1))
     change[k] = 1.0 if grown[k] > 0.0 and now[k] == 0.0 else 0.0
 
 
@@ -98,17 +98,18 @@ def sweep(sums, labels, order, other, min_gain):
         L after the sweep, and the number of items that moved.
     """
     n_modules = len(other)
-    own = np.zeros(n_modules, dtype=np.int64)
+    n_members = np.zeros(n_modules, dtype=np.int64)
     total = 0.0
     for item in range(len(labels)):
-        own[labels[item]] += 1
+        n_members[labels[item]] += 1
         total += sums[item, labels[item]]
-    size = float((other * own).sum())
+    # Block k has other[k] * n_members[k] entries, so an item that joins label k adds other[k].
+    size = float((other * n_members).sum())
     members = other.astype(np.float64)
     tables = (np.empty(n_modules), np.empty(n_modules), np.empty(n_modules), np.empty(n_modules))
     now = tables[1]
     for k in range(n_modules):
-        _tabulate(tables, k, other, own)
+        _tabulate(tables, k, other, n_members)
     current = _value(total, size, now.sum(), (now > 0.0).sum())
     # What _without returns for each label, computed when first needed; -1 marks a missing value.
     # A move changes block sizes and so empties the cache. Late rounds move few items, and most
@@ -121,6 +122,7 @@ def sweep(sums, labels, order, other, min_gain):
         row = sums[item]
         if inverse[a] < 0.0:
             inverse[a], full[a] = _without(tables, a)
+        # The blocks without the item; each candidate then adds it to one label.
         left = (total - row[a], size - members[a])
         if full[a] > 0.0:
             _candidates(values, row, members, tables, left[0], left[1], inverse[a], full[a])
@@ -137,11 +139,12 @@ def sweep(sums, labels, order, other, min_gain):
         if best_value - current > min_gain:
             total += row[best] - row[a]
             size += members[best] - members[a]
-            own[a] -= 1
-            own[best] += 1
+            n_members[a] -= 1
+            n_members[best] += 1
             labels[item] = best
-            _tabulate(tables, a, other, own)
-            _tabulate(tables, best, other, own)
+            # Only the two blocks that changed are tabulated again.
+            _tabulate(tables, a, other, n_members)
+            _tabulate(tables, best, other, n_members)
             current = _value(total, size, now.sum(), (now > 0.0).sum())
             inverse[:] = -1.0
             n_moved += 1

@@ -36,6 +36,7 @@ def add_rows(sums, chunk, normal, first, rows, labels, sign):
         start = first + offset
         stop = start + size
         row = np.empty(size, dtype=np.float32)
+        # Summed in a contiguous array first: columns of ``sums`` are far apart in memory.
         change = np.zeros((n_modules, size))
         for m in range(len(rows)):
             decode(chunk[rows[m], start:stop], shift, scale, row)
@@ -76,8 +77,10 @@ def sum_columns(sums, chunk, normal, bounds, labels):
     n_lanes = len(bounds) - 1
     for i in prange(chunk.shape[0]):
         row = np.empty(COLUMN_BLOCK, dtype=np.float32)
+        # One sum per lane, so that several processes add in the same order as one process does.
         parts = np.zeros((n_lanes, sums.shape[1]))
         for lane in range(n_lanes):
+            # The decoded block is reused while it is in the core's cache.
             for start in range(bounds[lane], bounds[lane + 1], COLUMN_BLOCK):
                 stop = min(start + COLUMN_BLOCK, bounds[lane + 1])
                 part = row[: stop - start]
@@ -107,6 +110,8 @@ def change_columns(changes, chunk, normal, stops, moved, before, after):
     shift, scale, mean, inverse = normal
     n_lanes = len(stops) - 1
     for i in prange(chunk.shape[0]):
+        # Arrays of one element: decode and standardise work on arrays, and a value has to be
+        # computed by the same steps as in sum_columns to have the same bits.
         halves, value = np.empty(1, dtype=chunk.dtype), np.empty(1, dtype=np.float32)
         parts = np.zeros((n_lanes, changes.shape[1]))
         for lane in range(n_lanes):

@@ -33,30 +33,27 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
 
-    ``module_effects`` then tests whether the modules matter to the model. A raw matrix is z-scored
-    per unit first. IterD moves units and samples between modules until no move raises the objective
-    L; of several starts, the one with the highest L is kept. Every unit and every sample gets a
-    module. A unit that fits two modules about equally well may change module with the seed
-    (``stability`` measures that). If the data hold fewer groups than ``n_modules``, a module may
-    end up empty, and L is then 0: ask for fewer modules.
+    A raw matrix is z-scored per unit first. IterD moves units and samples between modules until no
+    move raises the objective L; of several starts, the one with the highest L is kept. Every unit
+    and sample gets a module. If the data hold fewer groups than ``n_modules``, a module may end up
+    empty, and L is then 0. ``stability`` shows how far modules depend on the seed, and
+    ``module_effects`` whether they matter to the model.
 
     Args:
         acts: The activations. An ``ActivationStore`` is streamed from the disk.
         n_modules: K, from 2 to min(samples, units).
         seed: Start number ``s`` is seeded with ``seed + s``.
         max_rounds: Stop each start after this number of rounds.
-        n_starts: Number of starts. Balanced k-means, random labels and spectral clustering of the
-            samples take turns. ``ModuleSet.starts`` lists how they ended.
+        n_starts: Number of starts: balanced k-means, random labels and spectral clustering of the
+            samples, in turn. ``ModuleSet.starts`` lists their results.
         n_kicks: Number of kicks: each changes some labels of the best partition and lets it
             converge again. A hundred kicks find a higher L than ten starts in the same time.
-        n_jobs: Number of starts that run at once, each in a thread; by default as many as there
-            are cores. The result does not depend on it. A store's starts run one after another.
-        distributed: Share a store's columns among the processes of ``torch.distributed``. All
-            processes make this call and get the modules that one process would find, bit for bit.
-            1, 2, 4, 8 or 16 processes take part: the largest of these numbers that there are.
+        n_jobs: Number of starts that run at once, in threads; by default the number of cores. The
+            result does not depend on it. A store's starts run one after another.
+        distributed: Share a store's columns among the processes of ``torch.distributed``, which all
+            make this call and get the modules that one process would find, bit for bit.
         max_memory: Limit on the search's memory beside the activations, in bytes or as a text such
-            as ``"4 GB"``; by default the machine's free memory. If memory is short, fewer starts
-            run at once.
+            as ``"4 GB"``; by default the free memory. If it is short, fewer starts run at once.
         progress: Show a progress bar over starts and kicks.
 
     Returns:

@@ -100,6 +100,8 @@ class Streamed:
     ) -> None:
         """See ``Products``."""
         n_modules = sums.shape[1]
+        # Both ways sum in lanes, but they round differently. The choice depends on the labels
+        # alone, so one process and several choose the same.
         if len(moved) * _MANY_MOVED > len(after):
             sums[:] = self.sample_sums(after, n_modules)
         elif len(moved):

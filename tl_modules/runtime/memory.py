@@ -36,10 +36,10 @@ def budget(max_memory: Size | None) -> int:
     if max_memory is None:
         return int(psutil.virtual_memory().available)
     size: Size = max_memory
-    found = _SIZE.fullmatch(size) if isinstance(size, str) else None
-    if found is not None:
-        power = 0 if found[2] is None else 1 + _POWERS.index(found[2].upper())
-        size = float(found[1]) * (1024 if found[3] else 1000) ** power
+    match = _SIZE.fullmatch(size) if isinstance(size, str) else None
+    if match is not None:
+        power = 0 if match[2] is None else 1 + _POWERS.index(match[2].upper())
+        size = float(match[1]) * (1024 if match[3] else 1000) ** power
     if isinstance(size, str | bool) or not 0 < size < float("inf"):
         raise ModulesError(
             f"max_memory should be a number of bytes above 0, or a text such as '4 GB'; got "

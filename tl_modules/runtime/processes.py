@@ -93,6 +93,8 @@ class Processes:
                 process has ended.
         """
         expected = self.from_first(lambda: dict(described))
+        # Every process reports its differences to the first one, so that all of them raise; a
+        # process that raised alone would leave the others waiting.
         differ = [name for name, value in described.items() if expected.get(name) != value]
         gathered = self.gather(_to_json(differ))
         differences = self.from_first(lambda: [_from_json(names) for names in gathered])
@@ -123,6 +125,7 @@ class Processes:
             assert array is not None  # the first process always passes an array
             return array
         with lost_processes_raise():
+            # The header comes first: a receiver has to make an array of the right size.
             header = _header(array if self.is_first else None)
             dist.broadcast(header, 0, group=self._group)
             array = _like(header) if array is None or not self.is_first else _plain(array)

@@ -225,9 +225,9 @@ def _header(file: Any, path: str, kind: str) -> tuple[dict[str, Any], str]:
             )
         described = parse_json(file.get_tensor(_ENTRY).tobytes())
     if not isinstance(described, dict) or described.get("kind") != kind:
-        found = described.get("kind") if isinstance(described, dict) else described
+        actual = described.get("kind") if isinstance(described, dict) else described
         raise ModulesError(
-            f"{path!r} should hold a {kind}; it holds {found!r:.80}. Load the file with the class "
+            f"{path!r} should hold a {kind}; it holds {actual!r:.80}. Load the file with the class "
             "that saved it."
         )
     if described.get("format_version") != FORMAT_VERSION:
@@ -247,12 +247,12 @@ def _check_shapes(file: Any, path: Path, largest: dict[str, tuple[int, ...]]) ->
     A forged file could otherwise fill the memory before its checksum is compared.
     """
     for name in file.keys():  # noqa: SIM118
-        found, most = tuple(file.get_slice(name).get_shape()), largest.get(name, (-1,))
-        fits = len(found) == len(most) and all(map(le, found, most))
+        shape, most = tuple(file.get_slice(name).get_shape()), largest.get(name, (-1,))
+        fits = len(shape) == len(most) and all(map(le, shape, most))
         if name != _ENTRY and not fits:
             raise ModulesError(
                 f"{str(path)!r} should hold only the arrays that its header describes, none of "
-                f"them larger; {name!r:.80} has shape {found}. {_REMEDY}"
+                f"them larger; {name!r:.80} has shape {shape}. {_REMEDY}"
             )
     size, free = path.stat().st_size, psutil.virtual_memory().available
     if size > free:

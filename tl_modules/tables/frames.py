@@ -132,7 +132,7 @@ def _plain(value: Any, deep: int = 0) -> Any:
     for plain, kinds in _PLAIN.items():
         if isinstance(value, kinds) and kind is not int:
             return plain(value)
-    raise TypeError(f"JSON has no form for a {kind.__name__}")
+    raise TypeError(f"JSON has no form for this {kind.__name__}")
 
 
 def _iso(value: Any) -> str | None:

@@ -65,7 +65,7 @@ def visible(said: str) -> str:
     \x1b[31m red \u202e der
     """
     whole = said.replace("\r\n", "\n")
-    return _ACTING.sub(lambda found: found.group().encode("unicode_escape").decode(), whole)
+    return _ACTING.sub(lambda match: match.group().encode("unicode_escape").decode(), whole)
 
 
 def without_halves(said: str) -> str:
