@@ -70,6 +70,7 @@ def _run(argv: list[str] | None) -> int:
     args = parser.parse_args(argv)
     help_text = commands.choices[args.command].format_help()
     try:
+        # Several processes of the other commands would write the same files.
         if not getattr(args, "may_share", False):
             check_alone()
         for name, value in vars(args).items():

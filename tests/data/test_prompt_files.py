@@ -288,7 +288,7 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
             gzip.compress(b" " * 20_000_000, mtime=0),
             "at most 10,000,000 bytes, 100 times",
         ),
-        ("a.jsonl", MANY_KEYS, "table of 16,004,000 cells of which 8,000 are filled"),
+        ("a.jsonl", MANY_KEYS, "16,004,000 cells, of which 8,000 are filled"),
         ("a.parquet", MANY_ROWS, "3,000,000 rows in .* bytes cannot all be prompts"),
     ],
 )

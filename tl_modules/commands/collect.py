@@ -119,6 +119,7 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
     _check_options(args)
     is_store, partial = _is_store(args), partial_folder(args.out)
+    # All checks come before the model loads, which takes minutes for a large model.
     check_folder(args.out if is_store else partial)
     if is_store:
         check_table(args, args.samples, lambda path: _is_of_store(args.out, path))
@@ -141,7 +142,7 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
         return
     acts = resumed_matrix(args, prompts, reading, partial, args.units, args.max_memory)
     output.write(FILE_KIND, acts.parts(), acts.samples)
-    delete_store(partial)
+    delete_store(partial)  # only after the file is complete
     say(acts)
     beside = "" if args.samples is None else f", and its samples to {args.samples}"
     say(f"Written to {args.out}{beside}")
@@ -246,7 +247,7 @@ def _collect_store(
     beside = ""
     if args.samples is not None:
         beside = f", and its samples to {args.samples}"
-        if is_first():
+        if is_first():  # several processes would write the same file at once
             write_table(args.samples, store.samples)
     say(f"Written to {args.out}/{beside}")
 

@@ -71,6 +71,7 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
             f"--normalise should be zscore for a store, which is z-scored as it is read; got "
             f"{args.normalise}. Leave --normalise out."
         )
+    # A store stays on disk, and discovery streams over it; a file is read into memory.
     acts = ActivationStore(args.acts) if args.acts.is_dir() else ActivationMatrix.load(args.acts)
     if args.held_out is not None:
         if isinstance(acts, ActivationStore):

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     source = _saved(args.acts) if args.acts else _prompts(args)
     output = OutputFolder(args, names if args.acts else [*names, _ACTS])
     acts = _collected(args, source, output) if isinstance(source, pd.DataFrame) else source
-    n_runs = [0]
+    n_runs = [0]  # a list, because _compare changes it and the message on Ctrl-C reads it
     acts_are_kept = "" if args.acts else f"; pass --acts {args.out / _ACTS} to skip collecting"
 
     def advice() -> str:
@@ -151,6 +151,7 @@ def _prompts(args: argparse.Namespace) -> pd.DataFrame:
             "column with --category-column."
         )
     sizes = pd.Series(categories_of(prompts)).value_counts()
+    # As split_by_category does later: a fifth of each category, at least one, is held out.
     n_train = len(prompts) - sizes.floordiv(5).clip(lower=1).sum()
     if max(args.n_modules) > n_train:
         raise ModulesError(

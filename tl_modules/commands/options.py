@@ -116,6 +116,7 @@ def prompts_named(
                     f"{', '.join(map(repr, frame.columns))}. Name one with --{wanted}-column."
                 )
         return prompt_files.read_prompts(frame, **columns)
+    # A name without an ending is a misspelt corpus rather than a missing file.
     if not Path(name).suffix:
         raise ModulesError(
             "--prompts should name a file (.jsonl, .csv, .parquet) or one of "

@@ -115,6 +115,7 @@ def check_outputs(
         ModulesError: If a path is a folder or an input, two paths are the same, or a file exists
             that this command did not write.
     """
+    # Resolved, so that a link or another spelling of the path is noticed.
     read = {path.resolve() for path in (*_inputs(args), *also_read)}
     if len({path.resolve() for path in is_own}) < len(is_own):
         raise ModulesError(
@@ -130,6 +131,7 @@ def check_outputs(
                 f"An output should not be an input; this command reads {str(path)!r}. Name another "
                 "output."
             )
+        # lexists also sees a broken link, which writing would replace.
         if os.path.lexists(path) and not args.force and not this_command_wrote(path):
             raise ModulesError(
                 f"{str(path)!r} exists, and no record shows that 'tl-modules {args.command}' wrote "
@@ -258,6 +260,7 @@ def is_signed(path: Path, command: str) -> bool:
         data = path.read_bytes()
     except OSError:
         return False
+    # The note is shorter than 200 bytes; searching the whole page would find a quoted one.
     note = _SIGNED.search(data[-200:])
     if note is None or note[1].decode() != command:
         return False

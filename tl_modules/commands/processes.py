@@ -35,6 +35,7 @@ def joined() -> Iterator[bool]:
         if is_first():
             yield True
         else:
+            # Redirected, because prints of libraries would appear once per process.
             with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
                 yield True
     finally:

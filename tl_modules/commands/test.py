@@ -145,6 +145,7 @@ def _test(
         done.append(name)
     table = pd.DataFrame(rows)
     output.write_table("summary.csv", table)
+    # ``run`` is the function of the command, not an option.
     settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
     output.write("settings.json", json.dumps(settings, indent=2).encode())
     say(f"\n{len(tested)} prompts. {_own_effects(pd.concat(tables, ignore_index=True))}")
@@ -266,6 +267,7 @@ def _prompts(
             f"{args.prompts!r}. Name another file, or hold prompts out: with 'discover --held-out "
             "0.2' for a file that 'collect' wrote, or by collecting a store without them."
         )
+    # Shuffled, because files often sort prompts by length or difficulty within a category.
     mixed = new.sample(frac=1, random_state=args.seed)
     number = mixed.groupby("category").cumcount()
     tested = mixed.loc[number < args.per_category].sort_index()

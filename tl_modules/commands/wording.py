@@ -75,6 +75,7 @@ def warnings_in_options(help_text: str) -> Iterator[None]:
             if not is_own(message):
                 usual(message, category, filename, lineno, file, line)
                 return
+            # Python repeats a warning per place of origin; the command line shows each text once.
             text = in_options(str(message), help_text).replace("\n", " ")
             if text not in shown:
                 shown.add(text)

@@ -38,5 +38,6 @@ def load_prompts(name: str = "abilities") -> pd.DataFrame:
     ['answer', 'category', 'id', 'prompt', 'separator']
     """
     check_choice("name", name, CORPORA)
+    # importlib.resources also works if the package is imported from a zip file.
     text = files("tl_modules.data").joinpath(f"{name}.jsonl").read_text(encoding="utf-8")
     return pd.DataFrame([json.loads(line) for line in text.splitlines()])

@@ -132,9 +132,9 @@ def select_abilities(
         if len(prompts) < n_train + n_test:
             raise ModulesError(
                 f"The category {category!r} should have at least n_train + n_test = "
-                f"{n_train + n_test} prompts; {len(prompts)} fit it and no other category, by the "
-                f"labels {sorted(categories[category])}. Pass more rows or more labels, or lower "
-                "n_train or n_test."
+                f"{n_train + n_test} prompts; got {len(prompts)} that fit no other category, by "
+                f"the labels {sorted(categories[category])}. Pass more rows or more labels, or "
+                "lower n_train or n_test."
             )
         rows = [(ids[prompt], category, prompt) for prompt in prompts[: n_train + n_test]]
         train += rows[:n_train]

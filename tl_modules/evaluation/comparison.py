@@ -79,7 +79,7 @@ def compare_methods(
     """
     check_at_least("n_seeds", n_seeds, 1)
     check_seed(seed)
-    check_seed(seed + n_seeds - 1)
+    check_seed(seed + n_seeds - 1)  # the last run's seed
     for method in methods:
         check_choice("methods", method, COMPARED_METHODS)
     truth = compared_categories(train, test)
@@ -89,6 +89,7 @@ def compare_methods(
                 f"{name} should be raw activations; these are {acts.normaliser.noun}. Pass the "
                 "activations as collect() returned them."
             )
+    # K modules need at least K samples and K units.
     most = min(train.values.shape)
     for k in n_modules:
         if not 2 <= k <= most:
@@ -158,6 +159,7 @@ def split_by_category(
     generator = np.random.default_rng(seed)
     names = np.asarray(categories(acts, "acts"))
     held_out = np.zeros(len(names), dtype=bool)
+    # Sorted, so that the draw depends on the categories' names and not on the samples' order.
     for name in sorted(set(names.tolist())):
         members = generator.permutation(np.flatnonzero(names == name))
         if len(members) < 2:
@@ -181,6 +183,7 @@ def _measured(
     # Slow to import, and only a comparison needs them.
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+    # Only the discovery is timed and measured; the scores below are the same for all methods.
     started = time.perf_counter()
     with PeakMemory() as peak:
         modules = _fitted(train, method, n_modules, seed)

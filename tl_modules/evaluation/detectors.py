@@ -115,6 +115,8 @@ def compare_detectors(
     test_truth = None if test is None else _truth("test", test, concept, least=1)
     features = _features(train, modules, test)
     n_layers = features["layer"][0].shape[1]
+    # The second half of the resamples has shuffled labels: the control for choosing the best of
+    # many features.
     generator = np.random.default_rng(seed)
     rows = []
     bar = tqdm(range(2 * n_resamples), desc="resample", disable=not progress)
@@ -264,6 +266,7 @@ def _table(runs: pd.DataFrame, sizes: dict[str, int]) -> pd.DataFrame:
         low, high = percentile_interval(real["auc_test"].to_numpy())
         row |= {"auc_test_ci_low": float(low), "auc_test_ci_high": float(high)}
         rows.append(row | {"same_pick": _same_pick(real["feature"].to_numpy())})
+    # ``sizes`` has the kinds of single features; sorting is stable within both groups.
     singles_first = sorted(rows, key=lambda row: str(row["detector"]) not in sizes)
     return pd.DataFrame(singles_first)
 
@@ -272,6 +275,7 @@ def _same_pick(features: Int[np.ndarray, " resamples"]) -> float:
     """Return the chance that two resamples chose the same feature; NaN if there was no choice."""
     if (features < 0).any():
         return float("nan")
+    # Pairs of different resamples, so that a resample does not agree with itself.
     counts = np.unique(features, return_counts=True)[1]
     n = len(features)
     return float((counts * (counts - 1)).sum() / (n * (n - 1)))

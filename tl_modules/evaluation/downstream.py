@@ -153,6 +153,8 @@ def compared_categories(train: ActivationMatrix, test: ActivationMatrix) -> Trut
             "prompts of another category."
         )
     warn_spelling(*(acts.samples["category"] for acts in (train, test)))
+    # A category that train lacks counts as wrong whatever the classifier predicts: a warning, not
+    # an error, because the rest of the score is meaningful.
     known = set(truth[0])
     unknown = [label for label in truth[1] if label not in known]
     if unknown:

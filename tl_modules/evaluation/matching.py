@@ -171,6 +171,7 @@ def match_modules(
         similarity, null = _by_units(a, b, n_permutations, generator)
     else:
         similarity, null = _by_profiles(a, b, profiles, n_permutations, generator)
+    # A greedy match would depend on the order of the modules.
     matched = linear_sum_assignment(similarity, maximize=True)
     partners = np.full(len(a), _NOBODY)
     partners[matched[0]] = matched[1]
@@ -192,6 +193,7 @@ def _by_units(
             f"{a.units!r} and {b.units!r}. Pass profiles=(acts_a, acts_b), each model's raw "
             "activations of the same held-out prompts."
         )
+    # Within hook points: modules that merely lie in the same layers should not look alike.
     parts = np.split(b.unit_labels, np.cumsum(b.units.widths)[:-1])
     null = np.empty((n_permutations, len(a)))
     for row in null:
@@ -270,6 +272,7 @@ def _crossed_samples(a: ModuleSet, b: ModuleSet) -> _Crossed | None:
     """Count the samples that each two modules share, if both sets have the same unique prompts."""
     if "prompt" not in a.samples or "prompt" not in b.samples:
         return None
+    # Samples are matched by their prompts, because two sets may hold them in different orders.
     one, other = (pd.Index(modules.samples["prompt"]) for modules in (a, b))
     if not (one.is_unique and other.is_unique and set(one) == set(other)):
         return None

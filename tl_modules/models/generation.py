@@ -50,6 +50,7 @@ def continued(
     options: dict[str, Any] = {"do_sample": temperature > 0, "verbose": False}
     if temperature > 0:
         options["temperature"] = temperature
+    # One prompt at a time: padding on the left would need a mask that not every model supports.
     given = tokens[None].to(getattr(model.cfg, "device", None))
     with _seeded(seed, given.device):
         generated = loose.generate(given, max_new_tokens=n_new_tokens, **options)

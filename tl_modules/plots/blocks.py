@@ -51,11 +51,11 @@ def plot_activations(
     plotly = graph_objects()
     values, rows, columns = sort_blocks(modules, acts, max_rows=max_rows, max_columns=max_columns)
     names = {module.label: module_name(module) for module in modules} | {BACKGROUND: "background"}
-    limit = float(np.quantile(np.abs(values), _CLIPPED)) or 1.0
+    limit = float(np.quantile(np.abs(values), _CLIPPED)) or 1.0  # all values may be 0
     name = "zscore" if modules.normaliser is None else modules.normaliser.name
     labels = np.stack(np.broadcast_arrays(rows.labels[:, None], columns.labels), axis=-1)
     heatmap = plotly.Heatmap(
-        z=values.astype(np.float32),
+        z=values.astype(np.float32),  # halves the size of the page
         x=columns.edges,
         y=rows.edges,
         customdata=labels.astype(np.int16),

@@ -91,6 +91,7 @@ def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Fi
             figure.add_hline(y=height, line=line, row=1, col=column)  # pyright: ignore
     figure.update_xaxes(title_text="lost: rise of the loss without the concept (nats per token)")
     figure.update_yaxes(title_text="AUC of a fresh probe", col=1)
+    # Chance, 0.5, is always in view, so that an AUC of 0.9 does not look like a small one.
     shown = effects[["auc", "auc_ci_low", "auc_control_mean"]].to_numpy(dtype=float)
     lowest = min(0.5, float(np.nanmin(shown)))
     figure.update_yaxes(range=[lowest - 0.05, 1.05])

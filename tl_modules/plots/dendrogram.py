@@ -39,6 +39,7 @@ def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
     drawn = dendrogram(hierarchy.linkage, no_plot=True)
     names = [module_name(hierarchy.modules[leaf]) for leaf in drawn["leaves"]]
     positions = [_BETWEEN_LEAVES * (place + 0.5) for place in range(len(names))]
+    # One trace for all merges, because a trace per merge is slow for many modules.
     across, down = [], []
     for heights, places in zip(drawn["dcoord"], drawn["icoord"], strict=True):
         across += [*heights, None]  # None ends the line

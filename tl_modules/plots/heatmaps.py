@@ -60,6 +60,8 @@ def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
     }
     with np.errstate(divide="ignore"):  # a layer without units: -inf, clipped to the scale's end
         logs = np.log2(grids["ratio"])
+    # Between a factor of 2, so that noise does not fill the scale, and of 8, which a single rare
+    # cell may exceed by far.
     finite = np.abs(logs[np.isfinite(logs)])
     limit = float(np.clip(finite.max(initial=0.0), 1, 3))
     marks = list(range(-int(limit), int(limit) + 1))
@@ -119,6 +121,7 @@ def plot_effects(
     check_effects(effects, ("module", "category", "own", "effect", "control_mean", "p_bh"))
     check_one_run(effects)
     effects = effects.assign(own=is_own(effects))
+    # In the table's order: a pivot alone would sort modules and categories.
     labels = list(dict.fromkeys(effects["module"]))
     categories = list(dict.fromkeys(effects["category"]))
     grids = {

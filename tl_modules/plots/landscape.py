@@ -35,6 +35,7 @@ _SYMBOLS += (
     "star-square",
     "diamond-tall",
 )
+# Colours vary first: shapes are needed only if there are more groups than colours.
 _STYLES = [(colour, symbol) for symbol, colour in product(_SYMBOLS, COLOURS)]
 N_NUMBERED = 30
 """The largest number of modules whose numbers are drawn; more numbers would overlap."""
@@ -82,6 +83,7 @@ def plot_landscape(
     drawn = points
     if len(points) > max_points:
         drawn = points.sample(max_points, random_state=seed).sort_index()
+    # The modules' positions are of all prompts, not only of those drawn.
     figure = plotly.Figure([*_groups(drawn, names), _numbers(points, names)])
     what = "" if len(drawn) == len(points) else f"{len(drawn):,} of "
     return (

@@ -64,7 +64,7 @@ def rooted_scale() -> list[list[Any]]:
 
     steps = np.linspace(-1, 1, 21)
     colours = sample_colorscale(DIVERGING, (0.5 + 0.5 * steps).tolist())
-    places = 0.5 + 0.5 * steps * np.abs(steps)
+    places = 0.5 + 0.5 * steps * np.abs(steps)  # the inverse of the signed root
     return [list(stop) for stop in zip(places.tolist(), colours, strict=True)]
 
 

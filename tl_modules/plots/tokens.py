@@ -89,6 +89,7 @@ def plot_tokens(
     names = {number: f"module {number}" for number in numbers}
     if modules is not None:
         names = {module.label: f"module {module_name(module)}" for module in as_list(modules)}
+    # A module set of another discovery has the same numbers; only missing ones can be noticed.
     missing = sorted(set(names) - set(numbers))
     if missing:
         raise ModulesError(

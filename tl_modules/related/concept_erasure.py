@@ -123,14 +123,11 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
 ) -> ConceptErasure:
     """Erase a concept so that no linear classifier finds it, with the smallest change (LEACE).
 
-    LEACE (Belrose et al. 2023, "LEACE: Perfect linear concept erasure in closed form",
-    arXiv 2306.03819, section 4, theorem 4.3) is the map ``r(x) = x - W+ P W (x - E[x])``. ``W``
-    whitens the tokens' ``x`` at the chosen coordinates, ``W+`` is its pseudoinverse, ``P`` projects
-    on ``W Cov(x, z)``, and ``z`` is 1 for tokens of ``towards``. Among the affine maps after which
-    no linear classifier does better than a constant, it moves ``x`` least. This holds for the
-    tokens of the fit; ``concept_effects`` tests other prompts. Several hook points are erased in
-    order, each fitted under the erasures before it (concept scrubbing, section 6), with one pass
-    over the prompts per hook point.
+    LEACE is theorem 4.3 of Belrose et al. 2023 ("LEACE: Perfect linear concept erasure in closed
+    form", arXiv 2306.03819); the how-to "Compare interventions" explains it. The guarantee holds
+    for the tokens of the fit; ``concept_effects`` tests other prompts. Several hook points are
+    erased in order, each fitted under the erasures before it (concept scrubbing, section 6), with
+    one pass over the prompts per hook point.
 
     Args:
         model: The model.
@@ -163,6 +160,7 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
     frames = prompt_set_frames(towards, against)
     labels = np.repeat([1.0, 0.0], [len(frame) for frame in frames])
     texts = [text for frame in frames for text in frame["prompt"]]
+    # If first tokens are spared, a prompt of one token would have nothing to fit.
     token_lists = tokenise(model, texts, max_tokens, least=2 if spares_first else 1)
     counted = [torch.arange(len(tokens)) >= int(spares_first) for tokens in token_lists]
     listed = list(batches(token_lists, batch_size, counted))

@@ -106,6 +106,7 @@ class EigenShift(Target):
         Returns:
             The controls.
         """
+        # Components of large singular values change more logits, so a control should match them.
         numbers = rank_strata(self.singular_values)
         strata = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
         is_scaled = np.isin(np.arange(len(numbers)), self.components)
@@ -191,6 +192,8 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
     for prompts in frames:
         states = output_states(model, layer, prompts, progress=progress, **options)
         projected.append(states @ directions)
+    # eigh returns arbitrary signs; without a rule, the sign would decide which components count as
+    # written more for ``towards``.
     pooled = projected[0].mean(axis=0) + projected[1].mean(axis=0)
     signs = np.where(pooled < 0, -1.0, 1.0)
     table = _table(singular_values, *(projections * signs for projections in projected))

@@ -112,6 +112,7 @@ class ReportPage:
             "coloured": self.model is not None,
         }
         template = _environment().get_template("report.html.j2")
+        # Rendered twice: the first time to learn how many bytes are left for prompts.
         no_prompts = PromptRows([], len(modules.samples), 0)
         without_prompts = _encoded(template.render(context, prompts=no_prompts))
         prompts = prompt_rows(modules, MAX_BYTES - len(without_prompts))

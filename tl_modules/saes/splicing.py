@@ -48,6 +48,7 @@ def with_saes(model: HookedModel, saes: Any) -> SplicedModel:
         )
     hook_dict = model.hook_dict
     points_by_id: dict[int, tuple[int, LatentPoint]] = {}
+    # Sorted by layer, so that units have the same order for any order of the SAEs.
     for name, sae in sorted(_named(saes), key=lambda pair: (_layer(pair[0]), pair[0])):
         if name not in hook_dict:
             like = get_close_matches(name, hook_dict, 3, 0.5)
@@ -102,6 +103,7 @@ def _checked(sae: Any) -> Sae:
             f"{type(sae).__name__}. Load one with SAELens' SAE.from_pretrained, or add these four "
             "to your class."
         )
+    # A transcoder's output belongs to another hook point, so there is no error to keep.
     metadata = getattr(cfg, "metadata", None)
     out = getattr(metadata, "hook_name_out", None)
     if hasattr(cfg, "d_out") or out not in (None, getattr(metadata, "hook_name", None)):

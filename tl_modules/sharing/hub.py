@@ -61,6 +61,7 @@ def push(
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=data)
             for name, data in contents.items()
         ]
+        # Deleting a file that does not exist would fail the whole commit.
         if EFFECTS not in contents and api.file_exists(repo_id, EFFECTS, revision=revision):
             operations.append(CommitOperationDelete(path_in_repo=EFFECTS))
         commit = api.create_commit(

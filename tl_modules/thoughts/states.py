@@ -59,16 +59,11 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
 ) -> Thoughts:
     """Follow chains of thought, to see how each thought moves the model between the answers.
 
-    The method is Landscape of Thoughts (Zhou et al. 2025, arXiv 2503.22165, section 2), with
-    modules beside it. A chain is split into thoughts at the ends of sentences and lines. State
-    ``s_i`` is the question with its first ``i`` thoughts. The distance to a choice ``c_j`` of
-    ``|c_j|`` tokens is the choice's perplexity after the state::
-
-        d(s_i, c_j) = p(c_j | s_i) ** (-1 / |c_j|)
-
-    A state's features are its distances divided by their sum, the correct choice first. A choice of
-    frequent words is near to every state: compare with step 0, the question alone. Unlike in the
-    paper, ``lead`` precedes a choice, and landmarks (choices) are equally far from each other.
+    The method is Landscape of Thoughts (Zhou et al. 2025, arXiv 2503.22165, section 2); the how-to
+    "Follow a chain of thought" explains it and two departures. State ``s_i`` is the question with
+    its first ``i`` thoughts (sentences or lines). Its distance to a choice is the choice's
+    perplexity after the state. A choice of frequent words is near to every state: compare with
+    step 0, the question alone.
 
     Args:
         model: The model.

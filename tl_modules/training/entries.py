@@ -86,6 +86,7 @@ class Entries:
         Raises:
             ModulesError: If the vector's length differs from the number of entries.
         """
+        # The length is checked before anything is written, so an error changes no weight.
         sizes = [
             parameter.numel() if part is None else len(part[1]) * part[0].shape[1]
             for parameter, part in zip(self.parameters, self.rows, strict=True)
@@ -108,6 +109,7 @@ class Entries:
 
     def gradient(self, value: Float[torch.Tensor, ""]) -> Float[torch.Tensor, " entries"]:
         """Compute d value / d entries; 0 if the value does not depend on an entry."""
+        # A parameter may have several parts, but autograd should compute its gradient once.
         once = {id(parameter): parameter for parameter in self.parameters}
         gradients = torch.autograd.grad(value, list(once.values()), materialize_grads=True)
         # NeuronRows views assume the parameters' memory layout, which autograd does not promise.

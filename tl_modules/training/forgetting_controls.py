@@ -80,6 +80,7 @@ def forgetting(
     if trained[0] is not None:
         strata = Strata.by_layer(trained[0])
         trained += [strata.draw(trained[0], generator) for _ in range(n_controls)]
+    # One measurement serves the module and all controls: each starts from the same weights.
     before = prompt_losses(model, texts, max_tokens)
     increases = np.empty((len(trained), len(texts)))
     bar = tqdm(trained, desc="unlearn", unit="set of units", disable=not progress)

@@ -43,6 +43,7 @@ def training_only(
     """
     masks, named = parameter_masks(model, module), parameters_of(model)
     _check_optimizer(optimizer, {name: named[name] for name in masks})
+    # Everything but the module is protected, also in parameters that hold both.
     outside = {name: ~mask for name, mask in masks.items()}
     wanted = {id(named[name]) for name in masks}
     required = [
@@ -99,6 +100,7 @@ def _protected(named: Named, masks: _Masks, optimizer: torch.optim.Optimizer) ->
     def before(*_: Any) -> None:
         for name, mask in masks.items():
             parameter = named[name]
+            # A copy per step: other code may change the weights between two steps.
             held[name] = parameter.detach().clone()
             # A gradient from before the ``with`` did not pass the hooks that zero it.
             if parameter.grad is not None:

@@ -170,6 +170,7 @@ def _layer_rows(model: HookedModel, named: Named, layer: int, width: int) -> lis
 
 def _holder(named: Named, weight: torch.Tensor, path: str) -> tuple[str, torch.nn.Parameter]:
     """Find the parameter that holds a weight's memory; the weight may be a view, as a transpose."""
+    # Compared by memory, because TransformerLens may expose views of the parameters.
     memory = weight.untyped_storage().data_ptr()
     holders = [
         (name, parameter)

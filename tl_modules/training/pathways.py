@@ -98,6 +98,8 @@ def fuse_pathways(
     pairs = []
     for (_, places), ((_, index, old), (_, _, new)) in zip(units.by_hook(), layers, strict=True):
         cosines = _cosines(old, new)
+        # All neurons of the layer are assigned, so a new neuron that fits another old neuron better
+        # is not taken for the module.
         matched = _assigned(cosines)[index]
         new_index[places], similarity[places] = matched, cosines[index, matched]
         pairs.append((index, matched, old, new))

@@ -155,7 +155,7 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         for prompts in (forget, retain)
     ]
     entries = Entries.of(model, units)
-    before = entries.gather(entries.parameters)
+    before = entries.gather(entries.parameters)  # in the model's dtype, to be restored bit for bit
     # The optimizer sees these entries only, so weight decay and momentum do not change others.
     # They are in float32: in 16 bits small steps are lost, and Adam's epsilon is 0.
     vector = torch.nn.Parameter(before.float().clone())
