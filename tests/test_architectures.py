@@ -185,7 +185,7 @@ def test_a_layer_narrower_than_the_configuration_says_is_refused(prompts):
     model = hooked_model(hugging_face_model("Llama"), "Llama")
     model.cfg.d_mlp = 32
     for run in (tlm.collect, tlm.collect_reference):
-        with pytest.raises(tlm.ModulesError, match="32 values a token, as the model's cfg says"):
+        with pytest.raises(tlm.ModulesError, match="32 values per token, as the model's cfg says"):
             run(model, prompts, progress=False)
 
 

@@ -19,7 +19,7 @@ modules = tlm.discover(acts, 2)
     [
         ("tlm.nestedness(modules)", "sets should be a list of module sets"),
         ("tlm.nestedness(list(modules))", "sets should be a list of module sets"),
-        ("tlm.ModuleSet.from_pretrained(7)", "Modules are loaded from a folder or a repository"),
+        ("tlm.ModuleSet.from_pretrained(7)", "name_or_folder should be a folder or a repository"),
         ("modules.push_to_hub(7)", "Cannot share modules as 7: "),
         (
             "modules.save_pretrained(sys.argv[1], prompts='False')",
@@ -31,7 +31,7 @@ modules = tlm.discover(acts, 2)
         ),
         (
             "import torch; tlm.training.rectified(torch.ones(2), torch.ones(3))",
-            "forget and retain should be gradients by the same entries",
+            "forget and retain should be gradients with respect to the same entries",
         ),
         (
             "tlm.training.forgetting(Plain(), None, ['a'], ['b'], held_out='ab')",

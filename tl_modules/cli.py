@@ -13,24 +13,24 @@ from tl_modules.commands.wording import in_options, warnings_in_options
 from tl_modules.errors import ModulesError
 
 CLOSED_PIPE = 141
-"""The status of a program whose reader is gone: 128 and the number of SIGPIPE."""
+"""The exit status after a closed pipe: 128 plus the number of SIGPIPE."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: The arguments; by default the process's own.
+        argv: The arguments; by default those of the process.
 
     Returns:
-        0, 1 after a refusal (its message goes to standard error) or where standard output cannot be
-        written, 130 after an interruption, or 141 where nothing reads the output any more
-        (``tl-modules ... | head -1``).
+        The exit status: 0 on success; 1 after an error, whose message goes to standard error; 130
+        after an interruption; 141 if nothing reads the output any more (``tl-modules ... | head
+        -1``).
     """
     try:
         try:
             return _run(argv)
-        finally:  # here, for at the end of the process Python could only complain
+        finally:  # at the end of the process, Python could only print a failure to flush
             _flush()
     except BrokenPipeError:
         _discard_output()
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Write what standard output and standard error still hold; a closed one is None.
+    """Flush standard output and standard error; a closed one is None.
 
     Raises:
         UnwritableOutput: If standard output cannot be written.
@@ -56,10 +56,10 @@ def _flush() -> None:
 
 
 def _run(argv: list[str] | None) -> int:
-    """Run a command, and say why it did not end."""
+    """Parse the arguments, run the command, and print the message of an error."""
     parser = argparse.ArgumentParser(
         prog="tl-modules",
-        description="Find functional modules in a hooked transformer and test causally what they "
+        description="Find functional modules in a hooked transformer, and test causally what they "
         "do.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -68,6 +68,7 @@ def _run(argv: list[str] | None) -> int:
     args = parser.parse_args(argv)
     help_text = commands.choices[args.command].format_help()
     try:
+        # Several processes of the other commands would write the same files.
         if not getattr(args, "may_share", False):
             check_alone()
         for name, value in vars(args).items():
@@ -86,7 +87,7 @@ def _run(argv: list[str] | None) -> int:
 
 
 def _discard_output(*streams: TextIO) -> None:
-    """Send what is still to be written nowhere, to both outputs by default."""
+    """Redirect outputs to nowhere, so that flushing them at exit cannot fail; by default both."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams or (sys.stdout, sys.stderr):
         try:

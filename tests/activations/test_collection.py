@@ -219,7 +219,9 @@ def test_caches_that_do_not_fit_are_refused_and_add_nothing(model):
     with pytest.raises(tlm.ModulesError, match="row 1 of the attention mask is empty"):
         collector.add(cache, attention_mask=torch.tensor([[1, 1, 1], [0, 0, 0]]))
     wide = {name: torch.zeros(2, 3, 20) for name in collector.names_filter}
-    with pytest.raises(tlm.ModulesError, match=r"12 values a token, .* it has shape \(2, 3, 20\)"):
+    with pytest.raises(
+        tlm.ModulesError, match=r"12 values per token, .* it has shape \(2, 3, 20\)"
+    ):
         collector.add(wide)
     with pytest.raises(tlm.ModulesError, match="one row per sample, 2; it has 1"):
         collector.add(cache, samples=["one"])

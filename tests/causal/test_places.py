@@ -462,7 +462,7 @@ def test_a_cache_that_does_not_say_how_long_it_is_is_refused():
         "attention_mask": torch.tensor([[0, 1, 1, 1, 1]]),
     }
     for arguments in ({}, padded, {"position_ids": torch.tensor([[3, 4], [2, 3]])}):
-        with pytest.raises(tlm.ModulesError, match="need each token's place in its prompt"):
+        with pytest.raises(tlm.ModulesError, match="need each token's position in its prompt"):
             start_of(past_key_values=Recurrent(), **arguments)
 
 

@@ -57,7 +57,7 @@ def test_another_file_of_modules_takes_its_own_rows_of_effects(folder, modules, 
 def test_with_the_model_it_finds_topics(folder, model, monkeypatch):
     monkeypatch.setattr(report, "load_model", lambda name: model)
     assert run(folder, "--model", "any", "--seed", "3") == 0
-    assert "Tokens it is most active at" in (folder / "report.html").read_text()
+    assert "Tokens at which it is most active" in (folder / "report.html").read_text()
 
 
 def test_what_cannot_be_read_is_refused_before_anything_is_written(folder, capsys):

@@ -9,7 +9,7 @@ import pytest
 import tl_modules as tlm
 from tl_modules import cli
 from tl_modules.commands import collect
-from tl_modules.commands.options import read_prompts
+from tl_modules.commands.options import prompts_named
 from tl_modules.commands.wording import in_options, warnings_in_options
 from tl_modules.runtime.call_warnings import warn_user
 
@@ -51,7 +51,7 @@ def test_columns_are_read_under_their_names(tmp_path, model, monkeypatch):
     path = tmp_path / "quiz.csv"
     frame = pd.DataFrame({"question": ["the cat", "a dog"], "topic": ["x", "y"]})
     frame.to_csv(path, index=False)
-    read = read_prompts(str(path), "question", "topic")
+    read = prompts_named(str(path), "question", "topic")
     assert read.to_dict("list") == {"prompt": ["the cat", "a dog"], "category": ["x", "y"]}
     monkeypatch.setattr(collect, "load_model", lambda name, **_placed: model)
     words = ["collect", "--prompts", str(path), "--prompt-column", "question", "--no-progress"]
@@ -62,9 +62,9 @@ def test_columns_are_read_under_their_names(tmp_path, model, monkeypatch):
 
 def test_a_column_that_a_corpus_lacks_is_refused():
     with pytest.raises(tlm.ModulesError, match="should have a column 'question'"):
-        read_prompts("recall", "question")
+        prompts_named("recall", "question")
     with pytest.raises(tlm.ModulesError, match=r"^--prompts recall .* Name one with --category-"):
-        read_prompts("recall", category_column="topic")
+        prompts_named("recall", category_column="topic")
 
 
 @pytest.mark.parametrize(

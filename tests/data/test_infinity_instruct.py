@@ -182,7 +182,7 @@ def test_the_seven_categories_are_those_of_the_projects_own_prompts():
         ({"n_train": 0}, "n_train should be at least 1"),
         ({"n_test": -1}, "n_test should be at least 0"),
         ({"seed": -1}, "seed should lie between"),
-        ({"categories": {"a": ["x", "y"], "b": ["y"]}}, "'y' stands in 'a' and 'b'"),
+        ({"categories": {"a": ["x", "y"], "b": ["y"]}}, "'y' belongs to 'a' and 'b'"),
         ({"categories": {"a": "xyz"}}, "labels of 'a' should be a list"),
     ],
 )

@@ -64,9 +64,9 @@ def changed(folder, **settings):
         ("attribute_map", {"num_hidden_layers": "evil"}, "it sets attribute_map"),
         ("num_labels", 10**9, "says num_labels = 1,000,000,000"),
         ("vision_config", {"num_layers": 10**9}, "says num_layers = 1,000,000,000"),
-        ("num_hidden_layers", 3, "describes 8,048 weights, but its files hold 5,840"),
-        ("vocab_size", 10**12, "weights, but its files hold"),
-        ("intermediate_size", 10**9, "weights, but its files hold"),
+        ("num_hidden_layers", 3, "hold the 8,048 weights .*; they hold 5,840"),
+        ("vocab_size", 10**12, "should hold the .* weights"),
+        ("intermediate_size", 10**9, "should hold the .* weights"),
     ],
 )
 def test_a_config_that_describes_more_than_the_weights_is_refused_before_any_is_made(
@@ -96,7 +96,7 @@ def test_what_a_config_of_another_version_says_counts(folder):
 
 def test_a_quantisation_that_is_none_excuses_no_missing_weights(folder):
     unknown = {"quantization_config": {"quant_method": "x"}, "num_hidden_layers": 3}
-    with pytest.raises(tlm.ModulesError, match="describes 8,048 weights"):
+    with pytest.raises(tlm.ModulesError, match="hold the 8,048 weights"):
         load_model(changed(folder, **unknown))
 
 

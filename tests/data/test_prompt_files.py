@@ -239,12 +239,16 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
         ("a.csv", b"prompt,x,x\na,b,c", "columns of different names"),
         ("a.csv", b'prompt,x\n"a\nb",c\nd,e,f', "Line 4 of .* should have 2 cells, .*; got 3"),
         ("a.csv", b'prompt,x\n"a\nb",c\nd', "Line 4 of .* should have 2 cells, .*; got 1"),
-        ("a.csv", b'prompt,x\na,b\n"c,d\n', "record at line 3 of .* is no CSV: unexpected end"),
-        ("a.csv", b'prompt\n"a" b', "record at line 2 of .* is no CSV"),
+        (
+            "a.csv",
+            b'prompt,x\na,b\n"c,d\n',
+            "record at line 3 of .* is not valid CSV: unexpected end",
+        ),
+        ("a.csv", b'prompt\n"a" b', "record at line 2 of .* is not valid CSV"),
         (
             "a.tsv",
             b'prompt\tx\n"Hi" she said\ta',
-            "line 2 of .* is no TSV.*those inside be",
+            "line 2 of .* is not valid TSV.*inside it should be",
         ),
         ("a.csv", b"prompt,x\na,b\n,\nc,d", "Line 3 of .* should have a text 'prompt'"),
         ("a.csv", b"prompt,x\na,b,\n", "Line 2 of .* should have 2 cells, .*; got 3"),
@@ -284,7 +288,7 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
             gzip.compress(b" " * 20_000_000, mtime=0),
             "at most 10,000,000 bytes, 100 times",
         ),
-        ("a.jsonl", MANY_KEYS, "table of 16,004,000 cells of which 8,000 are filled"),
+        ("a.jsonl", MANY_KEYS, "16,004,000 cells, of which 8,000 are filled"),
         ("a.parquet", MANY_ROWS, "3,000,000 rows in .* bytes cannot all be prompts"),
     ],
 )
@@ -332,8 +336,8 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
 
 def test_the_command_line_reads_the_same_files_and_the_corpora(tmp_path):
     for name, content in FILES.items():
-        frame = options.read_prompts(str(written(tmp_path, name, content)))
+        frame = options.prompts_named(str(written(tmp_path, name, content)))
         pd.testing.assert_frame_equal(frame, pd.DataFrame(ROWS))
-    pd.testing.assert_frame_equal(options.read_prompts("recall"), load_prompts("recall"))
+    pd.testing.assert_frame_equal(options.prompts_named("recall"), load_prompts("recall"))
     with pytest.raises(tlm.ModulesError, match=r"one of abilities, choices, .*; got 'abilties'"):
-        options.read_prompts("abilties")
+        options.prompts_named("abilties")

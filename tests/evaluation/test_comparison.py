@@ -10,7 +10,12 @@ from tests.conftest import once
 from tests.evaluation.test_downstream import labelled
 from tl_modules.discovery import _kernel
 from tl_modules.evaluation import comparison
-from tl_modules.evaluation.comparison import METHODS, compare_methods, split_by_category, summarise
+from tl_modules.evaluation.comparison import (
+    COMPARED_METHODS,
+    compare_methods,
+    split_by_category,
+    summarise,
+)
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +24,7 @@ def runs():
 
 
 def test_there_is_a_row_for_every_method_k_and_seed(runs):
-    assert len(runs) == len(METHODS) * 2 * 2
+    assert len(runs) == len(COMPARED_METHODS) * 2 * 2
     assert not runs.duplicated(["method", "n_modules", "seed"]).any()
     assert set(runs["seed"]) == {0, 1}
     assert runs.notna().all(axis=None)
@@ -49,7 +54,9 @@ def test_the_summary_is_mean_and_deviation_over_seeds(runs):
     own = runs[(runs["method"] == "spectral") & (runs["n_modules"] == 3)]["L"]
     assert table.loc[(3, "spectral"), ("L", "mean")] == pytest.approx(own.mean())
     assert table.loc[(3, "spectral"), ("L", "std")] == pytest.approx(own.std())
-    assert table.index.get_level_values("method")[: len(METHODS)].tolist() == list(METHODS)
+    assert table.index.get_level_values("method")[: len(COMPARED_METHODS)].tolist() == list(
+        COMPARED_METHODS
+    )
 
 
 def test_a_fifth_of_every_category_is_held_out():
@@ -140,10 +147,10 @@ def test_peak_memory_is_what_a_block_took_at_most(before, first):
 def test_no_run_is_charged_for_compiling():
     wide = tlm.ActivationMatrix.from_arrays(labelled(0).values.astype(np.float32))
     train = replace(labelled(0), values=wide.values)
-    comparison._warm_up(METHODS, train.values.dtype)
+    comparison._warm_up(COMPARED_METHODS, train.values.dtype)
     kernels = vars(_kernel.PARALLEL).values()
     before = [len(kernel.signatures) for kernel in kernels]
-    for method in METHODS:
+    for method in COMPARED_METHODS:
         comparison._fitted(train, method, 3, seed=0)
     assert [len(kernel.signatures) for kernel in kernels] == before
 
@@ -152,5 +159,5 @@ def test_activations_of_other_units_are_refused_before_any_run():
     other = tlm.ActivationMatrix.from_arrays(
         labelled(1).values[:, :50], samples=labelled(1).samples
     )
-    with pytest.raises(tlm.ModulesError, match="train and test should be of the same units"):
+    with pytest.raises(tlm.ModulesError, match="train and test should have the same units"):
         compare_methods(labelled(0), other, (3,))

@@ -44,11 +44,11 @@ def test_scores_worked_out_by_hand():
     tests, truth = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 5.0]]), np.array([True, False, False])
     score = _Score(labels, drawn, left, values, tests, truth)
     # On the resample prompt 0 is above 2 and 3 by the first feature, below both by the second.
-    assert score.each().tolist() == [1.0, 0.0]
+    assert score.all_aucs().tolist() == [1.0, 0.0]
     # Left out: 1.0 of the concept is below 2.5; of the test prompts it is above one of two.
-    assert score.alone(0, score.each()) == {"auc_in": 1.0, "auc": 0.0, "auc_test": 0.5}
+    assert score.alone(0, score.all_aucs()) == {"auc_in": 1.0, "auc": 0.0, "auc_test": 0.5}
     # Turned round: 1.0 is above 0.0; 0.0 is below both.
-    assert score.alone(1, score.each()) == {"auc_in": 1.0, "auc": 0.0, "auc_test": 1.0}
+    assert score.alone(1, score.all_aucs()) == {"auc_in": 1.0, "auc": 0.0, "auc_test": 1.0}
 
 
 def test_the_chance_of_the_same_pick_worked_out_by_hand():
@@ -148,7 +148,7 @@ def test_what_cannot_be_is_refused(acts, spread_out):
         tlm.compare_detectors(acts, "plant", **QUIET)
     with pytest.raises(tlm.ModulesError, match="test should hold at least 1 prompts"):
         tlm.compare_detectors(acts, "animal", test=acts.select([1, 3]), **QUIET)
-    with pytest.raises(tlm.ModulesError, match="of the same units"):
+    with pytest.raises(tlm.ModulesError, match="test should have the same units"):
         tlm.compare_detectors(spread_out, "yes", test=acts, **QUIET)
     with pytest.raises(tlm.ModulesError, match="z-scores already"):
         tlm.compare_detectors(acts.zscore(), "animal", **QUIET)

@@ -58,5 +58,5 @@ def test_a_store_will_do_where_a_matrix_does(modules, acts, store):
 
 def test_activations_of_other_units_are_refused(modules):
     other = tlm.ActivationMatrix.from_arrays(np.ones((4, 7), dtype=np.float32))
-    with pytest.raises(tlm.ModulesError, match="the modules' own units"):
+    with pytest.raises(tlm.ModulesError, match="have the modules' units"):
         module_means(modules, other)

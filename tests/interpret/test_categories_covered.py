@@ -113,14 +113,16 @@ def test_coverage_shows_itself_as_its_table_of_categories(left_out):
 
 def test_what_covers_nothing_is_refused(left_out):
     modules, acts = left_out
-    with pytest.raises(tlm.ModulesError, match="own 50 samples; they are of 49"):
+    with pytest.raises(tlm.ModulesError, match=r"the 50 samples .*; they hold 49"):
         tlm.coverage(modules, acts.select(np.arange(49)))
-    with pytest.raises(tlm.ModulesError, match="in their order; sample 1 is another"):
+    with pytest.raises(tlm.ModulesError, match="in the same order; sample 1 differs"):
         tlm.coverage(modules, acts.select([0, 2, 1, *range(3, 50)]))
     with pytest.raises(tlm.ModulesError, match="acts should have a category for every sample"):
         tlm.coverage(modules, replace(acts, samples=acts.samples[["prompt"]]))
     for share in (-0.1, 1.0):
-        with pytest.raises(tlm.ModulesError, match=f"least_share should lie .* got {share}"):
+        with pytest.raises(
+            tlm.ModulesError, match=f"least_share should be at least 0 and below 1; got {share}"
+        ):
             tlm.coverage(modules, acts, least_share=share)
     with pytest.raises(tlm.ModulesError, match="n_permutations should be at least 1; got 0"):
         tlm.coverage(modules, acts, n_permutations=0)

@@ -80,7 +80,7 @@ def test_a_module_without_units_has_no_top_tokens():
     "change", [{"normaliser": None}, {"reading": Reading(weight="attribution")}]
 )
 def test_modules_that_know_no_mean_activation_are_refused(change):
-    with pytest.raises(tlm.ModulesError, match="which these modules do not know"):
+    with pytest.raises(tlm.ModulesError, match="which these modules do not hold"):
         top_contexts(Lensed(), replace(lensed_modules(), **change), [["1 2"], []])
 
 

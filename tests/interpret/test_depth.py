@@ -142,7 +142,7 @@ def test_one_module_is_taken_alone(planted):
 def test_what_lies_in_no_layers_is_refused():
     anonymous = module_set(np.arange(8) % 2, layered((8,)))
     for ask in (tlm.module_layers, tlm.module_depth):
-        with pytest.raises(tlm.ModulesError, match="at least two layers; all 8 are of layer 0"):
+        with pytest.raises(tlm.ModulesError, match="at least two layers; all 8 are in layer 0"):
             ask(anonymous)
         with pytest.raises(tlm.ModulesError, match="at least one module; got none"):
             ask([])

@@ -173,21 +173,21 @@ def test_modules_without_means_are_refused():
 def test_units_of_unknown_write_vectors_are_refused(modules, model):
     names = tuple(f"{name}.hook_sae_acts_post" for name in modules.units.hook_names)
     units = tlm.Units.whole(names, modules.units.layers, modules.units.widths)
-    with pytest.raises(tlm.ModulesError, match="write to the residual stream is not known"):
+    with pytest.raises(tlm.ModulesError, match=r"The write vectors of units at .* are unknown"):
         written_tokens(model, replace(modules, units=units), progress=False)
 
 
 def test_a_model_that_normalises_what_its_layers_write_is_refused():
     toy = Lensed()
     toy.blocks[1].ln2_post = torch.nn.Identity()
-    with pytest.raises(tlm.ModulesError, match=r"before adding it to the residual stream"):
+    with pytest.raises(tlm.ModulesError, match=r"before it adds the output to the residual stream"):
         written_tokens(toy, lensed_modules())
 
 
 def test_a_model_without_the_weights_is_refused():
     toy = Lensed()
     del toy.W_U
-    with pytest.raises(tlm.ModulesError, match="exposes no W_U"):
+    with pytest.raises(tlm.ModulesError, match="does not expose W_U"):
         written_tokens(toy, lensed_modules())
     toy = Lensed()
     toy.blocks[0].mlp.W_out = torch.zeros(5, 3)

@@ -115,12 +115,12 @@ def test_real_discoveries_of_planted_levels_nest():
 
 def test_sets_that_are_no_levels_of_one_matrix_are_refused(nested):
     generator = np.random.default_rng(4)
-    with pytest.raises(tlm.ModulesError, match=r"two module sets or more.*got K = \[12\]"):
+    with pytest.raises(tlm.ModulesError, match=r"at least two module sets.*got K = \[12\]"):
         tlm.nestedness(nested[:1])
-    with pytest.raises(tlm.ModulesError, match=r"each of another K; got K = \[12, 12\]"):
+    with pytest.raises(tlm.ModulesError, match=r"with different K; got K = \[12, 12\]"):
         tlm.nestedness([nested[0], nested[0]])
     others = module_set(np.arange(30) % 2, layered((30,)), np.arange(60) % 2)
-    with pytest.raises(tlm.ModulesError, match="should be of the same units"):
+    with pytest.raises(tlm.ModulesError, match="should have the same units"):
         tlm.nestedness([nested[0], others])
     fewer = module_set(generator.integers(0, 2, 200), UNITS, [0, 1, 0], n_modules=2)
     with pytest.raises(tlm.ModulesError, match="same samples; those of K = 2 and K = 12 differ"):

@@ -66,7 +66,7 @@ def test_spaces_at_the_beginning_are_kept():
 def test_what_has_no_values_is_refused(other_model, model, modules):
     with pytest.raises(tlm.ModulesError, match="should be those of the model"):
         tlm.token_values(other_model, modules, ["the cat"])
-    with pytest.raises(tlm.ModulesError, match="which these modules do not know"):
+    with pytest.raises(tlm.ModulesError, match="which these modules do not hold"):
         tlm.token_values(model, replace(modules, normaliser=None), ["the cat"], progress=False)
     toy = Lensed()
     with (

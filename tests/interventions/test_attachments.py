@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.causal.test_saes import RESID, Random
 from tests.conftest import LEGACY, tiny_model
+from tests.saes.made import RESID, Random
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_cell_run_twice_warns_and_can_be_undone(own_model, tokens, modules):
     module, clean = modules[0], logits(own_model, tokens)
     handle = module.attach(own_model, "scale", factor=0.5)
     once = logits(own_model, tokens)
-    with pytest.warns(UserWarning, match="is attached to this model already.*detach_all"):
+    with pytest.warns(UserWarning, match=r"is attached to this model already.*detach_all"):
         handle = module.attach(own_model, "scale", factor=0.5)
     quarter = logits(own_model, tokens)
     assert not torch.equal(quarter, once)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.causal.test_saes import RESID, Random
 from tests.conftest import tiny_model
+from tests.saes.made import RESID, Random
 from tl_modules.models import fingerprint as fingerprint_module
 from tl_modules.models.fingerprint import _BLOCK, fingerprint, value_sum
 

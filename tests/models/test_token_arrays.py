@@ -42,11 +42,11 @@ def test_what_is_one_prompts_gets_a_batch_axis():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ([[1, 1], [1]], "should hold numbers, as many in each row"),
+        ([[1, 1], [1]], "should hold numbers, equally many in each row"),
         ([[[1, 1]]], "should have shape batch x pos"),
         ("11", "should hold numbers; got '11'"),
         ([["1", "1"]], "should hold numbers; got list"),
-        ([[2, 1]], "should be 1 or True at the tokens that are meant"),
+        ([[2, 1]], "should be 1 or True at the tokens to use"),
         (torch.tensor([[0.0, -torch.inf]]), "added to attention scores"),
         (np.array([[np.nan, 1.0]]), "should be 1 or True"),
     ],
@@ -61,7 +61,7 @@ def test_what_is_no_mask_is_refused(mask, message):
     [
         ("the cat", "should hold numbers; got 'the cat'"),
         (["the cat"], "should hold numbers; got list"),
-        ([[1, 2], [3]], "as many in each row"),
+        ([[1, 2], [3]], "equally many in each row"),
         ([[0.5, 1.0]], "should hold token ids; they are torch.float64"),
         ([[True]], "should hold token ids; they are torch.bool"),
         ([], "Tokens should have shape batch x pos, with at least one of each"),

@@ -59,7 +59,7 @@ def test_a_model_that_adds_no_bos_runs_a_text_with_two_as_it_is(chatty, monkeypa
 
 
 def test_a_rendered_template_gives_the_activations_of_chat_form(chatty):
-    with pytest.warns(UserWarning, match="4 of 4 prompts already begin with '<s>'"):
+    with pytest.warns(UserWarning, match="4 of 4 prompts already start with '<s>'"):
         as_text = tlm.collect(chatty, RENDERED, **QUIET)
     as_chat = tlm.collect(chatty, PLAIN, chat=True, **QUIET)
     np.testing.assert_array_equal(as_text.values, as_chat.values)
@@ -129,21 +129,21 @@ CALLS = {
 def test_each_call_says_once_that_a_prompt_begins_with_bos(name, chatty, modules):
     frame = pd.DataFrame({"prompt": RENDERED, "category": CATEGORIES, "answer": "red"})
     frame = frame.assign(prompt=[PLAIN[0], *RENDERED[1:]]) if "answer" in name else frame
-    with pytest.warns(UserWarning, match="begin with") as caught:
+    with pytest.warns(UserWarning, match="start with") as caught:
         CALLS[name](chatty, modules, frame)
-    (said,) = [str(each.message) for each in caught if "begin with" in str(each.message)]
-    assert "prompts already begin with '<s>'" in said
+    (said,) = [str(each.message) for each in caught if "start with" in str(each.message)]
+    assert "prompts already start with '<s>'" in said
     assert r"the first is prompt" in said
-    with pytest.warns(UserWarning, match="begin with"):  # and again in the next call
+    with pytest.warns(UserWarning, match="start with"):  # and again in the next call
         CALLS[name](chatty, modules, frame)
 
 
 def test_the_warning_names_the_first_prompt_and_how_many(chatty):
     prompts = [PLAIN[0], *RENDERED]
-    with pytest.warns(UserWarning, match="begin with") as caught:
+    with pytest.warns(UserWarning, match="start with") as caught:
         tlm.collect(chatty, prompts, **QUIET)
     said = str(caught[0].message)
-    assert "4 of 5 prompts already begin with '<s>'" in said
+    assert "4 of 5 prompts already start with '<s>'" in said
     assert f"the first is prompt 1 ({RENDERED[0]!r})" in said
 
 
@@ -174,7 +174,7 @@ def test_a_prompt_that_fills_the_context_exactly_is_not_cut(chatty):
     assert [len(tokens) for tokens in tokenise(chatty, [fits])] == [64]
     # The BOS that is not added leaves room for a token more.
     begins = f"<s>{fits}"
-    with pytest.warns(UserWarning, match="begin with") as caught:
+    with pytest.warns(UserWarning, match="start with") as caught:
         (tokens,) = tokenise(chatty, [begins])
     assert tokens.tolist() == ids(chatty, begins)
     assert len(caught) == 1

@@ -6,7 +6,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.causal.test_effects import two_modules
-from tl_modules.plots.costs import _sides
+from tl_modules.plots.costs import _name_positions
 
 pytest.importorskip("plotly", reason="the extra 'viz' is not installed in this environment")
 
@@ -61,7 +61,9 @@ def test_names_are_text_and_modules_are_named(effects, acts):
 
 @pytest.mark.parametrize("rows", [slice(1, 3), slice(0, 1)])
 def test_a_table_without_own_and_others_is_refused(effects, rows):
-    with pytest.raises(tlm.ModulesError, match="own category and another one; it holds none"):
+    with pytest.raises(
+        tlm.ModulesError, match="own category and another category; no target has both"
+    ):
         tlm.plots.plot_costs(effects.iloc[rows])
 
 
@@ -84,6 +86,6 @@ def test_names_stay_inside_the_figure(effects):
 
 def test_a_name_stands_away_from_the_nearest_point():
     close = np.array([[0.0, 0.0], [0.5, 0.5], [0.52, 0.55], [1.0, 1.0]])
-    assert _sides(close) == ["bottom right", "bottom left", "top right", "top left"]
-    assert _sides(close[:1]) == ["top right"]
-    assert _sides(np.zeros((2, 2))) == ["top right"] * 2
+    assert _name_positions(close) == ["bottom right", "bottom left", "top right", "top left"]
+    assert _name_positions(close[:1]) == ["top right"]
+    assert _name_positions(np.zeros((2, 2))) == ["top right"] * 2

@@ -226,7 +226,7 @@ def test_what_cannot_be_drawn_is_refused(modules, effects):
         tlm.plots.plot_effects(effects.drop(columns="p_bh"))
     with pytest.raises(tlm.ModulesError, match="this table has 0 rows"):
         tlm.plots.plot_effects(effects.head(0))
-    with pytest.raises(tlm.ModulesError, match=r"those of the table; \[1, 2\] are missing"):
+    with pytest.raises(tlm.ModulesError, match=r"the table's modules; \[1, 2\] are missing"):
         tlm.plots.plot_effects(effects, modules=[modules[0]])
     twice = pd.concat([effects, effects])
     with pytest.raises(tlm.ModulesError, match="each module and category once"):

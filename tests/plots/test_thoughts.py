@@ -103,7 +103,9 @@ def test_what_cannot_be_drawn_is_refused(thoughts, modules):
     with pytest.raises(tlm.ModulesError, match="by should be one of"):
         tlm.plots.plot_thoughts(thoughts, by="layers")
     bare = tlm.thoughts.Thoughts(thoughts.states, thoughts.n_choices, 0)
-    with pytest.raises(tlm.ModulesError, match="at least two modules; these were with 0"):
+    with pytest.raises(tlm.ModulesError, match="at least two modules; these were read with 0"):
         tlm.plots.plot_thoughts(bare, by="modules")
-    with pytest.raises(tlm.ModulesError, match="the 3 that the states were read with; got 2"):
+    with pytest.raises(
+        tlm.ModulesError, match="the 3 modules that the states were read with; got 2"
+    ):
         tlm.plots.plot_thoughts(thoughts, modules=list(modules)[:2])

@@ -63,7 +63,7 @@ def test_it_is_saved_as_a_page(values, tmp_path):
 
 
 def test_what_cannot_be_drawn_is_refused(values, modules):
-    with pytest.raises(tlm.ModulesError, match="what token_values returned"):
+    with pytest.raises(tlm.ModulesError, match="the table that token_values returned"):
         tlm.plots.plot_tokens(values.reset_index())
     with pytest.raises(tlm.ModulesError, match=r"\[2\] are missing"):
         tlm.plots.plot_tokens(values, modules)

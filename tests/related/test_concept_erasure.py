@@ -10,7 +10,7 @@ import torch
 import tl_modules as tlm
 from tests.related.test_refusals import untyped
 from tl_modules.interventions.positions import Where
-from tl_modules.related.covariances import Spread
+from tl_modules.related.covariances import Covariances
 from tl_modules.units import site_units
 
 POINT = "blocks.1.hook_resid_post"
@@ -51,8 +51,8 @@ def test_a_case_worked_out_by_hand():
     apart = torch.tensor([[2.0, 1.0], [0.0, -1.0], [0.0, 1.0], [-2.0, -1.0]]).double()
     mean = torch.tensor([10.0, 5.0]).double()
     scatter, labels = apart.T @ apart, np.array([1.0, 1.0, 0.0, 0.0])
-    spread = Spread("here", 2, np.arange(2), 4, mean, scatter, apart, False, False)
-    edit = spread.edit(labels)
+    covariances = Covariances("here", 2, np.arange(2), 4, mean, scatter, apart, False, False)
+    edit = covariances.edit(labels)
     erased = edit.hook(Where())[1]((apart + mean)[None])[0]
     expected = torch.tensor([[11.0, 6.0], [9.0, 4.0], [11.0, 6.0], [9.0, 4.0]]).double()
     torch.testing.assert_close(erased, expected, atol=1e-5, rtol=0)

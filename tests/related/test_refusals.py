@@ -57,7 +57,7 @@ def test_modules_of_other_units_are_refused(acts, modules):
     other = tlm.ActivationMatrix.from_arrays(
         acts.values[:, :20], samples=acts.samples[["category", "prompt"]]
     )
-    with pytest.raises(tlm.ModulesError, match="should be of the modules' own units"):
+    with pytest.raises(tlm.ModulesError, match="should have the modules' units"):
         tlm.compare_detectors(other, "animal", modules, **QUIET)
 
 

@@ -10,7 +10,7 @@ import pytest
 import tl_modules as tlm
 from tests.report.test_page import written
 from tl_modules.modules.topic import WrittenToken
-from tl_modules.plots.style import text, wrapped
+from tl_modules.plots.style import plotly_text, wrapped
 from tl_modules.plots.tokens import token_spans
 
 OVERRIDE = "\u202ered\u2069 \x1b[31m\x00"
@@ -49,8 +49,8 @@ def test_names_and_prompts_run_in_their_own_direction(page):
 
 
 def test_names_in_figures_are_held_apart_and_spelled_out():
-    assert text(ARABIC) == f"\u2068{ARABIC}\u2069"
-    assert text(OVERRIDE) == SPELLED
+    assert plotly_text(ARABIC) == f"\u2068{ARABIC}\u2069"
+    assert plotly_text(OVERRIDE) == SPELLED
     assert wrapped(OVERRIDE) == SPELLED
 
 

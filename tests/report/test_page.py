@@ -200,10 +200,10 @@ def test_the_models_run_colours_each_modules_prompts_by_its_own_values(described
         values = tlm.token_values(model, described, own, max_tokens=80, progress=False)
         for spans in token_spans(values, module.label):
             assert f"<li><bdi>{spans}</bdi></li>" in card
-    assert "the deeper the colour" in page.text
+    assert "Colour shows how active the module" in page.text
     plain = written(tmp_path, described)
     assert "213,94,0" not in plain.source
-    assert "the deeper the colour" not in plain.text
+    assert "Colour shows how active the module" not in plain.text
 
 
 def test_only_tokens_beyond_random_directions_are_told(described, tmp_path):
@@ -216,7 +216,7 @@ def test_only_tokens_beyond_random_directions_are_told(described, tmp_path):
     told = replace(described, topics=(topic, *described.topics[1:]))
     card = written(tmp_path, told).source.split("<article")[1]
     assert "random directions</dt><dd><bdi>&#39;clear&#39;</bdi></dd>" in card
-    assert "suppresses</dt><dd>none</dd>" in card
+    assert "suppresses beyond random directions</dt><dd>none</dd>" in card
 
 
 def test_words_without_end_are_cut(described, tmp_path):
@@ -240,7 +240,7 @@ def test_a_module_that_never_varies_costs_only_the_figure(modules, acts, tmp_pat
     page = written(tmp_path, constant, acts=flat)
     assert "Tree of modules: Each module's mean activation should vary" in page.text
     assert "data-landscape" in page.ids
-    with pytest.raises(tlm.ModulesError, match="modules' own 16 samples; they are of 5"):
+    with pytest.raises(tlm.ModulesError, match=r"the 16 samples .*; they hold 5"):
         tlm.write_report(tmp_path / "no.html", modules, acts=acts.select(range(5)))
 
 
@@ -270,7 +270,7 @@ def test_without_activations_the_page_says_which_figures_need_them(described, tm
     assert [attrs["data-figure"] for _, attrs in page.tags if "data-figure" in attrs] == [
         "data-layers"
     ]
-    assert "Other figures need the activations, which were not given." in page.text
+    assert "Other figures need the activations; none were passed." in page.text
 
 
 def test_without_plotly_there_are_no_figures_but_a_page(described, acts, tmp_path, monkeypatch):
@@ -319,7 +319,7 @@ def test_modules_without_topics_get_those_of_their_samples(modules, tmp_path):
     assert modules.topics is None
     page = written(tmp_path, modules)
     assert "Distinctive words" in page.text
-    assert "Without a model there are no contexts" in page.text
+    assert "Contexts and tokens need the model" in page.text
 
 
 def test_modules_without_prompts_or_controls_still_give_a_page(planted, effects, tmp_path):
@@ -357,7 +357,7 @@ def test_several_runs_are_told_apart(described, effects, tmp_path):
 def test_effects_of_other_modules_are_refused(described, effects, tmp_path):
     for wrong, message in (
         (effects.assign(module=effects["module"] + 1), r"these 3 modules; it has rows of \[3\]"),
-        (effects.assign(n_units=37), "module 0 has 37 units, here"),
+        (effects.assign(n_units=37), "module 0 has 37 units, in these"),
         (pd.concat([effects, effects]), "each module and category once"),
         (effects.head(0), "this table has 0 rows"),
         (effects.head(0).assign(controls="layer"), "this table has 0 rows"),

@@ -241,7 +241,7 @@ def test_units_set_aside_are_counted(modules, tmp_path):
     labels = modules.unit_labels.copy()
     labels[:5] = -1
     replace(modules, unit_labels=labels).save_pretrained(tmp_path)
-    assert "5 units were set aside" in read_card(tmp_path)
+    assert "5 units belong to no module" in read_card(tmp_path)
 
 
 def test_many_categories_do_not_flood_the_card(modules, tmp_path):
@@ -414,7 +414,7 @@ def test_a_pull_request_leaves_the_branch(hub, modules, told, pull, same):
 
 
 @pytest.mark.parametrize(
-    ("token", "message"), [(False, r"hf auth login"), (READER, r"may not do that there \(403\)")]
+    ("token", "message"), [(False, r"hf auth login"), (READER, r"lacks the permission \(403\)")]
 )
 def test_who_may_not_write_is_refused(hub, modules, token, message):
     with pytest.raises(tlm.ModulesError, match=f"Cannot share modules as '{NAME}'.*{message}"):
@@ -432,7 +432,7 @@ def test_who_may_not_write_is_refused(hub, modules, token, message):
         (429, r"Wait a few minutes"),
         (500, r"\(500\). Try again later"),
         (503, r"\(503\). Try again later"),
-        (418, r"refused \(418\)"),
+        (418, r"rejected the request \(418\)"),
     ],
 )
 def test_a_server_that_refuses_is_quoted(hub, modules, pull, tmp_path, status, message):
@@ -445,7 +445,9 @@ def test_a_server_that_refuses_is_quoted(hub, modules, pull, tmp_path, status, m
 
 
 def test_what_the_hub_says_of_the_card_is_handed_on(hub, modules):
-    with pytest.raises(tlm.ModulesError, match=r'refused \(400\): "license" must be one of'):
+    with pytest.raises(
+        tlm.ModulesError, match=r'rejected the request \(400\): "license" must be one of'
+    ):
         push(hub, modules, licence="none-such")
     assert hub.files(NAME) == {}
 
@@ -507,6 +509,6 @@ def test_offline_mode_is_named(hub, modules, pull, monkeypatch):
 def test_a_name_that_is_none_is_refused(hub, modules, pull, name):
     with pytest.raises(tlm.ModulesError, match=r"Use a name such as 'user/name'"):
         modules.push_to_hub(name, endpoint=hub.endpoint)
-    with pytest.raises(tlm.ModulesError, match=r"no folder here.*Use a name such as"):
+    with pytest.raises(tlm.ModulesError, match=r"no local folder.*Use a name such as"):
         pull(name)
     assert not hub.requests

@@ -78,7 +78,7 @@ def test_only_the_modules_units_take_the_old_weights_and_as_much_as_asked():
 
 
 def test_what_cannot_be_is_refused(model, other_model):
-    with pytest.raises(tlm.ModulesError, match="keep should lie from 0 to 1"):
+    with pytest.raises(tlm.ModulesError, match="keep should lie between 0 and 1"):
         tlm.training.fuse_pathways(model, model, some_units(model), keep=1.5)
     with pytest.raises(tlm.ModulesError, match="should be those of the model"):
         tlm.training.fuse_pathways(model, other_model, some_units(model))
@@ -86,7 +86,7 @@ def test_what_cannot_be_is_refused(model, other_model):
 
 def test_a_model_whose_neurons_have_other_weights_is_refused(model):
     units = some_units(model)
-    with pytest.raises(tlm.ModulesError, match="should have the same weights"):
+    with pytest.raises(tlm.ModulesError, match="should have weights of the same shapes"):
         tlm.training.fuse_pathways(model, tiny_model(gated=False), units)
     broken = tiny_model()
     before = weights(broken)

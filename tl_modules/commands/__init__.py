@@ -1,4 +1,4 @@
 """The commands of ``tl-modules``, one per file.
 
-They parse options, call the package's functions and print what these return.
+A command parses options, calls the package's functions, prints results and writes files.
 """

@@ -1,4 +1,4 @@
-"""``tl-modules collect``: prompts to an activation matrix on disk."""
+"""``tl-modules collect``: run prompts and write an activation matrix or store."""
 
 import argparse
 from pathlib import Path
@@ -19,11 +19,11 @@ from tl_modules.commands.options import (
     add_max_memory,
     add_prompts,
     add_separator,
-    read_prompts,
+    prompts_named,
     say,
 )
 from tl_modules.commands.outputs import OutputFile, check_table, table_bytes, write_table
-from tl_modules.commands.processes import check_alone, is_first, joined, one_a_machine_first
+from tl_modules.commands.processes import check_alone, is_first, joined, one_per_machine_first
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.models.answers import answers_of, with_separator
@@ -56,11 +56,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--samples",
         type=Path,
-        help="file to write the samples to as well: samples.csv, or .json",
+        help="a further file for the samples: samples.csv, or .json",
     )
     parser.add_argument(
         "--dtype",
-        help=f"the store's values: {', '.join(DTYPES)} (float16; of attributions float32)",
+        help=f"the dtype of a store's values: {', '.join(DTYPES)} (float16; float32 for "
+        "attributions)",
     )
     parser.add_argument(
         "--units", default="mlp", help=f"the site: {', '.join(SITES)}, or several joined by + (mlp)"
@@ -68,13 +69,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--weight",
         default="activation",
-        help="what a value is: 'activation' (mean |a|) or 'attribution' (mean |a x gradient of the "
-        "loss|)",
+        help="the kind of value: 'activation' (mean |a|) or 'attribution' (mean |a x gradient of "
+        "the loss|)",
     )
     parser.add_argument(
         "--aggregate",
         default="mean",
-        help=f"what becomes of a prompt's tokens: {', '.join(AGGREGATES)} (mean)",
+        help=f"how a prompt's tokens are aggregated: {', '.join(AGGREGATES)} (mean)",
     )
     parser.add_argument(
         "--tokens", default="all", help=f"which tokens count: {', '.join(TOKENS)} (all)"
@@ -101,7 +102,7 @@ def _is_store(args: argparse.Namespace) -> bool:
     """Whether ``--out`` is a store's folder.
 
     Raises:
-        ModulesError: If its ending says neither.
+        ModulesError: If its ending fits neither a file nor a store.
     """
     if args.store or not args.out.suffix:
         return True
@@ -114,15 +115,16 @@ def _is_store(args: argparse.Namespace) -> bool:
 
 
 def _run(args: argparse.Namespace, distributed: bool) -> None:
-    """Collect and write, on every rank."""
+    """Collect and write; every process runs this."""
     reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
     _check_options(args)
     is_store, partial = _is_store(args), partial_folder(args.out)
+    # All checks come before the model loads, which takes minutes for a large model.
     check_folder(args.out if is_store else partial)
     if is_store:
         check_table(args, args.samples, lambda path: _is_of_store(args.out, path))
     output = None if is_store else OutputFile(args, args.samples)
-    prompts = read_prompts(args.prompts, args.prompt_column, args.category_column)
+    prompts = prompts_named(args.prompts, args.prompt_column, args.category_column)
     if args.tokens == "answer" and "answer" not in prompts:
         raise ModulesError(
             f"--tokens answer needs prompts with an 'answer'; {args.prompts!r} has no such column. "
@@ -140,26 +142,26 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
         return
     acts = resumed_matrix(args, prompts, reading, partial, args.units, args.max_memory)
     output.write(FILE_KIND, acts.parts(), acts.samples)
-    delete_store(partial)
+    delete_store(partial)  # only after the file is complete
     say(acts)
     beside = "" if args.samples is None else f", and its samples to {args.samples}"
     say(f"Written to {args.out}{beside}")
 
 
 def _check_options(args: argparse.Namespace) -> None:
-    """Refuse options that are not valid, before anything is read."""
+    """Validate options before anything is read."""
     if args.dtype is not None:
         check_choice("--dtype", args.dtype, DTYPES)
         if not _is_store(args):
             raise ModulesError(
-                f"--dtype is of a store; {str(args.out)!r} is a file, whose values are float32. "
-                "Leave it out, or pass --store."
+                f"--dtype needs a store; {str(args.out)!r} is a file, whose values are float32. "
+                "Leave --dtype out, or pass --store."
             )
     budget(args.max_memory)
     for site in site_names(args.units):
         if site not in SITES:
             raise ModulesError(
-                f"The site {site!r} needs SAEs, which the command line does not load. Use "
+                f"The site {site!r} needs SAEs, which the command line cannot load. Use "
                 "tlm.with_saes in Python."
             )
         if args.aggregate == "fraction_active" and SITES[site].span:
@@ -170,26 +172,26 @@ def _check_options(args: argparse.Namespace) -> None:
 
 
 def check_prompt_options(args: argparse.Namespace, reading: Reading) -> None:
-    """Refuse numbers of tokens or prompts that are too small, before the model loads.
+    """Validate numbers of tokens and prompts before the model loads.
 
     Raises:
-        ModulesError: If one is.
+        ModulesError: If a number is too small.
     """
-    # The loss needs a token to predict.
+    # Attributions need a loss, and a loss needs a second token to predict.
     check_at_least("--max-tokens", args.max_tokens, 1 if reading.weight == "activation" else 2)
     check_at_least("--batch-size", args.batch_size, 1)
 
 
 def partial_folder(out: Path) -> Path:
-    """Where activations are kept until the file that is asked for is whole.
+    """Return the folder that holds activations until the output file is complete.
 
     Raises:
-        ModulesError: If the path has no name of its own, such as ``.`` or ``/``.
+        ModulesError: If the path has no name, such as ``.`` or ``/``.
     """
     if not out.name:
         raise ModulesError(
-            f"--out should name a file, or a folder for a store; got {str(out)!r}. Name one, such "
-            "as acts.safetensors."
+            f"--out should name a file, or a folder for a store; got {str(out)!r}. "
+            "acts.safetensors is usual."
         )
     return out.with_name(f"{out.name}.partial")
 
@@ -202,7 +204,7 @@ def resumed_matrix(
     units: SiteName | str = "mlp",
     max_memory: str | None = None,
 ) -> ActivationMatrix:
-    """The activations that the options ask for; the caller deletes the partial folder."""
+    """Collect the activations that the options describe; the caller deletes the partial folder."""
     check_folder(partial)
     return collect_resumably(
         _loaded(args, prompts),
@@ -218,7 +220,7 @@ def resumed_matrix(
 
 
 def _is_of_store(folder: Path, table: Path) -> bool:
-    """Whether a table holds the samples of the whole store in a folder, as a run writes them."""
+    """Whether a table is the one that a run writes for the complete store in a folder."""
     try:
         return table.read_bytes() == table_bytes(table, ActivationStore(folder).samples)
     except (ModulesError, OSError):
@@ -245,18 +247,18 @@ def _collect_store(
     beside = ""
     if args.samples is not None:
         beside = f", and its samples to {args.samples}"
-        if is_first():
+        if is_first():  # several processes would write the same file at once
             write_table(args.samples, store.samples)
     say(f"Written to {args.out}/{beside}")
 
 
 def _loaded(args: argparse.Namespace, prompts: pd.DataFrame) -> HookedModel:
-    with one_a_machine_first():
+    with one_per_machine_first():
         model = load_model(args.model, device_map=args.device_map, dtype=args.model_dtype)
     say(f"Collecting activations over {len(prompts):,} prompts")
     return model
 
 
 def _cut(args: argparse.Namespace, reading: Reading) -> int | None:
-    """Where prompts are cut; before an answer they are not."""
+    """Return the number of tokens to cut prompts at; a cut could remove the answer."""
     return None if reading.tokens == "answer" else args.max_tokens

@@ -1,4 +1,4 @@
-"""``tl-modules demo``: the whole path on a small real model."""
+"""``tl-modules demo``: collect, discover, ablate and report on a small real model."""
 
 import argparse
 import json
@@ -25,12 +25,12 @@ from tl_modules.discovery.from_activations import discover
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interpret.topics import with_topics
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.report.page import report_page
+from tl_modules.report.page import ReportPage
 from tl_modules.sharing.shareable import FILE_KIND as MODULES
 
 FILES = ("report.html", "effects.csv", "modules.safetensors", "acts.safetensors", "summary.json")
 HELD_OUT = 3
-"""Prompts of each category that discovery does not see, for the causal test."""
+"""The number of prompts per category that are held out of discovery for the causal test."""
 
 
 def add_parser(commands: Any) -> None:
@@ -39,24 +39,26 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="collect, discover and ablate on a small real model",
         description="Collect a model's activations over the project's prompts, "
-        "discover modules, ablate each beside its controls on prompts that discovery did not "
-        "see, print the module x category table, and write acts.safetensors, "
-        "modules.safetensors, effects.csv, summary.json and report.html.",
+        "discover modules, ablate each module beside its controls on held-out prompts, print the "
+        "module x category table, and write acts.safetensors, modules.safetensors, effects.csv, "
+        "summary.json and report.html.",
     )
-    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write to")
-    add_model(demo)
-    demo.add_argument("-k", "--n-modules", type=int, default=7, help="how many modules (7)")
     demo.add_argument(
-        "--n-controls", type=int, default=19, help="random controls for each module (19)"
+        "--out", type=Path, default=Path("out/demo"), help="folder to write to (out/demo)"
     )
-    demo.add_argument("--max-tokens", type=int, default=24, help="cut prompts in the test (24)")
+    add_model(demo)
+    demo.add_argument("-k", "--n-modules", type=int, default=7, help="number of modules (7)")
+    demo.add_argument("--n-controls", type=int, default=19, help="random controls per module (19)")
+    demo.add_argument(
+        "--max-tokens", type=int, default=24, help="cut prompts after this many tokens (24)"
+    )
     add_common(demo)
     demo.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Collect, discover, ablate, write."""
-    # Refused here rather than after half a minute of work.
+    # Validated before the model runs, not after half a minute of work.
     check_at_least("n_modules", args.n_modules, 2)
     check_at_least("n_controls", args.n_controls, 0)
     check_at_least("max_tokens", args.max_tokens, 2)
@@ -66,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
     seen = prompts.drop(held_out.index)
     if args.n_modules > len(seen):
         raise ModulesError(
-            f"n_modules should be at most the number of prompts, {len(seen)}; got {args.n_modules}."
+            f"n_modules should be at most the number of prompts, {len(seen)}; got "
+            f"{args.n_modules}. 7 is usual."
         )
     output = OutputFolder(args, FILES)
     partial = partial_folder(args.out / "acts.safetensors")
@@ -83,7 +86,7 @@ def _run(
     output: OutputFolder,
     partial: Path,
 ) -> None:
-    """The whole path; activations stay in the partial store, so that another run has them."""
+    """Run all steps; activations stay in the partial store, so that another run can resume."""
     started = time.perf_counter()
     progress = not args.no_progress
     say("[1/5] Loading the model")
@@ -94,36 +97,35 @@ def _run(
     modules = discover(acts, args.n_modules, seed=args.seed, progress=progress)
     say(
         f"[4/5] Ablating each module and {args.n_controls} layer-matched random controls on "
-        f"{len(held_out)} prompts that discovery did not see"
+        f"{len(held_out)} held-out prompts"
     )
     effects = module_effects(
         model,
         modules,
         held_out,
         n_controls=args.n_controls,
-        batch_size=len(held_out),  # all at once: short prompts, and one pass wastes least
+        batch_size=len(held_out),  # the prompts are short, so that one pass fits into memory
         max_tokens=args.max_tokens,
         seed=args.seed,
         progress=progress,
     )
-    say("[5/5] Asking what each module is about, and writing the report")
+    say("[5/5] Finding topics, and writing the report")
     modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
-    # All at the end: an interrupted run leaves no mixture of its own files and older ones.
+    # All files are written at the end, so that an interrupted run leaves no mixture with old files.
     output.write_saved("acts.safetensors", MATRIX, acts.parts())
     output.write_saved("modules.safetensors", MODULES, modules.parts())
     output.write_table("effects.csv", effects)
-    found = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
-    output.write("summary.json", json.dumps(found, indent=2).encode())
-    _print_results(modules, effects, found)
-    parts: dict[str, Any] = {"effects": effects, "acts": acts, "model": model, "seed": args.seed}
-    page = report_page(modules, **parts, progress=progress)
-    output.write("report.html", page)
+    numbers = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
+    output.write("summary.json", json.dumps(numbers, indent=2).encode())
+    _print_results(modules, effects, numbers)
+    page = ReportPage(modules, effects, acts, model, args.seed, progress)
+    output.write("report.html", page.html())
     say(f"\nWritten to {args.out}/: {', '.join(FILES)}")
 
 
 def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
-    """The demo's headline numbers."""
+    """Compute the numbers of summary.json."""
     counts = summary(effects)
     return {
         "objective": asdict(modules.objective),
@@ -136,26 +138,26 @@ def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
 
 
 def _print_results(modules: ModuleSet, effects: pd.DataFrame, numbers: dict[str, object]) -> None:
-    """The module x category table, and what it comes to."""
-    each = effects.drop_duplicates("module").set_index("module")
+    """Print the module x category table, the modules' topics, and the summary."""
+    per_module = effects.drop_duplicates("module").set_index("module")
     table = effects.pivot(index="module", columns="category", values="effect")
     table = table[list(dict.fromkeys(effects["category"]))]
     shown = table.map("{:.2f}".format)
-    own = effects.loc[effects["own"]]
-    for module, category in zip(own["module"], own["category"], strict=True):
+    on_own = effects.loc[effects["own"]]
+    for module, category in zip(on_own["module"], on_own["category"], strict=True):
         shown.loc[module, category] += "*"
     shown["(controls)"] = (
         effects.groupby("module")["control_mean"].agg(["min", "max"]).map("{:.2f}".format)
     ).agg("..".join, axis=1)
-    shown["selectivity"] = each["selectivity"].map("{:.2f}".format)
-    shown["(controls, mean)"] = each["selectivity_control_mean"].map("{:.2f}".format)
-    shown["p"] = each["selectivity_p_value"].map("{:.3f}".format)
-    found = modules.objective
-    say(f"\nL = {found.L:,.0f}, xi = {found.xi:.4f}, B = {found.B:,.0f}")
+    shown["selectivity"] = per_module["selectivity"].map("{:.2f}".format)
+    shown["(controls, mean)"] = per_module["selectivity_control_mean"].map("{:.2f}".format)
+    shown["p"] = per_module["selectivity_p_value"].map("{:.3f}".format)
+    objective = modules.objective
+    say(f"\nL = {objective.L:,.0f}, xi = {objective.xi:.4f}, B = {objective.B:,.0f}")
     say(
-        "\nRise of the mean next-token loss (nats per token) when a module is mean-ablated;\n"
-        "* = the module's own category; (controls) = the range over categories of its controls'\n"
-        "mean rise. Selectivity = own category minus mean of the others.\n"
+        "\nIncrease of the mean next-token loss (nats per token) when a module is mean-ablated;\n"
+        "* = the module's own category; (controls) = the range over categories of the mean\n"
+        "increase of its controls. Selectivity = own category minus mean of the others.\n"
     )
     say(shown.to_string())
     say("\nWhat drives each module:")

@@ -1,4 +1,4 @@
-"""``tl-modules discover``: an activation matrix to modules on disk."""
+"""``tl-modules discover``: find modules in saved activations and write them."""
 
 import argparse
 from pathlib import Path
@@ -25,23 +25,28 @@ def add_parser(commands: Any) -> None:
         description="Find the modules of an activation matrix that 'collect' wrote, or of an "
         "activation store, print a table of them, and write them to one safetensors file.",
     )
-    parser.add_argument("acts", type=Path, help="file of 'collect', or a store's folder")
+    parser.add_argument("acts", type=Path, help="file that 'collect' wrote, or a store's folder")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument(
-        "--table", type=Path, help="file to write the table to as well: table.csv, or .json"
+        "--table", type=Path, help="a further file for the table: table.csv, or .json"
     )
-    parser.add_argument("-k", "--n-modules", type=int, default=10, help="how many modules (10)")
-    parser.add_argument("--n-starts", type=int, default=1, help="starts; the best is kept (1)")
-    parser.add_argument("--n-kicks", type=int, default=0, help="kicks of the best one (0)")
+    parser.add_argument("-k", "--n-modules", type=int, default=10, help="number of modules (10)")
+    parser.add_argument(
+        "--n-starts", type=int, default=1, help="number of starts; the best is kept (1)"
+    )
+    parser.add_argument(
+        "--n-kicks", type=int, default=0, help="number of kicks of the best start (0)"
+    )
     parser.add_argument(
         "--held-out",
         type=float,
-        help="share of each category's samples to leave out, for 'test' to find unseen",
+        help="share of each category's samples to hold out of discovery, so that 'test' can use "
+        "them",
     )
     parser.add_argument(
         "--normalise",
         default="zscore",
-        help=f"what is done to each unit first: {', '.join(NORMALISATIONS)} (zscore)",
+        help=f"the normalisation of each unit: {', '.join(NORMALISATIONS)} (zscore)",
     )
     add_max_memory(parser)
     add_common(parser)
@@ -57,18 +62,22 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace, distributed: bool) -> None:
-    """Discover on every rank; print and write on the first."""
+    """Discover in every process; print and write in the first."""
     say(f"Reading {args.acts}")
     output = OutputFile(args, args.table)
     check_choice("normalise", args.normalise, NORMALISATIONS)
     if args.normalise != "zscore" and args.acts.is_dir():
-        raise ModulesError("A store is z-scored as it is read. Leave --normalise out.")
+        raise ModulesError(
+            f"--normalise should be zscore for a store, which is z-scored as it is read; got "
+            f"{args.normalise}. Leave --normalise out."
+        )
+    # A store stays on disk, and discovery streams over it; a file is read into memory.
     acts = ActivationStore(args.acts) if args.acts.is_dir() else ActivationMatrix.load(args.acts)
     if args.held_out is not None:
         if isinstance(acts, ActivationStore):
             raise ModulesError(
-                "--held-out goes with a file of 'collect'; discovery streams over a whole store. "
-                "Collect the prompts to be held out apart."
+                f"--held-out needs a file that 'collect' wrote; {str(args.acts)!r} is a store, "
+                "over which discovery streams as a whole. Collect the held-out prompts separately."
             )
         acts, _ = split_by_category(acts, test_share=args.held_out, seed=args.seed)
     say(acts)

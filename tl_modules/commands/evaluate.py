@@ -1,4 +1,4 @@
-"""``tl-modules evaluate``: IterD beside the paper's baselines, in one table."""
+"""``tl-modules evaluate``: compare IterD with the paper's baselines in one table."""
 
 import argparse
 from pathlib import Path
@@ -12,10 +12,15 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.store_folder import delete_store
 from tl_modules.commands.collect import check_prompt_options, partial_folder, resumed_matrix
 from tl_modules.commands.interruption import RESUME, on_interrupt
-from tl_modules.commands.options import add_common, add_prompts, read_prompts, say
+from tl_modules.commands.options import add_common, add_prompts, prompts_named, say
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
-from tl_modules.evaluation.comparison import METHODS, compare_methods, split_by_category, summarise
+from tl_modules.evaluation.comparison import (
+    COMPARED_METHODS,
+    compare_methods,
+    split_by_category,
+    summarise,
+)
 from tl_modules.tables.labels import column_hint
 from tl_modules.tables.prompt_frames import categories_of
 
@@ -41,44 +46,51 @@ def add_parser(commands: Any) -> None:
         "evaluate",
         help="compare IterD with the baselines",
         description="Split prompts 80/20 by category, discover modules on the larger part by "
-        "IterD and by each baseline, and tabulate the objective, how well module means name "
-        "held-out prompts' categories, agreement with the categories, seconds and memory. Writes "
-        "evaluation.csv (mean and spread over the seeds), runs.csv (every run) and, where it "
-        "collected them, acts.safetensors.",
+        "IterD and by each baseline, and tabulate the objective, the accuracy with which module "
+        "means predict held-out prompts' categories, the agreement with the categories, seconds "
+        "and memory. The command writes evaluation.csv (mean and standard deviation over the "
+        "seeds), runs.csv (every run) and, if it collected activations, acts.safetensors.",
     )
-    parser.add_argument("--out", type=Path, default=Path("out/evaluate"), help="folder to write to")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/evaluate"), help="folder to write to (out/evaluate)"
+    )
     parser.add_argument(
         "--acts",
         type=Path,
-        help="saved activations (file or store's folder); without it they are collected",
+        help="saved activations (file or store's folder); without it, activations are collected",
     )
     parser.add_argument(
-        "-k", "--n-modules", type=int, nargs="+", default=[5, 10, 15, 20], help="(5 10 15 20)"
+        "-k",
+        "--n-modules",
+        type=int,
+        nargs="+",
+        default=[5, 10, 15, 20],
+        help="numbers of modules (5 10 15 20)",
     )
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="(all)")
-    parser.add_argument("--n-seeds", type=int, default=3, help="runs of each (3)")
+    parser.add_argument("--methods", nargs="+", default=list(COMPARED_METHODS), help="(all)")
+    parser.add_argument("--n-seeds", type=int, default=3, help="runs per method and K (3)")
     add_prompts(parser, max_tokens=128)
     add_common(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Collect where needed, compare, print, write."""
+    """Collect if needed, compare, print, write."""
     for method in args.methods:
-        check_choice("methods", method, METHODS)
+        check_choice("methods", method, COMPARED_METHODS)
     check_at_least("n_modules", min(args.n_modules), 2)
     check_at_least("n_seeds", args.n_seeds, 1)
     check_seed(args.seed)
     check_seed(args.seed + args.n_seeds - 1)
     names = ["evaluation.csv", "runs.csv"]
-    found = _saved(args.acts) if args.acts else _prompts(args)
+    source = _saved(args.acts) if args.acts else _prompts(args)
     output = OutputFolder(args, names if args.acts else [*names, _ACTS])
-    acts = _collected(args, found, output) if isinstance(found, pd.DataFrame) else found
-    n_runs = [0]
-    acts_are_kept = "" if args.acts else f"; with --acts {args.out / _ACTS} it need not collect"
+    acts = _collected(args, source, output) if isinstance(source, pd.DataFrame) else source
+    n_runs = [0]  # a list, because _compare changes it and the message on Ctrl-C reads it
+    acts_are_kept = "" if args.acts else f"; pass --acts {args.out / _ACTS} to skip collecting"
 
     def advice() -> str:
-        kept = f"runs.csv holds {n_runs[0]} runs" if n_runs[0] else "no run was done"
+        kept = f"runs.csv holds {n_runs[0]} runs" if n_runs[0] else "no run was finished"
         return f"{kept}, and the same command starts over{acts_are_kept}"
 
     with on_interrupt(advice):
@@ -88,9 +100,9 @@ def run(args: argparse.Namespace) -> None:
 def _compare(
     args: argparse.Namespace, acts: ActivationMatrix, output: OutputFolder, n_runs: list[int]
 ) -> None:
-    """Compare the methods, print, write; ``n_runs[0]`` is how many runs are on disk."""
+    """Compare the methods, print, write; ``n_runs[0]`` counts the runs on disk."""
 
-    # After every run: what an interrupted evaluation has found is not lost.
+    # Written after every run, so that an interrupted evaluation loses at most one run.
     def keep(runs: pd.DataFrame) -> None:
         output.write_table("runs.csv", runs)
         n_runs[0] = len(runs)
@@ -114,36 +126,37 @@ def _compare(
     say(
         f"\nMean and, after +-, standard deviation over {args.n_seeds} seeds. Accuracy and "
         "macro-F1 on the held-out prompts;\nARI and NMI of the training prompts' labels against "
-        "their categories; peak_mb: rise of resident memory.\n"
+        "their categories; peak_mb: increase of resident memory.\n"
     )
     say(_shown(table).to_string())
     say(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
 
 
 def _saved(path: Path) -> ActivationMatrix:
-    """The saved activations, of a file or a store."""
+    """Load the saved activations from a file or a store."""
     acts = ActivationStore(path).matrix() if path.is_dir() else ActivationMatrix.load(path)
-    split_by_category(acts)  # refused before a folder is made
+    split_by_category(acts)  # validates the categories before a folder is made
     return acts
 
 
 def _prompts(args: argparse.Namespace) -> pd.DataFrame:
-    """The prompts to collect on; refused before a folder is made and the model loads."""
-    prompts = read_prompts(args.prompts, args.prompt_column, args.category_column)
+    """Read the prompts, and validate them before a folder is made and the model loads."""
+    prompts = prompts_named(args.prompts, args.prompt_column, args.category_column)
     if "category" not in prompts or bool(prompts["category"].isna().to_numpy().any()):
         remedy = "Fill in the column 'category'"
         if "category" not in prompts:
             remedy = column_hint(list(prompts.columns))
         raise ModulesError(
-            f"Every prompt of {args.prompts!r} should have a category to be told from the others. "
-            f"{remedy}, or name another with --category-column."
+            f"Every prompt of {args.prompts!r} should have a category. {remedy}, or name another "
+            "column with --category-column."
         )
     sizes = pd.Series(categories_of(prompts)).value_counts()
+    # As split_by_category does later: a fifth of each category, at least one, is held out.
     n_train = len(prompts) - sizes.floordiv(5).clip(lower=1).sum()
     if max(args.n_modules) > n_train:
         raise ModulesError(
             f"n_modules should be at most the number of prompts to discover on, about {n_train}; "
-            f"got {max(args.n_modules)}."
+            f"got {max(args.n_modules)}. Lower it, or add prompts."
         )
     check_prompt_options(args, Reading())
     return prompts
@@ -152,7 +165,7 @@ def _prompts(args: argparse.Namespace) -> pd.DataFrame:
 def _collected(
     args: argparse.Namespace, prompts: pd.DataFrame, output: OutputFolder
 ) -> ActivationMatrix:
-    """The activations, which are then saved."""
+    """Collect the activations, and save them."""
     partial = partial_folder(args.out / _ACTS)
     with on_interrupt(lambda: RESUME):
         acts = resumed_matrix(args, prompts, Reading(), partial)
@@ -163,12 +176,12 @@ def _collected(
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text."""
+    """Format the table as text."""
     shown = pd.DataFrame(index=table.index)
     for name, form in _SHOWN.items():
-        mean, std = (table[name, part] for part in ("mean", "std"))
+        means, deviations = (table[name, part] for part in ("mean", "std"))
         shown[name] = [
-            form.format(value) + ("" if pd.isna(spread) else f" +-{form.format(spread)}")
-            for value, spread in zip(mean, std, strict=True)
+            form.format(mean) + ("" if pd.isna(std) else f" +-{form.format(std)}")
+            for mean, std in zip(means, deviations, strict=True)
         ]
     return shown

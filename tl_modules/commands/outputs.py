@@ -1,7 +1,7 @@
-"""The files that a command writes: the ones that were named, or in the folder that was named.
+"""Write a command's files: the files that its options name, or files in a named folder.
 
-No file that exists is replaced, unless the same command wrote it or ``--force`` is given. A folder
-of output has a record of what each command wrote there; a single file holds its note itself.
+An existing file is replaced only if the same command wrote it, or with ``--force``. An output
+folder has a record of the files that each command wrote; a single file holds this note itself.
 """
 
 import argparse
@@ -21,28 +21,28 @@ from tl_modules.saving import files
 from tl_modules.saving.checked_json import PARSE_ERRORS, parse_json
 
 RECORD = ".tl-modules.json"
-"""In a folder of output: which command wrote each file, and the checksum that it had."""
+"""The record of an output folder: the command that wrote each file, and the file's checksums."""
 
 Parts = tuple[dict[str, Any], dict[str, np.ndarray]]
-"""What a file keeps: a JSON-ready header, and arrays by name."""
+"""The content of a file: a JSON-ready header, and arrays by name."""
 
 _OUTPUTS = ("out", "samples", "table")
 _SIGNED = re.compile(rb"<!-- written by tl-modules (\w+); sha256 ([0-9a-f]{64}) -->\n\Z")
 
 
 class OutputFolder:
-    """The folder that ``--out`` names, and the files that the command is to write there."""
+    """The folder that ``--out`` names, and the files that the command will write there."""
 
     def __init__(self, args: argparse.Namespace, names: Sequence[str]) -> None:
-        """Check the files, then make the folder.
+        """Check that the files may be written, then make the folder.
 
         Args:
             args: The command's options.
-            names: The files.
+            names: The names of the files.
 
         Raises:
-            ModulesError: If one exists that this command did not write, one is read by this
-                command, or the folder cannot be made.
+            ModulesError: If a file exists that this command did not write, this command reads one
+                of the files, or the folder cannot be made.
         """
         self._path: Path = args.out
         self._command: str = args.command
@@ -53,14 +53,15 @@ class OutputFolder:
         """Write a file, and record it.
 
         Args:
-            name: One of the files.
-            data: What it holds.
+            name: The name of the file.
+            data: The content.
 
         Raises:
-            ModulesError: If it cannot be written.
+            ModulesError: If the file cannot be written.
         """
         record = self._read()
-        # The old file's checksum too: whatever stops this, the file is known again.
+        # The record comes first and has the old file's checksum too, so that an interruption
+        # between the two writes leaves a file that the record knows.
         checksums = [hashlib.sha256(data).hexdigest(), *_checksums(self._path / name)]
         record[name] = {"command": self._command, "sha256": checksums}
         files.write_bytes(self._path / RECORD, _json(record))
@@ -70,28 +71,28 @@ class OutputFolder:
         """Write a frame as CSV.
 
         Raises:
-            ModulesError: If it cannot be written.
+            ModulesError: If the file cannot be written.
         """
         self.write(name, table_bytes(self._path / name, frame))
 
     def write_saved(self, name: str, kind: str, parts: Parts) -> None:
-        """Write what ``parts()`` of a matrix or a module set returned.
+        """Write the ``parts()`` of a matrix or a module set.
 
         Raises:
-            ModulesError: If it cannot be written.
+            ModulesError: If the file cannot be written.
         """
         self.write(name, files.encode(kind, *parts, {"command": self._command}))
 
     def _is_own(self, path: Path) -> bool:
         try:
             entry = self._read()[path.name]
-            own = entry["command"] == self._command
-            return own and bool(set(entry["sha256"]) & set(_checksums(path)))
+            same_command = entry["command"] == self._command
+            return same_command and bool(set(entry["sha256"]) & set(_checksums(path)))
         except PARSE_ERRORS:
             return False
 
     def _read(self) -> dict[str, Any]:
-        """The record; empty where there is none, or none that can be read."""
+        """Read the record; it is empty if it is missing or unreadable."""
         try:
             return dict(parse_json((self._path / RECORD).read_bytes()))
         except (OSError, *PARSE_ERRORS):
@@ -103,32 +104,38 @@ def check_outputs(
     is_own: Mapping[Path, Callable[[Path], bool]],
     also_read: Sequence[Path] = (),
 ) -> None:
-    """Refuse to write over files, before any work.
+    """Refuse, before any work, to overwrite files that this command did not write.
 
     Args:
-        args: The command's options: those that name a file to read are never written over.
-        is_own: Whether this command wrote the file that is there, by the path that it will write.
-        also_read: More files that the command reads.
+        args: The command's options; files that they name as inputs are never overwritten.
+        is_own: For each output path, a function that says whether this command wrote the file.
+        also_read: Further files that the command reads.
 
     Raises:
-        ModulesError: If a path is a folder or a file that the command reads, two are the same, or
-            one exists and is not the command's own.
+        ModulesError: If a path is a folder or an input, two paths are the same, or a file exists
+            that this command did not write.
     """
+    # Resolved, so that a link or another spelling of the path is noticed.
     read = {path.resolve() for path in (*_inputs(args), *also_read)}
     if len({path.resolve() for path in is_own}) < len(is_own):
-        raise ModulesError(f"Each output should be a file of its own; got {_listed(is_own)}.")
-    for path, own in is_own.items():
+        raise ModulesError(
+            f"Outputs should be different files; got {_listed(is_own)}. Name another file."
+        )
+    for path, this_command_wrote in is_own.items():
         if path.is_dir():
-            raise ModulesError(f"--out should name a file; {str(path)!r} is a folder.")
+            raise ModulesError(
+                f"--out should name a file; {str(path)!r} is a folder. Name a file in it."
+            )
         if path.resolve() in read:
             raise ModulesError(
-                f"{str(path)!r} is read by this command, so it cannot be written to. Name another "
+                f"An output should not be an input; this command reads {str(path)!r}. Name another "
                 "output."
             )
-        if os.path.lexists(path) and not args.force and not own(path):
+        # lexists also sees a broken link, which writing would replace.
+        if os.path.lexists(path) and not args.force and not this_command_wrote(path):
             raise ModulesError(
                 f"{str(path)!r} exists, and no record shows that 'tl-modules {args.command}' wrote "
-                "it as it is. Name another output, or pass --force to replace it."
+                "this version of it. Name another output, or pass --force to replace it."
             )
 
 
@@ -137,7 +144,7 @@ def _listed(paths: Mapping[Path, Any]) -> str:
 
 
 def _inputs(args: argparse.Namespace) -> list[Path]:
-    """The files that the options name to be read."""
+    """Return the input files that the options name."""
     named = [value for name, value in vars(args).items() if name not in _OUTPUTS]
     paths = [path for value in named for path in (value if isinstance(value, list) else [value])]
     paths.append(Path(getattr(args, "prompts", ".")))
@@ -145,27 +152,29 @@ def _inputs(args: argparse.Namespace) -> list[Path]:
 
 
 class OutputFile:
-    """The safetensors file that ``--out`` names, and a table of its rows where one is asked for."""
+    """The safetensors file that ``--out`` names, and optionally a table of its rows."""
 
     def __init__(self, args: argparse.Namespace, table: Path | None) -> None:
-        """Check the files, and make their folders.
+        """Check that the files may be written, and make their folders.
 
         Args:
             args: The command's options.
             table: A CSV or JSON file, or None.
 
         Raises:
-            ModulesError: If one exists that this command did not write, one is read by this
-                command, the file or the table has another ending, or a folder cannot be made.
+            ModulesError: If a file exists that this command did not write, this command reads one
+                of the files, a file has another ending, or a folder cannot be made.
         """
         self._path: Path = args.out
         self._command: str = args.command
         self._table = table
-        own = {self._path: self._is_own}
+        is_own = {self._path: self._is_own}
         if self._path.suffix.lower() != ".safetensors":
-            raise ModulesError(f"--out should end in .safetensors; got {str(self._path)!r}.")
+            raise ModulesError(
+                f"--out should end in .safetensors; got {str(self._path)!r}. Rename it."
+            )
         _check_ending(table)
-        check_outputs(args, own if table is None else own | {table: self._is_own_table})
+        check_outputs(args, is_own if table is None else is_own | {table: self._is_own_table})
         for path in (self._path, *([] if table is None else [table])):
             make_folder(path.parent)
 
@@ -173,12 +182,12 @@ class OutputFile:
         """Write the file, and the table.
 
         Args:
-            kind: What the file holds.
-            parts: What ``parts()`` returned.
+            kind: The kind of the file's content.
+            parts: The content, as ``parts()`` returns it.
             frame: The table.
 
         Raises:
-            ModulesError: If one cannot be written.
+            ModulesError: If a file cannot be written.
         """
         table = None if self._table is None else table_bytes(self._table, frame)
         note: dict[str, Any] = {"command": self._command}
@@ -200,16 +209,16 @@ class OutputFile:
 def check_table(
     args: argparse.Namespace, table: Path | None, is_own: Callable[[Path], bool]
 ) -> None:
-    """Check a table that goes with no single file that could tell whose it is.
+    """Check a table that has no single file beside it to record which command wrote it.
 
     Args:
         args: The command's options.
         table: A CSV or JSON file, or None.
-        is_own: Whether this command wrote the table that is there.
+        is_own: Says whether this command wrote the existing table.
 
     Raises:
-        ModulesError: If it exists, is read by this command, has another ending, or its folder
-            cannot be made.
+        ModulesError: If another command wrote the table, this command reads it, it has another
+            ending, or its folder cannot be made.
     """
     _check_ending(table)
     if table is not None:
@@ -221,18 +230,18 @@ def write_table(table: Path, frame: pd.DataFrame) -> None:
     """Write a frame as CSV or JSON, by the path's ending.
 
     Raises:
-        ModulesError: If it cannot be written.
+        ModulesError: If the file cannot be written.
     """
     files.write_bytes(table, table_bytes(table, frame))
 
 
 def _check_ending(table: Path | None) -> None:
     if table is not None and table.suffix.lower() not in (".csv", ".json"):
-        raise ModulesError(f"A table should end in .csv or .json; got {str(table)!r}.")
+        raise ModulesError(f"A table should end in .csv or .json; got {str(table)!r}. Rename it.")
 
 
 def table_bytes(path: Path, frame: pd.DataFrame) -> bytes:
-    """A frame as CSV, or as a JSON list of rows, by the path's ending."""
+    """Encode a frame as CSV, or as a JSON list of rows, by the path's ending."""
     if path.suffix.lower() == ".json":
         text = frame.to_json(orient="records", indent=2) or ""
         return text.encode(errors="replace")
@@ -240,17 +249,18 @@ def table_bytes(path: Path, frame: pd.DataFrame) -> bytes:
 
 
 def signed(page: bytes, command: str) -> bytes:
-    """A page with a note of the command that wrote it, and of its checksum."""
+    """Append a note to a page: the command that wrote it, and the page's checksum."""
     digest = hashlib.sha256(page).hexdigest()
     return page + f"<!-- written by tl-modules {command}; sha256 {digest} -->\n".encode()
 
 
 def is_signed(path: Path, command: str) -> bool:
-    """Whether a page is as a command wrote it."""
+    """Whether a command wrote this page, and nothing changed it since."""
     try:
         data = path.read_bytes()
     except OSError:
         return False
+    # The note is shorter than 200 bytes; searching the whole page would find a quoted one.
     note = _SIGNED.search(data[-200:])
     if note is None or note[1].decode() != command:
         return False
@@ -259,19 +269,21 @@ def is_signed(path: Path, command: str) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder to write to, now rather than after the work.
+    """Make an output folder before the work, so that an error costs no work.
 
     Raises:
-        ModulesError: If it cannot be made.
+        ModulesError: If the folder cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ModulesError(f"Cannot make the folder {str(path)!r}: {error}.") from error
+        raise ModulesError(
+            f"Cannot make the folder {str(path)!r}: {error}. Name another folder."
+        ) from error
 
 
 def _checksums(path: Path) -> list[str]:
-    """A file's checksum, in a list; empty where there is no file."""
+    """Return a file's checksum in a list; the list is empty if there is no file."""
     try:
         with path.open("rb") as file:
             return [hashlib.file_digest(file, "sha256").hexdigest()]

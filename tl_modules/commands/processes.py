@@ -1,4 +1,4 @@
-"""Commands that several processes run together: ``torchrun -m tl_modules COMMAND``."""
+"""Run a command in several processes: ``torchrun -m tl_modules COMMAND``."""
 
 import os
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ def started_together() -> bool:
 
 @contextmanager
 def joined() -> Iterator[bool]:
-    """Join the other processes, if there are any; only rank 0 prints.
+    """Join the other processes, if there are any; only the first process prints.
 
     Yields:
-        Whether there are others.
+        Whether there are other processes.
     """
     if not started_together():
         yield False
         return
-    # Only short messages: the model's own device is free.
+    # gloo, because processes exchange short messages on the CPU only.
     dist.init_process_group("gloo", timeout=PATIENCE)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -35,6 +35,7 @@ def joined() -> Iterator[bool]:
         if is_first():
             yield True
         else:
+            # Redirected, because prints of libraries would appear once per process.
             with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
                 yield True
     finally:
@@ -42,13 +43,13 @@ def joined() -> Iterator[bool]:
 
 
 def is_first() -> bool:
-    """Whether this process prints and writes what is common to all."""
+    """Whether this process prints and writes the common results."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 @contextmanager
-def one_a_machine_first() -> Iterator[None]:
-    """Let one process of each machine fill its caches before the others read them."""
+def one_per_machine_first() -> Iterator[None]:
+    """Let one process per machine fill the caches before the others read them."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     several = dist.is_initialized()
     if several and not first:
@@ -61,13 +62,13 @@ def one_a_machine_first() -> Iterator[None]:
 
 
 def check_alone() -> None:
-    """Refuse several processes where a command is one process's work.
+    """Raise if several processes run a command that only one process can run.
 
     Raises:
-        ModulesError: If there are several.
+        ModulesError: If there are several processes.
     """
     if started_together():
         raise ModulesError(
-            f"Only 'collect --store' and 'discover' on a store are shared among processes; "
-            f"{os.environ['WORLD_SIZE']} were started. Run this without torchrun."
+            "Only 'collect --store' and 'discover' on a store can run in several processes; "
+            f"{os.environ['WORLD_SIZE']} were started. Run this command without torchrun."
         )

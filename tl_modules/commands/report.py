@@ -1,4 +1,4 @@
-"""``tl-modules report``: a page of what a folder holds."""
+"""``tl-modules report``: write a page about a folder's modules."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ from tl_modules.commands.outputs import check_outputs, is_signed, make_folder, s
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.report.page import report_page
+from tl_modules.report.page import ReportPage
 from tl_modules.saving.files import write_bytes
 
 
@@ -23,31 +23,31 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
         help="write a page of saved modules, their effects and activations",
-        description="Write one HTML page, which needs no network, of a folder's modules: what "
-        "each is, where it lies, what ablating it does. Read are modules.safetensors and, where "
-        "they are there, effects.csv (of 'demo' or 'test') and acts.safetensors (or the store "
-        "acts/), which some figures need.",
+        description="Write one HTML page about a folder's modules: their topics, their layers and "
+        "the effects of ablating them. The page needs no network. The command reads "
+        "modules.safetensors and, if they exist, effects.csv (of 'demo' or 'test') and "
+        "acts.safetensors (or the store acts/), which some figures need.",
     )
     parser.add_argument("dir", type=Path, help="the folder")
     parser.add_argument("--out", type=Path, help="the HTML file (report.html in the folder)")
     parser.add_argument(
-        "--modules", type=Path, help="another file of modules (modules.safetensors in the folder)"
+        "--modules", type=Path, help="the modules' file (modules.safetensors in the folder)"
     )
     parser.add_argument(
         "--model",
-        help="run this model, to find topics where there are none and to colour the top prompts' "
-        "tokens; as 'collect' takes it",
+        help="a model to run, as for 'collect': it finds missing topics, and colours the top "
+        "prompts' tokens",
     )
     add_common(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Check what is there, then write."""
+    """Validate the inputs and the output, then write."""
     out = args.out or args.dir / "report.html"
     if not args.dir.is_dir():
         raise ModulesError(
-            f"There is no folder {str(args.dir)!r}. Name the one that 'discover' wrote to."
+            f"There is no folder {str(args.dir)!r}. Name the folder that 'discover' wrote to."
         )
     path = args.modules or args.dir / "modules.safetensors"
     if not path.is_file():
@@ -64,48 +64,42 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a folder that a page is made of."""
+    """Return the files of a folder that a page is made from."""
     return [folder / name for name in ("modules.safetensors", "effects.csv", "acts.safetensors")]
 
 
 def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
-    """Read, write, say where."""
+    """Read the folder, write the page, and print its path."""
     modules = ModuleSet.load(path)
     effects = _effects(args.dir / "effects.csv", path.stem)
     acts = _activations(args.dir)
     model = None if args.model is None else load_model(args.model)
-    page = report_page(
-        modules,
-        effects=effects,
-        acts=acts,
-        model=model,
-        seed=args.seed,
-        progress=not args.no_progress,
-    )
-    write_bytes(out, signed(page, args.command))
+    page = ReportPage(modules, effects, acts, model, args.seed, not args.no_progress)
+    write_bytes(out, signed(page.html(), args.command))
     parts = {"effects.csv": effects, "activations": acts, "a model": model}
     missing = [name for name, part in parts.items() if part is None]
     say(f"Written to {out}" + (f" (without {', '.join(missing)})" if missing else ""))
 
 
 def _effects(path: Path, stem: str) -> pd.DataFrame | None:
-    """The folder's table, or those of its rows that are of this file's modules."""
+    """Read the folder's table of effects, and select the rows of this file's modules."""
     if not path.is_file():
         return None
     try:
         effects = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"category": str})
     except (ValueError, OSError) as error:
         raise ModulesError(
-            f"{str(path)!r} is no readable CSV ({error}). Run 'tl-modules test' again."
+            f"{str(path)!r} should be a CSV file; it cannot be parsed ({error}). Run 'tl-modules "
+            "test' again."
         ) from error
-    if "modules" not in effects:
+    if "modules" not in effects:  # 'demo' tests one set of modules, 'test' may test several
         return effects
-    own = effects.loc[effects["modules"].astype(str) == stem]
-    return own if len(own) else None
+    of_set = effects.loc[effects["modules"].astype(str) == stem]
+    return of_set if len(of_set) else None
 
 
 def _activations(folder: Path) -> ActivationMatrix | ActivationStore | None:
-    """The folder's activations, in a file or a store."""
+    """Load the folder's activations from a file or a store, if there are any."""
     if (folder / "acts.safetensors").is_file():
         return ActivationMatrix.load(folder / "acts.safetensors")
     if (folder / "acts").is_dir():

@@ -1,4 +1,4 @@
-"""``tl-modules test``: what ablating saved modules does, beside every kind of control."""
+"""``tl-modules test``: ablate saved modules beside several kinds of controls."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from tl_modules.causal.own_categories import no_common_category
 from tl_modules.causal.selectivities import selectivity
 from tl_modules.causal.shared_unit_scores import shared_units
 from tl_modules.commands.interruption import on_interrupt
-from tl_modules.commands.options import add_common, add_prompts, add_separator, read_prompts, say
+from tl_modules.commands.options import add_common, add_prompts, add_separator, prompts_named, say
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
@@ -26,7 +26,7 @@ from tl_modules.tables.prompt_frames import labelled
 from tl_modules.units import Units
 
 LEVEL = 0.05
-"""Of significance, after Benjamini and Hochberg over the modules."""
+"""The level of significance, after Benjamini and Hochberg over the modules."""
 
 
 def add_parser(commands: Any) -> None:
@@ -35,28 +35,36 @@ def add_parser(commands: Any) -> None:
         "test",
         help="ablate saved modules beside matched controls",
         description="Mean-ablate each module of one or more files on prompts that discovery did "
-        "not see, beside controls of each kind asked for; print how many modules are selective, "
-        "and write effects.csv (every module and category), summary.csv and, with --n-shared, "
+        "not see, beside the chosen kinds of controls. Print how many modules are selective, and "
+        "write effects.csv (every module and category), summary.csv and, with --n-shared, "
         "shared.csv.",
     )
     parser.add_argument("modules", type=Path, nargs="+", help="files that 'discover' wrote")
-    parser.add_argument("--out", type=Path, default=Path("out/test"), help="folder to write to")
-    parser.add_argument("--per-category", type=int, default=3, help="prompts of each category (3)")
-    parser.add_argument("--controls", nargs="+", default=["layer"], help=f"{', '.join(KINDS)}")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/test"), help="folder to write to (out/test)"
+    )
+    parser.add_argument("--per-category", type=int, default=3, help="prompts per category (3)")
+    parser.add_argument(
+        "--controls",
+        nargs="+",
+        default=["layer"],
+        help=f"kinds of controls: {', '.join(KINDS)} (layer)",
+    )
     parser.add_argument(
         "--n-controls",
         type=int,
         default=19,
-        help="controls of each module (19); for one of m modules alone to pass p = 0.05 after "
-        "correction it takes 20 m - 1",
+        help="controls per module (19); 20 m - 1 controls let a single one of m modules reach "
+        "p = 0.05 after correction",
     )
     parser.add_argument(
         "--n-shared",
         type=int,
         default=0,
-        help="find so many units that every category needs, and test once more without them (0)",
+        help="number of units to find that every category needs; the test is repeated without "
+        "them (0)",
     )
-    parser.add_argument("--metric", default="loss", help=f"{', '.join(METRICS)} (loss)")
+    parser.add_argument("--metric", default="loss", help=f"metric: {', '.join(METRICS)} (loss)")
     add_separator(parser)
     add_prompts(parser, max_tokens=24)
     add_common(parser)
@@ -73,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     output = OutputFolder(args, [*names, "shared.csv"] if args.n_shared else names)
     done: list[str] = []
     kept = f"{args.out / names[0]} holds the tests so far"
-    with on_interrupt(lambda: kept if done else "no test was done"):
+    with on_interrupt(lambda: kept if done else "no test was finished"):
         _test(args, sets, tested, others, output, done)
 
 
@@ -87,13 +95,14 @@ def _test(
 ) -> None:
     """Ablate, print, write; ``done`` gets the name of each finished test."""
     model = load_model(args.model, device_map=args.device_map, dtype=args.model_dtype)
-    # All are ablated to the same means; controls of like magnitude need mean |activation|.
+    # One reference for all sets, so that all are ablated to the same means. Controls of similar
+    # magnitude need a set that holds mean |activation|.
     plain = [modules for modules in sets.values() if modules.reading.is_magnitude]
     reference = next(iter([*plain, *sets.values()]))
     if reference.reading.chat or reference.reading.tokens != "all":
         say(
-            f"Modules of {reference.reading}: they are tested on prompts as given, without a "
-            "template, and ablated to their units' means over those tokens"
+            f"The modules were discovered from {reference.reading}. They are tested on prompts as "
+            "given, without a template, and ablated to their units' means over those tokens"
         )
     options: dict[str, Any] = {
         "batch_size": args.batch_size,
@@ -131,21 +140,22 @@ def _test(
         what |= {"metric": args.metric}
         tables.append(effects.assign(**what))
         rows.append(what | {"controls": kind} | summary(effects))
-        # After every run: what an interrupted test has found is not lost.
+        # Written after every test, so that an interruption loses at most one test.
         output.write_table("effects.csv", pd.concat(tables, ignore_index=True))
         done.append(name)
     table = pd.DataFrame(rows)
     output.write_table("summary.csv", table)
+    # ``run`` is the function of the command, not an option.
     settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
     output.write("settings.json", json.dumps(settings, indent=2).encode())
-    say(f"\n{len(tested)} prompts. {_rises(pd.concat(tables, ignore_index=True))}")
+    say(f"\n{len(tested)} prompts. {_own_effects(pd.concat(tables, ignore_index=True))}")
     say(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
     say(table.round(3).to_string(index=False))
     say(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that cannot be, before anything is read."""
+    """Validate options before anything is read."""
     for kind in args.controls:
         check_choice("controls", kind, KINDS)
     check_choice("metric", args.metric, METRICS)
@@ -158,57 +168,63 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace) -> dict[str, ModuleSet]:
-    """The module sets by their files' names."""
+    """Load the module sets, by the names of their files."""
     names = [path.stem for path in args.modules]
     if len(set(names)) < len(names):
-        raise ModulesError(f"The module files should have different names; got {names}. Copy one.")
+        raise ModulesError(
+            f"The module files should have different names; got {names}. Copy one to another name."
+        )
     sets = dict(zip(names, map(ModuleSet.load, args.modules), strict=True))
     first = sets[names[0]]
     for name, modules in sets.items():
         if not modules.units.same_hooks(first.units):
-            raise ModulesError(f"The module files should be of one model; {name!r} is another's.")
+            raise ModulesError(
+                f"The module files should belong to one model; {name!r} belongs to another. Test "
+                "it separately."
+            )
     magnitudes = any(modules.reading.is_magnitude for modules in sets.values())
     if "magnitude" in args.controls and not magnitudes:
         raise ModulesError(
-            "Controls of like magnitude need modules that were discovered on magnitudes. Add such "
-            "a file, or leave 'magnitude' out."
+            "Controls of similar magnitude need modules that were discovered on magnitudes; no "
+            "file has any. Add such a file, or leave 'magnitude' out."
         )
     return sets
 
 
 def summary(effects: pd.DataFrame) -> dict[str, int | float]:
-    """How selective the modules of an effects table are.
+    """Summarise how selective the modules of a table of effects are.
 
     Args:
-        effects: What ``module_effects`` returned.
+        effects: The table that ``module_effects`` returned.
 
     Returns:
-        ``n_modules`` (whose own category was tested), ``n_selective`` (p at most 0.05 after
-        Benjamini and Hochberg over the modules), ``n_beyond_all`` (selectivity above every
-        control's), ``n_raw`` (own effect above every control's), mean ``selectivity`` and
-        ``control_selectivity``, and the diagonal dominance with its null.
+        ``n_modules`` (modules whose own category was tested), ``n_selective`` (modules with p at
+        most 0.05 after Benjamini and Hochberg over the modules), ``n_beyond_all`` (modules more
+        selective than all their controls), ``n_raw`` (modules with a larger effect on their own
+        category than all their controls), mean ``selectivity`` and ``control_selectivity``, and the
+        diagonal dominance with its null.
     """
-    each = effects.drop_duplicates("module").dropna(subset="selectivity")
-    own = effects.loc[effects["own"].astype(bool)]
+    per_module = effects.drop_duplicates("module").dropna(subset="selectivity")
+    on_own = effects.loc[effects["own"].astype(bool)]
 
     def values(table: pd.DataFrame, name: str) -> np.ndarray:
         return table[name].to_numpy(dtype=np.float64)
 
-    selectivities = values(each, "selectivity")
-    found: dict[str, int | float] = {
-        "n_modules": len(each),
-        "n_selective": int(np.count_nonzero(values(each, "selectivity_p_bh") <= LEVEL)),
+    selectivities = values(per_module, "selectivity")
+    counts: dict[str, int | float] = {
+        "n_modules": len(per_module),
+        "n_selective": int(np.count_nonzero(values(per_module, "selectivity_p_bh") <= LEVEL)),
         "n_beyond_all": int(
-            np.count_nonzero(selectivities > values(each, "selectivity_control_max"))
+            np.count_nonzero(selectivities > values(per_module, "selectivity_control_max"))
         ),
-        "n_raw": int(np.count_nonzero(values(own, "effect") > values(own, "control_max"))),
+        "n_raw": int(np.count_nonzero(values(on_own, "effect") > values(on_own, "control_max"))),
     }
-    if not len(each):
-        return found
+    if not len(per_module):
+        return counts
     whole = selectivity(effects)
-    return found | {
+    return counts | {
         "selectivity": float(selectivities.mean()),
-        "control_selectivity": float(values(each, "selectivity_control_mean").mean()),
+        "control_selectivity": float(values(per_module, "selectivity_control_mean").mean()),
         "dominance": whole.dominance,
         "null_mean": whole.null_mean,
         "null_std": whole.null_std,
@@ -219,21 +235,24 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
 def _prompts(
     args: argparse.Namespace, sets: dict[str, ModuleSet]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Prompts to test on, and others to find shared units on; discovery saw none of them."""
+    """Choose prompts to test on, and others to find shared units on, that discovery did not see."""
     for name, modules in sets.items():
         if "prompt" not in modules.samples:
-            say(f"{name} does not name its prompts: whether discovery saw these is not known")
-    prompts = labelled(read_prompts(args.prompts, args.prompt_column, args.category_column))
+            say(f"{name} holds no prompts, so it is unknown whether discovery saw these")
+    prompts = labelled(prompts_named(args.prompts, args.prompt_column, args.category_column))
     if args.metric != "loss" and "answer" not in prompts:
-        raise ModulesError(f"--metric {args.metric} needs prompts with an 'answer'.")
-    # Refused before the model loads.
+        raise ModulesError(
+            f"--metric {args.metric} needs prompts with an 'answer'; {args.prompts!r} has no such "
+            "column. Add it, or use --metric loss."
+        )
+    # Validated before the model loads.
     with_separator(prompts, args.separator, answers=args.metric != "loss")
     if args.metric != "loss":
         answers_of(prompts)
     if "category" not in prompts:
         raise ModulesError(
-            f"The prompts of {args.prompts!r} should have categories, since a module is selective "
-            f"for one of them. {column_hint(list(prompts.columns))}."
+            f"The prompts of {args.prompts!r} should have categories, because selectivity compares "
+            f"categories. {column_hint(list(prompts.columns))}."
         )
     seen = {
         prompt
@@ -244,18 +263,19 @@ def _prompts(
     new = prompts.loc[~prompts["prompt"].isin(list(seen))]
     if not len(new):
         raise ModulesError(
-            f"Discovery saw every prompt of {args.prompts!r}. Name another file, or hold some out: "
-            "of a file of 'collect' with 'discover --held-out 0.2', of a store by collecting "
-            "without them."
+            f"--prompts should hold prompts that discovery did not see; it saw every prompt of "
+            f"{args.prompts!r}. Name another file, or hold prompts out: with 'discover --held-out "
+            "0.2' for a file that 'collect' wrote, or by collecting a store without them."
         )
+    # Shuffled, because files often sort prompts by length or difficulty within a category.
     mixed = new.sample(frac=1, random_state=args.seed)
     number = mixed.groupby("category").cumcount()
     tested = mixed.loc[number < args.per_category].sort_index()
     others = mixed.loc[number >= args.per_category].groupby("category").head(args.per_category)
     if args.n_shared and not len(others):
         raise ModulesError(
-            f"--n-shared needs prompts beside the {len(tested)} tested ones. Lower --per-category, "
-            "or name a larger file."
+            f"--n-shared needs prompts besides the {len(tested)} that are tested; there are none. "
+            "Lower --per-category, or name a larger file."
         )
     return tested, others
 
@@ -263,27 +283,27 @@ def _prompts(
 def _check_categories(
     args: argparse.Namespace, sets: dict[str, ModuleSet], tested: pd.DataFrame
 ) -> None:
-    """Refuse prompts on which no module's selectivity can be measured."""
+    """Raise if the prompts cannot measure the selectivity of any module."""
     for name, modules in sets.items():
         problem = no_common_category(list(modules), tested)
         if problem:
             raise ModulesError(f"{name}, on the prompts that discovery did not see: {problem}")
-    found = set(tested["category"])
-    if len(found) < 2:
+    tested_categories = set(tested["category"])
+    if len(tested_categories) < 2:
         raise ModulesError(
-            f"The prompts of {args.prompts!r} that discovery did not see should have two "
-            f"categories or more, since selectivity compares them; all are {quoted(found)}. Add "
-            "prompts of another."
+            f"The prompts of {args.prompts!r} that discovery did not see should have at least two "
+            f"categories, because selectivity compares them; all are {quoted(tested_categories)}. "
+            "Add prompts of another category."
         )
 
 
-def _rises(effects: pd.DataFrame) -> str:
-    """Each module's effect on its own category, and its selectivity."""
-    own = effects.loc[effects["own"].astype(bool)]
+def _own_effects(effects: pd.DataFrame) -> str:
+    """Format each module's effect on its own category, and its selectivity."""
+    on_own = effects.loc[effects["own"].astype(bool)]
     columns = ["modules", "excluded", "controls", "module", "category", "n_units", "effect"]
     columns += ["selectivity", "selectivity_control_mean", "selectivity_p_value"]
-    shown = own[[*columns, "selectivity_p_bh"]].round(3)
+    shown = on_own[[*columns, "selectivity_p_bh"]].round(3)
     return (
-        "Rise of the metric on the module's own category, and selectivity (that minus\nthe mean of "
-        f"the others):\n\n{shown.to_string(index=False)}"
+        "Effect on the module's own category, and selectivity (this effect minus the mean\neffect "
+        f"on the other categories):\n\n{shown.to_string(index=False)}"
     )

@@ -1,4 +1,4 @@
-"""Refusals of the library in the words of the command line: options, not Python arguments."""
+"""Rewrite the library's messages for the command line: options instead of Python arguments."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ _OTHER_NAMES = {
     "category": "--category-column",
     "test_share": "--held-out",
 }
-"""Options that have another name than the argument that they become."""
+"""Options whose name differs from the name of their argument."""
 
 _PARTS = re.compile(
     r"\b(?P<argument>[a-z_]+)=(?P<value>'[^']*'|\"[^\"]*\"|\.\.\.|\w+)"
@@ -26,28 +26,28 @@ _PARTS = re.compile(
 
 
 def in_options(message: str, help_text: str) -> str:
-    """A refusal with the options of a command in the place of the arguments that it names.
+    """Replace the arguments that a message names by the options of a command.
 
     Args:
-        message: What the library says.
-        help_text: The command's help, which has all its options.
+        message: The library's message.
+        help_text: The command's help text, which contains all its options.
 
     Returns:
-        The message; what stands in quotes is as it was.
+        The message; quoted text is unchanged.
 
     >>> in_options("Pass a smaller batch_size, or chat=True.", "--batch-size N  --chat")
     'Pass a smaller --batch-size, or --chat.'
     """
     options = set(re.findall(r"--[a-z][a-z-]+", help_text))
 
-    def option(found: re.Match[str]) -> str:
-        name = found["argument"] or found["name"] or found["subject"]
+    def option(match: re.Match[str]) -> str:
+        name = match["argument"] or match["name"] or match["subject"]
         if name is None:
-            return found[0]
+            return match[0]
         option = _OTHER_NAMES.get(name, f"--{name.replace('_', '-')}")
         if option not in options:
-            return found[0]
-        value = (found["value"] or "").strip("'\"")
+            return match[0]
+        value = (match["value"] or "").strip("'\"")
         return option if value in ("", "...", "True") else f"{option} {value}"
 
     return _PARTS.sub(option, message)
@@ -55,10 +55,10 @@ def in_options(message: str, help_text: str) -> str:
 
 @contextmanager
 def warnings_in_options(help_text: str) -> Iterator[None]:
-    """Show each warning of this package once, as one line; others are shown as usual.
+    """Print each warning of this package once, in one line; other warnings appear as usual.
 
     Args:
-        help_text: The command's help, which has all its options.
+        help_text: The command's help text, which contains all its options.
     """
     shown: set[str] = set()
     with warnings.catch_warnings():
@@ -75,6 +75,7 @@ def warnings_in_options(help_text: str) -> Iterator[None]:
             if not is_own(message):
                 usual(message, category, filename, lineno, file, line)
                 return
+            # Python repeats a warning per place of origin; the command line shows each text once.
             text = in_options(str(message), help_text).replace("\n", " ")
             if text not in shown:
                 shown.add(text)

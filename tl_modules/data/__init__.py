@@ -1,4 +1,4 @@
-"""Prompts, the project's own and a user's, and small real models to try things on.
+"""Load prompts (the project's own, or a user's files) and small real models for trials.
 
 Nothing here needs a model hub.
 """

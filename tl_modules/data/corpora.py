@@ -1,4 +1,4 @@
-"""The project's own prompts, written for it."""
+"""Load the project's own prompts."""
 
 import json
 from importlib.resources import files
@@ -10,29 +10,29 @@ from tl_modules.errors import check_choice
 from tl_modules.runtime.arguments import checked
 
 Corpus = Literal["abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning"]
-"""``abilities``: seven categories after ULCMOD's (arXiv 2603.17823). ``choices``: questions with
-four answers to choose from. ``contrasts``: pairs that say the same, ``contrasts-ood`` in other
-genres. The others have answers."""
+"""``abilities`` has seven categories, after ULCMOD's (arXiv 2603.17823). ``choices`` has questions
+with four choices. ``contrasts`` has pairs of the same meaning, ``contrasts-ood`` too, in other
+genres. The other corpora have answers."""
 
 CORPORA: tuple[Corpus, ...] = get_args(Corpus)
 
 
 @checked
 def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
-    """Prompts that ship with the package.
+    """Load prompts that ship with the package, to try things without data of your own.
 
     Args:
-        name: ``"abilities"``: coding, math, linguistic, knowledge, translation, ethical and
-            writing prompts; ``"choices"``: easy questions about facts, sums and inference, with
-            four choices each; ``"contrasts"``: the same said formally and informally, and in
-            English and French, each in the same order; ``"contrasts-ood"``: the same four, half as
-            many, in other genres (contracts, chat, recipes, news); ``"recall"`` and
-            ``"reasoning"``: prompts to continue, with their short answers, that need one known fact
-            or a few steps of inference.
+        name: The corpus. ``"abilities"`` has coding, math, linguistic, knowledge, translation,
+            ethical and writing prompts. ``"choices"`` has easy questions about facts, sums and
+            inference, with four choices each. ``"contrasts"`` says the same formally and
+            informally, and in English and French, in the same order; ``"contrasts-ood"`` does so
+            in other genres (contracts, chat, recipes, news), with half as many prompts.
+            ``"recall"`` and ``"reasoning"`` have prompts to continue and their short answers, which
+            need one known fact or a few steps of inference.
 
     Returns:
-        Columns ``id``, ``category``, ``prompt``; where there are answers ``answer`` and
-        ``separator`` (the space between the two); and ``choices`` (lists) where there are any.
+        Columns ``id``, ``category`` and ``prompt``; for a corpus with answers also ``answer`` and
+        ``separator`` (the space between prompt and answer), and ``choices`` (lists) if it has any.
 
     Raises:
         ModulesError: If there is no such corpus.
@@ -41,5 +41,6 @@ def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
     ['answer', 'category', 'id', 'prompt', 'separator']
     """
     check_choice("name", name, CORPORA)
+    # importlib.resources also works if the package is imported from a zip file.
     text = files("tl_modules.data").joinpath(f"{name}.jsonl").read_text(encoding="utf-8")
     return pd.DataFrame([json.loads(line) for line in text.splitlines()])

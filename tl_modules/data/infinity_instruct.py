@@ -1,4 +1,4 @@
-"""The paper's prompts: seven categories of Infinity-Instruct by their ability labels."""
+"""Select the paper's prompts: seven categories of Infinity-Instruct, by their ability labels."""
 
 import hashlib
 from collections import defaultdict
@@ -69,7 +69,7 @@ ABILITIES: Mapping[str, tuple[str, ...]] = {
         "story writing",
     ),
 }
-"""Which ability labels make a category: this project's choice, not the paper's."""
+"""The ability labels of each category, chosen by this project; the paper does not print its own."""
 
 
 @checked
@@ -82,32 +82,32 @@ def select_abilities(
     language: str | None = "en",
     seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """As many prompts of each category as the paper takes, to discover on and held out.
+    """Select prompts of the paper's categories, to discover on and to hold out.
 
-    After arXiv 2603.17823: a row belongs to a category by its ability labels, and one that fits
-    more than one category is left out. The paper does not print its label lists; ``ABILITIES`` is
-    this project's choice and was not tried on the whole dataset (docs/how-to/own-prompts.md says
-    where the authors' lists are). Nor does the paper say that it keeps to one language.
+    As in arXiv 2603.17823, a row's ability labels determine its category, and a row that fits
+    several categories is left out. The paper does not print its lists of labels; this project chose
+    ``ABILITIES`` and did not try it on the whole dataset (docs/how-to/own-prompts.md says where the
+    authors' lists are). The paper does not say whether it uses one language only.
 
-    Which prompts are drawn depends on their texts and the seed alone, not on the order of the rows.
+    The selection depends on the texts and the seed alone, not on the order of the rows.
 
     Args:
         frame: Rows of BAAI/Infinity-Instruct, with the columns ``id``, ``conversations`` (turns
             ``{"from": "human", "value": ...}``), ``label`` (``{"ability_en": [...]}``) and
-            ``langdetect``, as pandas reads them from its Parquet files. The prompt is the first
-            turn, where that is a human's; rows without one or without labels are passed over.
-        n_train: Prompts to discover on, a category; at least 1.
-        n_test: Prompts held out, a category; at least 0.
-        categories: The ability labels of each category; none in two.
-        language: Only rows that ``langdetect`` says are in this language; None for all.
-        seed: Another seed draws other prompts.
+            ``langdetect``, as pandas reads them from Parquet files. The prompt is the first turn if
+            a human wrote it; other rows, and rows without labels, are left out.
+        n_train: The number of prompts per category to discover on; at least 1.
+        n_test: The number of held-out prompts per category; at least 0.
+        categories: The ability labels of each category; a label belongs to one category.
+        language: The language, as ``langdetect`` names it; None for all languages.
+        seed: Seeds the selection.
 
     Returns:
-        The prompts to discover on and those held out, no text twice: columns ``id``, ``category``
-        and ``prompt``, category by category.
+        The prompts to discover on, and the held-out prompts. Both frames have the columns ``id``,
+        ``category`` and ``prompt``, sorted by category, and no text occurs twice.
 
     Raises:
-        ModulesError: If the frame lacks a column, a label stands in two categories, a number is
+        ModulesError: If the frame lacks a column, a label belongs to two categories, a number is
             out of range, or a category has too few prompts.
     """
     check_at_least("n_train", n_train, 1)
@@ -115,25 +115,26 @@ def select_abilities(
     check_seed(seed)
     _check_columns(frame, language)
     category_of = _category_of_label(categories)
-    # By text, over all rows in the language: with other labels it may fit another category too.
+    # A text may occur in several rows with different labels, so it may fit several categories.
     fits: dict[str, set[str]] = defaultdict(set)
     ids: dict[str, str] = {}
     for key, prompt, labels in _labelled_prompts(frame, language):
-        found = {category_of[label] for label in labels if label in category_of}
-        if found:
-            fits[prompt] |= found
+        row_fits = {category_of[label] for label in labels if label in category_of}
+        if row_fits:
+            fits[prompt] |= row_fits
             ids[prompt] = min(ids.get(prompt, key), key)
     train, test = [], []
     for category in categories:
         prompts = sorted(
-            (prompt for prompt, found in fits.items() if found == {category}),
+            (prompt for prompt, fitting in fits.items() if fitting == {category}),
             key=lambda prompt: _draw(seed, prompt),
         )
         if len(prompts) < n_train + n_test:
             raise ModulesError(
                 f"The category {category!r} should have at least n_train + n_test = "
-                f"{n_train + n_test} prompts; got {len(prompts)} that fit it alone, by the labels "
-                f"{sorted(categories[category])}. Pass more rows, more labels, or ask for fewer."
+                f"{n_train + n_test} prompts; got {len(prompts)} that fit no other category, by "
+                f"the labels {sorted(categories[category])}. Pass more rows or more labels, or "
+                "lower n_train or n_test."
             )
         rows = [(ids[prompt], category, prompt) for prompt in prompts[: n_train + n_test]]
         train += rows[:n_train]
@@ -148,12 +149,12 @@ def _check_columns(frame: pd.DataFrame, language: str | None) -> None:
     if missing:
         raise ModulesError(
             f"frame should have Infinity-Instruct's columns {needed}; it lacks {missing}. Read "
-            "them too, or rename yours."
+            "these columns too, or rename yours."
         )
 
 
 def _category_of_label(categories: Mapping[str, Collection[str]]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    category_of: dict[str, str] = {}
     for category, labels in categories.items():
         if isinstance(labels, str):
             raise ModulesError(
@@ -161,18 +162,18 @@ def _category_of_label(categories: Mapping[str, Collection[str]]) -> dict[str, s
                 "a list."
             )
         for label in labels:
-            if found.setdefault(label, category) != category:
+            if category_of.setdefault(label, category) != category:
                 raise ModulesError(
-                    f"An ability label should stand in one category; {label!r} stands in "
-                    f"{found[label]!r} and {category!r}. Drop it from one."
+                    f"An ability label should belong to one category; {label!r} belongs to "
+                    f"{category_of[label]!r} and {category!r}. Drop it from one."
                 )
-    return found
+    return category_of
 
 
 def _labelled_prompts(
     frame: pd.DataFrame, language: str | None
 ) -> Iterator[tuple[str, str, list[str]]]:
-    """The id, prompt and ability labels of each row that has a prompt."""
+    """Yield the id, prompt and ability labels of each row that has a prompt."""
     if language is not None:
         frame = frame.loc[frame["langdetect"] == language]
     rows = zip(frame["id"], frame["conversations"], frame["label"], strict=True)
@@ -184,7 +185,10 @@ def _labelled_prompts(
 
 
 def _first_human_turn(turns: Any) -> str | None:
-    """The opening turn's text. Where a system prompt opens, what follows it is another request."""
+    """Return the first turn's text if a human wrote it.
+
+    After a system prompt, the human's turn may make sense only together with that prompt.
+    """
     first = next(iter(_items(turns)), None)
     if isinstance(first, dict) and first.get("from") == "human":
         value = first.get("value")
@@ -193,15 +197,15 @@ def _first_human_turn(turns: Any) -> str | None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it holds no half of a surrogate pair, which pandas refuses."""
+    """Whether a text holds no lone surrogate, which pandas cannot store."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _items(value: Any) -> list[Any]:
-    """What a list holds, which pandas gives as an array where it reads Parquet; None holds none."""
+    """Return the items of a list, or of the array that pandas makes of it; None has no items."""
     return list(value) if isinstance(value, list | np.ndarray) else []
 
 
 def _draw(seed: int, prompt: str) -> bytes:
-    """A place in a random order that neither the rows' order nor the other rows change."""
+    """Return a sort key for a random order that depends on the prompt and the seed alone."""
     return hashlib.sha256(f"{seed}:{prompt}".encode()).digest()

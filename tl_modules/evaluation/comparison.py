@@ -1,4 +1,4 @@
-"""IterD beside the paper's baselines: one table of objective, downstream test, agreement, cost."""
+"""Compare IterD with the paper's baselines: objective, downstream test, agreement, cost."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,11 +24,11 @@ from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.peak_memory import PeakMemory
 
 KICKS = 100
-"""Kicks of the method ``"iterd_kicks"``."""
+"""The number of kicks of the method ``"iterd_kicks"``."""
 
 ComparedMethod = Literal["iterd", "iterd_kicks", Baseline]
-METHODS: tuple[ComparedMethod, ...] = ("iterd", "iterd_kicks", *BASELINES)
-"""IterD from one start, the same with kicks afterwards (see ``discover``), and the baselines."""
+COMPARED_METHODS: tuple[ComparedMethod, ...] = ("iterd", "iterd_kicks", *BASELINES)
+"""IterD from one start, IterD with kicks afterwards (see ``discover``), and the baselines."""
 
 NUMBERS = (
     "L",
@@ -48,53 +48,57 @@ def compare_methods(
     test: ActivationMatrix,
     n_modules: Sequence[int] = (5, 10, 15, 20),
     *,
-    methods: Sequence[ComparedMethod] = METHODS,
+    methods: Sequence[ComparedMethod] = COMPARED_METHODS,
     n_seeds: int = 3,
     seed: int = 0,
     progress: bool = True,
     on_run: Callable[[pd.DataFrame], object] = lambda runs: None,
 ) -> pd.DataFrame:
-    """Discover modules by several methods and measure each (arXiv 2603.17823, experiments).
+    """Discover modules by several methods and measure each, to choose a method.
+
+    The measures are those of the paper's experiments (arXiv 2603.17823).
 
     Args:
         train: Raw activations to discover on, with ``category``.
         test: Raw activations of held-out prompts, with ``category``.
-        n_modules: The Ks.
-        methods: Some of ``METHODS``.
-        n_seeds: Runs of each method and K.
-        seed: Run ``s`` is seeded with ``seed + s``.
+        n_modules: The values of K.
+        methods: Some of ``COMPARED_METHODS``.
+        n_seeds: The number of runs per method and K.
+        seed: The seed of the first run; run ``s`` has ``seed + s``.
         progress: Show a progress bar.
-        on_run: Given the table so far after each run, to be saved, say.
+        on_run: A function that gets the table so far after each run, for example to save it.
 
     Returns:
-        One row a run: ``method``, ``n_modules``, ``seed``; ``L``, ``xi``, ``B``; accuracy and
-        macro-F1 on the held-out prompts of both classifiers (``svc_``, ``lr_``); ``ari`` and
-        ``nmi`` of the training samples' labels against their categories; ``seconds`` and
-        ``peak_mb`` (rise of resident memory, 1e6 bytes, looked at every 5 ms, so that short peaks
-        may be missed) of the discovery. ``summarise`` in this file averages over the seeds.
+        One row per run: ``method``, ``n_modules``, ``seed``; ``L``, ``xi``, ``B``; accuracy and
+        macro-F1 of both classifiers (``svc_``, ``lr_``) on the held-out prompts; ``ari`` and
+        ``nmi`` of the training samples' labels with their categories; and the discovery's
+        ``seconds`` and ``peak_mb`` (increase of resident memory in 1e6 bytes, sampled every 5 ms,
+        which may miss short peaks). ``summarise`` in this file averages over the seeds.
 
     Raises:
-        ModulesError: If an option cannot be, a category is missing, or the units differ.
+        ModulesError: If an option is not valid, a category is missing, or the units differ.
     """
     check_at_least("n_seeds", n_seeds, 1)
     check_seed(seed)
-    check_seed(seed + n_seeds - 1)
+    check_seed(seed + n_seeds - 1)  # the last run's seed
     for method in methods:
-        check_choice("methods", method, METHODS)
+        check_choice("methods", method, COMPARED_METHODS)
     truth = compared_categories(train, test)
     for name, acts in (("train", train), ("test", test)):
         if acts.normaliser is not None:
             raise ModulesError(
-                f"{name} should be raw activations; these are {acts.normaliser.noun}."
+                f"{name} should be raw activations; these are {acts.normaliser.noun}. Pass the "
+                "activations as collect() returned them."
             )
+    # K modules need at least K samples and K units.
     most = min(train.values.shape)
     for k in n_modules:
         if not 2 <= k <= most:
             raise ModulesError(f"n_modules should lie between 2 and {most}; got {k}.")
     if not train.units.same_hooks(test.units):
         raise ModulesError(
-            "train and test should be of the same units; their hook points or widths differ. "
-            "Collect both from one model."
+            "train and test should have the same units; their hook points or widths differ. "
+            "Collect both from one model and site."
         )
     _warm_up(methods, train.values.dtype)
     runs: list[tuple[ComparedMethod, int, int]] = [
@@ -117,14 +121,14 @@ def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds.
+    """Average a comparison over the seeds.
 
     Args:
-        runs: What ``compare_methods`` returned.
+        runs: The table that ``compare_methods`` returned.
 
     Returns:
-        One row a method and K, in the order of the runs; each number with the second level
-        ``mean`` and ``std`` (ddof 1; NaN for a single seed).
+        One row per method and K, in the order of the runs. Each number has two columns, ``mean``
+        and ``std`` (ddof 1; NaN for a single seed), on the second level.
     """
     grouped = runs.groupby(["n_modules", "method"], sort=False)[list(NUMBERS)]
     return pd.DataFrame(grouped.agg(["mean", "std"]))
@@ -134,32 +138,35 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
 def split_by_category(
     acts: ActivationMatrix, *, test_share: float = 0.2, seed: int = 0
 ) -> tuple[ActivationMatrix, ActivationMatrix]:
-    """Split the samples at random, the same share of every category held out.
+    """Split the samples at random, so that the same share of every category is held out.
 
     Args:
         acts: Raw activations with ``category``.
-        test_share: Share held out, between 0 and 1; at least one sample of each category.
+        test_share: The share to hold out, between 0 and 1; at least one sample per category.
         seed: Seeds the draw.
 
     Returns:
-        The training and the held-out samples, each in their old order.
+        The training samples and the held-out samples, both in the order of ``acts``.
 
     Raises:
-        ModulesError: If a category is missing or has a single sample, or the share or the seed
-            cannot be.
+        ModulesError: If a sample has no category, a category has a single sample, or ``test_share``
+            or ``seed`` is not valid.
     """
     if not 0 < test_share < 1:
-        raise ModulesError(f"test_share should lie between 0 and 1; got {test_share}.")
+        raise ModulesError(
+            f"test_share should lie between 0 and 1; got {test_share}. 0.2 is usual."
+        )
     check_seed(seed)
     generator = np.random.default_rng(seed)
     names = np.asarray(categories(acts, "acts"))
     held_out = np.zeros(len(names), dtype=bool)
+    # Sorted, so that the draw depends on the categories' names and not on the samples' order.
     for name in sorted(set(names.tolist())):
         members = generator.permutation(np.flatnonzero(names == name))
         if len(members) < 2:
             raise ModulesError(
                 f"Category {name!r} should have at least 2 samples to be split; it has 1. Add "
-                "prompts or leave it out."
+                "prompts, or leave the category out."
             )
         held_out[members[: min(max(1, round(test_share * len(members))), len(members) - 1)]] = True
     return acts.select(np.flatnonzero(~held_out)), acts.select(np.flatnonzero(held_out))
@@ -173,10 +180,11 @@ def _measured(
     n_modules: int,
     seed: int,
 ) -> dict[str, object]:
-    """One run's row."""
+    """Run one method once and return its row."""
     # Slow to import, and only a comparison needs them.
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+    # Only the discovery is timed and measured; the scores below are the same for all methods.
     started = time.perf_counter()
     with PeakMemory() as peak:
         modules = _fitted(train, method, n_modules, seed)
@@ -189,9 +197,9 @@ def _measured(
         **vars(modules.objective),
     }
     for classifier in CLASSIFIERS:
-        found = probe_labels(modules, train, test, truth, classifier)
-        row[f"{classifier}_accuracy"] = found.accuracy
-        row[f"{classifier}_macro_f1"] = found.macro_f1
+        probed = probe_labels(modules, train, test, truth, classifier)
+        row[f"{classifier}_accuracy"] = probed.accuracy
+        row[f"{classifier}_macro_f1"] = probed.macro_f1
     row["ari"] = float(adjusted_rand_score(truth[0], modules.sample_labels))
     row["nmi"] = float(normalized_mutual_info_score(truth[0], modules.sample_labels))
     return row
@@ -206,7 +214,7 @@ def _fitted(acts: ActivationMatrix, method: ComparedMethod, n_modules: int, seed
 
 
 def _warm_up(methods: Sequence[ComparedMethod], dtype: np.dtype) -> None:
-    """Import and compile what the methods need, which is not theirs to be charged for."""
+    """Import and compile what the methods need, so that it does not count as their time."""
     noise = np.random.default_rng(0).random((12, 20)).astype(dtype)  # kernels differ by dtype
     for method in methods:
         _fitted(ActivationMatrix.from_arrays(noise), method, 2, seed=0)

@@ -1,4 +1,4 @@
-"""Single neurons, layers and modules as detectors of a concept, on bootstraps of the prompts."""
+"""Compare single neurons, layers and modules as detectors of a concept, by bootstraps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,41 +22,40 @@ from tl_modules.tables.prompt_frames import categories_said, has_concept
 from tl_modules.tables.roc import auc
 
 _BLOCK = 4096
-"""Features that are ranked at a time."""
+"""The number of features that are ranked at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Detectors:
-    """How well, and how stably, each kind of feature tells a concept."""
+    """How well, and how stably, each kind of feature detects a concept."""
 
     concept: str
-    """The category to be told from the others."""
+    """The category that is detected."""
 
     table: pd.DataFrame
-    """One row a ``detector``: ``"neuron"``, ``"layer"``, ``"module"`` (the one feature of a kind
-    that is best on the resample) and ``"neurons"``, ``"layers"``, ``"modules"`` (several by
-    logistic regression). ``n_features`` to choose from; ``auc`` (mean over resamples, on the
-    prompts that a resample left out), ``auc_ci_low``, ``auc_ci_high`` (95 % of the resamples),
-    ``auc_in`` (on the resample itself: the difference is optimism), ``auc_shuffled`` (the control:
-    all the same with shuffled labels), ``p_value`` (one-sided: the mean among single shuffled
-    resamples, which spread more than their mean would: conservative), ``auc_test``,
-    ``auc_test_ci_low``, ``auc_test_ci_high`` (on the test prompts),
-    ``same_pick`` (the chance that two resamples choose the same feature)."""
+    """One row per ``detector``: ``"neuron"``, ``"layer"``, ``"module"`` (the single feature of that
+    kind that is best on a resample) and ``"neurons"``, ``"layers"``, ``"modules"`` (a logistic
+    regression on several features). ``n_features`` is the number of features to choose from.
+    ``auc`` is the mean over resamples on the prompts that a resample left out; ``auc_ci_low`` and
+    ``auc_ci_high`` hold 95 % of the resamples. ``auc_in`` is on the resample itself (the difference
+    is optimism), ``auc_shuffled`` is the control with shuffled labels. ``p_value`` is one-sided and
+    conservative: it compares the mean with single shuffled resamples, which vary more than their
+    mean. ``auc_test``, ``auc_test_ci_low`` and ``auc_test_ci_high`` are on the test prompts.
+    ``same_pick`` is the chance that two resamples choose the same feature."""
 
     runs: pd.DataFrame
-    """One row a resample and detector: ``resample``, ``shuffled``, ``detector``, ``feature`` (the
-    column of the one that was chosen; -1 where several are used), ``auc_in``, ``auc``,
-    ``auc_test``."""
+    """One row per resample and detector: ``resample``, ``shuffled``, ``detector``, ``feature`` (the
+    column of the best feature; -1 if several are used), ``auc_in``, ``auc``, ``auc_test``."""
 
     def __repr__(self) -> str:
-        """One line, not its tables."""
+        """Return one line, without the tables."""
         scores = [
             f"{row['detector']} {row['auc']:.2f}" for row in self.table.to_dict(orient="records")
         ]
         return f"Detectors(of {self.concept!r}, AUC on prompts left out: {', '.join(scores)})"
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the table."""
+        """Show Jupyter the table."""
         return html_table(repr(self), self.table)
 
 
@@ -71,30 +70,31 @@ def compare_detectors(
     seed: int = 0,
     progress: bool = True,
 ) -> Detectors:
-    """Does one neuron tell a concept as well, and as stably, as a layer's or a module's mean?
+    """Compare neurons, layers and modules as detectors of a concept, and how stable each is.
 
-    After Shaik et al. 2025 (arXiv 2509.16660), whose first two research questions are how stable
-    single neurons are as indicators, and whether features aggregated over a layer are more robust:
-    a feature's score is the AUC with which its value alone tells prompts of the category from the
-    others (turned the better way round). On each bootstrap resample of the prompts the best neuron
-    ``z[s, n]``, the best layer ``mean over its units of z[s, n]`` and the best module (the same
-    mean over its units) are chosen, and scored on the prompts that the resample left out; so are
-    logistic regressions on the means of all layers, of all modules, and on as many best neurons as
-    there are layers. ``z`` are z-scores, by means and standard deviations over all prompts of
-    ``train``, those that a resample leaves out too. Modules are found without the concept's labels,
-    but on prompts that include those left out: ``test`` is the stricter comparison.
+    The questions are those of Shaik et al. 2025 (arXiv 2509.16660): how stable single neurons are
+    as indicators, and whether features averaged over a layer are more robust. A feature's score is
+    the AUC with which its value, in the better direction, separates prompts of the category from
+    the others. Each bootstrap resample chooses its best neuron, its best layer (by the mean z-score
+    of its units) and its best module (likewise), and scores them on the prompts that it left out.
+    It also scores logistic regressions on the means of all layers, on the means of all modules, and
+    on as many of the best neurons as there are layers.
+
+    Two things favour the detectors: z-scores use the means and standard deviations of all prompts
+    of ``train``, and modules are discovered on all of them, though without the labels. ``test``
+    gives the stricter comparison.
 
     Args:
         train: Raw activations of prompts with ``category``.
         concept: One of the categories.
-        modules: Modules of the same units; without them their rows are missing.
+        modules: Modules of the same units; without them, the table has no rows for modules.
         test: Raw activations of other prompts, with ``category``.
-        n_resamples: How many resamples; as many again with shuffled labels.
-        seed: Seeds resamples and shuffles.
+        n_resamples: The number of resamples, and again of resamples with shuffled labels.
+        seed: Seeds the resamples and the shuffles.
         progress: Show a progress bar.
 
     Returns:
-        The comparison.
+        The comparison, which ``plot_detectors`` draws.
 
     Raises:
         ModulesError: If there are fewer than three prompts with or without the concept, the units
@@ -104,8 +104,8 @@ def compare_detectors(
     check_seed(seed)
     if test is not None and not test.units.same_hooks(train.units):
         raise ModulesError(
-            "test should hold activations of the same units as train; its hook points or widths "
-            "differ. Collect it from the same model and site."
+            "test should have the same units as train; its hook points or widths differ. Collect "
+            "it from the same model and site."
         )
     if modules is not None:
         check_module_set(modules)
@@ -117,6 +117,8 @@ def compare_detectors(
     test_truth = None if test is None else _truth("test", test, concept, least=1)
     features = _features(train, modules, test)
     n_layers = features["layer"][0].shape[1]
+    # The second half of the resamples has shuffled labels: the control for choosing the best of
+    # many features.
     generator = np.random.default_rng(seed)
     rows = []
     bar = tqdm(range(2 * n_resamples), desc="resample", disable=not progress)
@@ -127,13 +129,14 @@ def compare_detectors(
         left = np.setdiff1d(np.arange(len(labels)), drawn)
         for kind, (values, others) in features.items():
             score = _Score(labels, drawn, left, values, others, test_truth)
-            found = score.each()
-            best = np.argsort(-np.abs(found - 0.5), kind="stable")
-            chosen = best[:n_layers] if kind == "neuron" else np.arange(values.shape[1])
-            one = {"resample": number % n_resamples, "shuffled": shuffled}
-            alone = score.alone(int(best[0]), found)
-            rows.append(one | {"detector": kind, "feature": int(best[0])} | alone)
-            rows.append(one | {"detector": f"{kind}s", "feature": -1} | score.together(chosen))
+            aucs = score.all_aucs()
+            best = np.argsort(-np.abs(aucs - 0.5), kind="stable")
+            # As many neurons as layers, so that both regressions have as many features.
+            used = best[:n_layers] if kind == "neuron" else np.arange(values.shape[1])
+            head = {"resample": number % n_resamples, "shuffled": shuffled}
+            alone = score.alone(int(best[0]), aucs)
+            rows.append(head | {"detector": kind, "feature": int(best[0])} | alone)
+            rows.append(head | {"detector": f"{kind}s", "feature": -1} | score.together(used))
     runs = pd.DataFrame(rows)
     sizes = {kind: values.shape[1] for kind, (values, _) in features.items()}
     return Detectors(concept, _table(runs, sizes), runs)
@@ -145,8 +148,8 @@ def _truth(
     truth = has_concept(acts.samples, concept)
     if min(truth.sum(), (~truth).sum()) < least:
         raise ModulesError(
-            f"{name} should hold at least {least} prompts of the category {concept!r} and as many "
-            f"others; it has {int(truth.sum())} of {len(truth)}. "
+            f"{name} should hold at least {least} prompts of the category {concept!r} and at least "
+            f"{least} others; {int(truth.sum())} of its {len(truth)} prompts have it. "
             f"{categories_said(acts.samples, concept)}"
         )
     return truth
@@ -160,7 +163,7 @@ _Pair = tuple[
 def _features(
     train: ActivationMatrix, modules: ModuleSet | None, test: ActivationMatrix | None
 ) -> dict[str, _Pair]:
-    """Each kind's values on the prompts, and on the test prompts."""
+    """Compute the features of each kind on the prompts and on the test prompts."""
     scored = train.normalise("zscore")
     first = scored.values
     second = None if test is None else test.normalise("zscore", like=scored.normaliser).values
@@ -168,25 +171,26 @@ def _features(
     groups = {"layer": [layer_of == layer for layer in np.unique(layer_of)]}
     if modules is not None:
         groups["module"] = [modules.unit_labels == k for k in range(len(modules))]
-    found: dict[str, _Pair] = {"neuron": (first, second)}
+    features: dict[str, _Pair] = {"neuron": (first, second)}
     for kind, members in groups.items():
-        found[kind] = _means(first, members), None if second is None else _means(second, members)
-    return found
+        on_test = None if second is None else _means(second, members)
+        features[kind] = _means(first, members), on_test
+    return features
 
 
 def _means(
     values: Float[np.ndarray, "samples units"], members: list[Bool[np.ndarray, " units"]]
 ) -> Float[np.ndarray, "samples groups"]:
-    """The mean over each group's units; 0 for a group without units."""
+    """Average over the units of each group; 0 for a group without units."""
     return np.stack(
-        [values[:, own].sum(axis=1) / max(int(own.sum()), 1) for own in members], axis=1
+        [values[:, is_in].sum(axis=1) / max(int(is_in.sum()), 1) for is_in in members], axis=1
     )
 
 
 def _draw(
     labels: Bool[np.ndarray, " samples"], generator: np.random.Generator
 ) -> Int[np.ndarray, " samples"]:
-    """A resample of each side that leaves out at least one of either."""
+    """Draw a resample that leaves out at least one prompt with and one without the concept."""
     while True:
         (drawn,) = bootstrap_indices(labels, 1, int(generator.integers(2**31)))
         left = np.setdiff1d(np.arange(len(labels)), drawn)
@@ -196,7 +200,7 @@ def _draw(
 
 @dataclass(frozen=True, eq=False)
 class _Score:
-    """One resample, and one kind of features."""
+    """Scores features of one kind on one resample."""
 
     labels: Bool[np.ndarray, " samples"]
     drawn: Int[np.ndarray, " samples"]
@@ -205,38 +209,38 @@ class _Score:
     others: Float[np.ndarray, "tests features"] | None
     test_truth: Bool[np.ndarray, " tests"] | None
 
-    def each(self) -> Float[np.ndarray, " features"]:
-        """Every feature's AUC on the resample."""
+    def all_aucs(self) -> Float[np.ndarray, " features"]:
+        """Compute the AUC of every feature on the resample."""
         return np.concatenate(
             [auc(block.T, self.labels[self.drawn]) for block in _blocks(self.values[self.drawn])]
         )
 
-    def alone(self, at: int, found: Float[np.ndarray, " features"]) -> dict[str, float]:
-        """One feature's scores, turned as it is better on the resample."""
-        sign = 1.0 if found[at] >= 0.5 else -1.0
-        on_test = None if self.others is None else sign * self.others[:, at]
-        return self._scores(sign * self.values[:, at], on_test)
+    def alone(self, feature: int, aucs: Float[np.ndarray, " features"]) -> dict[str, float]:
+        """Score one feature, in the direction that is better on the resample."""
+        sign = 1.0 if aucs[feature] >= 0.5 else -1.0
+        on_test = None if self.others is None else sign * self.others[:, feature]
+        return self._scores(sign * self.values[:, feature], on_test)
 
-    def together(self, chosen: Int[np.ndarray, " chosen"]) -> dict[str, float]:
-        """Those of a logistic regression on some features, fitted to the resample."""
-        probe = fitted_probe(self.values[self.drawn][:, chosen], self.labels[self.drawn])
+    def together(self, used: Int[np.ndarray, " used"]) -> dict[str, float]:
+        """Score a logistic regression on several features, fitted to the resample."""
+        probe = fitted_probe(self.values[self.drawn][:, used], self.labels[self.drawn])
         others = self.others
-        on_test = None if others is None else probe.decision_function(others[:, chosen])
-        return self._scores(probe.decision_function(self.values[:, chosen]), on_test)
+        on_test = None if others is None else probe.decision_function(others[:, used])
+        return self._scores(probe.decision_function(self.values[:, used]), on_test)
 
     def _scores(
         self,
         values: Float[np.ndarray, " samples"],
         on_test: Float[np.ndarray, " tests"] | None,
     ) -> dict[str, float]:
-        found = {
+        scores = {
             "auc_in": float(auc(values[self.drawn], self.labels[self.drawn])),
             "auc": float(auc(values[self.left], self.labels[self.left])),
             "auc_test": float("nan"),
         }
         if on_test is not None and self.test_truth is not None:
-            found["auc_test"] = float(auc(on_test, self.test_truth))
-        return found
+            scores["auc_test"] = float(auc(on_test, self.test_truth))
+        return scores
 
 
 def _blocks(values: Float[np.ndarray, "samples features"]) -> Iterator[np.ndarray]:
@@ -244,7 +248,7 @@ def _blocks(values: Float[np.ndarray, "samples features"]) -> Iterator[np.ndarra
 
 
 def _table(runs: pd.DataFrame, sizes: dict[str, int]) -> pd.DataFrame:
-    """One row a detector."""
+    """Summarise the runs in one row per detector."""
     rows = []
     for name, group in runs.groupby("detector", sort=False):
         real, shuffled = group.loc[~group["shuffled"]], group.loc[group["shuffled"]]
@@ -264,14 +268,16 @@ def _table(runs: pd.DataFrame, sizes: dict[str, int]) -> pd.DataFrame:
         low, high = percentile_interval(real["auc_test"].to_numpy())
         row |= {"auc_test_ci_low": float(low), "auc_test_ci_high": float(high)}
         rows.append(row | {"same_pick": _same_pick(real["feature"].to_numpy())})
+    # ``sizes`` has the kinds of single features; sorting is stable within both groups.
     singles_first = sorted(rows, key=lambda row: str(row["detector"]) not in sizes)
     return pd.DataFrame(singles_first)
 
 
 def _same_pick(features: Int[np.ndarray, " resamples"]) -> float:
-    """The chance that two resamples chose the same; NaN where there was nothing to choose."""
+    """Return the chance that two resamples chose the same feature; NaN if there was no choice."""
     if (features < 0).any():
         return float("nan")
+    # Pairs of different resamples, so that a resample does not agree with itself.
     counts = np.unique(features, return_counts=True)[1]
     n = len(features)
     return float((counts * (counts - 1)).sum() / (n * (n - 1)))

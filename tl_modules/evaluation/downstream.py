@@ -1,4 +1,4 @@
-"""The paper's downstream test: do modules' mean activations name a prompt's category?"""
+"""The paper's downstream test: predict a prompt's category from modules' mean activations."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -20,22 +20,23 @@ from tl_modules.tables.labels import (
 )
 
 Classifier = Literal["svc", "lr"]
-"""``svc``: support vectors with an RBF kernel; ``lr``: one-vs-one logistic regression."""
+"""``svc`` is a support vector classifier with an RBF kernel, ``lr`` a one-vs-one logistic
+regression."""
 CLASSIFIERS: tuple[Classifier, ...] = get_args(Classifier)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How well a classifier on K module means does on held-out prompts."""
+    """The scores of a classifier on K module means, on held-out prompts."""
 
     accuracy: float
-    """Share of prompts whose category it names."""
+    """The share of prompts whose category is predicted correctly."""
 
     macro_f1: float
-    """F1 averaged over the categories, each counting the same."""
+    """The unweighted mean of F1 over the categories."""
 
     n_test: int
-    """Held-out prompts."""
+    """The number of held-out prompts."""
 
 
 @checked
@@ -45,12 +46,12 @@ def probe(
     test: ActivationMatrix,
     classifier: Classifier = "svc",
 ) -> Probe:
-    """Predict held-out prompts' categories from their mean activation in each module.
+    """Predict held-out prompts' categories from modules, to see how much modules say about them.
 
-    A sample's features are its K means over each module's units, z-scored or
-    as discovery had them (held-out samples are
-    normalised as fitted at discovery), standardised over the training samples
-    (arXiv 2603.17823, downstream test).
+    This is the paper's downstream test (arXiv 2603.17823). A sample has K features: its mean
+    activation over each module's units, standardised over the training samples. Activations are
+    normalised as at discovery, with the normaliser that was fitted then, also those of held-out
+    samples.
 
     Args:
         modules: The modules.
@@ -68,7 +69,7 @@ def probe(
 
 
 Truth = tuple[list[str], list[str]]
-"""The categories of the training prompts, and those of the held-out ones."""
+"""The categories of the training prompts, and the categories of the held-out prompts."""
 
 
 def probe_labels(
@@ -78,7 +79,7 @@ def probe_labels(
     truth: Truth,
     classifier: Classifier,
 ) -> Probe:
-    """``probe`` on categories that ``compared_categories`` has checked.
+    """Run ``probe`` on categories that ``compared_categories`` has validated.
 
     Raises:
         ModulesError: If the units differ.
@@ -92,7 +93,7 @@ def probe_labels(
     from sklearn.svm import SVC
 
     features = [module_means(modules, acts) for acts in (train, test)]
-    # Seeded although nothing here is random: an SVC draws from NumPy's global generator otherwise.
+    # The fit is not random, but without a seed an SVC draws from NumPy's global generator.
     model = (
         SVC(random_state=0)
         if classifier == "svc"
@@ -114,7 +115,7 @@ def probe_accuracy(
     test: ActivationMatrix,
     classifier: Classifier = "svc",
 ) -> float:
-    """The accuracy of ``probe``, alone.
+    """Return the accuracy of ``probe`` as one number.
 
     Args:
         modules: The modules.
@@ -123,7 +124,7 @@ def probe_accuracy(
         classifier: ``"svc"`` or ``"lr"``.
 
     Returns:
-        Share of held-out prompts whose category is named, from 0 to 1.
+        The share of held-out prompts whose category is predicted correctly, from 0 to 1.
 
     Raises:
         ModulesError: As ``probe`` raises.
@@ -140,29 +141,33 @@ def _probe(
 
 
 def compared_categories(train: ActivationMatrix, test: ActivationMatrix) -> Truth:
-    """Each training prompt's category, and each held-out one's; a warning names what differs.
+    """Validate the categories of training and held-out prompts; warn about unknown ones.
 
     Args:
         train: Activations of the training prompts.
         test: Activations of the held-out prompts.
 
     Returns:
-        Both lists.
+        The training prompts' categories, and the held-out prompts' categories.
 
     Raises:
-        ModulesError: If a sample has no category, one is no whole text, or train has only one.
+        ModulesError: If a sample has no category, a category is not a whole text, or all samples of
+            ``train`` have the same category.
     """
     truth = _categories(train, "train"), _categories(test, "test")
     if len(set(truth[0])) < 2:
         raise ModulesError(
-            f"train should hold at least two categories to tell apart; all are {truth[0][0]!r}."
+            f"train should hold at least two categories; all samples have {truth[0][0]!r}. Add "
+            "prompts of another category."
         )
     warn_spelling(*(acts.samples["category"] for acts in (train, test)))
+    # A category that train lacks counts as wrong whatever the classifier predicts: a warning, not
+    # an error, because the rest of the score is meaningful.
     known = set(truth[0])
     unknown = [label for label in truth[1] if label not in known]
     if unknown:
         warn_user(
-            f"test has categories that train lacks, which no classifier can name: "
+            f"test has categories that train lacks, which no classifier can predict: "
             f"{quoted(unknown)} ({len(unknown)} of {len(truth[1])} prompts). Those of train are "
             f"{quoted(truth[0])}."
             f"{apart(unknown, truth[0])} Use one spelling, or leave these prompts out.",
@@ -171,21 +176,21 @@ def compared_categories(train: ActivationMatrix, test: ActivationMatrix) -> Trut
 
 
 def categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]:
-    """Each sample's category.
+    """Validate and return the category of each sample.
 
     Args:
         acts: The activations.
-        name: What they are called in the message.
+        name: The activations' name in error messages.
 
     Returns:
-        One name a sample.
+        One category per sample.
 
     Raises:
-        ModulesError: If a sample has none, or one is no whole text.
+        ModulesError: If a sample has no category, or a category is not a whole text.
     """
-    found = _categories(acts, name)
+    validated = _categories(acts, name)
     warn_spelling(acts.samples["category"])
-    return found
+    return validated
 
 
 def _categories(acts: ActivationMatrix | ActivationStore, name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Two checkpoints' modules side by side: which is which, and what moved between them."""
+"""Match the modules of two sets, such as two checkpoints', and list the units that moved."""
 
 from dataclasses import dataclass
 
@@ -27,95 +27,97 @@ _Numbers = Int[np.ndarray, " pairs"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModuleMatch:
-    """Each module of one set beside its match in another, and what differs between the two."""
+    """The modules of one set with their matches in another, and the differences."""
 
     a: ModuleSet
-    """The one set: the base model's, say."""
+    """The first set, for example the base model's."""
 
     b: ModuleSet
-    """The other: the fine-tuned model's."""
+    """The second set, for example the fine-tuned model's."""
 
     by: str
-    """What they were matched by: ``"units"`` or ``"profiles"``."""
+    """The kind of similarity: ``"units"`` or ``"profiles"``."""
 
     similarity: Float[np.ndarray, "_modules_a _modules_b"]
-    """Every module of ``a`` with every one of ``b``: the Jaccard overlap of their units, or the
-    correlation of their profiles."""
+    """The similarity of every module of ``a`` to every module of ``b``: the Jaccard overlap of
+    their units, or the correlation of their profiles."""
 
     pairs: pd.DataFrame
-    """One row a match, in ``a``'s order, then what is left of ``b``: ``module_a``, ``module_b``
-    (NA without a partner), ``similarity``, ``null_mean``, ``p_value``, ``n_units_a``,
-    ``n_units_b``, ``n_common`` (NA for different hook points), ``category_a``, ``category_b``."""
+    """One row per match in the order of ``a``, then one per unmatched module of ``b``:
+    ``module_a``, ``module_b`` (NA without a partner), ``similarity``, ``null_mean``, ``p_value``,
+    ``n_units_a``, ``n_units_b``, ``n_common`` (NA for different hook points), ``category_a``,
+    ``category_b``."""
 
     def diff(self) -> pd.DataFrame:
-        """What moved between the two, module by module.
+        """Compare the two modules of each pair: kept, lost and gained units and samples.
 
         Returns:
-            One row a row of ``pairs``: ``module_a``, ``module_b``; ``units_kept``, ``units_lost``
-            and ``units_gained`` (NA for different hook points), ``share_kept`` (of ``a``'s
-            units); ``samples_kept``, ``samples_lost`` and ``samples_gained`` (NA unless both sets
-            are of the same prompts, each there once); and before and after, as ``_a`` and
-            ``_b``: ``category``, ``mean_activation`` (the block's mean, normalised) and
-            ``mean_layer`` of the units. Without a partner, everything is lost, or gained.
+            One row per row of ``pairs``: ``module_a``, ``module_b``; ``units_kept``, ``units_lost``
+            and ``units_gained`` (NA for different hook points), ``share_kept`` (of the units in
+            ``a``); ``samples_kept``, ``samples_lost`` and ``samples_gained`` (NA unless both sets
+            have the same prompts, without repetition). The suffixes ``_a`` and ``_b`` mark
+            ``category``, ``mean_activation`` (the block's normalised mean) and ``mean_layer`` of
+            both modules. A module without a partner has lost, or gained, everything.
         """
         at_a, at_b = _numbers(self.pairs)
         before, after = _described(self.a, at_a), _described(self.b, at_b)
         units = _turnover("units", _crossed_units(self.a, self.b), at_a, at_b)
         samples = _turnover("samples", _crossed_samples(self.a, self.b), at_a, at_b)
         share = units["units_kept"] / before["n_units"].where(before["n_units"] > 0)
-        units["share_kept"] = share.astype("float64")  # NaN where missing, as in all other shares
-        sides = {
-            f"{name}_{side}": described[name]
+        units["share_kept"] = share.astype("float64")  # missing is NaN, as in all other shares
+        descriptions = {
+            f"{name}_{suffix}": described[name]
             for name in ("category", "mean_activation", "mean_layer")
-            for side, described in (("a", before), ("b", after))
+            for suffix, described in (("a", before), ("b", after))
         }
-        named = self.pairs[["module_a", "module_b"]]
-        return pd.concat([named, units, samples, pd.DataFrame(sides)], axis=1)
+        numbers = self.pairs[["module_a", "module_b"]]
+        return pd.concat([numbers, units, samples, pd.DataFrame(descriptions)], axis=1)
 
     def moved_units(self) -> pd.DataFrame:
-        """The units that left their module: for another module's match, or for none.
+        """List the units that are not in the match of their module.
 
         Returns:
-            One row a unit: ``layer``, ``hook_name``, ``unit``, ``module_a`` and ``module_b`` (each
-            set's own numbers; NA for none), ``score_a`` and ``score_b`` (how well it fits there;
-            NaN if not known). The largest ``|score_a|`` come first: border units, whose label is
-            close to a coin flip, last.
+            One row per unit: ``layer``, ``hook_name``, ``unit``, ``module_a`` and ``module_b``
+            (the module's number in each set; NA for none), ``score_a`` and ``score_b`` (how well
+            the unit fits its module; NaN if unknown). Rows are sorted by descending ``|score_a|``,
+            so units whose label is close to a coin flip come last.
 
         Raises:
             ModulesError: If the sets' hook points differ.
         """
         if not self.a.units.same_hooks(self.b.units):
             raise ModulesError(
-                f"Units can only move between sets of the same hook points; these are "
+                f"moved_units needs two sets with the same hook points; these have "
                 f"{self.a.units!r} and {self.b.units!r}. Compare modules by diff()."
             )
-        # What b's labels are called in a: no number of a's where unmatched, -1 for -1 (the last).
-        called = np.full(len(self.b) + 1, len(self.a))
-        called[BACKGROUND] = BACKGROUND
+        # The label in a of each label in b. An unmatched module of b gets len(a), which is no label
+        # in a; the background, -1, indexes the last entry.
+        label_in_a = np.full(len(self.b) + 1, len(self.a))
+        label_in_a[BACKGROUND] = BACKGROUND
         at_a, at_b = _numbers(self.pairs)
         both = (at_a != _NOBODY) & (at_b != _NOBODY)
-        called[at_b[both]] = at_a[both]
-        moved = np.flatnonzero(self.a.unit_labels != called[self.b.unit_labels])
+        label_in_a[at_b[both]] = at_a[both]
+        moved = np.flatnonzero(self.a.unit_labels != label_in_a[self.b.unit_labels])
         table = self.a.units.select(moved).to_frame()
-        for side, modules in (("a", self.a), ("b", self.b)):
+        for suffix, modules in (("a", self.a), ("b", self.b)):
             labels = pd.Series(modules.unit_labels[moved], dtype="Int64")
-            table[f"module_{side}"] = labels.mask(labels == BACKGROUND)
-        for side, modules in (("a", self.a), ("b", self.b)):
+            table[f"module_{suffix}"] = labels.mask(labels == BACKGROUND)
+        for suffix, modules in (("a", self.a), ("b", self.b)):
             scores = modules.unit_scores
-            table[f"score_{side}"] = np.nan if scores is None else scores[moved]
+            table[f"score_{suffix}"] = np.nan if scores is None else scores[moved]
         table = table.sort_values("score_a", key=np.abs, ascending=False, kind="stable")
         return table.reset_index(drop=True)
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
-        found = self.pairs["similarity"].dropna()
+        """Return one line, without the arrays."""
+        similarities = self.pairs["similarity"].dropna()
         return (
-            f"ModuleMatch({len(found)} pairs of {len(self.a)} and {len(self.b)} modules by "
-            f"{self.by}, mean similarity {found.mean():.3f})"
+            f"ModuleMatch({len(similarities)} pairs of {len(self.a)} and {len(self.b)} modules by "
+            f"{self.by}, mean similarity {similarities.mean():.3f})"
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the table of pairs."""
+        """Show Jupyter the table of pairs."""
         return html_table(repr(self), self.pairs)
 
 
@@ -128,32 +130,31 @@ def match_modules(
     n_permutations: int = 199,
     seed: int = 0,
 ) -> ModuleMatch:
-    """Find which module of one set is which of another's: before and after fine-tuning, say.
+    """Match the modules of two sets, for example those before and after fine-tuning.
 
-    The pairs are those whose similarities have the largest sum (Kuhn 1955, the Hungarian method).
-    As many are made as the smaller set has modules, also where nothing is alike: read ``p_value``.
+    The match maximises the sum of the pairs' similarities (Kuhn 1955, the Hungarian method). It has
+    as many pairs as the smaller set has modules, even if no modules are similar: read ``p_value``.
 
     Args:
-        a: The one set.
-        b: The other; it may have another number of modules.
-        profiles: What to match by. Without it, by the units that two modules share, which takes
-            the same hook points: similarity is the Jaccard overlap. With raw activations of the
-            same held-out prompts from each set's own model, by what drives the modules, across
-            architectures too: similarity is the Pearson correlation of the modules' normalised
-            means over these samples (0 where one is constant).
-        n_permutations: Draws of the null. By units: ``b``'s labels permuted within each hook point,
-            which keeps the modules' sizes and layers. By profiles: ``b``'s samples permuted.
+        a: The first set.
+        b: The second set; the number of modules may differ.
+        profiles: Without it, similarity is the Jaccard overlap of two modules' units, which needs
+            the same hook points. With raw activations of the same held-out prompts from both sets'
+            models, similarity is the Pearson correlation of the modules' normalised means over
+            these samples (0 if one is constant). That also works across architectures.
+        n_permutations: The number of permutations of the null: of the labels of ``b`` within each
+            hook point, which keeps the modules' sizes and layers, or of the samples of ``b``.
         seed: Seeds the permutations.
 
     Returns:
-        The pairs. ``null_mean`` and ``p_value`` compare a pair with the best similarity that the
-        module of ``a`` has to any of ``b``'s in each permutation; a pair's is at most its module's
-        best, so that the p-value errs on the large side. It is not adjusted for the number of
-        modules.
+        The pairs. ``null_mean`` and ``p_value`` compare a pair's similarity with the largest
+        similarity of its module of ``a`` to any module of ``b`` in each permutation. The pair need
+        not be its module's best, so the p-value tends to be too large. It is not adjusted for the
+        number of modules.
 
     Raises:
-        ModulesError: If the hook points differ and there are no profiles, the profiles are of other
-            units or other prompts, or of fewer than 3 samples.
+        ModulesError: If the hook points differ and there are no profiles, or the profiles have
+            other units, other prompts or fewer than 3 samples.
 
     >>> from tl_modules.discovery.from_activations import discover
     >>> values = np.random.default_rng(0).random((8, 6)) + np.kron(np.eye(2), np.ones((4, 3)))
@@ -170,6 +171,7 @@ def match_modules(
         similarity, null = _by_units(a, b, n_permutations, generator)
     else:
         similarity, null = _by_profiles(a, b, profiles, n_permutations, generator)
+    # A greedy match would depend on the order of the modules.
     matched = linear_sum_assignment(similarity, maximize=True)
     partners = np.full(len(a), _NOBODY)
     partners[matched[0]] = matched[1]
@@ -183,14 +185,15 @@ def match_modules(
 def _by_units(
     a: ModuleSet, b: ModuleSet, n_permutations: int, generator: np.random.Generator
 ) -> tuple[_Similarity, _Null]:
-    """Jaccard overlaps, and each module's best under permutations within the hook points."""
+    """Compute Jaccard overlaps, and each module's best overlap in permutations per hook point."""
     crossed = _crossed_units(a, b)
     if crossed is None:
         raise ModulesError(
-            f"To be matched by units, a and b should have the same hook points; theirs differ: "
+            f"a and b should have the same hook points to be matched by units; they have "
             f"{a.units!r} and {b.units!r}. Pass profiles=(acts_a, acts_b), each model's raw "
             "activations of the same held-out prompts."
         )
+    # Within hook points: modules that merely lie in the same layers should not look alike.
     parts = np.split(b.unit_labels, np.cumsum(b.units.widths)[:-1])
     null = np.empty((n_permutations, len(a)))
     for row in null:
@@ -206,7 +209,7 @@ def _by_profiles(
     n_permutations: int,
     generator: np.random.Generator,
 ) -> tuple[_Similarity, _Null]:
-    """Correlations over samples, and each module's best under permutations of the samples."""
+    """Compute correlations over samples, and each module's best in permutations of samples."""
     _check_same_prompts(*profiles)
     one, other = (
         _standardised(module_means(modules, acts))
@@ -221,20 +224,20 @@ def _by_profiles(
 def _standardised(
     profiles: Float[np.ndarray, "samples modules"],
 ) -> Float[np.ndarray, "samples modules"]:
-    """Profiles whose products are correlations; a constant one becomes 0."""
+    """Standardise profiles so that their products are correlations; a constant one becomes 0."""
     profiles = profiles.astype(np.float64)
     return ZScore.fit(profiles).apply(profiles) / np.sqrt(len(profiles) - 1)
 
 
 def _check_same_prompts(one: ActivationMatrix, other: ActivationMatrix) -> None:
-    """Refuse profiles that cannot be compared sample by sample."""
+    """Raise unless two profiles can be compared sample by sample."""
     n_samples = len(one.samples)
     if n_samples != len(other.samples):
         raise ModulesError(
-            f"profiles should be of the same held-out prompts; they hold {n_samples} and "
+            f"profiles should hold the same held-out prompts; they hold {n_samples} and "
             f"{len(other.samples)} samples. Collect the same prompts from both models."
         )
-    if n_samples < 3:  # of two, every correlation is 1 or -1
+    if n_samples < 3:  # any correlation over two samples is 1 or -1
         raise ModulesError(
             f"profiles should hold at least 3 samples to be correlated; got {n_samples}. Collect "
             "more held-out prompts."
@@ -244,31 +247,32 @@ def _check_same_prompts(one: ActivationMatrix, other: ActivationMatrix) -> None:
         differ = np.flatnonzero(np.not_equal(*texts))
         if len(differ):
             raise ModulesError(
-                f"profiles should be of the same held-out prompts in the same order; sample "
-                f"{differ[0]} is another. Collect the same prompts from both models."
+                f"profiles should hold the same held-out prompts in the same order; sample "
+                f"{differ[0]} differs. Collect the same prompts from both models."
             )
 
 
 def _crossed(
     labels_a: Int[np.ndarray, " _items"], labels_b: Int[np.ndarray, " _items"], k_a: int, k_b: int
 ) -> _Crossed:
-    """How many items have each pair of labels; the background is the last row and column."""
+    """Count the items of each pair of labels; the background is the last row and column."""
     shape = (k_a + 1, k_b + 1)
     flat = labels_a % shape[0] * shape[1] + labels_b % shape[1]
     return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def _crossed_units(a: ModuleSet, b: ModuleSet) -> _Crossed | None:
-    """How many units each two modules share, if the hook points are the same."""
+    """Count the units that each two modules share, if the hook points are the same."""
     if not a.units.same_hooks(b.units):
         return None
     return _crossed(a.unit_labels, b.unit_labels, len(a), len(b))
 
 
 def _crossed_samples(a: ModuleSet, b: ModuleSet) -> _Crossed | None:
-    """How many samples each two modules share, if the prompts are the same, each there once."""
+    """Count the samples that each two modules share, if both sets have the same unique prompts."""
     if "prompt" not in a.samples or "prompt" not in b.samples:
         return None
+    # Samples are matched by their prompts, because two sets may hold them in different orders.
     one, other = (pd.Index(modules.samples["prompt"]) for modules in (a, b))
     if not (one.is_unique and other.is_unique and set(one) == set(other)):
         return None
@@ -276,7 +280,7 @@ def _crossed_samples(a: ModuleSet, b: ModuleSet) -> _Crossed | None:
 
 
 def _jaccard(crossed: _Crossed) -> _Similarity:
-    """Shared over united; 0 for two modules without units."""
+    """Divide shared units by united units; 0 for two modules without units."""
     common = crossed[:-1, :-1]
     united = crossed.sum(axis=1)[:-1, None] + crossed.sum(axis=0)[None, :-1] - common
     return common / np.maximum(united, 1)
@@ -290,19 +294,19 @@ def _pairs(
     similarity: _Similarity,
     null: _Null,
 ) -> pd.DataFrame:
-    """The table of pairs."""
+    """Make the table of pairs."""
     both = (at_a != _NOBODY) & (at_b != _NOBODY)
-    found = np.where(both, similarity[at_a, at_b], np.nan)
+    similarities = np.where(both, similarity[at_a, at_b], np.nan)
     before, after = _described(a, at_a), _described(b, at_b)
     return pd.DataFrame(
         {
             "module_a": _nullable(at_a),
             "module_b": _nullable(at_b),
-            "similarity": found,
+            "similarity": similarities,
             "null_mean": np.where(both, null.mean(axis=0)[at_a], np.nan),
             "p_value": [
                 control_p_value(float(value), null[:, module], ROUNDING)
-                for value, module in zip(found, at_a, strict=True)
+                for value, module in zip(similarities, at_a, strict=True)
             ],
             "n_units_a": before["n_units"],
             "n_units_b": after["n_units"],
@@ -314,7 +318,7 @@ def _pairs(
 
 
 def _turnover(name: str, crossed: _Crossed | None, at_a: _Numbers, at_b: _Numbers) -> pd.DataFrame:
-    """What each pair kept, lost and gained; NA where that cannot be told."""
+    """Count the items that each pair kept, lost and gained; NA if they cannot be compared."""
     names = [f"{name}_{change}" for change in ("kept", "lost", "gained")]
     if crossed is None:
         return pd.DataFrame(pd.NA, index=range(len(at_a)), columns=names, dtype="Int64")
@@ -325,7 +329,7 @@ def _turnover(name: str, crossed: _Crossed | None, at_a: _Numbers, at_b: _Number
 
 
 def _described(modules: ModuleSet, at: _Numbers) -> pd.DataFrame:
-    """What is said of each module of a pair; a missing one's row is empty."""
+    """Return the row of each module of the pairs; the row of a missing partner is empty."""
     layers = np.asarray(modules.units.layers)[modules.units.hook]
     table = modules.to_frame()
     table["mean_layer"] = pd.Series(layers).groupby(modules.unit_labels).mean()
@@ -334,12 +338,12 @@ def _described(modules: ModuleSet, at: _Numbers) -> pd.DataFrame:
 
 
 def _nullable(at: _Numbers) -> pd.Series:
-    """Numbers of modules as a column; NA for a missing partner."""
+    """Return modules' numbers as a column; NA for a missing partner."""
     numbers = pd.Series(at, dtype="Int64")
     return numbers.mask(numbers == _NOBODY)
 
 
 def _numbers(pairs: pd.DataFrame) -> tuple[_Numbers, _Numbers]:
-    """The modules of each pair, as ``match_modules`` counted them."""
+    """Return the modules of each pair as arrays, with -1 for a missing partner."""
     at_a, at_b = pairs[["module_a", "module_b"]].fillna(_NOBODY).to_numpy(dtype=np.int64).T
     return at_a, at_b

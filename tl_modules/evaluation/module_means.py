@@ -1,4 +1,4 @@
-"""How active each module is on each sample."""
+"""Compute how active each module is on each sample."""
 
 from collections.abc import Iterator
 
@@ -17,20 +17,21 @@ _BLOCK_BYTES = 128 * 1024**2
 def module_means(
     modules: ModuleSet, acts: ActivationMatrix | ActivationStore
 ) -> Float[np.ndarray, "samples modules"]:
-    """Each sample's normalised mean over each module's units; 0 for a module without units.
+    """Average each sample's normalised activations over each module's units.
 
     Args:
         modules: The modules.
-        acts: Raw activations, or normalised ones (then taken as they are).
+        acts: Raw activations, or normalised ones (used as they are).
 
     Returns:
-        One row a sample, one column a module.
+        One row per sample and one column per module; 0 for a module without units.
 
     Raises:
-        ModulesError: If the activations are of other units or of another reading, normalised
-            otherwise, or no fitted normaliser is known.
+        ModulesError: If the activations have other units, another reading or another
+            normalisation, or no fitted normaliser is known.
     """
     check_own_units(modules, acts)
+    # The mean over units as a matrix product, which is fast for any labels.
     members = np.zeros((len(modules.units), modules.n_modules), dtype=np.float32)
     inside = np.flatnonzero(modules.unit_labels != BACKGROUND)
     members[inside, modules.unit_labels[inside]] = 1
@@ -43,7 +44,7 @@ def module_means(
 
 
 def row_blocks(n_samples: int, n_units: int) -> Iterator[Int[np.ndarray, " rows"]]:
-    """The numbers of all samples, as many at a time as fit easily in memory."""
+    """Yield the numbers of all samples in blocks that fit easily into memory."""
     step = max(_BLOCK_BYTES // (4 * n_units), 1)
     return (np.arange(start, min(start + step, n_samples)) for start in range(0, n_samples, step))
 
@@ -53,15 +54,15 @@ def normalised_rows(
     acts: ActivationMatrix | ActivationStore,
     rows: Int[np.ndarray, " rows"],
 ) -> Float[np.ndarray, "rows units"]:
-    """Some samples' activations as discovery had them: normalised as fitted then.
+    """Return the activations of some samples, normalised as at discovery.
 
     Args:
         modules: The modules.
-        acts: Activations that ``check_own_units`` let pass.
+        acts: Activations that passed ``check_own_units``.
         rows: The samples' numbers.
 
     Returns:
-        One row a sample, one column a unit.
+        One row per sample and one column per unit.
     """
     if isinstance(acts, ActivationStore):
         values, normaliser = acts.matrix(rows).values, None
@@ -73,27 +74,27 @@ def normalised_rows(
 
 
 def check_own_units(modules: ModuleSet, acts: ActivationMatrix | ActivationStore) -> None:
-    """Refuse activations that cannot be read as the modules' were.
+    """Raise unless the activations can be normalised and averaged as the modules' activations.
 
     Raises:
-        ModulesError: If they are of other units or of another reading, normalised otherwise, or no
-            fitted normaliser is known.
+        ModulesError: If the activations have other units, another reading or another
+            normalisation, or no fitted normaliser is known.
     """
     if not acts.units.same_hooks(modules.units):
         raise ModulesError(
-            "The activations should be of the modules' own units; their hook points or widths "
-            "differ. Collect them from the model that the modules were discovered on."
+            "The activations should have the modules' units; their hook points or widths differ. "
+            "Collect them from the model that the modules were discovered on."
         )
     if acts.reading != modules.reading:
         raise ModulesError(
-            f"The activations should be collected as the modules' were ({modules.reading}); they "
-            f"are {acts.reading}. Collect them anew."
+            f"The activations should have the reading of the modules, {modules.reading}; they "
+            f"have {acts.reading}. Collect them again with the modules' options."
         )
     normaliser = None if isinstance(acts, ActivationStore) else acts.normaliser
     if normaliser is not None and modules.normaliser is not None:
         check_same_kind(normaliser, modules.normaliser)
     if normaliser is None and modules.normaliser is None:
         raise ModulesError(
-            "These modules hold no fitted normaliser: they were made by hand. Pass normalised "
-            "activations, acts.zscore(like=...)."
+            "Raw activations need a fitted normaliser; these modules hold none, because they were "
+            "made by hand. Pass normalised activations, acts.zscore(like=...)."
         )

@@ -1,6 +1,6 @@
-"""What modules are about, where in the model they lie, how they nest and what they cover.
+"""Describe modules: their topics, their layers, how they nest and which categories they cover.
 
-Nothing here intervenes on a model.
+These functions read activations and weights; none of them intervenes on a model.
 """
 
 from tl_modules.interpret.categories_covered import Coverage, coverage

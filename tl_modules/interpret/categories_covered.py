@@ -1,4 +1,4 @@
-"""Comprehensiveness: which categories of prompts the modules cover, and which none does."""
+"""Comprehensiveness: which categories of prompts some module covers, and which none covers."""
 
 from dataclasses import dataclass
 
@@ -21,22 +21,25 @@ from tl_modules.tables.p_values import benjamini_hochberg, holm
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Coverage:
-    """What each category of prompts drives, and whether a module is mostly its own."""
+    """Which modules each category of prompts drives, and whether any module is mostly about it."""
 
     table: pd.DataFrame
-    """One row a category and module: ``category``, ``module``, ``n_samples`` (of the category with
-    the module's label), ``mean_activation`` (of the category's samples over the module's units,
-    normalised), ``share_of_category`` (its samples that have the module's label) and
-    ``share_of_module`` (the module's samples that are of the category; 0 for one without)."""
+    """One row per category and module: ``category``, ``module``, ``n_samples`` (samples of the
+    category that have the module's label), ``mean_activation`` (the normalised mean of the
+    category's samples over the module's units), ``share_of_category`` (the share of the category's
+    samples that have the module's label) and ``share_of_module`` (the share of the module's samples
+    that belong to the category; 0 for a module without samples)."""
 
     categories: pd.DataFrame
-    """One row a category: ``category``, ``n`` (samples), ``module`` (the one with the largest
-    ``share_of_module``), that ``share_of_module``, ``covered`` (it is above ``least_share``),
-    ``null_mean`` (the largest share with the categories permuted over the samples), ``p_value``
-    (one-sided, against the same), ``p_holm`` and ``p_bh`` (adjusted over the categories)."""
+    """One row per category: ``category``, ``n`` (samples), ``module`` (the module with the largest
+    ``share_of_module``), ``share_of_module`` (that largest share), ``covered`` (whether the share
+    is above ``least_share``), ``null_mean`` (the mean of the largest share when the categories are
+    permuted over the samples), ``p_value`` (one-sided, against these permutations), ``p_holm`` and
+    ``p_bh`` (adjusted over the categories)."""
 
     least_share: float
-    """A category is covered if more than this share of some module's samples is of it."""
+    """The rule: a category is covered if more than this share of a module's samples belongs to
+    it."""
 
     @property
     def uncovered(self) -> list[str]:
@@ -44,7 +47,7 @@ class Coverage:
         return self.categories.loc[~self.categories["covered"], "category"].tolist()
 
     def __repr__(self) -> str:
-        """One line, not its tables."""
+        """Return one line, without the tables."""
         n_covered = len(self.categories) - len(self.uncovered)
         return (
             f"Coverage({n_covered} of {len(self.categories)} categories covered: more than "
@@ -52,7 +55,7 @@ class Coverage:
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the table of categories."""
+        """Show Jupyter the table of categories."""
         return html_table(repr(self), self.categories)
 
 
@@ -65,27 +68,34 @@ def coverage(
     n_permutations: int = 999,
     seed: int = 0,
 ) -> Coverage:
-    """Ask which categories have a module whose samples are mostly of them.
+    """Find the categories that some module is mostly about, and those that no module covers.
 
-    With fewer modules than categories some category is left uncovered by the rule's arithmetic;
-    and a category can drive a module that is mostly another's: ``table`` shows by how much.
+    If there are fewer modules than categories, the rule leaves at least one category uncovered
+    (with ``least_share`` from 0.5). An uncovered category can still drive a module that is mostly
+    about another category: ``table`` shows how strongly.
 
     Args:
         modules: The modules.
-        acts: The activations that they were discovered on, with ``category``; raw, or normalised.
-        least_share: The rule: more than this share of a module's samples, from 0 to below 1.
-        n_permutations: Permutations of the categories over the samples, for the null.
-        seed: Seeds them.
+        acts: The activations that the modules were discovered on, with a column ``category``; raw
+            or normalised.
+        least_share: A category is covered if more than this share of a module's samples belongs to
+            it; from 0 to below 1.
+        n_permutations: The number of permutations of the categories over the samples (the null).
+        seed: Seeds the permutations.
 
     Returns:
-        The tables, and the categories that are ``uncovered``.
+        One table per category and module, one table per category, and ``uncovered``, the
+        categories that no module covers.
 
     Raises:
-        ModulesError: If the activations are of other samples or units, a category is missing, or
-            an option is out of range.
+        ModulesError: If the activations have other samples or units, if a sample has no category,
+            or if an option is out of range.
     """
     if not 0 <= least_share < 1:
-        raise ModulesError(f"least_share should lie at least at 0 and below 1; got {least_share}.")
+        raise ModulesError(
+            f"least_share should be at least 0 and below 1; got {least_share}. 0.5 asks for a "
+            "majority of a module's samples."
+        )
     check_at_least("n_permutations", n_permutations, 1)
     check_seed(seed)
     check_own_samples(modules, acts)
@@ -94,10 +104,12 @@ def coverage(
     labels = modules.sample_labels
 
     counts = _counts(codes, labels, len(names), len(modules))
-    own = _shares_of_modules(counts)
+    shares = _shares_of_modules(counts)
     generator = np.random.default_rng(seed)
     null = np.empty((n_permutations, len(names)))
     for row in null:
+        # Permuting the categories keeps the sizes of categories and modules; the maximum over
+        # modules makes the null as selective as the observed share.
         permuted = _counts(generator.permutation(codes), labels, len(names), len(modules))
         row[:] = _shares_of_modules(permuted).max(axis=1)
 
@@ -111,18 +123,18 @@ def coverage(
                 [means[codes == code].mean(axis=0, dtype=float) for code in range(len(names))]
             ),
             "share_of_category": (counts / sizes[:, None]).ravel(),
-            "share_of_module": own.ravel(),
+            "share_of_module": shares.ravel(),
         }
     )
-    best = own.max(axis=1)
+    best = shares.max(axis=1)
     p_values = np.array(
         [control_p_value(float(best[c]), null[:, c], ROUNDING) for c in range(len(names))]
     )
-    each = pd.DataFrame(
+    per_category = pd.DataFrame(
         {
             "category": names,
             "n": sizes,
-            "module": own.argmax(axis=1),
+            "module": shares.argmax(axis=1),
             "share_of_module": best,
             "covered": best > least_share,
             "null_mean": null.mean(axis=0),
@@ -131,7 +143,7 @@ def coverage(
             "p_bh": benjamini_hochberg(p_values),
         }
     )
-    return Coverage(table, each, least_share)
+    return Coverage(table, per_category, least_share)
 
 
 def _counts(
@@ -140,7 +152,7 @@ def _counts(
     n_categories: int,
     n_modules: int,
 ) -> Int[np.ndarray, "categories modules"]:
-    """How many samples each category and module share."""
+    """Count the samples that each category and module share."""
     flat = np.bincount(codes * n_modules + labels, minlength=n_categories * n_modules)
     return flat.reshape(n_categories, n_modules)
 
@@ -148,5 +160,5 @@ def _counts(
 def _shares_of_modules(
     counts: Int[np.ndarray, "categories modules"],
 ) -> Float[np.ndarray, "categories modules"]:
-    """Each module's samples by category; 0 for a module without samples."""
+    """Divide each module's samples among the categories; 0 for a module without samples."""
     return counts / np.maximum(counts.sum(axis=0), 1)

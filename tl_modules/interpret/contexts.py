@@ -1,4 +1,4 @@
-"""The tokens that drive a module, in context."""
+"""Find the tokens that drive a module most, with the text around them."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.topic import Context
 
 _LONGEST_CHARACTER = 4
-"""Bytes of UTF-8, and so tokens."""
+"""A character has at most this many bytes in UTF-8, and so at most this many tokens."""
 
 _N_AROUND = 8
-"""How many tokens of context are kept on either side."""
+"""The number of context tokens kept on either side."""
 
 
 def top_contexts(
@@ -29,46 +29,47 @@ def top_contexts(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> list[tuple[Context, ...]]:
-    """Find each module's top-activating tokens in some prompts.
+    """Find the tokens that activate each module most in its own prompts.
 
-    A token's value is as in ``token_values``. Left out are special tokens and each prompt's first.
+    ``token_values`` defines a token's value. Special tokens and each prompt's first token are left
+    out.
 
     Args:
         model: The model that the modules were discovered in.
         modules: The modules.
-        prompts: Each module's prompts.
-        n_contexts: At most so many tokens a module, each text once a prompt.
-        batch_size: Prompts in a forward pass.
-        max_tokens: Cut prompts after so many tokens.
+        prompts: One list of prompts per module.
+        n_contexts: The largest number of tokens per module; a token counts once per prompt.
+        batch_size: Prompts per forward pass.
+        max_tokens: Cut prompts after this many tokens.
         progress: Show a progress bar.
 
     Returns:
-        Each module's tokens, strongest first.
+        The tokens of each module, strongest first.
 
     Raises:
-        ModulesError: If the modules were discovered from no activations, the model has no
-            tokenizer, a prompt tokenises to nothing, or an activation is NaN or infinite.
+        ModulesError: If the modules hold no activation means, the model has no tokenizer, a prompt
+            has no tokens, or an activation is NaN or infinite.
     """
     special = special_tokens(model)
-    owners = [(label, at) for label, own in enumerate(prompts) for at in range(len(own))]
-    token_lists = tokenise(model, [prompt for own in prompts for prompt in own], max_tokens)
-    found: list[list[tuple[Context, int]]] = [[] for _ in modules]
+    owners = [(label, place) for label, texts in enumerate(prompts) for place in range(len(texts))]
+    token_lists = tokenise(model, [prompt for texts in prompts for prompt in texts], max_tokens)
+    contexts: list[list[tuple[Context, int]]] = [[] for _ in modules]
     for number, values in run_values(model, modules, token_lists, batch_size, progress=progress):
-        label, at = owners[number]
-        tokens, own = token_lists[number].tolist(), values[:, label]
-        found[label] += [
-            (_context(model, tokens, position, float(own[position]), at), number)
-            for position in _candidates(tokens, own, special, n_contexts)
+        label, place = owners[number]
+        tokens, module_values = token_lists[number].tolist(), values[:, label]
+        contexts[label] += [
+            (_context(model, tokens, position, float(module_values[position]), place), number)
+            for position in _candidates(tokens, module_values, special, n_contexts)
         ]
-    # Equal ones in the order of the prompts.
-    found = [sorted(own, key=lambda pair: (-pair[0].value, pair[1])) for own in found]
-    return [tuple(context for context, _ in own[:n_contexts]) for own in found]
+    # Prompts run longest first. Sorting by number as well makes ties independent of that order.
+    ranked = [sorted(pairs, key=lambda pair: (-pair[0].value, pair[1])) for pairs in contexts]
+    return [tuple(context for context, _ in pairs[:n_contexts]) for pairs in ranked]
 
 
 def _candidates(
     tokens: list[int], values: Float[np.ndarray, " _pos"], special: set[int], n_contexts: int
 ) -> list[int]:
-    """The positions of a prompt's strongest tokens, each token once."""
+    """Return the positions of a prompt's strongest tokens, each distinct token once."""
     best: dict[int, int] = {}
     for position in np.argsort(-values, kind="stable").tolist():
         if position > 0 and values[position] > 0 and tokens[position] not in special:
@@ -81,14 +82,14 @@ def _context(
 ) -> Context:
     start, end = _whole(model, tokens, position)
     token = text_of(model, tokens[start:end])
-    # The window's own ends may cut a character.
+    # The window may start or end inside a character, which decodes to a replacement character.
     before = text_of(model, tokens[max(start - _N_AROUND, 0) : start]).lstrip(BROKEN)
     after = text_of(model, tokens[end : end + _N_AROUND]).rstrip(BROKEN)
     return Context(before, token, after, value, prompt)
 
 
 def _whole(model: HookedModel, tokens: list[int], position: int) -> tuple[int, int]:
-    """Where the characters start and end that a token is a part of; the token alone as a rule."""
+    """Return the shortest span around a token that decodes to whole characters."""
     for length in range(1, _LONGEST_CHARACTER + 1):
         for start in range(max(position - length + 1, 0), position + 1):
             if BROKEN not in text_of(model, tokens[start : start + length]):

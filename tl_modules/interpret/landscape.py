@@ -1,4 +1,4 @@
-"""Prompts as points: near each other where the same modules are active."""
+"""Lay prompts out as points; two points are near if the same modules are active on them."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,28 +16,28 @@ from tl_modules.tables.against_controls import ROUNDING
 from tl_modules.tables.columns import free_name
 
 Projection = Literal["pca", "tsne"]
-"""``pca``: the two directions of most variance, which keep far distances; ``tsne``: t-SNE (van der
-Maaten & Hinton 2008), which keeps neighbourhoods and nothing else."""
+"""``pca`` takes the two directions of most variance, which keeps far distances; ``tsne`` is t-SNE
+(van der Maaten & Hinton 2008), which keeps neighbourhoods and nothing else."""
 PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """Samples in the plane."""
+    """Samples as points in the plane."""
 
     points: pd.DataFrame
-    """One row a sample: its own columns, ``x``, ``y``, and ``strongest``, the module that is most
-    active on it beside that module's mean over all samples. Where the samples have columns of these
-    names already, the new ones are named by ``columns``."""
+    """One row per sample: its own columns, ``x``, ``y``, and ``strongest``, the module whose
+    activation on the sample is highest above its mean over all samples. ``columns`` gives the names
+    of the three new columns, which differ if the samples already have columns of these names."""
 
     projection: Projection
-    """How the plane was found."""
+    """The projection onto the plane, one of ``PROJECTIONS``."""
 
     explained: tuple[float, float] | None
-    """The share of the variance that x and y have; None unless by ``pca``."""
+    """The shares of the variance along x and along y; None unless the projection is ``pca``."""
 
     columns: tuple[str, str, str] = ("x", "y", "strongest")
-    """What ``points`` calls the coordinates and the strongest module."""
+    """The names of the columns of ``points`` that hold x, y and the strongest module."""
 
 
 def landscape(
@@ -47,9 +47,9 @@ def landscape(
     projection: Projection = "pca",
     seed: int = 0,
 ) -> Landscape:
-    """Lay samples out by how active each module is on them.
+    """Lay samples out in the plane by how active each module is on them, to see groups.
 
-    A sample's coordinates are its normalised mean activation in each module, standardised over the
+    A sample's features are its normalised mean activations in each module, standardised over the
     samples (the features of the paper's downstream test, arXiv 2603.17823).
 
     Args:
@@ -59,11 +59,11 @@ def landscape(
         seed: Seeds t-SNE.
 
     Returns:
-        The points.
+        The points, with the samples' own columns.
 
     Raises:
-        ModulesError: If there is no such projection, there are fewer than three samples, or the
-            activations are of other units or of another reading.
+        ModulesError: If the projection is unknown, there are fewer than three samples, or the
+            activations have other units or another reading.
     """
     check_choice("projection", projection, PROJECTIONS)
     check_seed(seed)
@@ -73,33 +73,34 @@ def landscape(
             f"acts should hold at least 3 samples to lay out; got {len(means)}. Collect more "
             "prompts."
         )
-    spread = means.std(axis=0)
-    varies = spread > ROUNDING * np.abs(means).max()
-    features = np.where(varies, means - means.mean(axis=0), 0.0) / np.where(varies, spread, 1.0)
+    deviation = means.std(axis=0)
+    # Standardising a constant column would turn its rounding into a feature.
+    varies = deviation > ROUNDING * np.abs(means).max()
+    features = np.where(varies, means - means.mean(axis=0), 0.0) / np.where(varies, deviation, 1.0)
     places, explained = in_plane(features, projection, seed)
-    found = (places[:, 0], places[:, 1], features.argmax(axis=1))
+    columns = (places[:, 0], places[:, 1], features.argmax(axis=1))
     usual = ("x", "y", "strongest")
     x, y, strongest = (
-        free_name(acts.samples, name, values) for name, values in zip(usual, found, strict=True)
+        free_name(acts.samples, name, values) for name, values in zip(usual, columns, strict=True)
     )
     names = (x, y, strongest)
-    points = acts.samples.assign(**dict(zip(names, found, strict=True))).reset_index(drop=True)
+    points = acts.samples.assign(**dict(zip(names, columns, strict=True))).reset_index(drop=True)
     return Landscape(points, projection, explained, names)
 
 
 def in_plane(
     features: Float[np.ndarray, "samples features"], projection: Projection, seed: int
 ) -> tuple[Float[np.ndarray, "samples 2"], tuple[float, float] | None]:
-    """Lay vectors out in the plane.
+    """Project vectors onto the plane.
 
     Args:
-        features: The vectors, three at least.
+        features: At least three vectors.
         projection: One of ``PROJECTIONS``.
         seed: Seeds t-SNE.
 
     Returns:
-        Their places, all 0 where the vectors are alike; and the share of the variance that x and y
-        have, None unless by ``pca``.
+        One point per vector, all at 0 if the vectors are equal; and the shares of the variance
+        along x and y, None unless the projection is ``pca``.
     """
     if (features == features[0]).all():
         return np.zeros((len(features), 2)), (0.0, 0.0) if projection == "pca" else None
@@ -113,7 +114,7 @@ def _pca(
 ) -> tuple[Float[np.ndarray, "samples 2"], tuple[float, float]]:
     from sklearn.decomposition import PCA  # slow to import
 
-    fitted = PCA(2, svd_solver="full").fit(features)  # signs are fixed, so no seed
+    fitted = PCA(2, svd_solver="full").fit(features)  # deterministic, signs too: needs no seed
     x, y = fitted.explained_variance_ratio_.tolist()
     return fitted.transform(features), (x, y)
 
@@ -123,5 +124,6 @@ def _tsne(
 ) -> Float[np.ndarray, "samples 2"]:
     from sklearn.manifold import TSNE  # slow to import
 
+    # t-SNE needs several neighbours per point; 30 is scikit-learn's default.
     perplexity = min(30.0, (len(features) - 1) / 3)
     return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)

@@ -1,4 +1,4 @@
-"""Which modules are alike: merges by what drives them, as a tree."""
+"""Find out which modules are alike: merge them by their activation profiles, as a tree."""
 
 from dataclasses import dataclass, replace
 
@@ -22,21 +22,24 @@ _Profiles = Float[np.ndarray, "samples modules"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Hierarchy:
-    """The order in which a set's modules merge, the most alike first."""
+    """The tree in which a set's modules merge, the most similar pair first."""
 
     modules: ModuleSet
-    """What was merged."""
+    """The modules that were merged."""
 
     linkage: Float[np.ndarray, "_merges 4"]
-    """SciPy's linkage matrix, one row a merge: the two that merge (modules, then earlier merges),
-    their mean distance (1 - Pearson correlation of profiles, 0 to 2), and how many modules."""
+    """SciPy's linkage matrix, one row per merge: the two nodes that merge (modules first, then
+    earlier merges), their mean distance (1 - Pearson correlation of profiles, from 0 to 2), and the
+    number of modules in the merged node."""
 
     cophenetic: float
-    """Correlation of the distances with the heights at which modules merge (Sokal & Rohlf 1962):
-    how much of a tree they are. NaN where all distances are equal, as of two modules."""
+    """The correlation of the distances with the heights at which modules merge (Sokal & Rohlf
+    1962): how well a tree describes the distances. NaN if all distances are equal, which is always
+    so with two modules."""
 
     null_cophenetic: Float[np.ndarray, " _permutations"]
-    """The same with each profile's samples permuted by itself: any distances make some tree."""
+    """The same correlation when the samples of each profile are permuted independently. Any
+    distances make some tree, so ``cophenetic`` means something only beside this null."""
 
     @property
     def p_value(self) -> float:
@@ -44,13 +47,13 @@ class Hierarchy:
         return control_p_value(self.cophenetic, self.null_cophenetic, ROUNDING)
 
     def cut(self, n: int) -> Int[np.ndarray, " _modules"]:
-        """The tree cut into n branches.
+        """Cut the tree into n branches.
 
         Args:
-            n: How many, from 1 to the number of modules.
+            n: The number of branches, from 1 to the number of modules.
 
         Returns:
-            Each module's branch, numbered from 0 in the order of their first modules.
+            The branch of each module, numbered from 0 in the order of the branches' first modules.
 
         Raises:
             ModulesError: If n is out of range.
@@ -62,21 +65,21 @@ class Hierarchy:
         return cut_tree(self.linkage, n_clusters=n)[:, 0]
 
     def coarsen(self, n: int, acts: ActivationMatrix | ActivationStore) -> ModuleSet:
-        """The n coarser modules that ``cut(n)`` makes, to ablate, say.
+        """Merge the modules of each branch of ``cut(n)``, to test coarser modules causally.
 
         Args:
-            n: How many, from 2.
+            n: The number of coarser modules, at least 2.
             acts: The activations that the modules were discovered on, raw or normalised.
 
         Returns:
-            A module set with the method ``"merged"``; it has no unit scores.
+            A module set with the method ``"merged"`` and without unit scores.
 
         Raises:
-            ModulesError: If n is out of range, or the activations are of other samples or units.
+            ModulesError: If n is out of range, or the activations have other samples or units.
         """
         check_at_least("n", n, 2)
         check_own_samples(self.modules, acts)
-        # The background's label, -1, picks what is appended.
+        # The background's label, -1, selects the last entry.
         branches = np.append(self.cut(n), BACKGROUND)
         merged = replace(
             self.modules,
@@ -96,7 +99,7 @@ class Hierarchy:
         return replace(merged, sample_scores=scores, objective=_objective(merged, scores))
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """Return one line, without the arrays."""
         return (
             f"Hierarchy({len(self.modules)} modules, merging at {self.linkage[0, 2]:.2f} to "
             f"{self.linkage[-1, 2]:.2f}, cophenetic correlation {self.cophenetic:.2f}, "
@@ -104,7 +107,7 @@ class Hierarchy:
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the merges, in order."""
+        """Show Jupyter the merges in order."""
         columns = {"one": int, "other": int, "distance": float, "n_modules": int}
         merges = pd.DataFrame(self.linkage, columns=list(columns)).astype(columns)
         return html_table(repr(self), merges)
@@ -118,23 +121,24 @@ def hierarchy(
     n_permutations: int = 199,
     seed: int = 0,
 ) -> Hierarchy:
-    """Merge modules by their profiles, two at a time: average linkage of 1 - correlation.
+    """Merge similar modules into a tree, to see which of them respond to the same prompts.
 
-    A module's profile is its normalised mean activation on each sample. ``plot_hierarchy`` draws
-    the tree.
+    A module's profile is its normalised mean activation on each sample. The distance of two modules
+    is 1 - the Pearson correlation of their profiles, and linkage is average. ``plot_hierarchy``
+    draws the tree.
 
     Args:
         modules: The modules.
-        acts: Raw activations, or normalised ones (then taken as they are); of any prompts.
-        n_permutations: Permutations of the profiles' samples, for the null.
-        seed: Seeds them.
+        acts: Activations of any prompts: raw, or normalised (used as they are).
+        n_permutations: The number of permutations of the profiles' samples (the null).
+        seed: Seeds the permutations.
 
     Returns:
-        The tree, and how far the distances are a tree's, beside the null.
+        The tree, and how well a tree describes the distances, beside the null.
 
     Raises:
-        ModulesError: If the activations are of other units, of fewer than three samples, or a
-            module's profile is constant.
+        ModulesError: If the activations have other units or fewer than three samples, or a module's
+            profile is constant.
     """
     check_at_least("n_permutations", n_permutations, 1)
     check_seed(seed)
@@ -157,7 +161,7 @@ def hierarchy(
 
 
 def _tree(profiles: _Profiles) -> tuple[Float[np.ndarray, "merges 4"], float]:
-    """The linkage matrix of some profiles, and its cophenetic correlation."""
+    """Return the linkage matrix of profiles and its cophenetic correlation."""
     from scipy.cluster.hierarchy import cophenet, linkage  # slow to import
     from scipy.spatial.distance import pdist
 
@@ -168,7 +172,7 @@ def _tree(profiles: _Profiles) -> tuple[Float[np.ndarray, "merges 4"], float]:
 
 
 def _objective(modules: ModuleSet, sample_scores: Float[np.ndarray, " samples"]) -> Objective:
-    """xi, B and L of a set, from its samples' scores."""
+    """Compute xi, B and L of a module set from its samples' scores."""
     n_units, n_samples = (
         np.bincount(labels[labels != BACKGROUND], minlength=len(modules)).astype(np.float64)
         for labels in (modules.unit_labels, modules.sample_labels)

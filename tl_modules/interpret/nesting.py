@@ -1,4 +1,4 @@
-"""Do finer modules split coarser ones: nestedness over K, beside permuted labels."""
+"""Measure whether finer modules split coarser ones (nestedness), beside permuted labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,17 +23,18 @@ class Nestedness:
     """How far each module of a finer set lies inside one module of the next coarser set."""
 
     table: pd.DataFrame
-    """One row a finer module and kind: ``kind`` (``"units"`` or ``"samples"``), ``coarser_k``,
-    ``finer_k``, ``module``, ``n`` (its units, or samples), ``coarser`` (the coarser module that
-    holds most of them), ``share`` (of them that it holds; NaN without any), ``null_mean`` (the
-    same with the coarser labels permuted) and ``p_value`` (one-sided, not adjusted)."""
+    """One row per finer module and kind: ``kind`` (``"units"`` or ``"samples"``), ``coarser_k``,
+    ``finer_k``, ``module``, ``n`` (the module's units, or samples), ``coarser`` (the coarser module
+    that holds most of them), ``share`` (the share of them in that coarser module; NaN if ``n`` is
+    0), ``null_mean`` (the mean share when the coarser labels are permuted) and ``p_value``
+    (one-sided, not adjusted)."""
 
     overall: pd.DataFrame
-    """One row a pair of sets and kind: the same of all finer modules together, each unit or
-    sample counting the same. 1 where the finer set only splits the coarser one."""
+    """One row per pair of sets and kind: the share over all finer modules together, in which each
+    unit or sample counts once. The share is 1 if the finer set only splits the coarser set."""
 
     def __repr__(self) -> str:
-        """One line, not its tables."""
+        """Return one line, without the tables."""
         steps = [
             "{coarser_k} > {finer_k} {kind} {share:.2f} (null {null_mean:.2f})".format(**row)
             for row in self.overall.to_dict(orient="records")
@@ -41,7 +42,7 @@ class Nestedness:
         return f"Nestedness({', '.join(steps)})"
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the table of pairs of sets."""
+        """Show Jupyter the table of pairs of sets."""
         return html_table(repr(self), self.overall)
 
 
@@ -53,27 +54,27 @@ def nestedness(
     seed: int = 0,
     progress: bool = True,
 ) -> Nestedness:
-    """Compare module sets of one matrix and different K: does each finer module split a coarser?
+    """Measure whether the modules of a larger K split those of a smaller K, or cut across them.
 
-    The share of a module in its best coarser one is far above 0 by chance, and the more so the
-    fewer and the more unequal the coarser modules are, so that it means something beside its null
-    only: units' labels are permuted within each hook point, which keeps the modules' sizes and
-    layers; samples' labels over all samples. Above its null it says that the two sets have
-    structure in common, as any two good partitions of one matrix have; only near 1 does the finer
-    set do nothing but split.
+    The share of a module inside its best coarser module is far above 0 by chance, most of all when
+    the coarser modules are few or unequal. Compare the share with its null. The null permutes
+    units' labels within each hook point, which keeps the modules' sizes and layers, and samples'
+    labels over all samples. A share above its null says that the two sets have structure in common,
+    as any two good partitions of one matrix have. Only a share near 1 says that the finer set
+    splits the coarser set.
 
     Args:
-        sets: Two module sets or more, in any order.
-        n_permutations: Permutations of the coarser labels.
-        seed: Seeds them.
+        sets: At least two module sets of one matrix with different K, in any order.
+        n_permutations: The number of permutations of the coarser labels.
+        seed: Seeds the permutations.
         progress: Show a progress bar.
 
     Returns:
-        The shares of each set's modules in the next coarser set's, and of all together.
+        The share of each module in the next coarser set, and the shares of all modules together.
 
     Raises:
-        ModulesError: If there are fewer than two sets, two have one K, or they are of different
-            units or samples.
+        ModulesError: If there are fewer than two sets, two sets have the same K, or their units or
+            samples differ.
     """
     check_at_least("n_permutations", n_permutations, 1)
     check_seed(seed)
@@ -88,7 +89,8 @@ def nestedness(
             crossed = _crossed(finer, coarser, len(fine), len(coarse))
             null = np.empty((n_permutations, len(fine)))
             for row in null:
-                # Sorted by stratum, at random within: strata are contiguous already.
+                # Sort by stratum with random ties: a permutation within each stratum, because the
+                # items of a stratum are contiguous already.
                 order = np.lexsort((generator.random(len(strata)), strata))
                 shuffled = _crossed(finer, coarser[order], len(fine), len(coarse))
                 row[:] = shuffled.max(axis=1)
@@ -96,40 +98,40 @@ def nestedness(
             head = {"kind": kind, "coarser_k": len(coarse), "finer_k": len(fine)}
             best = crossed.max(axis=1)
             for module, n in enumerate(sizes.tolist()):
-                found = {"module": module, "n": n, "coarser": int(crossed[module].argmax())}
-                rows.append(head | found | _beside(int(best[module]), null[:, module], n))
+                place = {"module": module, "n": n, "coarser": int(crossed[module].argmax())}
+                rows.append(head | place | _beside(int(best[module]), null[:, module], n))
             overall.append(head | _beside(int(best.sum()), null.sum(axis=1), int(sizes.sum())))
     return Nestedness(pd.DataFrame(rows), pd.DataFrame(overall))
 
 
 def _checked(sets: Sequence[ModuleSet]) -> list[ModuleSet]:
-    """The sets, coarsest first."""
+    """Validate the sets and return them, coarsest first."""
     if isinstance(sets, ModuleSet) or not all(isinstance(one, ModuleSet) for one in sets):
         raise ModulesError("sets should be a list of module sets. Pass [coarser, finer].")
     ordered = sorted(sets, key=len)
     ks = [len(modules) for modules in ordered]
     if len(ks) < 2 or len(set(ks)) < len(ks):
         raise ModulesError(
-            f"sets should be two module sets or more, each of another K; got K = {ks}. Discover "
+            f"sets should be at least two module sets with different K; got K = {ks}. Discover "
             "modules of one matrix with several n_modules."
         )
     first = ordered[0]
     for modules in ordered[1:]:
         if not modules.units.same_hooks(first.units):
             raise ModulesError(
-                f"sets should be of the same units; these are {first.units!r} and "
+                f"sets should have the same units; these have {first.units!r} and "
                 f"{modules.units!r}. Discover them on one matrix."
             )
         if not modules.samples.equals(first.samples):
             raise ModulesError(
-                f"sets should be of the same samples; those of K = {len(first)} and "
+                f"sets should have the same samples; those of K = {len(first)} and "
                 f"K = {len(modules)} differ. Discover them on one matrix."
             )
     return ordered
 
 
 def _kinds(coarse: ModuleSet, fine: ModuleSet) -> Iterator[tuple[str, _Labels, _Labels, _Labels]]:
-    """Units, then samples: coarser and finer labels, and within what labels are permuted."""
+    """Yield each kind with its coarser labels, its finer labels, and the strata to permute in."""
     inside = fine.unit_labels != BACKGROUND
     hooks = fine.units.hook[inside]
     yield "units", coarse.unit_labels[inside], fine.unit_labels[inside], hooks
@@ -140,7 +142,7 @@ def _kinds(coarse: ModuleSet, fine: ModuleSet) -> Iterator[tuple[str, _Labels, _
 def _crossed(
     finer: _Labels, coarser: _Labels, n_finer: int, n_coarser: int
 ) -> Int[np.ndarray, "finer coarser"]:
-    """How many items each two modules share; the coarser background is nobody's."""
+    """Count the items that each two modules share, without the coarser background."""
     n_columns = n_coarser + 1
     flat = finer * n_columns + coarser % n_columns
     counts = np.bincount(flat, minlength=n_finer * n_columns)
@@ -148,7 +150,7 @@ def _crossed(
 
 
 def _beside(shared: int, null: np.ndarray, n: int) -> dict[str, float]:
-    """A share beside its null; NaN of nothing."""
+    """Return a share with its null's mean and its p-value; NaN if there are no items."""
     if n == 0:
         return dict.fromkeys(("share", "null_mean", "p_value"), float("nan"))
     return {

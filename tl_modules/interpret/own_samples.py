@@ -1,4 +1,4 @@
-"""The activations of the samples that modules were discovered on, and of no others."""
+"""Select or check the activations of the samples that modules were discovered on."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -13,21 +13,21 @@ from tl_modules.errors import ModulesError
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.text import as_texts
 
-_TELLING = ("prompt", "answer", "n_tokens")
+_IDENTIFYING = ("prompt", "answer", "n_tokens")
 """Columns that a sample's activations depend on."""
 
 
 def check_own_samples(modules: ModuleSet, acts: ActivationMatrix | ActivationStore) -> None:
-    """Refuse activations of other samples than the modules' labels are of.
+    """Raise unless the activations have the samples that the modules' labels describe.
 
     Raises:
-        ModulesError: If their number, or a prompt, differs.
+        ModulesError: If the number of samples or a prompt differs.
     """
     remedy = "Pass the matrix that the modules were discovered on."
     if len(acts.samples) != len(modules.samples):
         raise ModulesError(
-            f"acts should be of the modules' own {len(modules.samples)} samples; they are of "
-            f"{len(acts.samples)}. {remedy}"
+            f"acts should hold the {len(modules.samples)} samples that the modules were discovered "
+            f"on; they hold {len(acts.samples)}. {remedy}"
         )
     if "prompt" in acts.samples and "prompt" in modules.samples:
         both = (acts.samples, modules.samples)
@@ -35,29 +35,30 @@ def check_own_samples(modules: ModuleSet, acts: ActivationMatrix | ActivationSto
         differ = np.flatnonzero(np.not_equal(*prompts))
         if len(differ):
             raise ModulesError(
-                "acts should be of the modules' own samples in their order; sample "
-                f"{differ[0]} is another. {remedy}"
+                "acts should hold the samples that the modules were discovered on, in the same "
+                f"order; sample {differ[0]} differs. {remedy}"
             )
 
 
 def own_activations(
     modules: ModuleSet, acts: ActivationMatrix | ActivationStore
 ) -> ActivationMatrix | ActivationStore:
-    """The activations of the modules' own samples, out of those of more samples.
+    """Select the samples that the modules were discovered on from activations of more samples.
 
-    ``tl-modules discover --held-out`` discovers on a part of a matrix; what is asked of the modules
-    afterwards may be given the whole.
+    ``tl-modules discover --held-out`` discovers on a part of a matrix, while later commands may get
+    the whole matrix.
 
     Args:
         modules: The modules.
-        acts: Activations of their samples, and maybe of others.
+        acts: Activations of the modules' samples, and possibly of others.
 
     Returns:
-        ``acts`` itself where it has as many samples; else a matrix of the modules' own, in their
-        order.
+        ``acts`` itself if it has equally many samples; otherwise a matrix of the modules' samples
+        in the modules' order.
 
     Raises:
-        ModulesError: If a sample is missing, or it cannot be told which of several it is.
+        ModulesError: If a sample is missing, or if several samples match and their activations
+            differ.
     """
     samples = modules.samples
     if len(acts.samples) <= len(samples) or "prompt" not in samples or "prompt" not in acts.samples:
@@ -65,13 +66,14 @@ def own_activations(
         return acts
     rows, doubtful = _rows_of(samples, acts.samples)
     for first, others in doubtful:
-        # Equal prompts have equal activations, but for the rounding of other batches.
+        # Equal prompts have equal activations up to the rounding of different batches, so any of
+        # them will do. Different activations mean that another column tells the samples apart.
         values = _matrix(acts, [first, *others]).values
         if not np.allclose(values[1:], values[0], rtol=1e-3, atol=1e-5 * np.abs(values[0]).max()):
             raise ModulesError(
-                f"acts should tell the modules' own samples from others; its samples {first} and "
-                f"{others[0]} are alike but for their activations. Pass acts.select(rows) of the "
-                "samples that the modules were discovered on."
+                "acts should identify the samples that the modules were discovered on; its samples "
+                f"{first} and {others[0]} differ in their activations alone. Pass "
+                "acts.select(rows) with the rows that the modules were discovered on."
             )
     return replace(_matrix(acts, rows), samples=samples)
 
@@ -79,33 +81,34 @@ def own_activations(
 def _matrix(
     acts: ActivationMatrix | ActivationStore, rows: list[int] | Int[np.ndarray, " rows"]
 ) -> ActivationMatrix:
-    chosen = np.asarray(rows)
-    return acts.matrix(chosen) if isinstance(acts, ActivationStore) else acts.select(chosen)
+    numbers = np.asarray(rows)
+    return acts.matrix(numbers) if isinstance(acts, ActivationStore) else acts.select(numbers)
 
 
 def _rows_of(
-    own: pd.DataFrame, all_samples: pd.DataFrame
+    set_samples: pd.DataFrame, all_samples: pd.DataFrame
 ) -> tuple[Int[np.ndarray, " rows"], list[tuple[int, list[int]]]]:
-    """Where each of a set's samples stands among others.
+    """Find the row of each of a set's samples in a larger table.
 
     Returns:
-        The rows; and, of samples that stand there more often than in the set, the row taken and the
-        rows that may be meant as well.
+        The rows; and, for each sample that the larger table holds more often than the set, the
+        first row and the other candidates.
 
     Raises:
-        ModulesError: If one is not there.
+        ModulesError: If a sample is missing.
     """
     places: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    shared = [name for name in _TELLING if name in own and name in all_samples]
+    shared = [name for name in _IDENTIFYING if name in set_samples and name in all_samples]
     for row, key in enumerate(_keys(all_samples, shared)):
         places[key].append(row)
-    rows, taken = np.empty(len(own), dtype=np.int64), defaultdict(int)
-    keys = _keys(own, shared)
+    rows, taken = np.empty(len(set_samples), dtype=np.int64), defaultdict(int)
+    keys = _keys(set_samples, shared)
     for number, key in enumerate(keys):
         if taken[key] == len(places[key]):
             raise ModulesError(
-                f"acts should hold the modules' own samples; sample {number} is not among them. "
-                "Pass the matrix that the modules were discovered on, or a larger one."
+                f"acts should hold the samples that the modules were discovered on; sample "
+                f"{number} is missing. Pass the matrix that the modules were discovered on, or a "
+                "larger one."
             )
         rows[number] = places[key][taken[key]]
         taken[key] += 1
@@ -116,6 +119,6 @@ def _rows_of(
 
 
 def _keys(samples: pd.DataFrame, columns: list[str]) -> list[tuple[str, ...]]:
-    """What tells each sample from others."""
+    """Return one key per sample, made of the given columns."""
     parts = [samples[name].where(samples[name].notna(), "") for name in columns]
     return list(zip(*map(as_texts, parts), strict=True))

@@ -1,4 +1,4 @@
-"""Texts of tokens, and what cannot be found out about a model."""
+"""Decode tokens to text, and the error for an interpretation that a model does not allow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from tl_modules.errors import ModulesError
 from tl_modules.models.hooked_model import HookedModel, model_name
 
-BROKEN = "\ufffd"  # what a decoder gives for a part of a character
+BROKEN = "\ufffd"  # a decoder's output for a part of a character
 
 
 class NotReadable(ModulesError):
-    """A part of an interpretation that this model, or these modules, cannot give."""
+    """Raised if this model or these modules lack what a part of an interpretation needs."""
 
 
 def text_of(model: HookedModel, tokens: Sequence[int]) -> str:
-    """The text of some tokens, special ones left out.
+    """Decode tokens to text, without special tokens.
 
     Raises:
         NotReadable: If the model has no tokenizer.
@@ -23,10 +23,10 @@ def text_of(model: HookedModel, tokens: Sequence[int]) -> str:
 
 
 def pieces_of(model: HookedModel, tokens: Sequence[int]) -> list[str]:
-    """Each token's own part of the text, special ones by their names.
+    """Split the text into one piece per token; a special token's piece is its name.
 
-    A character of several tokens stands at the last of them; tokenizers that trim spaces at the
-    beginning are asked about each token together with the one before.
+    A character of several tokens belongs to the last of them. Each token is decoded together with
+    the previous one, because some tokenizers trim leading spaces.
 
     Raises:
         NotReadable: If the model has no tokenizer.
@@ -49,7 +49,7 @@ def pieces_of(model: HookedModel, tokens: Sequence[int]) -> list[str]:
 
 
 def special_tokens(model: HookedModel) -> set[int]:
-    """The tokenizer's special tokens, such as BOS.
+    """Return the tokenizer's special tokens, such as BOS.
 
     Raises:
         NotReadable: If the model has no tokenizer.
@@ -58,14 +58,15 @@ def special_tokens(model: HookedModel) -> set[int]:
 
 
 def tokenizer_of(model: HookedModel) -> Any:
-    """The model's tokenizer.
+    """Return the model's tokenizer.
 
     Raises:
-        NotReadable: If there is none.
+        NotReadable: If the model has none.
     """
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise NotReadable(
-            f"Tokens' texts need a tokenizer; {model_name(model)!r} has none. Load it with one."
+            f"Decoding tokens needs a tokenizer; {model_name(model)!r} has none. Load the model "
+            "with a tokenizer."
         )
     return tokenizer

@@ -17,9 +17,11 @@ from tl_modules.runtime.arguments import checked
 from tl_modules.tables.labels import warn_spelling
 from tl_modules.tables.prompt_frames import prompt_frame
 
-_Found = TypeVar("_Found")
+_Result = TypeVar("_Result")
 
-_NO_MODEL = "Without a model there are no contexts and tokens: tlm.with_topics(modules, model)."
+_NO_MODEL = (
+    "Contexts and tokens need the model; none was passed. Call tlm.with_topics(modules, model)."
+)
 
 
 @checked
@@ -38,35 +40,37 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     seed: int = 0,
     progress: bool = True,
 ) -> ModuleSet:
-    """Say what each module is about: its topic.
+    """Describe what each module is about: a label, words, prompts and tokens.
 
-    From the samples: the categories' shares, the top prompts, and the words that tell them from
-    the other modules' (c-TF-IDF). With the model: the tokens in those prompts that drive the module
-    most, and those that its output direction promotes and suppresses, against random units' (a
-    logit lens). The label is the category that more than half of the samples have (or both names of
-    a tie, ``"coding / math"``, or the category that the module was given), and the most distinctive
-    words. It says what drives a module, not what it does: test that causally.
+    The samples give the shares of categories, the top prompts, and the words that distinguish the
+    module's prompts from the other modules' (c-TF-IDF). The model adds the tokens in the top
+    prompts that drive the module most, and the tokens that the module's output direction promotes
+    and suppresses, compared with random units (a logit lens). The label consists of a category and
+    the most distinctive words. The category is the one that the module was given or that more than
+    half of its samples have; a tie shows both names, ``"coding / math"``. A topic says what drives
+    a module, not what the module does: test that causally.
 
     Args:
         modules: The modules; their samples need a column ``prompt``.
-        model: The model that they were discovered in; without it, only what the samples tell.
-        n_words: At most so many distinctive words a module.
-        n_prompts: How many top prompts a module, which the model reads.
-        n_contexts: At most so many top tokens a module.
-        n_tokens: At most so many promoted and so many suppressed tokens a module.
-        n_controls: Sets of random units that output directions are held against, at least 3.
-        batch_size: Prompts in a forward pass.
-        max_tokens: Cut prompts after so many tokens where the model reads them.
+        model: The model that the modules were discovered in. Without it, the topics describe the
+            samples only.
+        n_words: The largest number of distinctive words per module.
+        n_prompts: The number of top prompts per module; the model reads them.
+        n_contexts: The largest number of top tokens per module.
+        n_tokens: The largest number of promoted tokens, and of suppressed tokens, per module.
+        n_controls: Sets of random units to compare output directions with, at least 3.
+        batch_size: Prompts per forward pass.
+        max_tokens: Cut prompts after this many tokens before the model reads them.
         seed: Seeds the random units.
         progress: Show progress bars.
 
     Returns:
-        The same modules with ``topics``. What the model or the modules cannot give is empty, and
-        the topic's ``notes`` say why.
+        The same modules with ``topics``. A part that the model or the modules do not allow is
+        empty, and the topic's ``notes`` give the reason.
 
     Raises:
-        ModulesError: If the samples have no prompts, the model is another one, or an option cannot
-            be.
+        ModulesError: If the samples have no prompts, the modules belong to another model, or an
+            option is not valid.
     """
     counts = {"n_words": n_words, "n_prompts": n_prompts, "n_contexts": n_contexts}
     for name, value in {**counts, "n_tokens": n_tokens}.items():
@@ -75,7 +79,7 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     check_seed(seed)
     if "prompt" not in modules.samples:
         raise ModulesError(
-            "The modules' samples should have a column 'prompt' to find topics in; they have "
+            "The modules' samples should have a column 'prompt'; they have "
             f"{list(modules.samples.columns)}. Discover on activations that hold their prompts: "
             "collect() keeps them, and ActivationMatrix.from_arrays takes them as samples."
         )
@@ -101,8 +105,9 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
             lambda: written_tokens(model, modules, **options, progress=progress), written, notes
         )
     labels: list[str] = []
-    for module, own in zip(modules, words, strict=True):
-        labels.append(topic_label(module.category_name, own, module.label, labels))
+    for module, module_words in zip(modules, words, strict=True):
+        # The labels so far are passed on, because labels should be unique.
+        labels.append(topic_label(module.category_name, module_words, module.label, labels))
     return replace(
         modules,
         topics=tuple(
@@ -122,8 +127,8 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     )
 
 
-def _or_note(find: Callable[[], _Found], otherwise: _Found, notes: list[str]) -> _Found:
-    """What was found, or a note why it cannot be."""
+def _or_note(find: Callable[[], _Result], otherwise: _Result, notes: list[str]) -> _Result:
+    """Return the result of ``find``, or the default together with a note of the reason."""
     try:
         return find()
     except NotReadable as error:

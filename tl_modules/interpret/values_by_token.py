@@ -1,4 +1,4 @@
-"""How active each module is at each token."""
+"""Measure how active each module is at each token."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -32,30 +32,30 @@ def token_values(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """How active each module is at each token of some prompts; ``plot_tokens`` draws it.
+    """Measure how active each module is at each token, to see what it responds to.
 
-    A value is the mean over the module's units of |a| / the unit's mean |a| over the samples that
-    the modules were discovered on: 1 where the module is as active as it is on average. A prompt's
-    first token is in most models an outlier whatever it is (massive activations, Sun et al. 2024,
-    arXiv 2402.17762). Prompts are run as they are given, also where the modules were discovered in
-    chat form.
+    ``plot_tokens`` draws the result. A value is the mean, over the module's units, of |a| divided
+    by the unit's mean |a| over the samples that the modules were discovered on. A value of 1 means
+    that the module is as active as on average. In most models a prompt's first token is an outlier,
+    whatever the token is (massive activations, Sun et al. 2024, arXiv 2402.17762). The prompts run
+    as they are, even if the modules were discovered in chat form.
 
     Args:
         model: The model that the modules were discovered in.
         modules: The modules.
         prompts: The prompts, or a frame with the column ``prompt``.
-        batch_size: Prompts in a forward pass.
-        max_tokens: Cut prompts after so many tokens.
+        batch_size: Prompts per forward pass.
+        max_tokens: Cut prompts after this many tokens.
         progress: Show a progress bar.
 
     Returns:
-        One row a token, in order: index ``prompt`` (its number, from 0) and ``position``; columns
-        ``token`` (its text), ``special`` (special tokens, and each prompt's first), then one a
-        module, named by its number.
+        One row per token, in order. The index is ``prompt`` (the prompt's number, from 0) and
+        ``position``. The columns are ``token`` (its text), ``special`` (true of special tokens and
+        of each prompt's first token), then one column per module, named by the module's number.
 
     Raises:
-        ModulesError: If the modules were discovered from no magnitudes or on another model, the
-            model has no tokenizer, a prompt tokenises to nothing, or an activation is not finite.
+        ModulesError: If the modules were not discovered from magnitudes or belong to another model,
+            the model has no tokenizer, a prompt has no tokens, or an activation is not finite.
     """
     modules.units.check_model(model)
     texts = prompt_frame(prompts)["prompt"].tolist()
@@ -69,8 +69,8 @@ def token_values(
         )
         parts[number] = pd.DataFrame(values, index=index, columns=range(len(modules)))
         parts[number].insert(0, "token", pieces_of(model, tokens))
-        first = [at == 0 or token in special for at, token in enumerate(tokens)]
-        parts[number].insert(1, "special", first)
+        is_special = [at == 0 or token in special for at, token in enumerate(tokens)]
+        parts[number].insert(1, "special", is_special)
     return pd.concat([parts[number] for number in range(len(texts))])
 
 
@@ -82,10 +82,11 @@ def run_values(
     *,
     progress: bool,
 ) -> Iterator[tuple[int, Float[np.ndarray, "_pos _modules"]]]:
-    """Run prompts, the longest first, and give each one's values.
+    """Run prompts, longest first, and yield the values of each.
 
     Yields:
-        A prompt's number, and every module's value at each of its tokens, as in ``token_values``.
+        A prompt's number, and the value of every module at each of the prompt's tokens, as
+        ``token_values`` defines it.
 
     Raises:
         ModulesError: As ``token_values`` raises.
@@ -96,30 +97,31 @@ def run_values(
             values = _values(model, modules, weights, batch).numpy()
             for row, number in enumerate(batch.rows.tolist()):
                 tokens = token_lists[number].tolist()
-                own = values[row, : len(tokens)]
-                bad = np.flatnonzero(~np.isfinite(own).all(axis=0))
+                without_padding = values[row, : len(tokens)]
+                bad = np.flatnonzero(~np.isfinite(without_padding).all(axis=0))
                 if len(bad):
                     raise ModulesError(
                         f"Activations should be finite; those of module {bad[0]} are not on "
                         f"{text_of(model, tokens)[:80]!r}. Run the model in a wider dtype."
                     )
-                yield number, own
+                yield number, without_padding
             bar.update(len(batch.rows))
 
 
 def _weights(modules: ModuleSet) -> list[Float[torch.Tensor, "_units _modules"]]:
-    """What each unit's |a| counts towards each module's value, a hook point at a time."""
+    """Return the weight of each unit's |a| in each module's value, one array per hook point."""
     if modules.normaliser is None or not modules.reading.is_magnitude:
         raise NotReadable(
-            "Top tokens are by |activation| / its mean, which these modules do not know: they were "
-            f"discovered from {modules.reading}, or normalised elsewhere. Discover modules in "
-            "activations that collect() gathered."
+            "Values of tokens need each unit's mean |activation|, which these modules do not hold: "
+            f"they were discovered from {modules.reading}, or from activations that were "
+            "normalised elsewhere. Discover modules in activations that collect() gathered."
         )
     means = modules.normaliser.mean
     alive = means > MIN_STD
+    # A dead unit has no mean to divide by; it counts neither above nor below the fraction.
     share = np.divide(1.0, means, out=np.zeros_like(means), where=alive)
-    own = modules.unit_labels[:, None] == np.arange(modules.n_modules)
-    weights = own * share[:, None] / np.maximum((own & alive[:, None]).sum(axis=0), 1)
+    members = modules.unit_labels[:, None] == np.arange(modules.n_modules)
+    weights = members * share[:, None] / np.maximum((members & alive[:, None]).sum(axis=0), 1)
     parts = np.split(weights, np.cumsum(modules.units.widths)[:-1])
     return [torch.from_numpy(part).float() for part in parts]
 
@@ -130,7 +132,7 @@ def _values(
     weights: Sequence[Float[torch.Tensor, "_units _modules"]],
     batch: Batch,
 ) -> Float[torch.Tensor, "batch pos modules"]:
-    """Every module's value at every token."""
+    """Compute the value of every module at every token of a batch."""
     units = modules.units
     total = torch.zeros(*batch.tokens.shape, modules.n_modules)
 

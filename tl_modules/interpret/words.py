@@ -1,4 +1,4 @@
-"""Words that tell a module's prompts from the others'."""
+"""Find words that distinguish a module's prompts from the other modules' prompts."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 from tl_modules.modules.topic import Word
 
 _LETTERS = r"(?u)[^\W\d_]{2,}"
-"""Runs of two letters or more: the parts of ``snake_case`` are words of their own."""
+"""A word is a run of at least two letters, so the parts of ``snake_case`` are separate words."""
 
 _LEAST_LIFT = 2.0
-"""A distinctive word is at least so many times as frequent as in the other modules."""
+"""A distinctive word is at least this many times as frequent as in the other modules."""
 
 
 def distinctive_words(
@@ -20,28 +20,29 @@ def distinctive_words(
     n_modules: int,
     n_words: int = 10,
 ) -> list[tuple[Word, ...]]:
-    """Each module's distinctive words by c-TF-IDF (Grootendorst 2022, arXiv 2203.05794, eq. 2).
+    """Find each module's distinctive words by c-TF-IDF.
 
+    c-TF-IDF is eq. 2 of Grootendorst 2022 (arXiv 2203.05794).
     A module's prompts are one document. The score of word t in module c is the share of t among
     the module's words, times ``log(1 + A / f)``, with f the word's count in all modules and A the
-    mean number of words a module. Two departures: a word counts once a prompt, so that no single
-    prompt decides; and it should be at least twice as frequent as in the other modules together,
-    since c-TF-IDF alone keeps words that are frequent everywhere.
+    mean number of words per module. There are two departures from the paper. A word counts once per
+    prompt, so that no single prompt decides. A word should be at least twice as frequent as in the
+    other modules together, because c-TF-IDF alone keeps words that are frequent everywhere.
 
-    English stop words are left out. Scripts without spaces between words are not cut into words.
+    English stop words are left out. Scripts without spaces between words are not split into words.
 
     Args:
         prompts: The samples' prompts.
-        labels: Each sample's module.
-        n_modules: How many modules there are.
-        n_words: At most so many words a module.
+        labels: The module of each sample.
+        n_modules: The number of modules.
+        n_words: The largest number of words per module.
 
     Returns:
-        Each module's words, best first, equal ones by the alphabet; none where no word is
-        distinctive.
+        The words of each module, best first; words of equal score are in alphabetical order. A
+        module without distinctive words has none.
 
-    >>> found = distinctive_words(["red cats", "red dogs"], np.array([0, 1]), 2)
-    >>> [[word.word for word in words] for words in found]
+    >>> per_module = distinctive_words(["red cats", "red dogs"], np.array([0, 1]), 2)
+    >>> [[word.word for word in words] for words in per_module]
     [['cats'], ['dogs']]
     """
     counts, vocabulary = _counts(prompts, labels, n_modules)
@@ -50,27 +51,29 @@ def distinctive_words(
     share = counts / np.maximum(of_module, 1)
     scores = share * np.log1p(of_module.mean() / np.maximum(of_word, 1))
     scores[share < _LEAST_LIFT * others] = 0
-    found = []
+    per_module = []
     for row in scores:
-        # The vocabulary is in order of the alphabet.
+        # The vocabulary is sorted, so a stable sort puts equal scores in alphabetical order.
         best = np.argsort(-row, kind="stable")[:n_words]
-        found.append(tuple(Word(vocabulary[at], float(row[at])) for at in best if row[at] > 0))
-    return found
+        per_module.append(
+            tuple(Word(vocabulary[word], float(row[word])) for word in best if row[word] > 0)
+        )
+    return per_module
 
 
 def _counts(
     prompts: Sequence[str], labels: Int[np.ndarray, " _samples"], n_modules: int
 ) -> tuple[Float[np.ndarray, "modules words"], list[str]]:
-    """How many prompts of each module hold each word; and the words."""
+    """Count the prompts of each module that hold each word; also return the words."""
     from sklearn.feature_extraction.text import CountVectorizer  # slow to import
 
     vectorizer = CountVectorizer(stop_words="english", token_pattern=_LETTERS, binary=True)
     analyse = vectorizer.build_analyzer()
-    if not any(map(analyse, prompts)):  # a fit would refuse them
+    if not any(map(analyse, prompts)):  # fit_transform would raise on an empty vocabulary
         return np.zeros((n_modules, 0)), []
-    held = vectorizer.fit_transform(prompts)
+    word_in_prompt = vectorizer.fit_transform(prompts)
     counts = [
-        np.asarray(held[labels == module].sum(axis=0), dtype=np.float64).ravel()
+        np.asarray(word_in_prompt[labels == module].sum(axis=0), dtype=np.float64).ravel()
         for module in range(n_modules)
     ]
     return np.stack(counts), vectorizer.get_feature_names_out().tolist()

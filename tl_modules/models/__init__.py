@@ -1,6 +1,6 @@
-"""What the package asks of a hooked model: tokens, losses, gradients, generated text.
+"""Run hooked models: tokens, losses, gradients, generated text.
 
-Only this room knows TransformerLens' interface.
+Only this package knows TransformerLens' interface.
 """
 
 from tl_modules.models.hooked_model import HookedModel

@@ -1,12 +1,13 @@
-"""Prompts with their answers: what separates the two, and the tokens of both.
+"""Tokenise prompts with their answers.
 
 The text is ``prompt + separator + answer``, exactly as given. The prompt keeps the tokens that it
-has alone, because the model reads it, and generates from it, as those. Where the whole text, read
-at once, would merge the prompt's last tokens with the answer's first ("is " and "Paris" into " is"
-and " Paris"), the answer is tokenised apart and follows the prompt: the token that the model would
-generate next then counts as found, wherever the prompt ends. A warning names the first such prompt,
-because a model finds such tokens less likely than the usual ones. An answer of several tokens is
-read as the tokenizer reads its text, which a model may have written in other tokens.
+has on its own, because the model generates from these tokens. Tokenising the whole text at once
+could merge the prompt's last tokens with the answer's first tokens ("is " and "Paris" into " is"
+and " Paris"). In that case the answer is tokenised separately and appended, so that the first token
+of the answer is always a token that the model could generate after the prompt. A warning names the
+first such prompt, because a model finds such tokens less likely than the usual ones. An answer of
+several tokens has the tokens that the tokenizer gives its text; a model may generate the same text
+in other tokens.
 """
 
 from collections.abc import Sequence
@@ -29,17 +30,17 @@ _Tokens = Int[torch.Tensor, " _pos"]
 
 
 def answers_of(frame: pd.DataFrame) -> list[str]:
-    """Each prompt's answer, as given.
+    """Validate and return each prompt's answer.
 
     Args:
-        frame: What ``prompt_frame`` returned.
+        frame: The frame that ``prompt_frame`` returned.
 
     Returns:
-        One text per prompt; white space counts, and an answer may consist of it. A whole number is
-        its digits.
+        One text per prompt, unstripped; an answer may be white space. A whole number becomes its
+        digits.
 
     Raises:
-        ModulesError: If there is no column ``answer``, or a prompt has none or no whole text.
+        ModulesError: If there is no column ``answer``, or an answer is missing or not a whole text.
     """
     if "answer" not in frame.columns:
         raise ModulesError(
@@ -47,7 +48,7 @@ def answers_of(frame: pd.DataFrame) -> list[str]:
             "(module_effects) or tokens='all' (collect)."
         )
     answers = frame["answer"].tolist()
-    # Whole numbers, as readers of CSV files make them, have one spelling.
+    # Readers of CSV files make numbers of digits; a whole number has only one spelling.
     is_number = [isinstance(it, Integral) and not isinstance(it, bool) for it in answers]
     answers = [str(it) if whole else it for it, whole in zip(answers, is_number, strict=True)]
     for row, answer in enumerate(answers):
@@ -68,17 +69,17 @@ def answers_of(frame: pd.DataFrame) -> list[str]:
 def with_separator(
     frame: pd.DataFrame, separator: str | None, *, answers: bool = True, chat: bool = False
 ) -> pd.DataFrame:
-    """The prompts with a column ``separator``: what stands between each prompt and its answer.
+    """Add the column ``separator``, the text between each prompt and its answer.
 
     Args:
-        frame: What ``prompt_frame`` returned.
-        separator: The same for every prompt. None takes the frame's own column ``separator``, and
-            nothing where that is absent or blank.
-        answers: Whether answers are read. Without them a separator has no use.
-        chat: Whether prompts stand in a chat template, which then stands before the answer too.
+        frame: The frame that ``prompt_frame`` returned.
+        separator: The separator of all prompts. None takes the frame's column ``separator``; a
+            missing column or value is no separator.
+        answers: Whether answers are used. Without answers, a separator is not allowed.
+        chat: Whether prompts are in a chat template, which also separates them from their answers.
 
     Returns:
-        The frame, with the column where a separator is used.
+        The frame, with the column if separators are used.
 
     Raises:
         ModulesError: If a separator is no text, is not used, or differs from the frame's column.
@@ -99,63 +100,67 @@ def with_separator(
             )
     if chat or not answers:
         return frame
-    own = _own_separators(frame)
-    if separator is not None and any(each != separator for each in own or ()):
+    in_frame = _frame_separators(frame)
+    if separator is not None and any(value != separator for value in in_frame or ()):
         raise ModulesError(
             f"separator should be given once; separator={separator!r} differs from the prompts' "
-            f"column 'separator', {shown_separators(own or ())}. Leave separator out, or drop the "
-            "column."
+            f"column 'separator', {shown_separators(in_frame or ())}. Leave separator out, or drop "
+            "the column."
         )
-    return frame.assign(separator=own or [separator or ""] * len(frame))
+    return frame.assign(separator=in_frame or [separator or ""] * len(frame))
 
 
-def _own_separators(frame: pd.DataFrame) -> list[str] | None:
-    """The frame's own separators, "" for a missing one; None without the column."""
+def _frame_separators(frame: pd.DataFrame) -> list[str] | None:
+    """Return the frame's separators, "" for a missing one; None without the column."""
     if "separator" not in frame.columns:
         return None
     missing = frame["separator"].isna().tolist()
-    own = ["" if gone else it for gone, it in zip(missing, frame["separator"], strict=True)]
-    for row, each in enumerate(own):
-        if not isinstance(each, str):
+    separators = [
+        "" if is_missing else value
+        for is_missing, value in zip(missing, frame["separator"], strict=True)
+    ]
+    for row, value in enumerate(separators):
+        if not isinstance(value, str):
             raise ModulesError(
-                f"The column 'separator' should hold what stands between each prompt and its "
-                f"answer, a text; prompt {row} has {each!r}. Correct it, or rename the column."
+                f"The column 'separator' should hold the text between each prompt and its answer; "
+                f"prompt {row} has {value!r}. Correct it, or rename the column."
             )
-    check_whole(own, "separator")
-    return own
+    check_whole(separators, "separator")
+    return separators
 
 
 def shown_separators(separators: Sequence[str]) -> str:
-    """The different separators, quoted, for tables and messages.
+    """Quote the distinct separators, for tables and messages.
 
     >>> shown_separators([" ", "", " "])
     "'', ' '"
     """
-    return ", ".join(repr(each) for each in sorted(set(separators)))
+    return ", ".join(repr(separator) for separator in sorted(set(separators)))
 
 
 def tokenise_with_answers(
     model: HookedModel, frame: pd.DataFrame
 ) -> tuple[list[_Tokens], Int[np.ndarray, " prompts"]]:
-    """Each prompt's tokens with its answer's, and the position where the answer begins.
+    """Tokenise each prompt with its answer, and locate the answer's first token.
 
-    Warns where the text of prompt and answer, read at once, would change the prompt's own tokens.
+    Warns if tokenising prompt and answer at once would change the prompt's tokens.
 
     Args:
         model: The model.
-        frame: What ``with_separator`` returned, with ``answer``.
+        frame: The frame that ``with_separator`` returned, with ``answer``.
 
     Returns:
-        One tensor per prompt, of the prompt, the separator and the answer; and where the separator
-        begins, which counts as part of the answer.
+        The tokens of prompt, separator and answer, one tensor per prompt; and the position at which
+        the separator, which counts as part of the answer, starts.
 
     Raises:
-        ModulesError: If an answer is missing, has no tokens of its own, cannot be tokenised apart
-            from its prompt, or does not fit the model's context.
+        ModulesError: If an answer is missing, has no tokens of its own, cannot be tokenised
+            separately, or does not fit the model's context.
     """
     check_tokenizer(model)
     prompts, following = frame["prompt"].tolist(), following_texts(frame)
     together = []
+    # Contexts are checked first: ``tokenise`` would cut a long prompt with only a warning.
     for row, texts in enumerate(zip(prompts, following, strict=True)):
         together.append(read_text(model, "".join(texts)).whole)
         check_context(model, len(together[-1]), f"Prompt {row} with its answer")
@@ -171,7 +176,7 @@ def tokenise_with_answers(
 
 
 def following_texts(frame: pd.DataFrame) -> list[str]:
-    """What follows each prompt: its separator and its answer.
+    """Return the text that follows each prompt: its separator and its answer.
 
     Raises:
         ModulesError: If an answer is missing.
@@ -185,29 +190,29 @@ def following_texts(frame: pd.DataFrame) -> list[str]:
 def join(
     model: HookedModel, alone: _Tokens, both: _Tokens, texts: tuple[str, str], name: str
 ) -> tuple[_Tokens, bool]:
-    """The tokens of two texts, one after the other, of which the first keeps its own.
+    """Join the tokens of two texts so that the first text keeps its tokens.
 
     Args:
         model: The model.
         alone: The first text's tokens.
         both: The tokens of the two texts together.
         texts: The two texts.
-        name: What the first is called in messages.
+        name: The first text's name in messages.
 
     Returns:
-        ``both`` where they begin with the first text's, and otherwise the first text's tokens and
-        then the second's; and whether that was so.
+        ``both`` if it starts with the first text's tokens; otherwise the first text's tokens and
+        the second's, tokenised separately. And whether they were tokenised separately.
 
     Raises:
-        ModulesError: If the second text has no tokens of its own, or the two, tokenised apart,
-            spell another text.
+        ModulesError: If the second text has no tokens of its own, or the two texts, tokenised
+            separately, decode to another text.
     """
     if len(both) > len(alone) and torch.equal(both[: len(alone)], alone):
         return both, False
     tokenizer: Any = getattr(model, "tokenizer", None)
-    own = tokenizer(texts[1], add_special_tokens=False)["input_ids"] if tokenizer else []
-    apart = torch.cat([alone, torch.tensor(own, dtype=alone.dtype)])
-    if own and _decoded(tokenizer, apart) == _decoded(tokenizer, both):
+    second = tokenizer(texts[1], add_special_tokens=False)["input_ids"] if tokenizer else []
+    apart = torch.cat([alone, torch.tensor(second, dtype=alone.dtype)])
+    if second and _decoded(tokenizer, apart) == _decoded(tokenizer, both):
         return apart, True
     raise ModulesError(
         f"The answer should follow its prompt as tokens of its own; that of {name} does not: "
@@ -222,12 +227,12 @@ def _decoded(tokenizer: Any, tokens: _Tokens) -> str:
 
 
 def warn_merged(prompts: Sequence[str], following: Sequence[str], merged: Sequence[int]) -> None:
-    """Warn of answers that were tokenised apart because their prompts' tokens would change.
+    """Warn of answers that were tokenised separately to keep their prompts' tokens.
 
     Args:
         prompts: The prompts.
-        following: What follows each.
-        merged: The rows of those prompts.
+        following: The text after each prompt.
+        merged: The rows of the prompts to warn of.
     """
     if not merged:
         return

@@ -1,4 +1,4 @@
-"""Prompts of similar length in padded batches."""
+"""Make padded batches of prompts of similar length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ class Batch:
     """Prompts of similar length, padded on the right."""
 
     rows: Int[np.ndarray, " batch"]
-    """Which prompts they are."""
+    """The numbers of the prompts."""
 
     tokens: Int[torch.Tensor, "batch pos"]
-    """Token ids."""
+    """The token ids."""
 
     mask: Bool[torch.Tensor, "batch pos"]
-    """True where a token is real."""
+    """True at real tokens, False at padding."""
 
     counted: Bool[torch.Tensor, "batch pos"]
-    """True where a token counts: all real ones, or some of them."""
+    """True at tokens that count: all real tokens, or some of them."""
 
 
 def batches(
@@ -33,16 +33,16 @@ def batches(
     counted: Sequence[Bool[torch.Tensor, " _pos"]] | None = None,
     chosen: Int[np.ndarray, " _chosen"] | None = None,
 ) -> Iterator[Batch]:
-    """Batches of prompts of similar length, longest first.
+    """Yield batches of prompts of similar length, longest first.
 
-    Padding goes on the right, where causal attention keeps it from reaching any real token; the
-    longest batch comes first so that memory runs out at once or never.
+    Padding is on the right, where causal attention keeps it from affecting real tokens. The longest
+    batch is first, so that memory runs out immediately or not at all.
 
     Args:
-        token_lists: Each prompt's tokens.
-        batch_size: How many prompts at a time.
-        counted: Which tokens of each prompt count; all by default.
-        chosen: Which prompts; all by default.
+        token_lists: The tokens of each prompt.
+        batch_size: The number of prompts per batch.
+        counted: Whether each token of each prompt counts; all count by default.
+        chosen: The numbers of the prompts to use; all by default.
 
     Raises:
         ModulesError: If ``batch_size`` is below 1.

@@ -1,4 +1,4 @@
-"""A checksum of a model: two models whose weights differ anywhere have different ones."""
+"""Compute a checksum of a model; models whose weights differ have different checksums."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -12,29 +12,29 @@ from tl_modules.models.hooked_model import HookedModel, model_name, roots, saes_
 
 _BLOCK = 2**16
 _AT_ONCE = {"cpu": 2**18}
-"""Values that are widened to 64 bits at a time, by device: on a CPU they stay in its cache. The sum
-doesn't depend on it."""
+"""The number of values that are converted to 64 bits at a time, by device. On a CPU they stay in
+its cache. The sum does not depend on this number."""
 _ELSEWHERE = 2**22
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""The integer type of a value's bits, by the bytes that it has."""
+"""The integer type of a value's bits, by the value's size in bytes."""
 
 
 def fingerprint(model: HookedModel) -> str:
-    """A checksum of a model: the names, shapes, dtypes and all values of parameters and buffers.
+    """Compute a checksum of the names, shapes, dtypes and values of parameters and buffers.
 
-    The SAEs of a ``SplicedModel`` are part of it. The values are summed where they lie, in one
-    pass: the device and the number of threads make no difference.
+    The SAEs of a ``SplicedModel`` are included. Values are summed on their own device in one pass;
+    the device and the number of threads do not affect the result.
 
-    A model with a tensor on the meta device, as a model partly on the disk has, gets a checksum
-    without values: which of its parts are in memory may change. Two such models of the same
-    architecture have the same checksum.
+    If a tensor is on the meta device, as in a model that is partly on disk, the checksum does not
+    include values, because the parts in memory may change. Two such models of the same architecture
+    have the same checksum.
 
     Args:
         model: The model.
 
     Returns:
-        SHA-256, in hexadecimal.
+        The SHA-256 digest in hexadecimal.
     """
     digest = hashlib.sha256(model_name(model).encode(errors="backslashreplace"))
     tensors = list(_tensors(model))
@@ -51,10 +51,10 @@ def fingerprint(model: HookedModel) -> str:
 
 
 def value_sum(tensor: Shaped[torch.Tensor, "..."]) -> int:
-    """The bits of each value, as an integer times an odd multiplier of its place, summed mod 2^64.
+    """Sum each value's bits, as an integer, times an odd multiplier of its place, modulo 2^64.
 
-    A change of one value always changes the sum, since odd numbers have inverses modulo 2^64.
-    Several changes, an exchange of two values too, leave it as it was with a chance of 2^-64.
+    A change of one value always changes the sum, because odd numbers have inverses modulo 2^64.
+    Several changes, such as an exchange of two values, keep the sum with a probability of 2^-64.
 
     Args:
         tensor: A tensor on any device but ``"meta"``, of any dtype and strides.
@@ -72,7 +72,8 @@ def value_sum(tensor: Shaped[torch.Tensor, "..."]) -> int:
     at_once = _AT_ONCE.get(words.device.type, _ELSEWHERE)
     for start in range(0, words.numel(), at_once):
         values = _flat(words, start, min(start + at_once, words.numel())).to(torch.int64)
-        # Blocks of one length share multipliers; each block's sum has a multiplier of its own.
+        # All blocks share one list of multipliers; each block's sum has its own multiplier. Lists
+        # for all places would take as much memory as the model.
         whole = len(values) // _BLOCK * _BLOCK
         sums = (values[:whole].view(-1, _BLOCK) * within).sum(1)
         rest = values[whole:]
@@ -82,7 +83,7 @@ def value_sum(tensor: Shaped[torch.Tensor, "..."]) -> int:
 
 
 def _words(tensor: Shaped[torch.Tensor, "..."]) -> Integer[torch.Tensor, "..."]:
-    """A tensor's bits as integers: a view, but of sparse and quantized tensors."""
+    """Return a tensor's bits as integers: a copy if it is sparse or quantized, else a view."""
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     if tensor.layout is not torch.strided:
@@ -94,8 +95,8 @@ def _words(tensor: Shaped[torch.Tensor, "..."]) -> Integer[torch.Tensor, "..."]:
 
 def _flat(
     words: Integer[torch.Tensor, "..."], start: int, stop: int
-) -> Integer[torch.Tensor, " chosen"]:
-    """Some of a tensor's values in the order of their places, without a copy of all of them."""
+) -> Integer[torch.Tensor, " values"]:
+    """Return some of a tensor's values in order, without copying all of them."""
     if words.is_contiguous():
         return words.view(-1)[start:stop]
     if words.numel() <= _BLOCK:
@@ -105,7 +106,7 @@ def _flat(
 
 
 def _multipliers(first: int, n: int) -> Int[torch.Tensor, " n"]:
-    """Odd numbers of 64 bits without a pattern: SplitMix64 (Steele et al. 2014)."""
+    """Return pseudorandom odd numbers of 64 bits (SplitMix64, Steele et al. 2014)."""
     state = (np.arange(first + 1, first + n + 1, dtype=np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -113,7 +114,7 @@ def _multipliers(first: int, n: int) -> Int[torch.Tensor, " n"]:
 
 
 def _tensors(model: HookedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """All parameters and buffers with their names."""
+    """Yield all parameters and buffers with their names."""
     for root, part in roots(model).items():
         yield from ((f"{root}|{name}", tensor) for name, tensor in _own_tensors(part))
 
@@ -130,7 +131,7 @@ def _own_tensors(part: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _plain(cfg: Any) -> Mapping[str, str]:
-    """The numbers and texts of an SAE's configuration, but where it lies."""
+    """Return the numbers and texts of an SAE's configuration, without its device."""
     fields = vars(cfg) if hasattr(cfg, "__dict__") else {}
     return {
         name: repr(value)

@@ -1,4 +1,4 @@
-"""What a model writes after a text."""
+"""Generate text with a model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,57 +20,59 @@ def continued(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Int[torch.Tensor, " _longer"]:
-    """A prompt's tokens, and those that the model writes after them.
+    """Continue a prompt with tokens that the model generates.
 
     Args:
         model: The model.
-        tokens: The prompt's.
-        n_new_tokens: Tokens to write at most; the model may end sooner.
-        remedy: What to do where the model cannot write.
-        temperature: Of sampling; 0 takes the likeliest token each time.
-        seed: Seeds the sampling; PyTorch's own generators are as before afterwards.
+        tokens: The prompt's tokens.
+        n_new_tokens: The largest number of new tokens; the model may stop sooner.
+        remedy: The remedy in the error for a model that cannot generate.
+        temperature: The temperature of sampling; 0 takes the likeliest token.
+        seed: Seeds the sampling; PyTorch's global generators keep their state.
 
     Returns:
-        The tokens.
+        The prompt's tokens followed by the new tokens.
 
     Raises:
-        ModulesError: If the model has no ``generate`` or is not causal, or its context no room.
+        ModulesError: If the model has no ``generate``, is not causal, or its context is too short.
     """
     check_causal(model, "Generation")
     loose: Any = model
     if not hasattr(loose, "generate"):
-        raise ModulesError(f"{model_name(model)!r} has no generate() to write with. {remedy}")
+        raise ModulesError(f"Generation needs generate(); {model_name(model)!r} has none. {remedy}")
     longest = getattr(model.cfg, "n_ctx", None) or float("inf")
     if len(tokens) + n_new_tokens > longest:
         raise ModulesError(
-            f"A prompt and what is written after it should fit the model's context of {longest} "
-            f"tokens; got {len(tokens)} and n_new_tokens={n_new_tokens}. Shorten one."
+            f"A prompt and its new tokens should fit the model's context of {longest} tokens; "
+            f"got {len(tokens)} and n_new_tokens={n_new_tokens}. Shorten the prompt, or lower "
+            "n_new_tokens."
         )
     options: dict[str, Any] = {"do_sample": temperature > 0, "verbose": False}
     if temperature > 0:
         options["temperature"] = temperature
+    # One prompt at a time: padding on the left would need a mask that not every model supports.
     given = tokens[None].to(getattr(model.cfg, "device", None))
     with _seeded(seed, given.device):
-        found = loose.generate(given, max_new_tokens=n_new_tokens, **options)
-    return found[0].long().cpu()
+        generated = loose.generate(given, max_new_tokens=n_new_tokens, **options)
+    return generated[0].long().cpu()
 
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that generate() draws from, and put them back afterwards.
+    """Seed the global generators that generate() draws from, and restore their state afterwards.
 
-    Not by ``torch.manual_seed``, which seeds every device there is.
+    ``torch.manual_seed`` would seed the generators of every device.
     """
-    own = [torch.default_generator]
+    generators = [torch.default_generator]
     if device.type == "cuda":
-        own.append(torch.cuda.default_generators[device.index or 0])
+        generators.append(torch.cuda.default_generators[device.index or 0])
     elif device.type == "mps":
-        own.append(torch.mps._get_default_mps_generator())
-    states = [generator.get_state() for generator in own]
+        generators.append(torch.mps._get_default_mps_generator())
+    states = [generator.get_state() for generator in generators]
     try:
-        for generator in own:
+        for generator in generators:
             generator.manual_seed(seed)
         yield
     finally:
-        for generator, state in zip(own, states, strict=True):
+        for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)

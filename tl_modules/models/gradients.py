@@ -1,4 +1,4 @@
-"""Gradients of a number by a model's activations."""
+"""Compute gradients of a number with respect to a model's activations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from tl_modules.runtime.determinism import rows_alike
 
 
 class Taps:
-    """Hooks that keep activations, and let a number's gradient by each be taken afterwards.
+    """Hooks that keep activations, so that gradients with respect to them can be computed later.
 
-    Each hook adds a zero that requires a gradient: the model's parameters need none of their own,
-    and none is left in them.
+    Each hook adds a zero tensor that requires a gradient. The model's parameters therefore need no
+    gradients, and none remain in them.
 
     Example::
 
@@ -27,29 +27,29 @@ class Taps:
     """
 
     def __init__(self, hook_names: Sequence[str]) -> None:
-        """Prepare to tap some hook points."""
+        """Prepare hooks for some hook points."""
         self.activations: dict[str, torch.Tensor] = {}
-        """What the last run had there, by the name asked for."""
+        """The activations of the last run, by the hook points' names as given."""
         self._added: dict[str, torch.Tensor] = {}
         self.fwd_hooks: FwdHooks = [(name, self._tap(name)) for name in hook_names]
 
     def gradients(self, value: Float[torch.Tensor, ""]) -> dict[str, torch.Tensor]:
-        """D value / d activation at each hook point; 0 where the value does not depend on it."""
+        """Compute d value / d activation at each hook point; 0 if there is no dependence."""
         with rows_alike():
-            found = torch.autograd.grad(value, list(self._added.values()), allow_unused=True)
+            by_added = torch.autograd.grad(value, list(self._added.values()), allow_unused=True)
         return {
             name: torch.zeros_like(added) if gradient is None else gradient
-            for (name, added), gradient in zip(self._added.items(), found, strict=True)
+            for (name, added), gradient in zip(self._added.items(), by_added, strict=True)
         }
 
     def release(self) -> None:
-        """Let go of what the run left: hooks and taps refer to each other."""
+        """Free the run's tensors, which the reference cycle of hooks and taps would keep alive."""
         self._added.clear()
         self.fwd_hooks.clear()
 
     def _tap(self, name: str) -> Callable[..., torch.Tensor]:
         def hook_fn(activation: torch.Tensor, hook: object = None) -> torch.Tensor:
-            del hook  # its name may be an alias of ours
+            del hook  # its name may be an alias of the name asked for
             self.activations[name] = activation.detach()
             self._added[name] = torch.zeros_like(activation, requires_grad=True)
             return activation + self._added[name]
@@ -63,25 +63,25 @@ def loss_gradients(
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Activations, and the gradient of each prompt's summed next-token loss by them.
+    """Compute activations, and the gradient of each prompt's summed next-token loss by them.
 
     Args:
         model: The model.
-        tokens: Token ids, padded.
-        mask: True where a token is real.
+        tokens: Padded token ids.
+        mask: True at real tokens.
         hook_names: The hook points.
 
     Returns:
-        Activations and gradients by hook point. Rows of a batch do not touch each other: each has
-        its own prompt's gradient, in nats and unit of activation. (Of the sum, because a mean over
-        many tokens is too small for a float16 model's gradients.)
+        Activations and gradients by hook point. Rows of a batch are independent: each row has the
+        gradient of its own prompt, in nats per unit of activation. The loss is summed, because the
+        gradient of a mean over many tokens is too small for float16.
 
     Raises:
         ModulesError: If the model was loaded in inference mode.
     """
 
     def summed(logits: torch.Tensor) -> torch.Tensor:
-        # Copies: the caller's may have been made in inference mode.
+        # Clones, because the caller's tensors may have been made in inference mode.
         losses = next_token_losses(logits, tokens.clone(), mask.clone())
         return losses * n_predicted(mask).to(logits.device)
 
@@ -90,12 +90,12 @@ def loss_gradients(
 
 @contextmanager
 def differentiable() -> Iterator[None]:
-    """Let gradients be taken inside the ``with``, whatever mode the caller is in.
+    """Enable gradients inside the ``with``, in whatever mode the caller is.
 
-    Tensors that were made in inference mode have none: clone those that a run reads.
+    Tensors that were made in inference mode cannot have gradients: clone those that a run reads.
 
     Raises:
-        ModulesError: If such a tensor is used after all.
+        ModulesError: If a tensor that was made in inference mode is used.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -106,19 +106,19 @@ def differentiable() -> Iterator[None]:
         raise ModulesError(
             "Gradients need tensors that were made outside torch.inference_mode(); the model's "
             f"weights, or a tensor that the metric uses, were made inside ({error}). Load the "
-            "model outside of it, or clone() the tensor there."
+            "model outside of torch.inference_mode(), or clone() the tensor there."
         ) from error
 
 
 def check_differentiable() -> None:
-    """Refuse to begin where nothing has a gradient.
+    """Raise if gradients cannot be computed.
 
     Raises:
         ModulesError: In inference mode.
     """
     if torch.is_inference_mode_enabled():
         raise ModulesError(
-            "Gradients cannot be taken inside torch.inference_mode(). Call this outside of it."
+            "Gradients cannot be computed inside torch.inference_mode(). Call this outside of it."
         )
 
 
@@ -129,21 +129,21 @@ def gradients_of(
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Activations, and the gradient of each prompt's number by them.
+    """Compute activations, and the gradient of a number per prompt with respect to them.
 
     Args:
-        measure: Makes one number a prompt from the logits.
+        measure: Computes one number per prompt from the logits.
         model: The model.
-        tokens: Token ids, padded.
-        mask: True where a token is real.
+        tokens: Padded token ids.
+        mask: True at real tokens.
         hook_names: The hook points.
 
     Returns:
-        As ``loss_gradients``.
+        Activations and gradients by hook point, as ``loss_gradients`` returns them.
 
     Raises:
-        ModulesError: If the model was loaded in inference mode, or the measure uses a tensor made
-            there.
+        ModulesError: If the model was loaded in inference mode, or ``measure`` uses a tensor that
+            was made there.
     """
     taps = Taps(hook_names)
     device = getattr(model.cfg, "device", None)

@@ -1,7 +1,7 @@
-"""What the package asks of a model: the hook interface that TransformerLens models share.
+"""The hook interface that TransformerLens models share, and runs of models under hooks.
 
 Nothing here imports TransformerLens: a ``TransformerBridge``, a ``HookedTransformer`` and any
-object with the same six names will do.
+object with the same six names are hooked models.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,40 +13,40 @@ from jaxtyping import Bool, Int, Shaped
 from tl_modules.errors import ModulesError, check_type, shown
 
 HookFn = Callable[..., torch.Tensor | None]
-"""A forward hook: ``fn(activation, hook)``; what it returns replaces the activation."""
+"""A forward hook, ``fn(activation, hook)``; its return value replaces the activation."""
 
 FwdHooks = list[tuple[str, HookFn]]
-"""Hook point names with their functions, as ``run_with_hooks(fwd_hooks=...)`` takes them."""
+"""Names of hook points with their functions, for ``run_with_hooks(fwd_hooks=...)``."""
 
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """A model with hook points, as TransformerLens defines them."""
+    """A model with TransformerLens' hook points: the six names that this package uses."""
 
     @property
     def cfg(self) -> Any:
-        """Its configuration: ``n_layers``, ``d_mlp``, ``device``, ``model_name``."""
+        """The configuration: ``n_layers``, ``d_mlp``, ``device``, ``model_name``."""
         ...
 
     @property
     def hook_dict(self) -> Mapping[str, Any]:
-        """Its hook points by name."""
+        """The hook points by name."""
         ...
 
     def run_with_cache(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and return the output with the activation cache."""
+        """Run the model, and return the output with the activation cache."""
         ...
 
     def run_with_hooks(self, *args: Any, **kwargs: Any) -> Any:
-        """Run with hooks that are gone afterwards."""
+        """Run the model with hooks that are removed afterwards."""
         ...
 
     def hooks(self, *args: Any, **kwargs: Any) -> Any:
-        """Context manager: hooks that are gone when it ends."""
+        """Attach hooks inside a ``with``."""
         ...
 
     def to_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Tokens of a string, shape ``[1, pos]``; all of them with ``truncate=False``."""
+        """Tokenise a string, ``[1, pos]``; ``truncate=False`` does not cut at the context."""
         ...
 
 
@@ -54,7 +54,7 @@ _NEEDED = ("cfg", "hook_dict", "run_with_cache", "run_with_hooks", "hooks", "to_
 
 
 def check_model(model: Any) -> None:
-    """Refuse an object that is no hooked model.
+    """Raise unless an object is a hooked model.
 
     Raises:
         ModulesError: If one of the names that ``HookedModel`` lists is missing.
@@ -69,22 +69,23 @@ def check_model(model: Any) -> None:
 
 
 def is_hooked(model: Any) -> bool:
-    """Whether an object is a hooked model, as ``check_model`` has it."""
+    """Whether an object is a hooked model, by the rule of ``check_model``."""
     return all(hasattr(model, name) for name in _NEEDED)
 
 
 def check_causal(model: HookedModel, what: str) -> None:
-    """Refuse a model that does not predict each token from those before it alone.
+    """Raise unless a model predicts each token from the previous tokens alone.
 
-    BERT and other encoders see the tokens that they would predict; an encoder-decoder model
-    predicts another text than the one it reads; a diffusion model predicts masked tokens.
+    BERT and other encoders see the tokens that they predict. The decoder of an encoder-decoder
+    model predicts another text than its encoder reads. A diffusion model predicts masked tokens.
 
     Args:
         model: The model.
-        what: What needs a causal model.
+        what: The function that needs a causal model, for the message.
 
     Raises:
-        ModulesError: If its configuration, or TransformerLens' adapter of it, says that it is none.
+        ModulesError: If the model's configuration, or TransformerLens' adapter, says that it is not
+            causal.
     """
     check_model(model)
     adapter, original = (getattr(model, name, None) for name in ("adapter", "original_model"))
@@ -105,20 +106,20 @@ def check_causal(model: HookedModel, what: str) -> None:
 
 
 def model_name(model: HookedModel) -> str:
-    """The name in the model's configuration, or ``"unknown"``."""
+    """Return the name in the model's configuration, or ``"unknown"``."""
     return str(getattr(model.cfg, "model_name", None) or "unknown")
 
 
 def roots(model: HookedModel) -> dict[str, Any]:
-    """What a model is made of, by name.
+    """Return the objects that hold a model's parts, by name.
 
     Args:
         model: The model.
 
     Returns:
-        The model itself, under ``""``; the model that a ``TransformerBridge`` wraps, some of whose
-        parts the bridge doesn't list; and the SAEs of a ``SplicedModel``, as ``saes_of`` names
-        them.
+        The model itself, under ``""``; the model that a ``TransformerBridge`` wraps, because the
+        bridge does not list all its parts; and the SAEs of a ``SplicedModel``, under the names of
+        ``saes_of``.
     """
     wrapped = getattr(model, "original_model", None)
     inner = {} if wrapped is None else {"original_model": wrapped}
@@ -126,63 +127,63 @@ def roots(model: HookedModel) -> dict[str, Any]:
 
 
 def saes_of(model: HookedModel) -> dict[str, Any]:
-    """The SAEs of a ``SplicedModel``, by their latents' hook points; of another model none."""
+    """Return the SAEs of a ``SplicedModel`` by their latents' hook points; none for others."""
     saes = {name: getattr(point, "sae", None) for name, point in model.hook_dict.items()}
     return {name: sae for name, sae in saes.items() if sae is not None}
 
 
 def parts_of(model: HookedModel) -> dict[str, Any]:
-    """Every hook point and ``torch.nn.Module`` of a model, by its first name; each once.
+    """Return every hook point and ``torch.nn.Module`` of a model, once, by its first name.
 
     Args:
         model: The model.
 
     Returns:
-        The hook points first.
+        The hook points, then the modules.
     """
-    found: dict[int, tuple[str, Any]] = {}
+    parts: dict[int, tuple[str, Any]] = {}
     for name, point in model.hook_dict.items():
-        found.setdefault(id(point), (name, point))
+        parts.setdefault(id(point), (name, point))
     for root, whole in roots(model).items():
         for name, part in getattr(whole, "named_modules", dict)():
-            found.setdefault(id(part), (".".join(filter(None, (root, name))), part))
-    return dict(found.values())
+            parts.setdefault(id(part), (".".join(filter(None, (root, name))), part))
+    return dict(parts.values())
 
 
 def cache_entry(cache: Any, name: str, what: str, remedy: str) -> torch.Tensor:
-    """A cache's activation at a hook point.
+    """Look up a cache's activation at a hook point.
 
     Args:
-        cache: What ``run_with_cache`` returned, or a mapping of tensors.
-        name: The hook point, by the name that was asked for.
-        what: What messages call the cache.
-        remedy: What to do where it is not there.
+        cache: The cache that ``run_with_cache`` returned, or a mapping of tensors.
+        name: The hook point's name, as given.
+        what: The cache's name in messages.
+        remedy: The remedy in messages.
 
     Raises:
-        ModulesError: If it is no cache, or has no tensor there.
+        ModulesError: If the object is no cache, or has no tensor under the name.
     """
     try:
-        found = cache[name]
+        activation = cache[name]
     except (LookupError, TypeError) as error:
         is_cache = isinstance(error, KeyError)
         raise ModulesError(
             f"{what} should hold {name!r}; it {'does not' if is_cache else 'is ' + shown(cache)}. "
             f"{remedy}"
         ) from error
-    check_type(found, torch.Tensor, f"{what} should hold a tensor at {name!r}", remedy)
-    return found
+    check_type(activation, torch.Tensor, f"{what} should hold a tensor at {name!r}", remedy)
+    return activation
 
 
 def flat(activation: torch.Tensor, width: int) -> torch.Tensor:
-    """An activation with its coordinates on one last axis, as a view.
+    """Flatten the heads of an activation into one last axis of coordinates, as a view.
 
     Args:
-        activation: Of shape ``[..., width]``, or ``[batch, pos, heads, d_head]`` where the product
-            of the last two is that.
-        width: How many coordinates there are.
+        activation: An activation of shape ``[..., width]``, or of shape
+            ``[batch, pos, heads, d_head]`` with ``heads * d_head == width``.
+        width: The number of coordinates.
 
     Returns:
-        The activation, ``[..., width]``; as it is where neither shape fits.
+        The activation, ``[..., width]``; unchanged if its shape is neither.
 
     >>> flat(torch.zeros(2, 5, 3, 4), 12).shape
     torch.Size([2, 5, 12])
@@ -193,18 +194,19 @@ def flat(activation: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def checked_flat(activation: torch.Tensor, width: int, name: str) -> torch.Tensor:
-    """The same of a whole batch's activation.
+    """Flatten the heads of a batch's activation, and validate its shape.
 
     Raises:
-        ModulesError: If it is not ``[batch, pos, width]``.
+        ModulesError: If the result is not ``[batch, pos, width]``.
     """
     values = flat(activation, width)
     if values.ndim != 3 or values.shape[-1] != width:
         raise ModulesError(
             f"The activation at {name!r} should have a batch and a position axis and {width} "
-            f"values a token, as the model's cfg says; it has shape {tuple(activation.shape)}. Add "
-            "caches of the Collector's own model, with their batch axis (remove_batch_dim=False); "
-            "where a model's layers are wider or narrower than its cfg says, choose another site."
+            f"values per token, as the model's cfg says; it has shape {tuple(activation.shape)}. "
+            "Add caches of the Collector's own model, with their batch axis "
+            "(remove_batch_dim=False); if a model's layers are wider or narrower than its cfg "
+            "says, choose another site."
         )
     return values
 
@@ -220,16 +222,16 @@ def forward(
 
     Args:
         model: The model.
-        tokens: Token ids, padded.
-        mask: True where a token is real.
+        tokens: Padded token ids.
+        mask: True at real tokens.
         fwd_hooks: Hooks for this run only.
-        return_type: As the model's own ``forward`` takes it.
+        return_type: The argument of the model's own ``forward``.
 
     Returns:
-        What the model returns for ``return_type``.
+        The model's output for ``return_type``.
     """
     device = getattr(model.cfg, "device", None)
-    # Also without padding: left to itself, a model may take a real token for padding.
+    # Without a mask, a model may mistake a real token for padding, even in a batch without padding.
     attention_mask = mask.long().to(device)
     with torch.inference_mode():
         return model.run_with_hooks(
@@ -241,7 +243,7 @@ def forward(
 
 
 class _Enough(Exception):
-    """Raised in the last hook that a run is for."""
+    """Raised inside the last hook to end a run early."""
 
 
 def run_hooks_only(
@@ -250,17 +252,17 @@ def run_hooks_only(
     mask: Bool[torch.Tensor, "batch pos"],
     readers: Mapping[str, Callable[[torch.Tensor], None]],
 ) -> None:
-    """Run a batch only as far as the last of some hook points, reading each activation once.
+    """Run a batch up to the last of some hook points, and read each activation once.
 
-    The run ends inside the last hook, so that neither the rest of that layer nor the logits (a
-    fifth of a small model's work) are computed. Unlike ``stop_at_layer`` this reaches the last
-    layer's MLP and works alike on every model.
+    The run ends inside the last hook, so the rest of the layer and the logits (a fifth of a small
+    model's work) are not computed. Unlike ``stop_at_layer``, this reaches the last layer's MLP, and
+    works in the same way on every model.
 
     Args:
         model: The model.
-        tokens: Token ids, padded.
-        mask: True where a token is real.
-        readers: What to do with the activation of each hook point, by its name.
+        tokens: Padded token ids.
+        mask: True at real tokens.
+        readers: A function per hook point, which gets the hook point's activation.
 
     Raises:
         ModulesError: If a hook point never fires in the run.
@@ -269,7 +271,7 @@ def run_hooks_only(
 
     def reading(name: str) -> HookFn:
         def hook_fn(activation: torch.Tensor, hook: Any = None) -> None:
-            del hook  # its name may be an alias of ours
+            del hook  # its name may be an alias of the name asked for
             readers[name](activation)
             waiting.discard(name)
             if not waiting:
@@ -282,29 +284,29 @@ def run_hooks_only(
     except _Enough:
         return
     raise ModulesError(
-        f"Hook points {sorted(waiting)} never fired in a forward pass of {model_name(model)!r}: "
-        "nothing can be read there. Choose units at hook points that this model runs."
+        f"Hook points should fire in a forward pass; in {model_name(model)!r}, {sorted(waiting)} "
+        "never fired. Choose units at hook points that this model runs."
     )
 
 
 def hook_order(model: HookedModel, names: Iterable[str]) -> list[str]:
-    """Some hook points in the order in which a forward pass, of one token, comes by.
+    """Sort hook points in the order in which a forward pass reaches them.
 
     Args:
-        model: The model.
+        model: The model, which runs on one token.
         names: The hook points' names.
 
     Returns:
-        The names.
+        The names in order.
 
     Raises:
-        ModulesError: If the model has no such hook point, or one never fires.
+        ModulesError: If the model lacks a hook point, or a hook point never fires.
     """
     wanted = list(names)
     unknown = [name for name in wanted if name not in model.hook_dict]
     if unknown:
         raise ModulesError(
-            f"Hook points should be those of {model_name(model)!r}; it has none named {unknown}. "
+            f"Hook points should belong to {model_name(model)!r}; it has none named {unknown}. "
             "'blocks.0.hook_resid_post' is usual."
         )
     fired: list[str] = []
@@ -318,19 +320,19 @@ def hook_order(model: HookedModel, names: Iterable[str]) -> list[str]:
 
 
 _OF_PAIRS = ("pattern", "scores")
-"""In names of hook points that hold a number for each two positions."""
+"""Words in the names of hook points that hold a number per pair of positions."""
 
 
 def token_width(activation: Shaped[torch.Tensor, "..."], name: str, n_tokens: int) -> int:
-    """How many values a token has at a hook point.
+    """Count the values per token at a hook point.
 
     Args:
-        activation: What a batch has there.
+        activation: A batch's activation at the hook point.
         name: The hook point's name.
-        n_tokens: How many positions the batch has.
+        n_tokens: The number of positions of the batch.
 
     Raises:
-        ModulesError: If the activation is no vector, or no heads' vectors, a token.
+        ModulesError: If the activation is not one vector, or one vector per head, per token.
     """
     of_pairs = activation.ndim == 4 and any(word in name for word in _OF_PAIRS)
     if activation.ndim not in (3, 4) or of_pairs or activation.shape[1] != n_tokens:

@@ -1,4 +1,4 @@
-"""The next-token loss of padded batches."""
+"""Compute the next-token loss of padded batches."""
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,15 +9,15 @@ def next_token_losses(
     tokens: Int[torch.Tensor, "batch pos"],
     mask: Bool[torch.Tensor, "batch pos"],
 ) -> Float[torch.Tensor, " batch"]:
-    """Each prompt's mean next-token loss, in nats per token; padding never counts.
+    """Compute each prompt's mean next-token loss, in nats per token, without padding.
 
     Args:
         logits: The model's logits.
-        tokens: The tokens it ran on.
-        mask: True where a token is real.
+        tokens: The tokens that the model ran on.
+        mask: True at real tokens.
 
     Returns:
-        One loss a prompt; NaN for a prompt of one token, where nothing is predicted.
+        One loss per prompt; NaN for a prompt of one token, in which nothing is predicted.
 
     >>> uniform = torch.zeros(1, 3, 8)
     >>> ones = torch.ones(1, 3, dtype=torch.long)
@@ -33,29 +33,29 @@ def token_losses(
     tokens: Int[torch.Tensor, "batch pos"],
     mask: Bool[torch.Tensor, "batch pos"],
 ) -> Float[torch.Tensor, "batch next"]:
-    """Each token's loss from the second on, in nats; 0 where nothing is predicted.
+    """Compute the loss of each token from the second on, in nats; 0 at padding.
 
     Args:
         logits: The model's logits.
-        tokens: The tokens it ran on.
-        mask: True where a token is real.
+        tokens: The tokens that the model ran on.
+        mask: True at real tokens.
 
     Returns:
-        One loss a token.
+        One loss per token.
     """
     scored = _scored(mask).to(logits.device)
     predicted = logits[:, :-1].float()
-    targets = tokens[:, 1:].to(logits.device)
-    chosen = predicted.gather(2, targets[..., None]).squeeze(2)
-    # Not times 0: what padding gives may be no number.
-    return (predicted.logsumexp(2) - chosen).masked_fill(~scored, 0)
+    next_tokens = tokens[:, 1:].to(logits.device)
+    of_next = predicted.gather(2, next_tokens[..., None]).squeeze(2)
+    # Multiplying by 0 would keep NaN, which logits at padding may be.
+    return (predicted.logsumexp(2) - of_next).masked_fill(~scored, 0)
 
 
 def n_predicted(mask: Bool[torch.Tensor, "batch pos"]) -> Int[torch.Tensor, " batch"]:
-    """How many tokens of each prompt are predicted from others: all but the first."""
+    """Count the predicted tokens of each prompt: all but the first."""
     return _scored(mask).sum(1)
 
 
 def _scored(mask: Bool[torch.Tensor, "batch pos"]) -> Bool[torch.Tensor, "batch next"]:
-    """Which positions, from the second on, hold a token that follows another."""
+    """Mark the positions, from the second on, of real tokens that follow a real token."""
     return mask[:, 1:] & mask[:, :-1]

@@ -1,4 +1,4 @@
-"""The output layer of a model, and the states that it reads."""
+"""Find the output layer of a model, and read the states that it gets."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,25 +21,25 @@ _UNEMBED, _NORM = "unembed.hook_in", "ln_final.hook_normalized"
 
 @dataclass(frozen=True, eq=False)
 class OutputLayer:
-    """``logits = weight @ x`` and a constant, for what a hook point holds."""
+    """An output layer: ``logits = weight @ x + constant``, with ``x`` at a hook point."""
 
     hook_name: str
     weight: Float[torch.Tensor, "d_vocab d_model"]
 
 
 def output_layer(model: HookedModel) -> OutputLayer:
-    """The model's unembedding, where it can be hooked.
+    """Find the model's unembedding and a hook point that it reads.
 
-    On a ``TransformerBridge`` that is the unembedding's input, which a ``HookedTransformer`` has a
-    hook point for but never runs: there it is the final norm's output before its weights, which,
-    where they were not folded, count as the output layer's.
+    On a ``TransformerBridge`` the hook point is the unembedding's input. A ``HookedTransformer``
+    has this hook point, but it never fires; there, the final norm's output before its weights is
+    used instead. If these weights were not folded, they count as part of the output layer.
 
     Raises:
-        ModulesError: If the model exposes neither.
+        ModulesError: If the model exposes neither hook point, or no ``W_U``.
     """
     loose: Any = model
     weight = getattr(loose, "W_U", None)
-    name = next((each for each in (_UNEMBED, _NORM) if _fires(model, each)), None)
+    name = next((point for point in (_UNEMBED, _NORM) if _fires(model, point)), None)
     if name is None or not isinstance(weight, torch.Tensor):
         raise ModulesError(
             f"{model_name(model)!r} should expose its unembedding, W_U, and the hook point "
@@ -68,23 +68,23 @@ def output_states(
     max_tokens: int | None,
     progress: bool,
 ) -> Float[np.ndarray, "prompts d_model"]:
-    """Each prompt's mean state at the output layer, over the tokens that it writes.
+    """Average each prompt's states at the output layer over the positions that predict new tokens.
 
     Args:
         model: The model.
-        layer: Its output layer.
+        layer: The model's output layer.
         prompts: Strings, or a frame with ``prompt``.
-        n_new_tokens: Tokens to write after each, greedily; 0 for the text's own tokens but the
-            first, as if the model had written them.
-        batch_size: Rows of a forward pass.
-        max_tokens: Cut prompts after so many tokens.
+        n_new_tokens: The number of tokens to generate greedily after each prompt. With 0, the
+            prompt's own tokens from the second on count as generated.
+        batch_size: Prompts per forward pass.
+        max_tokens: Cut prompts after this many tokens.
         progress: Show a progress bar.
 
     Returns:
-        The means.
+        One mean state per prompt.
 
     Raises:
-        ModulesError: If a prompt has fewer than two tokens and none are to be written.
+        ModulesError: If a prompt has fewer than two tokens and ``n_new_tokens`` is 0.
     """
     check_at_least("n_new_tokens", n_new_tokens, 0)
     texts = prompt_frame(prompts)["prompt"].tolist()
@@ -96,13 +96,14 @@ def output_states(
         remedy = "Use n_new_tokens=0."
         token_lists = [continued(model, tokens, n_new_tokens, remedy=remedy) for tokens in bar]
     means = np.empty((len(token_lists), layer.weight.shape[1]))
-    found: dict[str, torch.Tensor] = {}
-    readers = {layer.hook_name: lambda state: found.update(state=state)}
+    read: dict[str, torch.Tensor] = {}
+    readers = {layer.hook_name: lambda states: read.update(states=states)}
     with tqdm(total=len(means), desc="read", unit="prompt", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size):
             run_hooks_only(model, batch.tokens, batch.mask, readers)
-            for row, states, real in zip(batch.rows, found["state"], batch.mask, strict=True):
-                written = states[first[row] : int(real.sum()) - 1]
-                means[row] = written.double().mean(0).cpu().numpy()
+            for row, states, real in zip(batch.rows, read["states"], batch.mask, strict=True):
+                # The state at a position predicts the next token, so the last one is left out.
+                predicting = states[first[row] : int(real.sum()) - 1]
+                means[row] = predicting.double().mean(0).cpu().numpy()
             bar.update(len(batch.rows))
     return means

@@ -1,7 +1,7 @@
-"""Where in its prompt a forward pass begins: behind the tokens that a key-value cache holds.
+"""Find the position in the prompt at which a forward pass starts.
 
-A hook sees a forward pass's own tokens only. While a model continues a prompt from a key-value
-cache, as ``generate`` does, the first of them is not the prompt's first.
+A hook sees only the tokens of its forward pass. If a model continues a prompt from a key-value
+cache, as ``generate`` does, the first of these tokens is not the first token of the prompt.
 """
 
 import inspect
@@ -22,26 +22,26 @@ _CACHES = (
     "layer_past",
     "cache_params",  # state space models
 )
-"""What models call the key-value cache among the arguments of their forward pass."""
+"""The names of the key-value cache among the arguments of models' forward passes."""
 
 
 @dataclass(frozen=True)
 class PromptStart:
-    """Where in its prompt a forward pass begins."""
+    """The position in the prompt at which a forward pass starts."""
 
     place: int | None = 0
-    """How many of the prompt's tokens come before the pass's first; None where it is unknown."""
+    """The number of the prompt's tokens before the pass's first token; None if unknown."""
 
     is_open: bool = False
-    """Whether the pass has a key-value cache, so that the prompt may go on after it."""
+    """Whether the pass has a key-value cache, so that the prompt may continue after it."""
 
 
 class StartFinder:
-    """Says where the forward pass that is under way begins in its prompt.
+    """Finds the position in the prompt at which the current forward pass starts.
 
-    While it follows a model it knows the cache that each pass is given. Otherwise it knows only
-    from the call stack whether there is a cache, and then refuses: TransformerLens gives a hook
-    nothing that leads from it to the model or the cache.
+    A finder that follows a model reads the cache that each pass gets. Without a model, the call
+    stack tells only whether there is a cache, and ``start`` raises if there is one: TransformerLens
+    gives a hook no reference to the model or the cache.
     """
 
     def __init__(self) -> None:
@@ -50,17 +50,17 @@ class StartFinder:
         self._handles: list[Any] = []
 
     def __deepcopy__(self, memo: object) -> "StartFinder":
-        """Itself: a copied model shares its hooks with the model, as it shares functions."""
+        """Return the finder itself: a copied model shares its hooks, as it shares functions."""
         return self
 
     def follow(self, model: Any) -> None:
-        """Read, from now on, the cache that each of a model's passes is given."""
+        """Read the cache of each forward pass of a model from now on."""
         inner = getattr(model, "original_model", None)  # inside a TransformerBridge
         if isinstance(inner, torch.nn.Module):
             self._read_before([inner])
             return
-        # HookedTransformer's generate() calls forward() itself, which runs no hooks of the model;
-        # its blocks' hooks do run. What comes before the first block is not known from them.
+        # HookedTransformer.generate() calls forward() directly, which skips the model's own hooks
+        # but not its blocks' hooks. Hook points before the first block therefore know no start.
         blocks, embed = getattr(model, "blocks", None), getattr(model, "embed", None)
         if isinstance(blocks, torch.nn.ModuleList):
             self._read_before(blocks)
@@ -68,29 +68,29 @@ class StartFinder:
                 self._handles.append(embed.register_forward_pre_hook(self._forget))
 
     def remove(self) -> None:
-        """Follow no model any more; a second time does nothing."""
+        """Stop following a model; a second call does nothing."""
         while self._handles:
             self._handles.pop().remove()
         self._forget()
 
     def start(self) -> PromptStart:
-        """Where the pass under way begins.
+        """Return the start of the current forward pass.
 
         Raises:
-            ModulesError: If it has a cache whose length is not known.
+            ModulesError: If the pass has a cache of unknown length.
         """
-        found = self._start
-        if found is None:
-            found = PromptStart(None, True) if _is_given_a_cache() else PromptStart()
-        if found.place is None:
+        start = self._start
+        if start is None:
+            start = PromptStart(None, True) if _is_given_a_cache() else PromptStart()
+        if start.place is None:
             raise ModulesError(
                 "positions as numbers, slices or masks, attention_mask, and the methods "
-                "'position_mean', 'resample' and 'patch' need each token's place in its prompt; in "
-                "a run with a key-value cache, fwd_hooks alone do not know it. Use "
+                "'position_mean', 'resample' and 'patch' need each token's position in its prompt; "
+                "in a run with a key-value cache, fwd_hooks alone do not know it. Use "
                 "module.ablated(model, ...) or attach, which read the cache's length; or "
                 "positions=None or 'last'; or run without a cache (use_past_kv_cache=False)."
             )
-        return found
+        return start
 
     def _read_before(self, parts: Iterable[torch.nn.Module]) -> None:
         for part in parts:
@@ -105,7 +105,7 @@ class StartFinder:
 
 
 def _start_of(arguments: Mapping[str, Any]) -> PromptStart:
-    """Where a pass with these arguments begins."""
+    """Return the start of a pass with these arguments."""
     given = [arguments[name] for name in _CACHES if arguments.get(name) is not None]
     if not given:
         return PromptStart(0, arguments.get("use_cache") is True)
@@ -117,22 +117,22 @@ def _start_of(arguments: Mapping[str, Any]) -> PromptStart:
 
 
 def _length(cache: Any) -> int | None:
-    """How many tokens a key-value cache holds, if it says so."""
+    """Return the number of tokens in a key-value cache; None if unknown."""
     if hasattr(cache, "get_seq_length"):
         try:
             return int(cache.get_seq_length())
-        except (ValueError, NotImplementedError):  # of recurrent layers alone
+        except (ValueError, NotImplementedError):  # a cache of recurrent layers only
             return None
     if hasattr(cache, "past_keys"):
         return cache.past_keys.shape[1]
     try:
-        return cache[0][0].shape[-2]  # a pair of keys and values a layer
+        return cache[0][0].shape[-2]  # one pair of keys and values per layer
     except (TypeError, IndexError, KeyError, AttributeError):
         return None
 
 
 def _first_number(arguments: Mapping[str, Any]) -> int | None:
-    """The number that the model gives the pass's first token, where no padding is left out."""
+    """Return the position id of the pass's first token; None if padding may have shifted it."""
     numbers, mask = arguments.get("position_ids"), arguments.get("attention_mask")
     if numbers is None or (mask is not None and not bool((mask == 1).all())):
         return None
@@ -141,17 +141,17 @@ def _first_number(arguments: Mapping[str, Any]) -> int | None:
 
 
 def _is_given_a_cache() -> bool:
-    """Whether the model's forward pass that is under way was given a key-value cache.
+    """Whether the model's current forward pass got a key-value cache.
 
-    The outermost ``forward`` on the call stack decides: inner ones may make a cache of their own.
+    The outermost ``forward`` on the call stack decides, because inner ones may make a cache.
     """
-    found, frame = False, sys._getframe(1)
+    has_cache, frame = False, sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name == "forward":
             names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             caches = [name for name in names if name in _CACHES]
             if caches:
-                found = any(frame.f_locals.get(name) is not None for name in caches)
+                has_cache = any(frame.f_locals.get(name) is not None for name in caches)
         frame = frame.f_back
-    return found
+    return has_cache

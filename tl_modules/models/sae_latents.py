@@ -1,4 +1,4 @@
-"""A sparse autoencoder's latents as a hook point: what hooks change there, the model feels."""
+"""Make a sparse autoencoder's latents a hook point, whose hooks act on the model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,39 +17,39 @@ _Hook = Callable[[Any, tuple[torch.Tensor], torch.Tensor], torch.Tensor | None]
 
 @runtime_checkable
 class Sae(Protocol):
-    """A sparse autoencoder, as SAELens defines them."""
+    """A sparse autoencoder with SAELens' interface."""
 
     @property
     def cfg(self) -> Any:
-        """Its configuration: ``d_in``, ``d_sae``."""
+        """The configuration: ``d_in``, ``d_sae``."""
         ...
 
     def encode(self, x: torch.Tensor, /) -> torch.Tensor:
-        """Activations ``[batch, pos, d_in]`` to latents ``[batch, pos, d_sae]``."""
+        """Encode activations ``[batch, pos, d_in]`` to latents ``[batch, pos, d_sae]``."""
         ...
 
     def decode(self, latents: torch.Tensor, /) -> torch.Tensor:
-        """Back again. Called at most once after each ``encode``, whose scales it may need."""
+        """Decode latents; called at most once per ``encode``, whose scales it may need."""
         ...
 
 
 class LatentPoint:
     """A hook point for an SAE's latents, spliced into a hook point of the model.
 
-    While it has hooks, the activation ``x`` becomes ``x + decode(g) - decode(f)``, where ``f`` is
-    ``encode(x)`` and ``g`` what the hooks make of it: the SAE's error ``x - decode(f)`` is kept.
-    Where they change nothing, ``x`` stays as it is, bit for bit. Without hooks the SAE does not
-    run, and the model carries no hook either.
+    Let ``f = encode(x)``, and let hooks change ``f`` to ``g``. The activation ``x`` becomes
+    ``x + decode(g) - decode(f)``, which keeps the SAE's error ``x - decode(f)``. If the hooks
+    change nothing, ``x`` stays the same, bit for bit. Without hooks, the SAE does not run and the
+    model has no hook.
     """
 
     def __init__(self, name: str, sae: Sae, on: torch.nn.Module, d_head: int | None = None) -> None:
-        """Prepare; nothing is attached yet.
+        """Prepare the hook point; nothing is attached yet.
 
         Args:
-            name: What hooks know it by.
+            name: The name of the hook point of the latents.
             sae: The SAE.
             on: The model's hook point.
-            d_head: If the SAE wants attention heads apart, ``[batch, pos, heads, d_head]``.
+            d_head: The size of a head if the SAE takes ``[batch, pos, heads, d_head]``.
         """
         self.name = name
         self.width = int(sae.cfg.d_sae)
@@ -57,20 +57,21 @@ class LatentPoint:
         self.sae = sae
         """The SAE."""
         self.hooks: dict[_Handle, _Hook] = {}
-        """The hooks on the latents, each with its handle."""
+        """The hooks on the latents, by their handles."""
         self._splice: RemovableHandle | None = None
 
     def register_forward_hook(self, hook: _Hook) -> "_Handle":
-        """Add a hook on the latents, as PyTorch's modules take them.
+        """Add a hook on the latents, in the form of PyTorch's forward hooks.
 
         Args:
-            hook: ``hook(point, inputs, latents)``; what it returns replaces the latents.
+            hook: A function ``hook(point, inputs, latents)``; its return value replaces the
+                latents.
 
         Returns:
             A handle with ``remove()``.
         """
         if self._splice is None:
-            # First at its place: other hooks there see the edited activation, whenever attached.
+            # Prepended, so that other hooks at this point see the edited activation in any case.
             self._splice = self._on.register_forward_hook(self._spliced, prepend=True)
         handle = _Handle(self)
         self.hooks[handle] = hook
@@ -85,45 +86,46 @@ class LatentPoint:
     def _spliced(
         self, module: torch.nn.Module, inputs: Any, x: Float[torch.Tensor, "*shape"]
     ) -> Float[torch.Tensor, "*shape"] | None:
-        """The activation with the latents' hooks applied; None where they changed nothing."""
+        """Apply the latents' hooks to the activation; None if they changed nothing."""
         del module, inputs
         with _constant(self.sae):
             values = self._shaped(x)
             latents = edited = self._encoded(values)
-            unedited = latents.clone()  # a hook may write into what it is given
+            unedited = latents.clone()  # a hook may write into its argument
             for hook in tuple(self.hooks.values()):
                 changed = hook(self, (edited,), edited)
                 edited = edited if changed is None else changed
             if edited is latents and torch.equal(edited, unedited):
                 return None
             after = self.sae.decode(edited)
-            # Encoded anew: SAELens' run-time normalisation is state, which each decode uses up.
+            # Encode again: SAELens' run-time normalisation is state that each decode consumes.
             before = self.sae.decode(self.sae.encode(values))
         return x + (after - before).reshape(x.shape).to(x)
 
     def _shaped(self, x: Float[torch.Tensor, "..."]) -> Float[torch.Tensor, "..."]:
-        """The activation as the SAE takes it: its shape, dtype and device."""
+        """Convert the activation to the SAE's shape, dtype and device."""
         d_in = int(self.sae.cfg.d_in)
         values = flat(x, d_in)
         if values.shape[-1] != d_in:
             raise ModulesError(
-                f"The SAE of {self.name!r} takes {d_in} values a token (cfg.d_in); the activation "
-                f"there has shape {tuple(x.shape)}. Use the model and the hook point that the SAE "
-                "was trained on."
+                f"The SAE of {self.name!r} takes {d_in} values per token (cfg.d_in); the "
+                f"activation has shape {tuple(x.shape)}. Use the model and the hook point that the "
+                "SAE was trained on."
             )
         if self._d_head is not None:
             values = values.unflatten(-1, (-1, self._d_head))
-        own = next(iter(_parameters(self.sae)), None)
-        return values if own is None else values.to(own.device, own.dtype)
+        first = next(iter(_parameters(self.sae)), None)
+        return values if first is None else values.to(first.device, first.dtype)
 
     def _encoded(self, values: Float[torch.Tensor, "..."]) -> Float[torch.Tensor, "..."]:
         latents = self.sae.encode(values)
         lead = values.shape[: -1 if self._d_head is None else -2]
         if latents.shape != (*lead, self.width) or latents.is_sparse:
             raise ModulesError(
-                f"The SAE of {self.name!r} should give dense latents of shape "
-                f"{(*lead, self.width)}, as its cfg.d_sae says; it gave {tuple(latents.shape)}, "
-                f"{latents.layout}. Correct the cfg; take an SAE for inference, not for training."
+                f"The SAE of {self.name!r} should return dense latents of shape "
+                f"{(*lead, self.width)}, as its cfg.d_sae says; it returned "
+                f"{tuple(latents.shape)}, {latents.layout}. Correct the cfg, or use an SAE for "
+                "inference instead of one for training."
             )
         return latents
 
@@ -135,7 +137,7 @@ class _Handle:
     point: LatentPoint
 
     def remove(self) -> None:
-        """Take the hook away; a second time does nothing."""
+        """Remove the hook; a second call does nothing."""
         self.point._remove(self)
 
 
@@ -145,9 +147,9 @@ def _parameters(sae: Sae) -> Iterator[torch.nn.Parameter]:
 
 @contextmanager
 def _constant(sae: Sae) -> Iterator[None]:
-    """Keep the SAE's parameters out of gradients, which pass through to the activation only."""
-    own = list(_parameters(sae)) if torch.is_grad_enabled() else []
-    trained = [parameter for parameter in own if parameter.requires_grad]
+    """Exclude the SAE's parameters from gradients, which still pass to the activation."""
+    parameters = list(_parameters(sae)) if torch.is_grad_enabled() else []
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)

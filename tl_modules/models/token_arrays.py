@@ -1,4 +1,4 @@
-"""Token ids and masks in whatever form a tokenizer or NumPy gives them."""
+"""Convert token ids and masks from tensors, NumPy arrays or lists to tensors."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -11,8 +11,8 @@ from tl_modules.errors import ModulesError
 from tl_modules.runtime.arguments import Remedy
 
 TokenArray = Shaped[torch.Tensor, "..."] | Shaped[np.ndarray, "..."] | Sequence[Any]
-"""Token ids or a mask, ``[batch, pos]``: a tensor, a NumPy array or lists; ``[pos]`` is one
-prompt's."""
+"""Token ids or a mask, ``[batch, pos]`` or ``[pos]`` (one prompt): a tensor, a NumPy array or
+lists."""
 
 _REMEDY = "Use model.to_tokens(prompts)."
 
@@ -21,17 +21,17 @@ Tokens = Annotated[TokenArray, Remedy(_REMEDY)]
 
 
 def as_mask(name: str, mask: TokenArray | None) -> Bool[torch.Tensor, "batch pos"] | None:
-    """A mask as booleans on the CPU.
+    """Convert a mask to booleans on the CPU.
 
     Args:
-        name: What it is called in messages.
-        mask: 1 or True where a token is meant, ``[batch, pos]`` or ``[pos]``; None for none.
+        name: The mask's name in messages.
+        mask: 1 or True at the tokens to use, ``[batch, pos]`` or ``[pos]``; None for no mask.
 
     Returns:
         The mask, ``[batch, pos]``, or None.
 
     Raises:
-        ModulesError: If it has another shape, rows of several lengths, or other values.
+        ModulesError: If the mask has another shape, rows of different lengths, or other values.
 
     >>> as_mask("attention_mask", [[1, 1], [1, 0]])
     tensor([[ True,  True],
@@ -39,62 +39,63 @@ def as_mask(name: str, mask: TokenArray | None) -> Bool[torch.Tensor, "batch pos
     """
     if mask is None:
         return None
-    found = _rows(name, mask, "Pass the tokenizer's attention_mask (padding=True).")
-    if found.dtype != torch.bool and not bool(((found == 0) | (found == 1)).all()):
+    values = _with_batch_axis(name, mask, "Pass the tokenizer's attention_mask (padding=True).")
+    if values.dtype != torch.bool and not bool(((values == 0) | (values == 1)).all()):
         raise ModulesError(
-            f"{name} should be 1 or True at the tokens that are meant and 0 or False elsewhere; it "
-            "holds other values. A mask that is added to attention scores is not one."
+            f"{name} should be 1 or True at the tokens to use and 0 or False elsewhere; it holds "
+            "other values. Pass the tokenizer's attention_mask, not a mask that is added to "
+            "attention scores."
         )
-    return found.bool().cpu()
+    return values.bool().cpu()
 
 
 def as_tokens(name: str, tokens: TokenArray) -> Int[torch.Tensor, "batch pos"]:
-    """Token ids as a tensor, on the device that they are on.
+    """Convert token ids to a tensor, on the device that they are on.
 
     Args:
-        name: What they are called in messages.
+        name: The name of the ids in messages.
         tokens: Token ids, ``[batch, pos]`` or ``[pos]``.
 
     Returns:
         The ids, ``[batch, pos]``.
 
     Raises:
-        ModulesError: If they are no whole numbers, have another shape, rows of several lengths, or
-            there is none.
+        ModulesError: If the ids are not whole numbers, have another shape or rows of different
+            lengths, or if there are none.
     """
-    found = _rows(name, tokens, _REMEDY)
-    if not found.numel():
+    ids = _with_batch_axis(name, tokens, _REMEDY)
+    if not ids.numel():
         raise ModulesError(
             f"Tokens should have shape batch x pos, with at least one of each; {name} has "
-            f"{tuple(found.shape)}. {_REMEDY}"
+            f"{tuple(ids.shape)}. {_REMEDY}"
         )
-    if found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
-        raise ModulesError(f"{name} should hold token ids; they are {found.dtype}. {_REMEDY}")
-    return found.long()
+    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex():
+        raise ModulesError(f"{name} should hold token ids; they are {ids.dtype}. {_REMEDY}")
+    return ids.long()
 
 
 def as_tensor(name: str, values: Any, remedy: str) -> Shaped[torch.Tensor, "..."]:
-    """Numbers or booleans as a tensor.
+    """Convert numbers or booleans to a tensor.
 
     Args:
-        name: What they are called in messages.
+        name: The name of the values in messages.
         values: A tensor, a NumPy array, or lists of numbers.
-        remedy: What to pass instead.
+        remedy: The remedy in messages.
 
     Returns:
-        The tensor: int64, float64 or bool where it was none.
+        The tensor itself, or a new tensor of int64, float64 or bool.
 
     Raises:
-        ModulesError: If they are neither, or lists of several lengths.
+        ModulesError: If the values are neither, or lists of different lengths.
     """
     if isinstance(values, torch.Tensor):
         return values
     try:
         array = np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:  # lists of several lengths
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of different lengths
         raise ModulesError(
-            f"{name} should hold numbers, as many in each row; it cannot be read ({error}). "
-            f"{remedy}"
+            f"{name} should hold numbers, equally many in each row; it cannot be converted "
+            f"({error}). {remedy}"
         ) from error
     kinds = {"b": np.bool_, "i": np.int64, "u": np.int64, "f": np.float64}
     if array.dtype.kind not in kinds:
@@ -103,13 +104,13 @@ def as_tensor(name: str, values: Any, remedy: str) -> Shaped[torch.Tensor, "..."
     return torch.from_numpy(np.array(array, dtype=kinds[array.dtype.kind]))
 
 
-def _rows(name: str, values: Any, remedy: str) -> Shaped[torch.Tensor, "batch pos"]:
-    """The same of shape ``[batch, pos]``; a single prompt's gets its batch axis."""
-    found = as_tensor(name, values, remedy)
-    if found.ndim == 1:
-        found = found[None]
-    if found.ndim != 2:
+def _with_batch_axis(name: str, values: Any, remedy: str) -> Shaped[torch.Tensor, "batch pos"]:
+    """Convert values to a tensor of shape ``[batch, pos]``; ``[pos]`` gets a batch axis."""
+    tensor = as_tensor(name, values, remedy)
+    if tensor.ndim == 1:
+        tensor = tensor[None]
+    if tensor.ndim != 2:
         raise ModulesError(
-            f"{name} should have shape batch x pos; got {tuple(found.shape)}. {remedy}"
+            f"{name} should have shape batch x pos; got {tuple(tensor.shape)}. {remedy}"
         )
-    return found
+    return tensor

@@ -1,4 +1,4 @@
-"""Prompts to padded batches of tokens."""
+"""Tokenise prompts with a model's tokenizer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from tl_modules.models.hooked_model import HookedModel, check_model
 from tl_modules.runtime.call_warnings import warn_once
 
 _NO_LIMIT = 10**9
-"""A tokenizer whose ``model_max_length`` is not known gives a larger number."""
+"""A tokenizer of unknown ``model_max_length`` reports a number above this."""
 
 
 @dataclass(frozen=True)
 class ReadText:
-    """One text as the model reads it."""
+    """The tokens of one text as the model reads it."""
 
     tokens: Int[torch.Tensor, " _pos"]
-    """Its token ids, cut at the model's context. BOS is added only to a text that lacks it."""
+    """The token ids, cut at the model's context. BOS is added only to a text that lacks it."""
 
     whole: Int[torch.Tensor, " _all"]
-    """The same without the cut."""
+    """The token ids without the cut."""
 
     has_bos: bool
-    """Whether the text itself begins with the BOS that the model would add."""
+    """Whether the text itself starts with the BOS that the model would add."""
 
 
 def read_text(model: HookedModel, text: str) -> ReadText:
-    """A text's tokens, as the model's own ``to_tokens`` gives them, but never with a BOS too many.
+    """Tokenise a text with the model's ``to_tokens``, without a second BOS.
 
-    ``to_tokens`` puts BOS before a text that begins with BOS already, as a rendered chat template
-    does. The text's own is enough.
+    ``to_tokens`` prepends BOS even to a text that starts with BOS, as a rendered chat template
+    does; this function drops the added one.
 
     Args:
         model: The model, with a tokenizer.
@@ -43,13 +43,14 @@ def read_text(model: HookedModel, text: str) -> ReadText:
         The tokens, on the CPU.
 
     Raises:
-        ModulesError: If the BOS that the model puts before the text is no token of its tokenizer,
-            and so changes the text's own tokens.
+        ModulesError: If the BOS that the model prepends is no token of its tokenizer, and so
+            changes the text's own tokens.
     """
     tokens = model.to_tokens(text)[0].long().cpu()
     _check_bos(model, text, tokens.tolist())
     whole, limit = tokens, _context(model)
-    # Special tokens at a text's end may be cut off again, so that a cut text is a little shorter.
+    # A cut text may be up to two tokens shorter than the limit, because to_tokens drops special
+    # tokens at its end. Only a text of about this length is tokenised a second time.
     if limit is not None and limit - 2 <= len(tokens) <= limit:
         whole = model.to_tokens(text, truncate=False)[0].long().cpu()
     if not _adds_second_bos(model, text, tokens):
@@ -58,7 +59,7 @@ def read_text(model: HookedModel, text: str) -> ReadText:
 
 
 def _check_bos(model: HookedModel, text: str, tokens: list[int]) -> None:
-    """Refuse a BOS that the tokenizer reads as text: it runs into the text's first word.
+    """Raise for a BOS that the tokenizer splits as text, because it merges with the first word.
 
     TransformerLens gives a tokenizer without BOS and EOS the BOS ``<|endoftext|>``, as text.
     """
@@ -69,53 +70,53 @@ def _check_bos(model: HookedModel, text: str, tokens: list[int]) -> None:
     if tokenizer.convert_tokens_to_ids(bos) not in (None, tokenizer.unk_token_id):
         return
     given = tokenizer(text, add_special_tokens=False)["input_ids"]
-    # A model that prepends no BOS adds nothing, or one special token, such as CLS.
+    # A model that prepends no BOS adds nothing or one special token, such as CLS.
     n_added = int(tokens[:1] != given[:1] and tokens[:1] != [tokenizer.unk_token_id])
     if _begins(tokens[n_added:], given):
         return
     raise ModulesError(
         f"The BOS token that the model prepends should be a token of its tokenizer; {bos!r} is "
-        f"none, so that the text {_start(text)} begins with the tokens {tokens[:3]} in place "
-        f"of {given[:3]}. Give the tokenizer a BOS token before the model is booted with it, or "
-        "set model.cfg.default_prepend_bos = False."
+        f"none, so the text {_start(text)} starts with the tokens {tokens[:3]} instead of "
+        f"{given[:3]}. Give the tokenizer a BOS token before booting the model, or set "
+        "model.cfg.default_prepend_bos = False."
     )
 
 
 def _begins(tokens: list[int], given: list[int]) -> bool:
-    """Whether one list begins as the other, which may be longer: a long text is cut."""
+    """Whether two lists are equal up to the shorter one's end; a long text may be cut."""
     shared = min(len(tokens), len(given))
     return tokens[:shared] == given[:shared]
 
 
 def _adds_second_bos(model: HookedModel, text: str, tokens: Int[torch.Tensor, " _pos"]) -> bool:
-    """Whether the first of a text's tokens was added to a text that begins with the same one."""
+    """Whether the first token was added to a text that starts with the same token."""
     tokenizer: Any = getattr(model, "tokenizer", None)
     if len(tokens) < 2 or int(tokens[0]) not in special_ids(tokenizer, "bos", "cls"):
         return False
     if int(tokens[0]) != int(tokens[1]):
         return False
-    # Two may be the text's own: what is given stays.
+    # The text itself may start with two BOS, which are kept.
     given = tokenizer(text, add_special_tokens=False)["input_ids"]
     return 0 < _n_leading(given, int(tokens[0])) < _n_leading(tokens.tolist(), int(tokens[0]))
 
 
 def _n_leading(tokens: Sequence[int], token: int) -> int:
-    return next((at for at, each in enumerate(tokens) if each != token), len(tokens))
+    return next((n for n, other in enumerate(tokens) if other != token), len(tokens))
 
 
 def special_ids(tokenizer: Any, *kinds: str) -> set[int]:
-    """The ids of a tokenizer's special tokens of some kinds, such as ``"bos"``, where it has them.
+    """Return the ids of a tokenizer's special tokens of some kinds, such as ``"bos"``.
 
     Args:
         tokenizer: The tokenizer, or None.
         kinds: The first part of the attributes ``bos_token_id``, ``cls_token_id``, ...
     """
-    found = (getattr(tokenizer, f"{kind}_token_id", None) for kind in kinds)
-    return {number for number in found if number is not None}
+    ids = (getattr(tokenizer, f"{kind}_token_id", None) for kind in kinds)
+    return {number for number in ids if number is not None}
 
 
 def _context(model: HookedModel) -> int | None:
-    """After how many tokens ``to_tokens`` cuts a text; None for never."""
+    """Return the number of tokens after which ``to_tokens`` cuts a text; None for no limit."""
     tokenizer: Any = getattr(model, "tokenizer", None)
     limit = getattr(model.cfg, "n_ctx", None) or getattr(tokenizer, "model_max_length", None)
     return int(limit) if limit and limit < _NO_LIMIT else None
@@ -124,16 +125,16 @@ def _context(model: HookedModel) -> int | None:
 def check_context(
     model: HookedModel, n_tokens: int, what: str, remedy: str = "Shorten it."
 ) -> None:
-    """Refuse a text that the model would have to cut.
+    """Raise if a text exceeds the model's context.
 
     Args:
         model: The model.
-        n_tokens: How many tokens the text has.
-        what: What it is called in the message.
-        remedy: What to do instead.
+        n_tokens: The number of tokens of the text.
+        what: The text's name in the message.
+        remedy: The remedy in the message.
 
     Raises:
-        ModulesError: If it does not fit the model's context.
+        ModulesError: If the text does not fit the model's context.
     """
     limit = _context(model)
     if limit is not None and n_tokens > limit:
@@ -143,68 +144,68 @@ def check_context(
 
 
 def check_tokenizer(model: HookedModel) -> None:
-    """Refuse a model that reads no texts.
+    """Raise unless a model can tokenise texts.
 
     Raises:
-        ModulesError: If it is no hooked model, or has no tokenizer.
+        ModulesError: If the object is no hooked model, or has no tokenizer.
     """
     check_model(model)
     if hasattr(model, "tokenizer") and getattr(model, "tokenizer", None) is None:
         raise ModulesError(
-            "The model should have a tokenizer to read prompts with; it has none. Load it with "
-            "one, or run your own tokens and add the caches to a Collector."
+            "The model should have a tokenizer to read prompts; it has none. Load the model with a "
+            "tokenizer, or run your own tokens and add the caches to a Collector."
         )
 
 
 def tokenise(
     model: HookedModel, prompts: Sequence[str], max_tokens: int | None = None, least: int = 1
 ) -> list[Int[torch.Tensor, " _pos"]]:
-    """Each prompt's tokens, as the model's own ``to_tokens`` gives them (BOS where it does).
+    """Tokenise prompts with the model's own ``to_tokens`` (with BOS if the model prepends it).
 
-    One prompt at a time, so that no padding enters and the tokenizer's padding side is moot. All of
-    a prompt's text is tokenised first, a second or two a megabyte. A prompt that begins with BOS
-    gets no second one, and a prompt longer than the model's context is cut there; a warning says
-    so, once per public call.
+    Prompts are tokenised one at a time, so that no padding is added and the tokenizer's padding
+    side does not matter. Long texts are tokenised whole before the cut, in a second or two per
+    megabyte. A prompt that starts with BOS gets no second one, and a prompt longer than the model's
+    context is cut; a warning reports each, once per public call.
 
     Args:
         model: The model.
         prompts: The prompts.
-        max_tokens: Cut each prompt after so many tokens, BOS counted.
-        least: How many tokens a prompt should have at least, after the cut; 2 to predict one.
+        max_tokens: Cut prompts after this many tokens, including BOS.
+        least: The smallest number of tokens of a prompt after the cut; predicting one needs 2.
 
     Returns:
-        One tensor a prompt.
+        One tensor per prompt.
 
     Raises:
-        ModulesError: If the model has no tokenizer, or a prompt tokenises to nothing (beyond a BOS
-            token) or to fewer tokens than the least.
+        ModulesError: If the model has no tokenizer, or a prompt has no tokens (besides BOS) or
+            fewer than ``least``.
     """
     check_tokenizer(model)
     if max_tokens is not None:
         check_at_least("max_tokens", max_tokens, 1)
     bos = special_ids(getattr(model, "tokenizer", None), "bos")
-    found, with_bos, too_long = [], [], {}
+    token_lists, with_bos, too_long = [], [], {}
     for row, prompt in enumerate(prompts):
         read = read_text(model, prompt)
         if bos.issuperset(read.tokens.tolist()):
             raise ModulesError(
-                f"Every prompt should hold at least one token; prompt {row} ({prompt!r}) "
-                "tokenises to nothing. Drop it."
+                f"Every prompt should hold at least one token; prompt {row} ({prompt!r}) has "
+                "none. Drop it."
             )
-        found.append(read.tokens[:max_tokens])
-        if len(found[-1]) < least:
+        token_lists.append(read.tokens[:max_tokens])
+        if len(token_lists[-1]) < least:
             raise ModulesError(
                 f"Every prompt should have at least two tokens, so that one is predicted from "
-                f"another; prompt {row} has {len(found[-1])}. Drop it, or raise max_tokens."
+                f"another; prompt {row} has {len(token_lists[-1])}. Drop it, or raise max_tokens."
             )
         with_bos += [row] * read.has_bos
-        if len(found[-1]) < len(read.whole[:max_tokens]):
+        if len(token_lists[-1]) < len(read.whole[:max_tokens]):
             too_long[row] = len(read.whole)
     if with_bos:
-        _warn_of_bos(model, prompts, with_bos, int(found[with_bos[0]][0]))
+        _warn_of_bos(model, prompts, with_bos, int(token_lists[with_bos[0]][0]))
     if too_long:
         _warn_of_cuts(model, prompts, too_long)
-    return found
+    return token_lists
 
 
 def _warn_of_bos(
@@ -214,10 +215,10 @@ def _warn_of_bos(
     bos = tokenizer.decode([bos_id])
     warn_once(
         "bos",
-        f"{len(rows)} of {len(prompts)} prompts already begin with {bos!r}, as a rendered chat "
+        f"{len(rows)} of {len(prompts)} prompts already start with {bos!r}, as a rendered chat "
         f"template does; the first is prompt {rows[0]} ({_start(prompts[rows[0]])}). No second "
-        f"{bos!r} is put before them. Remove it from the text, which leaves the tokens as they "
-        "are, or pass plain prompts (and chat=True to collect).",
+        f"{bos!r} is added. Remove it from the text, which gives the same tokens, or pass plain "
+        "prompts (and chat=True to collect).",
     )
 
 

@@ -1,6 +1,6 @@
-"""Figures, one per file, as plotly objects.
+"""Draw results as plotly figures, one kind of figure per file.
 
-They need the extra `viz`, which only a call imports.
+Calling a plot function needs the extra `viz`; importing this package does not.
 """
 
 from tl_modules.plots.blocks import plot_activations

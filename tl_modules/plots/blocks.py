@@ -1,4 +1,4 @@
-"""The activations, sorted by module: are there blocks on the diagonal?"""
+"""Draw the activations sorted by module, to see whether there are blocks on the diagonal."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _SIDE = 560  # pixels
-_CLIPPED = 0.99
+_CLIPPED = 0.99  # quantile of |value| at which colours end: a few outliers would pale all others
 _NOUNS = {"zscore": "z-score", "rank": "rank (mean 0, variance 1)", "none": "activation"}
 
 
@@ -27,34 +27,35 @@ def plot_activations(
     max_rows: int = 250,
     max_columns: int = 500,
 ) -> "Figure":
-    """The normalised activations, samples and units sorted by module, strongest first.
+    """Draw the normalised activations sorted by module, to see the blocks that discovery found.
 
-    Each cell is the mean over a run of samples and a run of units, none of which spans two modules;
-    areas are as the numbers of samples and units are. Frames mark the modules' blocks, whose mean
-    discovery raised: that they stand out is what it was asked for, and ``stability`` says how much
-    of it is there in other prompts. Colours end at the 99th percentile.
+    Samples and units are sorted by module, strongest first. Each cell is the mean over consecutive
+    samples and units of one module, and areas are proportional to the numbers of samples and units.
+    Frames mark the modules' blocks. Discovery maximises the mean of these blocks, so they stand out
+    by construction; ``stability`` measures how much of it holds on other prompts. Colours end at
+    the 99th percentile.
 
     Args:
         modules: The modules.
-        acts: The activations that they were discovered on, raw or normalised.
-        max_rows: At most so many cells down, and one more a small module.
-        max_columns: At most so many across, and one more a small module.
+        acts: The activations that the modules were discovered on, raw or normalised.
+        max_rows: The largest number of cells down; each small module may add one.
+        max_columns: The largest number of cells across; each small module may add one.
 
     Returns:
-        A plotly figure, below 2 MB as HTML (without plotly's own script) up to 250 modules.
+        A plotly figure, below 2 MB as HTML (without plotly's own script) for up to 250 modules.
 
     Raises:
-        ModulesError: If plotly is not installed, the activations are of other samples or units, or
-            a size is below 1.
+        ModulesError: If plotly is not installed, the activations have other samples or units, or a
+            size is below 1.
     """
     plotly = graph_objects()
     values, rows, columns = sort_blocks(modules, acts, max_rows=max_rows, max_columns=max_columns)
     names = {module.label: module_name(module) for module in modules} | {BACKGROUND: "background"}
-    limit = float(np.quantile(np.abs(values), _CLIPPED)) or 1.0
+    limit = float(np.quantile(np.abs(values), _CLIPPED)) or 1.0  # all values may be 0
     name = "zscore" if modules.normaliser is None else modules.normaliser.name
     labels = np.stack(np.broadcast_arrays(rows.labels[:, None], columns.labels), axis=-1)
     heatmap = plotly.Heatmap(
-        z=values.astype(np.float32),
+        z=values.astype(np.float32),  # halves the size of the page
         x=columns.edges,
         y=rows.edges,
         customdata=labels.astype(np.int16),
@@ -86,7 +87,7 @@ def plot_activations(
 
 
 def _spans(bins: Bins) -> dict[int, tuple[int, int]]:
-    """Where each module begins and ends."""
+    """Return the first and the last edge of each module's bins."""
     spans: dict[int, tuple[int, int]] = {}
     for label, start, end in zip(
         bins.labels.tolist(), bins.edges[:-1].tolist(), bins.edges[1:].tolist(), strict=True
@@ -96,7 +97,7 @@ def _spans(bins: Bins) -> dict[int, tuple[int, int]]:
 
 
 def _ticks(bins: Bins, names: dict[int, str], pixels: int) -> dict[str, Any]:
-    """A name, or the number, in the middle of each module that has room for it."""
+    """Label each module that has room for it in its middle, with a name or its number."""
     spans = _spans(bins)
     shown = [names.get(label, "-" if label == BACKGROUND else str(label)) for label in spans]
     middles = [(start + end) / 2 for start, end in spans.values()]
@@ -104,7 +105,7 @@ def _ticks(bins: Bins, names: dict[int, str], pixels: int) -> dict[str, Any]:
 
 
 def _frames(rows: Bins, columns: Bins) -> list[dict[str, Any]]:
-    """A rectangle around each module's block."""
+    """Return a rectangle around each module's block."""
     down, across = _spans(rows), _spans(columns)
     return [
         {

@@ -1,4 +1,4 @@
-"""What targets leave of a concept, beside what they cost."""
+"""Draw how much of a concept each target leaves, beside the rest of what the target changes."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.plots.style import COLOURS, graph_objects, readable, text
+from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
 from tl_modules.runtime.arguments import Elsewhere, checked
 
 if TYPE_CHECKING:
@@ -26,20 +26,21 @@ _COST = ("lost", "lost_ci_low", "lost_ci_high", "lost_control_mean")
 
 @checked
 def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Figure":
-    """Each target as a point a set of prompts: what a probe still finds, and what else is lost.
+    """Draw targets by the concept that they leave and the loss that they add, to compare them.
 
-    Low and left is faithful: nothing found (0.5, the dashed line, is chance) and nothing else lost.
-    The line at the top is the probe's score without an intervention. Crosses are the means of the
-    controls; bars are 95 % intervals over prompts.
+    Each target is a point per set of prompts. A faithful target is low and left: a fresh probe no
+    longer finds the concept (0.5, the dashed line, is chance), and the loss on prompts without the
+    concept does not rise. The line at the top is the probe's score without an intervention. Crosses
+    are the means of the controls; bars are 95 % intervals over prompts.
 
     Args:
-        effects: What ``concept_effects`` returned.
+        effects: The table that ``concept_effects`` returned.
 
     Returns:
-        A plotly figure, with a panel a set of prompts.
+        A plotly figure with one panel per set of prompts.
 
     Raises:
-        ModulesError: If plotly is not installed, or the table is another one.
+        ModulesError: If plotly is not installed, or the table lacks columns or rows.
     """
     graph_objects()
     from plotly.subplots import make_subplots
@@ -50,14 +51,15 @@ def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Fi
     missing = [name for name in (*_COLUMNS, *_COST) if name not in effects]
     if missing or not len(effects):
         raise ModulesError(
-            f"effects should be a table that concept_effects made; it lacks {missing or 'rows'}."
+            f"effects should be the table that concept_effects returned; it lacks "
+            f"{missing or 'rows'}."
         )
     sets = effects["prompts"].drop_duplicates().tolist()
-    titles = [text(str(name)) for name in sets]
+    titles = [plotly_text(str(name)) for name in sets]
     figure = make_subplots(cols=len(sets), shared_yaxes=True, subplot_titles=titles)
     targets = effects["label"].drop_duplicates().tolist()
     for _, row in effects.iterrows():
-        name, column = text(str(row["label"])), sets.index(row["prompts"]) + 1
+        name, column = plotly_text(str(row["label"])), sets.index(row["prompts"]) + 1
         number = targets.index(row["label"])
         bars = {
             axis: {
@@ -89,6 +91,7 @@ def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Fi
             figure.add_hline(y=height, line=line, row=1, col=column)  # pyright: ignore
     figure.update_xaxes(title_text="lost: rise of the loss without the concept (nats per token)")
     figure.update_yaxes(title_text="AUC of a fresh probe", col=1)
+    # Chance, 0.5, is always in view, so that an AUC of 0.9 does not look like a small one.
     shown = effects[["auc", "auc_ci_low", "auc_control_mean"]].to_numpy(dtype=float)
     lowest = min(0.5, float(np.nanmin(shown)))
     figure.update_yaxes(range=[lowest - 0.05, 1.05])

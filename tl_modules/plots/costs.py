@@ -1,4 +1,4 @@
-"""What targets do to their own category, beside what they cost elsewhere."""
+"""Draw the effect of targets on their own category, beside their effect on the others."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from tl_modules.errors import ModulesError
 from tl_modules.modules.module_set import Module
-from tl_modules.plots.style import COLOURS, graph_objects, names_of, readable, text
+from tl_modules.plots.style import COLOURS, graph_objects, names_of, plotly_text, readable
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.effects_frame import check_effects, check_one_run, is_own
 
@@ -26,56 +26,61 @@ def plot_costs(
     modules: Iterable[Module] | None = None,
     unit: str = "nats per token",
 ) -> "Figure":
-    """Each target as a point: its effect on its own category against that on the others.
+    """Draw each target's effect on its own category against its mean effect on the others.
 
-    Up is what it is meant to do, right is what else it costs: on the dashed line it harms
-    everything alike. A line leads to the cross of its controls' means; bars are 95 % intervals over
-    prompts. A loss that rises by ``x`` nats per token multiplies perplexity by ``exp(x)``.
+    The figure shows how selective targets are. A target on the dashed line harms all categories
+    alike; a selective target lies above it. A line leads from each target to a cross, the means of
+    its controls; bars are 95 % intervals over prompts. A loss that increases by ``x`` nats per
+    token multiplies perplexity by ``exp(x)``.
 
     Args:
-        effects: What ``module_effects`` returned, of modules and other targets.
-        modules: The modules, for their names; numbers without them.
-        unit: What the effect is measured in.
+        effects: The table that ``module_effects`` returned for modules and other targets.
+        modules: The modules, whose names are shown; without them, their numbers are shown.
+        unit: The unit of the effect, for the axes' titles.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, the table is another one, ``modules`` lacks one of
-            its modules, or no target's own category and another one are in it.
+        ModulesError: If plotly is not installed, the table lacks columns, ``modules`` lacks a
+            module of the table, or no target was tested on its own category and another one.
     """
     plotly = graph_objects()
     check_effects(effects, _COLUMNS)
     check_one_run(effects)
     effects = effects.assign(own=is_own(effects))
-    own = effects.loc[effects["own"]].set_index("module")
+    on_own = effects.loc[effects["own"]].set_index("module")
     others = effects.loc[~effects["own"]].groupby("module", sort=False)
     cost = others[["effect", "control_mean"]].mean()
-    labels = [label for label in own.index if label in cost.index]
+    labels = [label for label in on_own.index if label in cost.index]
     if not labels:
         raise ModulesError(
-            "effects should hold a target's own category and another one; it holds none such. Test "
-            "on prompts of several categories."
+            "effects should hold a target's own category and another category; no target has both. "
+            "Test on prompts of several categories."
         )
     names = names_of(labels, modules)
     figure = plotly.Figure()
     ends = [0.0]
-    sides = _sides(
-        np.stack([cost.loc[labels, "effect"], own.loc[labels, "effect"]], axis=1).astype(float)
+    name_positions = _name_positions(
+        np.stack([cost.loc[labels, "effect"], on_own.loc[labels, "effect"]], axis=1).astype(float)
     )
-    for number, (label, name, side) in enumerate(zip(labels, names, sides, strict=True)):
-        here, there, colour = own.loc[label], cost.loc[label], COLOURS[number % len(COLOURS)]
-        x = [there["control_mean"], there["effect"]]
-        y = [here["control_mean"], here["effect"]]
-        bar = [0.0, here["ci_high"] - here["effect"]], [0.0, here["effect"] - here["ci_low"]]
+    for number, (label, name, name_position) in enumerate(
+        zip(labels, names, name_positions, strict=True)
+    ):
+        vertical, horizontal = on_own.loc[label], cost.loc[label]
+        colour = COLOURS[number % len(COLOURS)]
+        x = [horizontal["control_mean"], horizontal["effect"]]
+        y = [vertical["control_mean"], vertical["effect"]]
+        above = [0.0, vertical["ci_high"] - vertical["effect"]]
+        below = [0.0, vertical["effect"] - vertical["ci_low"]]
         ends += [*x, *y]
         figure.add_scatter(
             x=x,
             y=y,
-            error_y={"type": "data", "array": bar[0], "arrayminus": bar[1], "width": 3},
+            error_y={"type": "data", "array": above, "arrayminus": below, "width": 3},
             mode="lines+markers+text",
             text=["", name],
-            textposition=side,
+            textposition=name_position,
             cliponaxis=False,
             name=name,
             line={"color": colour, "width": 1},
@@ -86,23 +91,24 @@ def plot_costs(
     figure.add_shape(
         type="line", x0=low, y0=low, x1=high, y1=high, line={"dash": "dash", "color": "#808080"}
     )
-    figure.update_xaxes(title_text=f"mean effect on the other categories ({text(unit)})")
-    figure.update_yaxes(title_text=f"effect on the own category ({text(unit)})")
+    figure.update_xaxes(title_text=f"mean effect on the other categories ({plotly_text(unit)})")
+    figure.update_yaxes(title_text=f"effect on the own category ({plotly_text(unit)})")
     title = "What each target does, and what it costs (crosses: its controls)"
     return readable(figure).update_layout(title_text=title, showlegend=False, width=800, height=560)
 
 
-def _sides(places: Float[np.ndarray, "targets 2"]) -> list[str]:
-    """On which side of each point its name stands: away from the nearest other, and inside."""
-    spread = np.ptp(places, axis=0)
-    scaled = (places - places.min(axis=0)) / np.where(spread > 0, spread, 1)
-    found = []
-    for at, (x, y) in enumerate(scaled):
-        others = np.delete(scaled, at, axis=0)
+def _name_positions(places: Float[np.ndarray, "targets 2"]) -> list[str]:
+    """Place each point's name away from the nearest other point and inside the figure."""
+    extent = np.ptp(places, axis=0)
+    scaled = (places - places.min(axis=0)) / np.where(extent > 0, extent, 1)
+    positions = []
+    for number, (x, y) in enumerate(scaled):
+        others = np.delete(scaled, number, axis=0)
         if not len(others):
             return ["top right"]
         near_x, near_y = others[((others - (x, y)) ** 2).sum(axis=1).argmin()]
         up = "bottom" if near_y > y else "top"
+        # A name to the right of a point near the right edge would be cut off, and vice versa.
         left = x > 0.75 or (near_x > x and x > 0.15)
-        found.append(f"{up} {'left' if left else 'right'}")
-    return found
+        positions.append(f"{up} {'left' if left else 'right'}")
+    return positions

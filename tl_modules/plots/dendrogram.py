@@ -1,4 +1,4 @@
-"""A hierarchy of modules as a tree."""
+"""Draw a hierarchy of modules as a tree."""
 
 from typing import TYPE_CHECKING
 
@@ -17,15 +17,15 @@ from tl_modules.runtime.arguments import checked
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_BETWEEN_LEAVES = 10.0  # SciPy's drawing has its leaves at 5, 15, 25, ...
+_BETWEEN_LEAVES = 10.0  # SciPy places the leaves at 5, 15, 25, ...
 
 
 @checked
 def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
-    """Which modules merge at which distance: modules down, distance across.
+    """Draw the tree of merges, to see which modules are alike: modules down, distance across.
 
     Args:
-        hierarchy: What ``hierarchy`` returned.
+        hierarchy: The tree that ``hierarchy`` returned.
 
     Returns:
         A plotly figure.
@@ -39,6 +39,7 @@ def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
     drawn = dendrogram(hierarchy.linkage, no_plot=True)
     names = [module_name(hierarchy.modules[leaf]) for leaf in drawn["leaves"]]
     positions = [_BETWEEN_LEAVES * (place + 0.5) for place in range(len(names))]
+    # One trace for all merges, because a trace per merge is slow for many modules.
     across, down = [], []
     for heights, places in zip(drawn["dcoord"], drawn["icoord"], strict=True):
         across += [*heights, None]  # None ends the line

@@ -1,10 +1,10 @@
-"""Kinds of detectors of a concept side by side."""
+"""Draw the scores of kinds of detectors of a concept side by side."""
 
 from typing import TYPE_CHECKING
 
 from tl_modules.errors import check_type
 from tl_modules.evaluation.detectors import Detectors
-from tl_modules.plots.style import COLOURS, graph_objects, readable, text
+from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -13,32 +13,33 @@ if TYPE_CHECKING:
 
 @checked
 def plot_detectors(detectors: Detectors) -> "Figure":
-    """Each kind's scores over resamples, beside those with shuffled labels.
+    """Draw each kind of detector's scores over resamples, beside scores with shuffled labels.
 
-    Boxes are resamples, scored on the prompts that each left out: coloured with the labels, grey
-    with shuffled ones. Diamonds are means on the test prompts, with 95 % of the resamples.
+    A box shows the scores of the resamples on the prompts that each resample left out: coloured
+    with the true labels, grey with shuffled labels. A diamond is the mean on the test prompts; its
+    bar holds 95 % of the resamples.
 
     Args:
-        detectors: What ``compare_detectors`` returned.
+        detectors: The comparison that ``compare_detectors`` returned.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, or ``detectors`` are something else.
+        ModulesError: If plotly is not installed, or ``detectors`` is no ``Detectors``.
     """
     figure = graph_objects().Figure()
     check_type(
         detectors,
         Detectors,
         "detectors should be what compare_detectors returned",
-        "Pass all of it, not its table.",
+        "Pass the whole result, not its table.",
     )
     names = detectors.table["detector"].tolist()
     for shuffled, colour, name in ((True, "#808080", "shuffled"), (False, COLOURS[0], "left out")):
-        chosen = detectors.runs.loc[detectors.runs["shuffled"] == shuffled]
+        runs = detectors.runs.loc[detectors.runs["shuffled"] == shuffled]
         figure.add_box(
-            x=chosen["detector"], y=chosen["auc"], name=name, line_color=colour, boxpoints=False
+            x=runs["detector"], y=runs["auc"], name=name, line_color=colour, boxpoints=False
         )
     table = detectors.table.dropna(subset="auc_test")
     if len(table):
@@ -57,5 +58,5 @@ def plot_detectors(detectors: Detectors) -> "Figure":
         )
     figure.update_xaxes(categoryorder="array", categoryarray=names)
     figure.update_yaxes(title_text="AUC")
-    title = f"Detectors of {text(detectors.concept)}, on prompts that they did not see"
+    title = f"Detectors of {plotly_text(detectors.concept)}, on prompts that they did not see"
     return readable(figure).update_layout(title_text=title, boxmode="group", width=800, height=440)

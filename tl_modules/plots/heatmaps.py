@@ -1,4 +1,4 @@
-"""Modules as rows of a heatmap: over the layers, and over categories of prompts."""
+"""Draw modules as rows of a heatmap: over the layers, and over categories of prompts."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ from tl_modules.plots.style import (
     height_for,
     module_name,
     names_of,
+    plotly_text,
     readable,
     rooted_scale,
-    text,
     ticks,
 )
 from tl_modules.runtime.arguments import checked
@@ -30,43 +30,47 @@ if TYPE_CHECKING:
 
 _WIDTH = 800
 _MOST_TEXTS = 40  # rows that have room for text
-_PLOT_WIDTH = 560  # what is left of it beside names and colour bar
+_PLOT_WIDTH = 560  # pixels left beside names and colour bar
 
 
 @checked
 def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
-    """Where each module's units lie: layers across, modules down.
+    """Draw where in the model each module's units lie: layers across, modules down.
 
-    Colour is the number of units in a layer over what chance would put there, on a log scale: white
-    as expected, red more, blue fewer. It ends at the most extreme cell, at most at 8 times.
+    Colour is the number of units in a layer divided by the number expected by chance, on a log
+    scale. White is as expected, red is more, blue is fewer. The scale ends at the most extreme
+    cell, and at a factor of 8 at most.
 
     Args:
-        modules: A ``ModuleSet``, some modules of one, or one.
+        modules: A ``ModuleSet``, several modules of one set, or one module.
 
     Returns:
-        A plotly figure; ``module_layers`` has its numbers.
+        A plotly figure; ``module_layers`` returns its numbers.
 
     Raises:
         ModulesError: If plotly is not installed, or as ``module_layers`` raises.
     """
     plotly = graph_objects()
-    chosen = as_list(modules)
-    table = module_layers(chosen)
+    module_list = as_list(modules)
+    table = module_layers(module_list)
     layers = table["layer"].unique().tolist()
     grids = {
-        name: table[name].to_numpy(dtype=float).reshape(len(chosen), len(layers))
+        name: table[name].to_numpy(dtype=float).reshape(len(module_list), len(layers))
         for name in ("ratio", "n_units", "expected", "p_bh")
     }
-    with np.errstate(divide="ignore"):  # no units there: the scale's end
+    with np.errstate(divide="ignore"):  # a layer without units: -inf, clipped to the scale's end
         logs = np.log2(grids["ratio"])
+    # Between a factor of 2, so that noise does not fill the scale, and of 8, which a single rare
+    # cell may exceed by far.
     finite = np.abs(logs[np.isfinite(logs)])
     limit = float(np.clip(finite.max(initial=0.0), 1, 3))
     marks = list(range(-int(limit), int(limit) + 1))
-    names, shown = [module_name(module) for module in chosen], [str(layer) for layer in layers]
+    names = [module_name(module) for module in module_list]
+    shown = [str(layer) for layer in layers]
     heatmap = plotly.Heatmap(
         z=np.clip(logs, -limit, limit),
         x=list(range(len(layers))),
-        y=list(range(len(chosen))),
+        y=list(range(len(module_list))),
         customdata=_stacked(grids, names, shown),
         zmin=-limit,
         zmax=limit,
@@ -84,7 +88,7 @@ def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
     )
     figure = plotly.Figure(heatmap).update_layout(title_text="Where modules lie")
     figure.update_xaxes(title_text="layer", **_ticks(shown, _PLOT_WIDTH))
-    return _rows(figure, names)
+    return _with_module_axis(figure, names)
 
 
 @checked
@@ -94,29 +98,30 @@ def plot_effects(
     modules: Iterable[Module] | None = None,
     unit: str = "nats per token",
 ) -> "Figure":
-    """What ablating each module does to each category: categories across, modules down.
+    """Draw the effect of ablating each module on each category: categories across, modules down.
 
-    An asterisk marks an effect above its controls' (``p_bh`` at most 0.05); a frame marks the
-    module's own category. The claim is that rows are strongest in their frames, which
-    ``selectivity`` tests: random controls may raise every category's loss by more. Colours change
-    faster near 0.
+    An asterisk marks an effect above the controls' effects (``p_bh`` at most 0.05). A frame marks
+    the module's own category. If modules are functional, rows are strongest in their frames, which
+    ``selectivity`` tests; large effects alone are no evidence, because random controls may increase
+    the loss of every category as well. Colours change faster near 0.
 
     Args:
-        effects: What ``module_effects`` returned.
-        modules: The modules, for their names; numbers without them.
-        unit: What the effect is measured in, for the colour bar.
+        effects: The table that ``module_effects`` returned.
+        modules: The modules, whose names are shown; without them, their numbers are shown.
+        unit: The unit of the effect, for the colour bar.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, the table is another one, or ``modules`` lacks
-            one of its modules.
+        ModulesError: If plotly is not installed, the table lacks columns, or ``modules`` lacks a
+            module of the table.
     """
     plotly = graph_objects()
     check_effects(effects, ("module", "category", "own", "effect", "control_mean", "p_bh"))
     check_one_run(effects)
     effects = effects.assign(own=is_own(effects))
+    # In the table's order: a pivot alone would sort modules and categories.
     labels = list(dict.fromkeys(effects["module"]))
     categories = list(dict.fromkeys(effects["category"]))
     grids = {
@@ -125,8 +130,11 @@ def plot_effects(
         .to_numpy(dtype=float)
         for name in ("effect", "control_mean", "p_bh", "own")
     }
-    own = grids.pop("own") == 1
-    names, shown = names_of(labels, modules), [text(str(category)) for category in categories]
+    is_own_cell = grids.pop("own") == 1
+    names, shown = (
+        names_of(labels, modules),
+        [plotly_text(str(category)) for category in categories],
+    )
     limit = float(np.nanmax(np.abs(grids["effect"]), initial=0.0)) or 1.0
     heatmap = plotly.Heatmap(
         z=grids["effect"],
@@ -138,7 +146,7 @@ def plot_effects(
         zmin=-limit,
         zmax=limit,
         colorscale=rooted_scale(),
-        colorbar={"title": {"text": f"effect<br>({text(unit)})"}},
+        colorbar={"title": {"text": f"effect<br>({plotly_text(unit)})"}},
         hovertemplate=(
             "module %{customdata[3]}<br>on %{customdata[4]}<br>"
             "effect %{z:.3g}, controls' %{customdata[1]:.3g}<br>"
@@ -152,36 +160,40 @@ def plot_effects(
         title_text="category of prompts",
         **_ticks(shown, _PLOT_WIDTH),
     )
-    figure.update_layout(shapes=[_frame(m, c) for m, c in np.argwhere(own).tolist()])
-    return _rows(figure, names)
+    figure.update_layout(shapes=[_frame(m, c) for m, c in np.argwhere(is_own_cell).tolist()])
+    return _with_module_axis(figure, names)
 
 
 @checked
-def plot_coverage(found: Coverage, *, modules: Iterable[Module] | None = None) -> "Figure":
-    """Which categories have a module: categories across, modules down.
+def plot_coverage(coverage: Coverage, *, modules: Iterable[Module] | None = None) -> "Figure":
+    """Draw which categories some module covers: categories across, modules down.
 
-    Colour is the share of a module's samples that each category has. A frame marks each covered
-    category's best module: more than ``least_share`` of its samples are of the category.
+    Colour is the share of the module's samples that belong to the category. A frame marks the best
+    module of each covered category: more than ``least_share`` of its samples belong to the
+    category.
 
     Args:
-        found: What ``coverage`` returned.
-        modules: The modules, for their names; numbers without them.
+        coverage: The result of ``tlm.coverage``.
+        modules: The modules, whose names are shown; without them, their numbers are shown.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, or ``modules`` lacks one of the table's modules.
+        ModulesError: If plotly is not installed, or ``modules`` lacks a module of the table.
     """
     plotly = graph_objects()
-    wide = found.table.pivot(index="module", columns="category")
-    labels, each = wide.index.tolist(), found.categories
-    categories = each["category"].tolist()
+    wide = coverage.table.pivot(index="module", columns="category")
+    labels, per_category = wide.index.tolist(), coverage.categories
+    categories = per_category["category"].tolist()
     grids = {
         name: wide[name][categories].to_numpy(dtype=float)
         for name in ("share_of_module", "share_of_category", "n_samples", "mean_activation")
     }
-    names, shown = names_of(labels, modules), [text(str(category)) for category in categories]
+    names, shown = (
+        names_of(labels, modules),
+        [plotly_text(str(category)) for category in categories],
+    )
     shares = grids["share_of_module"]
     heatmap = plotly.Heatmap(
         z=shares,
@@ -200,41 +212,42 @@ def plot_coverage(found: Coverage, *, modules: Iterable[Module] | None = None) -
             "(%{customdata[2]})<br>mean activation %{customdata[3]:.2f}<extra></extra>"
         ),
     )
-    n_covered = int(np.count_nonzero(each["covered"]))
+    n_covered = int(np.count_nonzero(per_category["covered"]))
     figure = plotly.Figure(heatmap).update_layout(
-        title_text=f"{n_covered} of {len(each)} categories have a module (frames)"
+        title_text=f"{n_covered} of {len(per_category)} categories have a module (frames)"
     )
     figure.update_xaxes(title_text="category of prompts", **_ticks(shown, _PLOT_WIDTH))
     frames = [
         (labels.index(module), number)
         for number, (module, covered) in enumerate(
-            zip(each["module"], each["covered"], strict=True)
+            zip(per_category["module"], per_category["covered"], strict=True)
         )
         if covered
     ]
-    return _rows(figure.update_layout(shapes=[_frame(m, c) for m, c in frames]), names)
+    figure.update_layout(shapes=[_frame(m, c) for m, c in frames])
+    return _with_module_axis(figure, names)
 
 
 def _frame(row: int, column: int) -> dict[str, Any]:
-    """A rectangle around a cell."""
+    """Return a rectangle around a cell."""
     corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
     return {"type": "rect", **corners, "line": {"color": "#111111"}}
 
 
 def _stacked(grids: dict[str, np.ndarray], rows: list[str], columns: list[str]) -> np.ndarray:
-    """What a cell's hover text shows: each grid's number, then the row's and the column's name."""
-    called = np.meshgrid(np.array(rows, dtype=object), np.array(columns, dtype=object))
+    """Collect the data of each cell's hover text: its numbers, then its row's and column's name."""
+    titles = np.meshgrid(np.array(rows, dtype=object), np.array(columns, dtype=object))
     numbers = [grid.astype(object) for grid in grids.values()]
-    return np.stack([*numbers, *(names.T for names in called)], axis=-1)
+    return np.stack([*numbers, *(names.T for names in titles)], axis=-1)
 
 
 def _ticks(names: list[str], pixels: int) -> dict[str, Any]:
-    """A name a row, or a column, where there is room."""
+    """Label the rows, or columns, that have room for a name."""
     return ticks(names, range(len(names)), len(names), pixels)
 
 
-def _rows(figure: "Figure", names: list[str]) -> "Figure":
-    """The figure with a row a module, the first on top."""
+def _with_module_axis(figure: "Figure", names: list[str]) -> "Figure":
+    """Label the figure's rows with the modules' names, the first on top."""
     height = height_for(len(names))
     figure.update_yaxes(
         title_text="module",

@@ -1,4 +1,4 @@
-"""Prompts as points in the space of modules."""
+"""Draw prompts as points by the modules that are active on them."""
 
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,14 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import check_at_least
 from tl_modules.interpret.landscape import Projection, landscape
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.plots.style import COLOURS, graph_objects, module_name, readable, text, wrapped
+from tl_modules.plots.style import (
+    COLOURS,
+    graph_objects,
+    module_name,
+    plotly_text,
+    readable,
+    wrapped,
+)
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.labels import label_text
 
@@ -28,9 +35,10 @@ _SYMBOLS += (
     "star-square",
     "diamond-tall",
 )
+# Colours vary first: shapes are needed only if there are more groups than colours.
 _STYLES = [(colour, symbol) for symbol, colour in product(_SYMBOLS, COLOURS)]
 N_NUMBERED = 30
-"""Up to so many modules have their numbers drawn; of more, the numbers would overlap."""
+"""The largest number of modules whose numbers are drawn; more numbers would overlap."""
 
 
 @checked
@@ -42,37 +50,40 @@ def plot_landscape(
     max_points: int = 3000,
     seed: int = 0,
 ) -> "Figure":
-    """Prompts as points, near each other where the same modules are active.
+    """Draw prompts as points that are near if the same modules are active, to see groups.
 
-    Colour and shape are the prompt's category or, without categories, the module that is most
-    active on it. A module's number stands at the middle of the prompts on which it is that.
+    Colour and shape show the prompt's category or, without categories, the module that is most
+    active on the prompt. A module's number is at the middle of the prompts on which the module is
+    the most active one.
 
     Args:
         modules: The modules.
         acts: Activations of any prompts, raw or normalised.
-        projection: ``"pca"``: the two directions of most variance of the module means, their share
-            of it on the axes; ``"tsne"``: neighbourhoods, distances between which mean nothing.
-        max_points: Of more prompts, so many random ones are drawn.
-        seed: Seeds t-SNE, and which prompts are drawn.
+        projection: ``"pca"`` takes the two directions of most variance of the module means and
+            writes their shares of the variance on the axes. ``"tsne"`` keeps neighbourhoods;
+            distances between them mean nothing.
+        max_points: If there are more prompts, this many random ones are drawn.
+        seed: Seeds t-SNE and the choice of prompts.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, or as ``landscape`` raises: there is no such
-            projection, or the activations are of other units.
+        ModulesError: If plotly is not installed, the projection is unknown, there are fewer than
+            three samples, or the activations have other units.
     """
     plotly = graph_objects()
     check_at_least("max_points", max_points, 1)
     laid_out = landscape(modules, acts, projection=projection, seed=seed)
     names = [module_name(module) for module in modules]
-    # The samples may have columns x and y of their own.
+    # The samples may have columns named x and y already; the landscape then uses other names.
     drawable = dict(zip(laid_out.columns, ("x", "y", "strongest"), strict=True))
     kept = laid_out.points.columns.intersection(["prompt", "category", *laid_out.columns])
     points = laid_out.points.loc[:, kept].rename(columns=drawable)
     drawn = points
     if len(points) > max_points:
         drawn = points.sample(max_points, random_state=seed).sort_index()
+    # The modules' positions are of all prompts, not only of those drawn.
     figure = plotly.Figure([*_groups(drawn, names), _numbers(points, names)])
     what = "" if len(drawn) == len(points) else f"{len(drawn):,} of "
     return (
@@ -89,26 +100,26 @@ def plot_landscape(
 
 
 def _groups(points: pd.DataFrame, names: list[str]) -> list[Any]:
-    """A trace a category, or a module."""
+    """Return one trace per category, or per module if there are no categories."""
     if "category" in points:
         texts = [label_text(value) or "none" for value in points["category"]]
         groups = pd.Series(texts, index=points.index, dtype=object)
         labels = sorted(groups.unique())
-        shown = dict(zip(labels, map(text, labels), strict=True))
+        shown = dict(zip(labels, map(plotly_text, labels), strict=True))
     else:
         groups = points["strongest"]
         shown = {number: names[number] for number in sorted(groups.unique())}
     return [
         graph_objects().Scatter(
-            x=own["x"].to_numpy(dtype=np.float32),
-            y=own["y"].to_numpy(dtype=np.float32),
+            x=group["x"].to_numpy(dtype=np.float32),
+            y=group["y"].to_numpy(dtype=np.float32),
             mode="markers",
             name=shown[label],
             marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
-            text=_hover(own, names),
+            text=_hover(group, names),
             hovertemplate="%{text}<extra></extra>",
         )
-        for (label, own), (colour, symbol) in zip(
+        for (label, group), (colour, symbol) in zip(
             ((label, points.loc[groups == label]) for label in shown),
             (_STYLES[number % len(_STYLES)] for number in range(len(shown))),
             strict=True,
@@ -117,7 +128,7 @@ def _groups(points: pd.DataFrame, names: list[str]) -> list[Any]:
 
 
 def _hover(points: pd.DataFrame, names: list[str]) -> list[str]:
-    """What is said of each point."""
+    """Return the hover text of each point."""
     strongest = [f"most active: {names[number]}" for number in points["strongest"]]
     if "prompt" not in points:
         return strongest
@@ -128,7 +139,7 @@ def _hover(points: pd.DataFrame, names: list[str]) -> list[str]:
 
 
 def _numbers(points: pd.DataFrame, names: list[str]) -> Any:
-    """Each module at the middle of the prompts that it is most active on."""
+    """Mark each module at the median of the prompts on which it is the most active module."""
     middles = points.groupby("strongest")[["x", "y"]].median()
     numbers = middles.index.tolist()
     numbered = len(names) <= N_NUMBERED
@@ -150,7 +161,7 @@ def _numbers(points: pd.DataFrame, names: list[str]) -> Any:
 
 
 def axis_title(explained: tuple[float, float] | None, number: int) -> str:
-    """What an axis of the plane is called, by the share of the variance that PCA found there."""
+    """Return the title of an axis, with its share of the variance if PCA made it."""
     if explained is None:
         return f"t-SNE {number + 1} (no unit)"
     return f"principal component {number + 1} ({explained[number]:.0%} of the variance)"

@@ -1,4 +1,4 @@
-"""Choosing K, as a figure."""
+"""Draw the figure to choose K by."""
 
 from typing import TYPE_CHECKING
 
@@ -17,23 +17,23 @@ _NAMES = {"seeds": "seeds", "halves": "halves of the prompts", "null": "null: pe
 
 @checked
 def plot_n_modules(table: pd.DataFrame) -> "Figure":
-    """Agreement and L over K, to choose K by.
+    """Draw agreement and held-out L over K, to choose the number of modules.
 
-    Left: the adjusted Rand index of the units' labels between seeds, between halves of the prompts,
-    and between halves of a column-permuted matrix. Right: L of the halves' own discoveries and of
-    the second half under the first one's labels, as a share of the first. Bars are standard
-    deviations.
+    The left panel shows the adjusted Rand index of the units' labels between seeds, between halves
+    of the prompts, and between halves of a column-permuted matrix (the null). The right panel shows
+    the L of one half under the other half's labels, divided by the L of the half's own discovery.
+    Bars are standard deviations.
 
     Args:
-        table: What ``choose_n_modules`` returned.
+        table: The table that ``choose_n_modules`` returned.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, or the table is another one.
+        ModulesError: If plotly is not installed, or the table lacks the index or the columns.
     """
-    graph_objects()  # refuses where plotly is missing
+    graph_objects()  # raises if plotly is missing
     from plotly.subplots import make_subplots
 
     if list(table.index.names) != ["n_modules", "kind"] or ("ari", "mean") not in table.columns:
@@ -47,13 +47,16 @@ def plot_n_modules(table: pd.DataFrame) -> "Figure":
     )
     for kind in _NAMES:
         rows = table.xs(kind, level="kind")
-        own = rows["L", "mean"]
+        own_discovery = rows["L", "mean"]
         agreement = pd.DataFrame({"mean": rows["ari", "mean"], "std": rows["ari", "std"]})
         share = pd.DataFrame(
-            {"mean": rows["held_out_L", "mean"] / own, "std": rows["held_out_L", "std"] / own}
+            {
+                "mean": rows["held_out_L", "mean"] / own_discovery,
+                "std": rows["held_out_L", "std"] / own_discovery,
+            }
         )
         figure.add_trace(_line(agreement, kind), row=1, col=1)
-        if kind != "seeds":
+        if kind != "seeds":  # runs of different seeds share one matrix: nothing is held out
             figure.add_trace(_line(share, kind).update(showlegend=False), row=1, col=2)
     figure.update_xaxes(
         title_text="K (modules)", tickvals=sorted(set(table.index.get_level_values("n_modules")))
@@ -69,7 +72,7 @@ def plot_n_modules(table: pd.DataFrame) -> "Figure":
 
 
 def _line(values: pd.DataFrame, kind: str) -> "Scatter":
-    """``mean`` over K with bars of ``std``."""
+    """Return a line of ``mean`` over K with error bars of ``std``."""
     from plotly.graph_objects import Scatter
 
     return Scatter(

@@ -1,4 +1,4 @@
-"""What the figures share: names, ticks that fit, text that reads on white and on black."""
+"""Shared parts of the figures: names, ticks that fit, colours for light and dark pages."""
 
 import html
 import textwrap
@@ -20,23 +20,23 @@ _GREY = "#808080"
 _FAINT = "rgba(128, 128, 128, 0.25)"
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
-"""Of groups: readable on white and on black, and by colour-blind readers (Okabe & Ito 2008)."""
+"""Colours of groups, readable on white, on black and by colour-blind readers (Okabe & Ito 2008)."""
 
 DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
-"""Blue, white, red: told apart by colour-blind readers, and light enough for black marks."""
+"""Blue, white, red: colour-blind readers can distinguish them, and black marks stay visible."""
 
 SEQUENTIAL = [[0.0, "#f7f7f7"], [1.0, "#2166ac"]]
-"""White to blue."""
+"""A scale from white to blue."""
 
 MARGINS = 180
-"""Pixels that plotly leaves above and below an axis, together."""
+"""The pixels that plotly leaves above and below an axis, together."""
 
-_PIXELS_A_NAME = 14
-_LONGEST_NAME = 32
+_PIXELS_PER_NAME = 14
+_LONGEST_NAME = 32  # characters
 
 
 def graph_objects() -> ModuleType:
-    """``plotly.graph_objects``: an extra, and slow to import.
+    """Import ``plotly.graph_objects``, which is an optional dependency and slow to import.
 
     Raises:
         ModulesError: If plotly is not installed.
@@ -49,7 +49,7 @@ def graph_objects() -> ModuleType:
 
 
 def readable(figure: "Figure") -> "Figure":
-    """The figure with no background of its own and grey text, for light and dark pages."""
+    """Give the figure a transparent background and grey text, for light and dark pages."""
     axes = {"gridcolor": _FAINT, "zerolinecolor": _FAINT, "linecolor": _GREY, "automargin": True}
     figure.update_xaxes(axes).update_yaxes(axes)
     return figure.update_layout(
@@ -58,24 +58,24 @@ def readable(figure: "Figure") -> "Figure":
 
 
 def rooted_scale() -> list[list[Any]]:
-    """``DIVERGING`` with strength as the root of the value: one large cell leaves others colour."""
+    """Return ``DIVERGING`` over the root of the value, so that one large cell pales others less."""
     graph_objects()
     from plotly.colors import sample_colorscale
 
     steps = np.linspace(-1, 1, 21)
     colours = sample_colorscale(DIVERGING, (0.5 + 0.5 * steps).tolist())
-    places = 0.5 + 0.5 * steps * np.abs(steps)
+    places = 0.5 + 0.5 * steps * np.abs(steps)  # the inverse of the signed root
     return [list(stop) for stop in zip(places.tolist(), colours, strict=True)]
 
 
 def module_name(module: Module) -> str:
-    """A module's number and its topic's label, or else its category."""
-    said = module_title(module)
-    return str(module.label) if said is None else f"{module.label}: {text(said)}"
+    """Return a module's number followed by its topic's label or, without topics, its category."""
+    title = module_title(module)
+    return str(module.label) if title is None else f"{module.label}: {plotly_text(title)}"
 
 
 def names_of(labels: Sequence[int | str], modules: Iterable[Module] | None) -> list[str]:
-    """What the modules and other targets of a table are called.
+    """Return the names of the modules and other targets of a table.
 
     Raises:
         ModulesError: If a module of the table is not among ``modules``.
@@ -86,31 +86,32 @@ def names_of(labels: Sequence[int | str], modules: Iterable[Module] | None) -> l
     missing = [] if modules is None else [label for label in numbers if label not in known]
     if missing:
         raise ModulesError(
-            f"modules should hold those of the table; {missing} are missing. Pass the set that "
-            "module_effects was given."
+            f"modules should hold the table's modules; {missing} are missing. Pass the module set "
+            "that module_effects got."
         )
-    return [known.get(label, text(str(label))) for label in labels]
+    return [known.get(label, plotly_text(str(label))) for label in labels]
 
 
 def module_title(module: Module) -> str | None:
-    """What a module is called beside its number: its topic's label, or else its category."""
+    """Return a module's title: its topic's label or, without topics, its category."""
     return module.category_title if module.topic is None else module.topic.label
 
 
-def text(said: str) -> str:
-    """A name from outside for plotly, which reads some HTML: shortened, and only text."""
-    return isolated(html.escape(shortened(visible(said), _LONGEST_NAME)))
+def plotly_text(untrusted: str) -> str:
+    """Shorten and escape a name from outside, because plotly interprets some HTML."""
+    return isolated(html.escape(shortened(visible(untrusted), _LONGEST_NAME)))
 
 
-def wrapped(said: str, width: int = 60, n_lines: int = 4) -> str:
-    """A text from outside for a figure's hover box: some lines of it, and only text."""
-    said = visible(said[: 2 * width * n_lines])
-    lines = textwrap.wrap(said, width, max_lines=n_lines, placeholder=" …")
+def wrapped(untrusted: str, width: int = 60, n_lines: int = 4) -> str:
+    """Wrap, cut and escape a text from outside for a figure's hover box."""
+    # Twice as many characters as fit bounds the work on a huge prompt.
+    start = visible(untrusted[: 2 * width * n_lines])
+    lines = textwrap.wrap(start, width, max_lines=n_lines, placeholder=" …")
     return "<br>".join(map(html.escape, lines))
 
 
 def height_for(n_rows: int) -> int:
-    """How many pixels so many rows get."""
+    """Return the height in pixels for a number of rows."""
     return min(max(24 * n_rows, 240), 1100)
 
 
@@ -120,18 +121,18 @@ def ticks(
     length: float | int,
     pixels: int,
 ) -> dict[str, Any]:
-    """An axis' ticks: the names that do not overlap the last one shown.
+    """Choose an axis' ticks: each name that does not overlap the previous one.
 
     Args:
-        names: What to show.
-        places: Where, rising.
-        length: The axis' length in the places' unit.
-        pixels: The same in pixels.
+        names: The names to show.
+        places: The position of each name, in ascending order.
+        length: The axis' length in the unit of ``places``.
+        pixels: The axis' length in pixels.
 
     >>> ticks(["a", "b", "c", "d"], [0, 1, 2, 3], length=4, pixels=30)
     {'tickvals': [0, 2], 'ticktext': ['a', 'c']}
     """
-    room = _PIXELS_A_NAME * length / pixels
+    room = _PIXELS_PER_NAME * length / pixels
     kept: list[int] = []
     for number, place in enumerate(places):
         if not kept or place - places[kept[-1]] >= room:

@@ -1,4 +1,4 @@
-"""Chains of thought as lines in the plane, between the choices that they could end at."""
+"""Draw chains of thought as lines in the plane, between the choices that they could end at."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,7 +11,7 @@ from tl_modules.errors import ModulesError, check_choice, check_seed
 from tl_modules.interpret.landscape import PROJECTIONS, Projection, in_plane
 from tl_modules.modules.module_set import Module
 from tl_modules.plots.landscape import axis_title
-from tl_modules.plots.style import COLOURS, graph_objects, names_of, readable, text, wrapped
+from tl_modules.plots.style import COLOURS, graph_objects, names_of, plotly_text, readable, wrapped
 from tl_modules.runtime.arguments import checked
 from tl_modules.thoughts.thoughts import Thoughts, names_of_columns
 
@@ -25,7 +25,7 @@ _BY: dict[Coordinates, str] = {
     "modules": "how active each module is in each thought",
 }
 _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up")
-"""Of modules whose colour is another's, too."""
+"""Symbols of modules, to tell modules of the same colour apart."""
 _SHARES = {
     "share_correct": "nearest to the answer",
     "share_consistent": "nearest to the choice at the chain's end",
@@ -41,30 +41,35 @@ def plot_thoughts(
     modules: Iterable[Module] | None = None,
     seed: int = 0,
 ) -> "Figure":
-    """Chains of thought as lines, from the question alone to the last thought.
+    """Draw chains of thought as lines, to see when chains decide and which modules are active.
 
-    On the left the states in the plane: as vectors of their distances to the choices, with the
-    choices themselves as landmarks (a star is the correct one), or of the modules' activations,
-    which no choice has. On the right what happens over the steps: without modules
-    the share of chains nearest to the answer, the share already nearest to the choice that they end
-    at, and the uncertainty over that of equal distances; with modules how active each is, in chains
-    that end nearest to the answer (lines) and elsewhere (dots). Later steps are of fewer chains:
-    those that have so many thoughts.
+    The left panel shows the states in the plane, from the question alone to the last thought. A
+    state's vector holds its distances to the choices, or the modules' activations. Distances also
+    place the choices themselves (a star is the correct one).
+
+    The right panel shows means over the steps. Without ``modules`` these are the share of chains
+    nearest to the answer, the share already nearest to the choice at the chain's end, and the
+    uncertainty divided by that of equal distances. With ``modules`` it is each module's activation,
+    as lines for chains that end nearest to the answer and dots for the others. Later steps average
+    over fewer chains, because not all chains have as many thoughts.
 
     Args:
-        thoughts: What ``thought_states`` returned.
-        by: ``"distances"`` or ``"modules"``: what a state's vector is made of.
-        projection: ``"pca"``: the two directions of most variance, their share of it on the axes;
-            ``"tsne"``: neighbourhoods (the paper's), distances between which mean nothing.
-        modules: The modules that the states were read with: draws them on the right.
+        thoughts: The states that ``thought_states`` returned.
+        by: Makes a state's vector of its ``"distances"`` to the choices or of the ``"modules"``'
+            activations.
+        projection: ``"pca"`` takes the two directions of most variance and writes their shares of
+            the variance on the axes. ``"tsne"`` (the paper's) keeps neighbourhoods; distances
+            between them mean nothing.
+        modules: The modules that the states were read with, to draw on the right.
         seed: Seeds t-SNE.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, there is no such vector or projection, the states
-            were read with fewer than two modules to make vectors of, or ``modules`` are not theirs.
+        ModulesError: If plotly is not installed, ``by`` or ``projection`` is unknown, ``by`` is
+            ``"modules"`` and the states were read with fewer than two modules, or the number of
+            ``modules`` differs from that of the states.
     """
     plotly = graph_objects()
     check_choice("by", by, tuple(_BY))
@@ -73,8 +78,8 @@ def plot_thoughts(
     named = None if modules is None else list(modules)
     if named is not None and len(named) != thoughts.n_modules:
         raise ModulesError(
-            f"modules should be the {thoughts.n_modules} that the states were read with; got "
-            f"{len(named)}. Pass what thought_states was given."
+            f"modules should be the {thoughts.n_modules} modules that the states were read with; "
+            f"got {len(named)}. Pass the modules that thought_states got."
         )
     places, explained = in_plane(_vectors(thoughts, by), projection, seed)
     n_states = len(thoughts.states)
@@ -107,29 +112,31 @@ def plot_thoughts(
 
 
 def _vectors(thoughts: Thoughts, by: Coordinates) -> Float[np.ndarray, "places features"]:
-    """The states, then the choices where they are of a kind."""
+    """Return the states' vectors, followed by the choices' vectors if ``by`` is distances."""
     if by == "distances":
         return np.concatenate([thoughts.features, thoughts.landmarks])
     if thoughts.n_modules < 2:
         raise ModulesError(
-            f"by='modules' needs states that were read with at least two modules; these were with "
-            f"{thoughts.n_modules}. Call thought_states with modules=..., or use by='distances'."
+            f"by='modules' needs states that were read with at least two modules; these were read "
+            f"with {thoughts.n_modules}. Call thought_states with modules=..., or use "
+            "by='distances'."
         )
     return thoughts.states[names_of_columns("module", thoughts.n_modules)].to_numpy()
 
 
 def _add_chains(figure: Any, states: pd.DataFrame, name: str, colour: str) -> None:
-    """Chains that end alike: one trace, the lines of which are apart."""
+    """Draw chains as one trace; None between two chains separates their lines."""
     x: list[float | None] = []
     y: list[float | None] = []
     symbols: list[str] = []
-    said: list[str] = []
-    for _, own in states.groupby(np.cumsum(states["step"].to_numpy() == 0)):
-        x += [*own["x"], None]
-        y += [*own["y"], None]
-        between = ["circle"] * max(len(own) - 2, 0)
-        symbols += ["circle-open", *between, *["square"] * (len(own) > 1), "circle"]
-        said += [*map(_hover, own.itertuples()), ""]
+    hover_texts: list[str] = []
+    # A chain starts at step 0, so a running count of zeros numbers the chains.
+    for _, chain in states.groupby(np.cumsum(states["step"].to_numpy() == 0)):
+        x += [*chain["x"], None]
+        y += [*chain["y"], None]
+        between = ["circle"] * max(len(chain) - 2, 0)
+        symbols += ["circle-open", *between, *["square"] * (len(chain) > 1), "circle"]
+        hover_texts += [*map(_hover, chain.itertuples()), ""]
     figure.add_scatter(
         x=x,
         y=y,
@@ -138,25 +145,26 @@ def _add_chains(figure: Any, states: pd.DataFrame, name: str, colour: str) -> No
         line={"color": colour, "width": 1},
         marker={"color": colour, "symbol": symbols, "size": 7},
         opacity=0.7,
-        text=said,
+        text=hover_texts,
         hovertemplate="%{text}<extra></extra>",
     )
 
 
 def _hover(state: Any) -> str:
-    where = f"{text(str(state.id))}, chain {state.chain}, step {state.step}"
-    return f"{wrapped(str(state.thought))}<br>{where}<br>nearest: {text(str(state.nearest))}"
+    place = f"{plotly_text(str(state.id))}, chain {state.chain}, step {state.step}"
+    nearest = plotly_text(str(state.nearest))
+    return f"{wrapped(str(state.thought))}<br>{place}<br>nearest: {nearest}"
 
 
 def _add_landmarks(figure: Any, places: Float[np.ndarray, "choices 2"]) -> None:
-    """The choices, the correct one first."""
-    for chosen, name, symbol in (
+    """Draw the choices; the first place is the correct choice."""
+    for points, name, symbol in (
         (places[:1], "the correct choice", "star"),
         (places[1:], "a wrong choice", "x"),
     ):
         figure.add_scatter(
-            x=chosen[:, 0],
-            y=chosen[:, 1],
+            x=points[:, 0],
+            y=points[:, 1],
             mode="markers",
             name=name,
             marker={"color": "#808080", "symbol": symbol, "size": 14},
@@ -166,7 +174,7 @@ def _add_landmarks(figure: Any, places: Float[np.ndarray, "choices 2"]) -> None:
 
 def _add_measures(figure: Any, thoughts: Thoughts) -> str:
     steps = thoughts.steps()
-    most = float(np.log(thoughts.n_choices))
+    most = float(np.log(thoughts.n_choices))  # the entropy of equal distances
     lines = [(steps[column], name) for column, name in _SHARES.items()]
     lines.append((steps["uncertainty"] / most, "uncertainty / its largest"))
     for (values, name), colour in zip(lines, COLOURS[2:], strict=False):
@@ -179,14 +187,14 @@ def _add_modules(
 ) -> str:
     present = [correct for correct in _ENDINGS if (ending == correct).any()]
     for correct in present:
-        said, dash = _ENDINGS[correct]
+        ending_name, dash = _ENDINGS[correct]
         groups = states.loc[ending == correct].groupby("step")
         counts = groups.size()
         for number, name in enumerate(names):
             values = groups[f"module_{number}"].mean()
-            again, at = divmod(number, len(COLOURS))
-            full = f"{name}, {said}"
-            _add_line(figure, counts.index, values, counts, full, COLOURS[at], dash)
+            again, colour = divmod(number, len(COLOURS))
+            full = f"{name}, {ending_name}"
+            _add_line(figure, counts.index, values, counts, full, COLOURS[colour], dash)
             figure.data[-1].update(
                 showlegend=correct == present[0],
                 legendgroup=name,

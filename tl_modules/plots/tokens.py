@@ -1,4 +1,4 @@
-"""Prompts' tokens, coloured by how active a module is at each."""
+"""Show prompts' tokens, coloured by how active a module is at each token."""
 
 import html
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from tl_modules.tables.html_tables import TEXT_ONLY
 from tl_modules.tables.text import visible
 
 _STRONGEST = 0.6
-"""Opacity of the strongest token: text keeps a contrast above 4.5:1 on light and on dark pages."""
+"""Opacity of the strongest token. Text keeps a contrast above 4.5:1 on light and dark pages."""
 
 _STYLE = """<style>
 .tlm-tokens p { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.6; margin: .4em 0; }
@@ -27,13 +27,16 @@ _STYLE = """<style>
 
 @dataclass(frozen=True, repr=False)
 class TokenView:
-    """What ``plot_tokens`` returned: HTML, which Jupyter shows."""
+    """The result of ``plot_tokens``: HTML that Jupyter shows."""
 
     html: str
-    """A fragment without scripts; what prompts hold stays text."""
+    """An HTML fragment without scripts; markup in prompts is escaped."""
 
     def save(self, path: str | Path) -> None:
-        """Write it as a page of its own.
+        """Write the tokens as a page of their own.
+
+        Args:
+            path: The HTML file.
 
         Raises:
             ModulesError: If the file cannot be written.
@@ -47,11 +50,11 @@ class TokenView:
         files.write_bytes(path, page.encode("utf-8", errors="replace"))
 
     def _repr_html_(self) -> str:
-        """For Jupyter."""
+        """Show Jupyter the HTML."""
         return self.html
 
     def __repr__(self) -> str:
-        """One line, not the HTML."""
+        """Return one line, without the HTML."""
         return f"TokenView({len(self.html):,} characters of HTML; .save(path) writes it)"
 
 
@@ -59,37 +62,39 @@ class TokenView:
 def plot_tokens(
     values: pd.DataFrame, modules: Module | Iterable[Module] | None = None
 ) -> TokenView:
-    """Prompts' tokens, coloured by how active a module is at each; a part that opens for each.
+    """Show prompts' tokens coloured by a module's activation, to see what the module responds to.
 
-    Colour begins at 1, where the module is as active as it is on average, and is full at its
-    strongest token shown. Special tokens and each prompt's first are not coloured: they are
-    outliers, whatever the prompt. Pointing at a token shows its value.
+    Each module has a section that opens on a click. Colour starts at 1, where the module is as
+    active as on average, and is full at the strongest token shown. Special tokens and each prompt's
+    first token are not coloured, because they are outliers in every prompt. Pointing at a token
+    shows its value.
 
     Args:
-        values: What ``token_values`` returned.
-        modules: Which modules to show, by their names: a ``ModuleSet``, some modules, or one; all
-            by their numbers without it.
+        values: The table that ``token_values`` returned.
+        modules: The modules to show with their names: a ``ModuleSet``, several modules, or one
+            module. Without it, all modules of the table are shown with their numbers.
 
     Returns:
-        HTML, which Jupyter shows.
+        HTML that Jupyter shows.
 
     Raises:
-        ModulesError: If the table is another one, or lacks a module.
+        ModulesError: If the table has another index, or lacks a module.
     """
     if list(values.index.names) != ["prompt", "position"] or "special" not in values.columns:
         raise ModulesError(
-            "values should be what token_values returned; this table has the index "
-            f"{list(values.index.names)}."
+            "values should be the table that token_values returned; its index is "
+            f"{list(values.index.names)}. Pass the whole table."
         )
     numbers = [column for column in values.columns if column not in ("token", "special")]
     names = {number: f"module {number}" for number in numbers}
     if modules is not None:
         names = {module.label: f"module {module_name(module)}" for module in as_list(modules)}
+    # A module set of another discovery has the same numbers; only missing ones can be noticed.
     missing = sorted(set(names) - set(numbers))
     if missing:
         raise ModulesError(
-            f"values should hold the modules shown; {missing} are missing. Pass the set that "
-            "token_values was given."
+            f"values should hold the modules to show; {missing} are missing. Pass the module set "
+            "that token_values got."
         )
     parts = [
         f"<details{' open' if number == next(iter(names)) else ''}><summary>{name}: strongest "
@@ -106,17 +111,20 @@ def plot_tokens(
 
 
 def token_spans(values: pd.DataFrame, module: int) -> list[str]:
-    """Each prompt's tokens as HTML, coloured by a module's values."""
+    """Return each prompt's tokens as HTML, coloured by a module's values."""
     strongest = _strongest(values, module)
-    own = values[module].to_numpy(dtype=float)
-    shade = np.clip((own - 1) / max(strongest - 1, 1e-9), 0, 1) * _STRONGEST
+    module_values = values[module].to_numpy(dtype=float)
+    shade = np.clip((module_values - 1) / max(strongest - 1, 1e-9), 0, 1) * _STRONGEST
     shade[values["special"].to_numpy(dtype=bool)] = 0
     texts = [
         f'<span style="background:rgba(213,94,0,{alpha:.2f})" title="{value:.2f}">{token}</span>'
         if alpha >= 0.02
         else token
         for token, value, alpha in zip(
-            (html.escape(visible(token)) for token in values["token"]), own, shade, strict=True
+            (html.escape(visible(token)) for token in values["token"]),
+            module_values,
+            shade,
+            strict=True,
         )
     ]
     prompts = values.index.get_level_values("prompt").to_numpy()
@@ -125,12 +133,12 @@ def token_spans(values: pd.DataFrame, module: int) -> list[str]:
 
 
 def _split(texts: list[str], starts: list[int]) -> list[list[str]]:
-    """The texts from each start to the next."""
+    """Split the texts at the starts."""
     ends = [*starts[1:], len(texts)]
     return [texts[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
 def _strongest(values: pd.DataFrame, module: int) -> float:
-    """The strongest token's value, special ones aside; 1 where there is none."""
-    own = values.loc[~values["special"].to_numpy(dtype=bool), module]
-    return float(own.max()) if len(own) else 1.0
+    """Return the largest value of a token that is not special; 1 if there is none."""
+    ordinary = values.loc[~values["special"].to_numpy(dtype=bool), module]
+    return float(ordinary.max()) if len(ordinary) else 1.0

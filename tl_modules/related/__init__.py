@@ -1,6 +1,6 @@
-"""Interventions that other papers have published, as targets that causal tests take beside modules.
+"""Interventions of other papers as targets, to compare them with modules in causal tests.
 
-Each names its paper.
+Each intervention's docstring names its paper.
 """
 
 from tl_modules.related.concept_erasure import ConceptErasure, leace

@@ -1,4 +1,7 @@
-"""How tokens spread at a hook point, and along with their prompts' labels: what LEACE fits."""
+"""Collect what LEACE fits: covariances of tokens at a hook point, among themselves and per prompt.
+
+A concept's labels come later, so that controls with shuffled labels need no further run.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +19,13 @@ from tl_modules.related.linear_edit import LinearEdit
 
 
 def check_installed() -> None:
-    """Refuse to begin without concept-erasure.
+    """Raise unless concept-erasure is installed.
 
     Raises:
         ModulesError: If it is not installed.
     """
     try:
-        import concept_erasure  # noqa: F401 - it may be missing
+        import concept_erasure  # noqa: F401 - only tests that the import works
     except ImportError as error:
         raise ModulesError(
             "leace() needs concept-erasure. Run: pip install concept-erasure"
@@ -30,27 +33,27 @@ def check_installed() -> None:
 
 
 _TOLERANCE = 1e-6
-"""Correlations of a direction with the labels up to this count as none, and are left."""
+"""A direction whose correlation with the labels is at most this is not erased."""
 
 
 @dataclass(frozen=True, eq=False)
-class Spread:
-    """Tokens at some coordinates of one hook point."""
+class Covariances:
+    """Moments of the tokens at coordinates of one hook point."""
 
     hook_name: str
     width: int
-    index: Int[np.ndarray, " chosen"]
+    index: Int[np.ndarray, " coordinates"]
     n_tokens: int
-    mean: Float[torch.Tensor, " chosen"]
-    scatter: Float[torch.Tensor, "chosen chosen"]
-    """Products of the tokens' distances from the mean, added up."""
-    sums: Float[torch.Tensor, "prompts chosen"]
-    """Each prompt's distances from the mean, added up."""
+    mean: Float[torch.Tensor, " coordinates"]
+    scatter: Float[torch.Tensor, "coordinates coordinates"]
+    """The sum over tokens of the products of their distances from the mean."""
+    sums: Float[torch.Tensor, "prompts coordinates"]
+    """The sum over each prompt's tokens of their distances from the mean."""
     shrinkage: bool
     spares_first: bool
 
     def edit(self, labels: Float[np.ndarray, " prompts"]) -> LinearEdit:
-        """What erases labels of the prompts, one number each."""
+        """Fit the edit that erases the prompts' labels."""
         from concept_erasure import LeaceFitter
 
         fitter = LeaceFitter(
@@ -58,13 +61,13 @@ class Spread:
         )
         fitter.n, fitter.mean_x = torch.tensor(self.n_tokens), self.mean
         fitter.sigma_xx_ = self.scatter
-        # Each token has its prompt's label, so that the cross-covariance is a sum over prompts.
-        # In standard deviations: the library compares what is left of it with a tolerance.
+        # A token has its prompt's label, so the cross-covariance is a sum over prompts. Labels are
+        # in standard deviations, because the library compares the covariance with a tolerance.
         scaled = torch.from_numpy(labels / max(labels.std(), np.finfo(float).tiny))
         fitter.sigma_xz_ = self.sums.T @ scaled[:, None]
         eraser = fitter.eraser
         read, write = eraser.proj_right.mH, -eraser.proj_left.mH
-        # The library keeps directions that it leaves alone, as zeros.
+        # The library returns zeros for directions that it does not erase.
         used = read.norm(dim=0) * write.norm(dim=1) > 1e-9
         return LinearEdit(
             self.hook_name,
@@ -79,44 +82,44 @@ class Spread:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Those of prompts in batches."""
+    """The tokens of prompts, in batches, to run through a model."""
 
     model: HookedModel
     batches: Sequence[Batch]
     shrinkage: bool
     spares_first: bool
 
-    def spread(
+    def covariances(
         self,
         name: str,
-        index: Int[np.ndarray, " chosen"] | None,
+        index: Int[np.ndarray, " coordinates"] | None,
         edits: Sequence[LinearEdit],
         done: Callable[[int], object],
-    ) -> Spread:
-        """How the tokens that count spread at a hook point.
+    ) -> Covariances:
+        """Run the model and compute the moments of the counted tokens at a hook point.
 
         Args:
             name: The hook point.
-            index: Some of its coordinates; None for all.
-            edits: What is done at other hook points.
-            done: Told how many prompts were run, after each batch.
+            index: The coordinates; None for all.
+            edits: The edits at earlier hook points, which act during the run.
+            done: Called after each batch with the number of its prompts.
 
         Raises:
             ModulesError: If an activation is not finite.
         """
         from concept_erasure import LeaceFitter
 
-        found: dict[str, Any] = {}
-        readers = {name: lambda activation: found.update(here=activation)}
+        read: dict[str, Any] = {}
+        readers = {name: lambda activation: read.update(here=activation)}
         fitter, width = None, 0
         sums, counts = [], []
         for batch in self.batches:
             where = Where(attention_mask=batch.mask)
             with self.model.hooks(fwd_hooks=[edit.hook(where) for edit in edits]):
                 run_hooks_only(self.model, batch.tokens, batch.mask, readers)
-            width = token_width(found["here"], name, batch.tokens.shape[1])
+            width = token_width(read["here"], name, batch.tokens.shape[1])
             index = np.arange(width) if index is None else index
-            values = flat(found["here"], width).cpu()[..., torch.from_numpy(index)].double()
+            values = flat(read["here"], width).cpu()[..., torch.from_numpy(index)].double()
             if not bool(values[batch.mask].isfinite().all()):
                 raise ModulesError(
                     f"The activations at {name!r} should be finite; some are not. Run the model in "
@@ -128,11 +131,12 @@ class Tokens:
             sums.append(values.masked_fill(~batch.counted[..., None], 0).sum(1))
             counts.append(batch.counted.sum(1))
             done(len(batch.rows))
-        assert fitter is not None  # there are prompts
-        assert fitter.sigma_xx_ is not None  # by its default method
+        assert fitter is not None  # there is at least one batch
+        assert fitter.sigma_xx_ is not None  # the fitter's default method computes it
+        # Batches are sorted by length; labels are in the prompts' order.
         rows = np.argsort(np.concatenate([batch.rows for batch in self.batches]))
         totals = torch.cat(sums) - torch.cat(counts)[:, None] * fitter.mean_x
-        return Spread(
+        return Covariances(
             name,
             width,
             np.asarray(index),

@@ -16,7 +16,7 @@ from tl_modules.models.hooked_model import FwdHooks, HookedModel, check_model, m
 from tl_modules.models.output_layer import output_layer, output_states
 from tl_modules.models.token_arrays import TokenArray
 from tl_modules.related.linear_edit import LinearEdit
-from tl_modules.related.prompt_sets import side_frames
+from tl_modules.related.prompt_sets import prompt_set_frames
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import Prompts
@@ -25,33 +25,33 @@ from tl_modules.tables.strata import draw_like, rank_strata
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EigenShift(Target):
-    """Some singular components of the output layer, scaled.
+    """An intervention that scales singular components of the output layer.
 
-    With ``W = U diag(s) V.T`` (``[d_vocab, d_model]``), scaling ``s_i`` by ``factor`` for the
-    chosen components changes the logits as ``x + (factor - 1) V_c V_c.T x`` in the place of the
-    final state ``x`` does: a hook, and no weight is touched.
+    Let ``W = U diag(s) V.T`` (``[d_vocab, d_model]``). Scaling ``s_i`` by ``factor`` for the chosen
+    components changes the logits in the same way as replacing the final state ``x`` by
+    ``x + (factor - 1) V_c V_c.T x``. A hook does the latter, so no weight changes.
     """
 
     hook_name: str
-    """Where the output layer reads."""
+    """The hook point that the output layer reads."""
 
     directions: Float[np.ndarray, "d_model components"]
-    """``V``: what each component reads, largest singular value first, turned so that the states of
-    both sets together project on it from 0 upwards."""
+    """``V``: the direction that each component reads, largest singular value first. Its sign is
+    such that the mean projection of both sets' states is not negative."""
 
     singular_values: Float[np.ndarray, " components"]
-    """``s``."""
+    """``s``: the singular values, in descending order."""
 
     table: pd.DataFrame
-    """One row a component, those that ``towards`` projects on more first: ``component``,
+    """One row per component, sorted by descending ``difference``: ``component``,
     ``singular_value``, ``towards`` and ``against`` (mean projection of each set's states),
     ``difference``, ``z`` (the difference in standard errors over prompts)."""
 
-    components: Int[np.ndarray, " chosen"]
-    """Those that are scaled."""
+    components: Int[np.ndarray, " scaled"]
+    """The numbers of the scaled components."""
 
     factor: float
-    """What their singular values are multiplied by."""
+    """The factor of the scaled singular values."""
 
     model: str
     """The model's name."""
@@ -61,14 +61,14 @@ class EigenShift(Target):
 
     @property
     def size(self) -> int:
-        """How many components are scaled."""
+        """The number of scaled components."""
         return len(self.components)
 
     def check_model(self, model: HookedModel) -> None:
-        """Refuse a model without that hook point, or another one by name.
+        """Raise unless the model is the one that the components were computed for.
 
         Raises:
-            ModulesError: If it is another one.
+            ModulesError: If the model lacks the hook point or has another name.
         """
         check_made_from(model, self.model, [self.hook_name], "EigenShift")
 
@@ -79,49 +79,51 @@ class EigenShift(Target):
         attention_mask: TokenArray | None = None,
         rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
-        """Hooks that scale the components; see ``Target.fwd_hooks``."""
-        chosen = self.directions[:, self.components]
-        width = len(chosen)
+        """Return a hook that scales the components; see ``Target.fwd_hooks``."""
+        scaled = self.directions[:, self.components]
+        width = len(scaled)
         edit = LinearEdit(
             self.hook_name,
             width,
             np.arange(width),
             np.zeros(width),
-            chosen,
-            (self.factor - 1) * chosen.T,
+            scaled,
+            (self.factor - 1) * scaled.T,
         )
         return [edit.hook(Where.given(positions, attention_mask, rows))]
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["EigenShift"]:
-        """Random components of similar singular values, scaled alike.
+        """Draw random components of similar singular values, which are scaled in the same way.
 
-        Components are ranked by singular value and cut into strata (see ``stats.rank_strata``); a
-        control has as many random components of each stratum as this set has, its own among those
-        drawn from.
+        Components are ranked by singular value and divided into strata (see ``stats.rank_strata``).
+        A control has as many random components of each stratum as this intervention. The
+        intervention's own components can be drawn too.
 
         Args:
-            n_controls: How many.
-            generator: Draws them.
+            n_controls: The number of controls.
+            generator: Draws the components.
 
         Returns:
             The controls.
         """
+        # Components of large singular values change more logits, so a control should match them.
         numbers = rank_strata(self.singular_values)
         strata = [np.flatnonzero(numbers == number) for number in range(numbers.max() + 1)]
-        own = np.isin(np.arange(len(numbers)), self.components)
+        is_scaled = np.isin(np.arange(len(numbers)), self.components)
         return [
-            replace(self, components=draw_like(strata, own, generator)) for _ in range(n_controls)
+            replace(self, components=draw_like(strata, is_scaled, generator))
+            for _ in range(n_controls)
         ]
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """Return one line, without the arrays."""
         return (
             f"EigenShift({self.size} of {len(self.singular_values)} components of the output layer "
             f"times {self.factor:g}, category {self.category})"
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: its components, and those that come next."""
+        """Show Jupyter the first components of the table."""
         return html_table(repr(self), self.table.head(10))
 
 
@@ -140,46 +142,44 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> EigenShift:
-    """Scale down what the output layer writes for one set of prompts and not for another.
+    """Weaken the output layer's directions for one kind of text, without training (EigenShift).
 
-    EigenShift (Shaik et al. 2025, "Redefining Experts: Interpretable Decomposition of Language
-    Models for Toxicity Mitigation", arXiv 2509.16660, section 5): the output layer is decomposed,
-    ``W = U diag(s) V.T``; the states ``x`` from which the model writes on either set are projected,
-    ``V.T x``; the components on which the first set's mean projection exceeds the other's most are
-    scaled, ``s_i := factor s_i``. Nothing is trained. A decomposition leaves open which way its
-    directions point; here they point to where the states of both sets lie.
+    The method is EigenShift (Shaik et al. 2025, "Redefining Experts: Interpretable Decomposition of
+    Language Models for Toxicity Mitigation", arXiv 2509.16660, section 5). It decomposes the output
+    layer, ``W = U diag(s) V.T``, and projects the states ``x`` from which the model generates on
+    both sets, ``V.T x``. The components on which the mean projection of ``towards`` exceeds that of
+    ``against`` most are scaled, ``s_i := factor s_i``. A decomposition does not determine the signs
+    of its directions; here the mean projection of both sets' states is not negative.
 
     Args:
         model: The model.
-        towards: Prompts that lead to what is to be weakened: strings, or a frame with ``prompt``.
-        against: Prompts that do not, otherwise alike.
-        n_components: How many components to scale.
-        factor: What their singular values are multiplied by: 1 changes nothing, 0 removes them.
-        n_new_tokens: States are read while the model writes so many tokens after each prompt,
-            greedily; 0 for the prompts' own tokens, as if the model had written them.
-        category: What ``module_effects`` takes for its own category: that of ``towards``.
-        batch_size: Rows of a forward pass.
-        max_tokens: Cut prompts after so many tokens.
+        towards: Prompts that lead to the text to weaken: strings, or a frame with ``prompt``.
+        against: Prompts that lead to other text, otherwise alike.
+        n_components: The number of components to scale.
+        factor: The factor of their singular values: 1 changes nothing, 0 removes the components.
+        n_new_tokens: The number of tokens that the model generates greedily after each prompt while
+            its states are read. With 0, the states at the prompts' own tokens are read instead.
+        category: The category of ``towards``, which ``module_effects`` uses as the own category.
+        batch_size: Prompts per forward pass.
+        max_tokens: Cut prompts after this many tokens.
         progress: Show progress bars.
 
     Returns:
-        The intervention, with the table of all components. ``module_effects`` takes it beside
-        modules, with controls: random components of like singular values.
+        The intervention, with the table of all components. ``module_effects`` tests it beside
+        modules; its controls are random components of similar singular values.
 
     Raises:
-        ModulesError: If the model does not expose its output layer, a side is no list and no frame
-            of two prompts or more, or an option cannot be.
+        ModulesError: If the model does not expose its output layer, a set is not a list or a frame
+            of at least two prompts, or an option is not valid.
     """
     check_model(model)
-    check_type(
-        n_components, Integral, "n_components should be a whole number from 1 on", "5 is usual."
-    )
+    check_type(n_components, Integral, "n_components should be a whole number >= 1", "5 is usual.")
     check_at_least("n_components", n_components, 1)
     if not np.isfinite(factor):
         raise ModulesError(f"factor should be a finite number; got {factor}. 0.1 is usual.")
-    sides = side_frames(towards, against)
+    frames = prompt_set_frames(towards, against)
     layer = output_layer(model)
-    # eigh of W.T W: V and s without the vocabulary-sized U.
+    # eigh of W.T W gives V and s without U, which has d_vocab rows.
     gram = layer.weight.double().T @ layer.weight.double()
     squares, directions = np.linalg.eigh(gram.cpu().numpy())
     singular_values, directions = np.sqrt(squares[::-1].clip(min=0)), directions[:, ::-1].copy()
@@ -189,12 +189,14 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
         )
     options = {"n_new_tokens": n_new_tokens, "batch_size": batch_size, "max_tokens": max_tokens}
     projected = []
-    for prompts in sides:
+    for prompts in frames:
         states = output_states(model, layer, prompts, progress=progress, **options)
         projected.append(states @ directions)
+    # eigh returns arbitrary signs; without a rule, the sign would decide which components count as
+    # written more for ``towards``.
     pooled = projected[0].mean(axis=0) + projected[1].mean(axis=0)
     signs = np.where(pooled < 0, -1.0, 1.0)
-    table = _table(singular_values, *(each * signs for each in projected))
+    table = _table(singular_values, *(projections * signs for projections in projected))
     return EigenShift(
         layer.hook_name,
         directions * signs,
@@ -212,11 +214,11 @@ def _table(
     towards: Float[np.ndarray, "prompts components"],
     against: Float[np.ndarray, "others components"],
 ) -> pd.DataFrame:
-    """How differently two sets project on each component."""
+    """Compare the projections of two sets on each component."""
     means = towards.mean(axis=0), against.mean(axis=0)
-    errors = [each.var(axis=0, ddof=1) / len(each) for each in (towards, against)]
+    variances = [values.var(axis=0, ddof=1) / len(values) for values in (towards, against)]
     difference = means[0] - means[1]
-    spread = np.sqrt(sum(errors))
+    error = np.sqrt(sum(variances))
     table = pd.DataFrame(
         {
             "component": np.arange(len(singular_values)),
@@ -224,7 +226,7 @@ def _table(
             "towards": means[0],
             "against": means[1],
             "difference": difference,
-            "z": np.divide(difference, spread, out=np.full_like(spread, np.nan), where=spread > 0),
+            "z": np.divide(difference, error, out=np.full_like(error, np.nan), where=error > 0),
         }
     )
     order = np.argsort(-difference, kind="stable")

@@ -1,4 +1,4 @@
-"""A linear change of some coordinates of one hook point."""
+"""Edit coordinates of one hook point by an affine map of low rank."""
 
 from dataclasses import dataclass
 
@@ -12,34 +12,34 @@ from tl_modules.interventions.positions import Where
 
 @dataclass(frozen=True, eq=False)
 class LinearEdit:
-    """Puts ``x + (x - centre) @ read @ write`` in place of some coordinates ``x`` of a token.
+    """Replaces coordinates ``x`` of each token by ``x + (x - centre) @ read @ write``.
 
-    Mean ablation is the case where ``read @ write`` is minus the identity.
+    If ``read @ write`` is minus the identity, the edit is mean ablation.
     """
 
     hook_name: str
     """The hook point."""
 
     width: int
-    """How many coordinates it has."""
+    """The number of coordinates at the hook point."""
 
-    index: Int[np.ndarray, " chosen"]
-    """The coordinates to change."""
+    index: Int[np.ndarray, " coordinates"]
+    """The coordinates to edit."""
 
-    centre: Float[np.ndarray, " chosen"]
-    """What stays as it is."""
+    centre: Float[np.ndarray, " coordinates"]
+    """The point that the edit maps to itself."""
 
-    read: Float[np.ndarray, "chosen rank"]
+    read: Float[np.ndarray, "coordinates rank"]
     """The directions that are read."""
 
-    write: Float[np.ndarray, "rank chosen"]
-    """What is added for each."""
+    write: Float[np.ndarray, "rank coordinates"]
+    """The vector that is added per unit of each direction read."""
 
     spares_first: bool = False
-    """Leave each prompt's first token as it is."""
+    """Whether each prompt's first token is left unedited."""
 
     def hook(self, where: Where) -> tuple[str, Edit]:
-        """The hook point's name and the hook, which can be stacked."""
+        """Return the name of the hook point and the hook."""
         parts = [
             torch.from_numpy(np.array(part, dtype=np.float32))
             for part in (self.centre, self.read, self.write)
@@ -47,7 +47,7 @@ class LinearEdit:
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
             centre, read, write = (part.to(old.device) for part in parts)
-            wide = old.float()
+            wide = old.float()  # in 16 bits, x - centre would lose most of its digits
             new = wide + (wide - centre) @ read @ write
             if self.spares_first:
                 first = where.position_numbers(old.shape[:-1]) == 0

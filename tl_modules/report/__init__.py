@@ -1,6 +1,6 @@
-"""One self-contained HTML page: what each module is, where it lies and what ablating it does.
+"""Write one self-contained HTML page about modules: topics, layers, effects of ablating them.
 
-The page needs no network.
+The page needs no network to be read.
 """
 
 from tl_modules.report.page import write_report

@@ -1,4 +1,4 @@
-"""What a page says of each module."""
+"""Prepare the card of each module for the page: topic, layers, top prompts."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,15 @@ from tl_modules.plots.style import module_title
 from tl_modules.plots.tokens import token_spans
 from tl_modules.tables.text import shortened, visible
 
-_LONGEST = 400  # characters of a prompt
-_MAX_TOKENS = 80
-_MANY = 30
-_MIN_SHARE = 0.02
+_LONGEST = 400  # characters shown of a prompt
+_MAX_TOKENS = 80  # tokens of a prompt that the model runs
+_MANY = 30  # more modules than this show fewer prompts each
+_MIN_SHARE = 0.02  # smaller shares of a category are not listed
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One layer's bar in a module's histogram, in the drawing's own units."""
+    """One layer's bar in a module's histogram, in the units of the SVG drawing."""
 
     layer: int
     x: float
@@ -34,7 +34,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Card:
-    """One module."""
+    """The content of one module's card, as the template needs it."""
 
     module: Module
     name: str
@@ -49,21 +49,22 @@ class Card:
 def module_cards(
     modules: ModuleSet, model: HookedModel | None, *, progress: bool = True
 ) -> list[Card]:
-    """A card for each module.
+    """Prepare one card per module.
 
     Args:
         modules: The modules.
-        model: Colours the prompts' tokens, if given and if the modules know their units' means.
+        model: The model that colours the prompts' tokens. Without it, or if the modules do not hold
+            their units' means, prompts are plain text.
         progress: Show a progress bar while the model runs.
     """
     n_prompts = 5 if len(modules) <= _MANY else 2
-    chosen = {module.label: _top_prompts(module, n_prompts) for module in modules}
-    shown = _coloured(modules, chosen, model, progress=progress)
-    return [_card(module, shown[module.label]) for module in modules]
+    prompts = {module.label: _top_prompts(module, n_prompts) for module in modules}
+    as_html = _coloured(modules, prompts, model, progress=progress)
+    return [_card(module, as_html[module.label]) for module in modules]
 
 
 def _card(module: Module, prompts: list[Markup]) -> Card:
-    """A module's card."""
+    """Prepare a module's card."""
     topic = module.topic
     return Card(
         module=module,
@@ -78,12 +79,12 @@ def _card(module: Module, prompts: list[Markup]) -> Card:
 
 
 def module_label(module: Module) -> str:
-    """Its topic's label, or else its category; not more than fits in a heading."""
+    """Return the topic's label or, without topics, the category, cut to fit into a heading."""
     return shortened(visible(module_title(module) or ""), 80)
 
 
 def _top_prompts(module: Module, n_prompts: int) -> list[str]:
-    """Its strongest prompts."""
+    """Return the module's strongest prompts."""
     if "prompt" not in module.samples:
         return []
     return [str(prompt) for prompt in module.samples["prompt"].head(n_prompts)]
@@ -91,58 +92,62 @@ def _top_prompts(module: Module, n_prompts: int) -> list[str]:
 
 def _coloured(
     modules: ModuleSet,
-    chosen: dict[int, list[str]],
+    prompts_of: dict[int, list[str]],
     model: HookedModel | None,
     *,
     progress: bool,
 ) -> dict[int, list[Markup]]:
-    """Each module's prompts as HTML: coloured by the model's run, or only text."""
+    """Return each module's prompts as HTML, with coloured tokens if the model can run."""
     plain = {
         label: [escape(shortened(visible(prompt), _LONGEST)) for prompt in prompts]
-        for label, prompts in chosen.items()
+        for label, prompts in prompts_of.items()
     }
-    texts = [prompt for prompts in chosen.values() for prompt in prompts]
+    # One run over all modules' prompts: token_values computes every module on every prompt.
+    texts = [prompt for prompts in prompts_of.values() for prompt in prompts]
     if model is None or not texts:
         return plain
     try:
         values = token_values(model, modules, texts, max_tokens=_MAX_TOKENS, progress=progress)
     except NotReadable:
         return plain
-    found, start = {}, 0
-    for label, prompts in chosen.items():
-        own = values.loc[start : start + len(prompts) - 1]
-        # Made of escaped tokens.
-        found[label] = [Markup(spans) for spans in token_spans(own, label)] if prompts else []
+    coloured, start = {}, 0
+    for label, prompts in prompts_of.items():
+        of_module = values.loc[start : start + len(prompts) - 1]
+        # token_spans escapes the tokens, so the result is safe as Markup.
+        spans = token_spans(of_module, label) if prompts else []
+        coloured[label] = [Markup(text) for text in spans]
         start += len(prompts)
-    return found
+    return coloured
 
 
 def _shares(topic: Topic | None) -> Markup:
-    """The categories that have more than a few of its samples."""
+    """List the categories with more than a few of the module's samples."""
     categories = {} if topic is None else topic.categories
     kept = [(name, share) for name, share in categories.items() if share >= _MIN_SHARE]
     return _listed([name for name, _ in kept], [f" {share:.0%}" for _, share in kept])
 
 
 def _words(topic: Topic | None) -> Markup:
-    """Its distinctive words."""
+    """List the topic's distinctive words."""
     return _listed([] if topic is None else [word.word for word in topic.words])
 
 
 def _tokens(topic: Topic | None, name: str) -> Markup:
-    """The tokens that its output direction moves."""
+    """List the tokens that the output direction promotes or suppresses beyond chance."""
     return _listed([] if topic is None else clear_tokens(getattr(topic, name), topic.chance_z))
 
 
 def _listed(texts: list[str], notes: list[str] | None = None) -> Markup:
-    """Texts with what is said of each, each in its own direction."""
-    each = zip(texts, [""] * len(texts) if notes is None else notes, strict=True)
+    """Join texts with their notes; ``bdi`` keeps right-to-left texts from reordering the rest."""
+    pairs = zip(texts, [""] * len(texts) if notes is None else notes, strict=True)
     item = Markup("<bdi>{}</bdi>{}")
-    return Markup(", ").join(item.format(shortened(visible(text), 40), note) for text, note in each)
+    return Markup(", ").join(
+        item.format(shortened(visible(text), 40), note) for text, note in pairs
+    )
 
 
 def _histogram(module: Module, width: float = 360.0, height: float = 60.0) -> list[Bar]:
-    """Bars over the layers, each beside what chance would put there; the tallest is full height."""
+    """Return one bar per layer with the count expected by chance; the tallest is full height."""
     of_hook = np.asarray(module.units.layers)
     layers = np.unique(of_hook)
     places = np.searchsorted(layers, of_hook)
@@ -152,8 +157,8 @@ def _histogram(module: Module, width: float = 360.0, height: float = 60.0) -> li
     tallest = max(float(counts.max()), float(expected.max()), 1.0)
     step = width / len(counts)
     return [
-        Bar(layer, step * at, 0.85 * step, height * count / tallest, height * e / tallest, count)
-        for at, (layer, count, e) in enumerate(
+        Bar(layer, step * place, 0.85 * step, height * count / tallest, height * e / tallest, count)
+        for place, (layer, count, e) in enumerate(
             zip(layers.tolist(), counts.tolist(), expected.tolist(), strict=True)
         )
     ]

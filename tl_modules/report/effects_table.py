@@ -1,4 +1,4 @@
-"""A table of effects as a page shows it: every cell beside its controls."""
+"""Prepare a table of effects for the page: every effect beside its controls."""
 
 import math
 from dataclasses import dataclass
@@ -19,32 +19,32 @@ COLUMNS = (
     *("module", "category", "own", "n", "effect", "ci_low", "ci_high", "control_mean"),
     *("control_std", "p_value", "p_bh", *_SELECTIVITY),
 )
-"""What the page reads of what ``module_effects`` returns."""
+"""The columns of ``module_effects`` that the page shows."""
 
 
 @dataclass(frozen=True)
 class EffectsTable:
-    """One run."""
+    """The effects of one run."""
 
     caption: str
-    """What was measured on how many prompts, and what tells the run from the others."""
+    """The metric, the number of prompts, and the options that distinguish the run."""
 
     digits: int
-    """Decimals that show the strongest effect's first three digits."""
+    """The number of decimals that shows three digits of the strongest effect."""
 
     has_controls: bool
-    """Whether there is anything to hold the effects against."""
+    """Whether the run has controls to compare the effects with."""
 
     categories: list[str]
-    """Across."""
+    """The table's columns."""
 
     rows: list[dict[str, Any]]
-    """A module each: its label and name, a cell a category (None where it was not tested), and
-    what is said of its selectivity."""
+    """One row per module: its label and name, one cell per category (None if the module was not
+    tested on the category), and its selectivity."""
 
     @property
     def own(self) -> dict[int, dict[str, Any]]:
-        """By module, the cell of its own category together with its selectivity."""
+        """The cell of each module's own category, with the module's selectivity."""
         return {
             row["label"]: {**cell, **row["selectivity"]}
             for row in self.rows
@@ -54,11 +54,11 @@ class EffectsTable:
 
 
 def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) -> EffectsTable:
-    """A run's table, ready to show, whatever the order of its rows.
+    """Prepare a run's table for the page; its rows may be in any order.
 
     Args:
-        run: What tells the run apart.
-        table: Its rows, with ``COLUMNS``.
+        run: The options that distinguish the run.
+        table: The run's rows, with ``COLUMNS``.
         modules: The modules.
     """
     table = table.assign(own=is_own(table))
@@ -67,26 +67,27 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
     categories = list(dict.fromkeys(table["category"]))
     rows = []
     for label in sorted(set(table["module"])):
-        own = table.loc[table["module"] == label]
-        cells = {cell["category"]: cell for cell in own.to_dict(orient="records")}
+        of_module = table.loc[table["module"] == label]
+        cells = {cell["category"]: cell for cell in of_module.to_dict(orient="records")}
         rows.append(
             {
                 "label": int(label),
                 "name": module_label(modules[int(label)]),
                 "cells": [_cell(cells.get(category), strongest) for category in categories],
-                "selectivity": own.iloc[0][list(_SELECTIVITY)].to_dict(),
+                # Selectivity is a property of the module: every row of it holds the same.
+                "selectivity": of_module.iloc[0][list(_SELECTIVITY)].to_dict(),
             }
         )
     has_controls = bool(table["control_mean"].notna().to_numpy().any())
     n_prompts = int(np.sum(table.drop_duplicates("category")["n"].to_numpy()))
-    said = [f"{effect_unit(run)}, {n_prompts} prompts"]
-    said += [
+    caption = [f"{effect_unit(run)}, {n_prompts} prompts"]
+    caption += [
         f"{name}: {value}"
         for name, value in run.items()
         if name not in ("modules", "metric") and (has_controls or name != "controls")
     ]
     return EffectsTable(
-        caption="; ".join(said),
+        caption="; ".join(caption),
         digits=2 if strongest == 0 else min(max(2, 2 - math.floor(math.log10(strongest))), 8),
         has_controls=has_controls,
         categories=[str(category) for category in categories],
@@ -95,9 +96,10 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
 
 
 def _cell(cell: dict[str, Any] | None, strongest: float) -> dict[str, Any] | None:
-    """A row, with how deep its colour is and whether it has an asterisk."""
+    """Add the colour's depth and the asterisk to a cell."""
     if cell is None:
         return None
+    # The root keeps weaker effects visible beside one strong effect.
     share = cell["effect"] / strongest if strongest and np.isfinite(cell["effect"]) else 0.0
     return {
         **cell,

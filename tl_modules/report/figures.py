@@ -1,4 +1,4 @@
-"""The figures of a report, each with how to read it."""
+"""Draw the figures of a report, each with a caption that says how to read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,79 +28,79 @@ class ReportFigure:
     """One figure of the page."""
 
     name: str
-    """Its anchor."""
+    """The figure's anchor on the page."""
 
     short: str
-    """What links to it say."""
+    """The text of links to the figure."""
 
     title: str
-    """Its heading."""
+    """The figure's heading."""
 
     caption: str
-    """How to read it."""
+    """How to read the figure."""
 
     json: str
-    """What plotly draws."""
+    """The figure as plotly's JSON."""
 
     height: int
-    """Pixels."""
+    """The figure's height in pixels."""
 
 
 def report_figures(
     modules: ModuleSet, acts: ActivationMatrix | ActivationStore | None, *, seed: int = 0
 ) -> tuple[list[ReportFigure], list[str]]:
-    """The figures that modules, and their activations if given, can fill; none without plotly.
+    """Draw the figures that the modules and, if given, their activations allow.
 
     Returns:
-        The figures, and why others are missing.
+        The figures, and the reasons why others are missing. Without plotly there are no figures.
 
     Raises:
-        ModulesError: If the activations are of other samples or units.
+        ModulesError: If the activations have other samples or units.
     """
     if find_spec("plotly") is None:
         return [], ["Figures need plotly: pip install plotly."]
     missing = []
     if acts is None:
-        missing.append("Other figures need the activations, which were not given.")
+        missing.append("Other figures need the activations; none were passed.")
         wanted = [("layers", "Layers", _LAYERS, lambda: plot_layers(modules))]
     else:
         check_own_units(modules, acts)
         acts = own_activations(modules, acts)
         wanted = _of_activations(modules, acts, seed)
-    found = []
+    figures = []
     for name, short, caption, draw in wanted:
         try:
-            found.append(_figure(name, short, caption, draw()))
-        except ModulesError as error:  # these modules cannot fill it
+            figures.append(_figure(name, short, caption, draw()))
+        except ModulesError as error:  # for example, too few samples: the page says so
             missing.append(f"{short}: {error}")
-    return found, missing
+    return figures, missing
 
 
 _Wanted = list[tuple[str, str, str, Callable[[], "Figure"]]]
 
 _ACTIVATIONS = (
-    "Samples down and units across, sorted by module. Blocks on the diagonal are what discovery "
-    "raised; colour off it says that modules share drivers."
+    "Samples down and units across, sorted by module. Discovery maximises the mean of the blocks "
+    "on the diagonal. Colour off the diagonal shows modules that respond to the same samples."
 )
 _LAYERS = (
-    "Red: more of a module's units lie in the layer than chance would put there; blue: fewer. In "
-    "small modules many cells are within chance: the text at the pointer has the p-value."
+    "Red: the layer holds more of the module's units than expected by chance; blue: fewer. In "
+    "small modules many cells are within chance; pointing at a cell shows its p-value."
 )
 _HIERARCHY = (
     "Modules that merge far to the left are active on the same samples. The cophenetic correlation "
-    "says how much of a tree their distances are, p whether permuted profiles make as good a one."
+    "says how well a tree describes the modules' distances; p compares it with permuted profiles."
 )
 _LANDSCAPE = (
-    "Each point is a prompt; near ones make the same modules active. {markers} are modules, at the "
-    "middle of the prompts that make them most active. Two axes rarely show all: their shares are "
-    "on them."
+    "Each point is a prompt; the same modules are active on near points. {markers} are modules, at "
+    "the middle of the prompts on which they are the most active module. The axes' titles give "
+    "their shares of the variance; two axes rarely hold all of it."
 )
 
 
 def _of_activations(
     modules: ModuleSet, acts: ActivationMatrix | ActivationStore, seed: int
 ) -> _Wanted:
-    """The figures of a page that has the activations."""
+    """List the figures of a page with activations, each with a function that draws it."""
     markers = "Numbers" if len(modules) <= N_NUMBERED else "White dots"
     return [
         (
@@ -126,8 +126,8 @@ def _of_activations(
 
 
 def _figure(name: str, short: str, caption: str, figure: "Figure") -> ReportFigure:
-    text = figure.to_json()
-    if text is None:
-        raise ModulesError(f"plotly gave no JSON of the figure {name!r}. Update plotly.")
+    as_json = figure.to_json()
+    if as_json is None:
+        raise ModulesError(f"plotly returned no JSON for the figure {name!r}. Update plotly.")
     title = str(figure.layout.title.text)
-    return ReportFigure(name, short, title, caption, text, int(figure.layout.height))
+    return ReportFigure(name, short, title, caption, as_json, int(figure.layout.height))

@@ -1,9 +1,10 @@
-"""One self-contained HTML page: what each module is, where it lies, what ablating it does."""
+"""Render and write the report: one self-contained HTML page about a set of modules."""
 
 import base64
 import gzip
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from tl_modules.tables.effects_frame import check_effects, split_runs
 from tl_modules.tables.text import visible
 
 MAX_BYTES = 10_000_000
-"""A page stays below this: prompts are shortened, then left out, from the weakest."""
+"""The largest size of a page. To stay below it, prompts are shortened, then the weakest ones are
+left out."""
 
 
 @checked
@@ -44,139 +46,153 @@ def write_report(
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Write a page to read modules by: one HTML file that needs no network.
+    """Write one HTML page to read modules by; it needs no network.
 
-    It has a table of the modules and a card for each (its topic, layers and top prompts), what
-    ablating each does beside its controls, figures (with the extra ``viz``), and a search over
-    modules and prompts. What prompts hold is shown as text.
+    The page has a table of the modules, one card per module (topic, layers and top prompts), the
+    effects of ablating the modules beside their controls, figures (with the extra ``viz``), and a
+    search over modules and prompts. Markup in prompts is shown as text.
 
     Args:
         path: The HTML file.
-        modules: The modules; without topics they get those that their samples give, and, with a
-            model, all.
-        effects: What ``module_effects`` returned for them, or ``effects.csv`` of ``tl-modules
-            test``, with one run or several.
-        acts: The activations that they were discovered on, for the figures that need them; of a
-            larger matrix, such as that of held-out prompts too, the modules' own samples are taken.
-        model: The model that they were discovered in: it finds topics where there are none, and
-            colours the top prompts' tokens by their module's activation.
-        seed: Seeds the random directions of topics, and what the figures draw at random.
+        modules: The modules. If they have no topics, topics are found: from the samples alone, or
+            with ``model`` from the model too.
+        effects: The table that ``module_effects`` returned for these modules, or ``effects.csv`` of
+            ``tl-modules test``; it may hold several runs.
+        acts: The activations that the modules were discovered on, for the figures that need them. A
+            larger matrix, which also holds the held-out prompts, is reduced to the modules'
+            samples.
+        model: The model that the modules were discovered in. It finds topics if there are none, and
+            the tokens of the top prompts are coloured by their module's activation.
+        seed: Seeds the random directions of topics and the random parts of the figures.
         progress: Show progress bars while the model runs.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        ModulesError: If effects or activations are not these modules', or the file cannot be
-            written.
+        ModulesError: If the effects or the activations belong to other modules, or the file cannot
+            be written.
     """
-    page = report_page(
-        modules, effects=effects, acts=acts, model=model, seed=seed, progress=progress
-    )
-    files.write_bytes(path, page)
+    page = ReportPage(modules, effects, acts, model, seed, progress)
+    files.write_bytes(path, page.html())
     return files.checked_path(path)
 
 
-def report_page(
-    modules: ModuleSet,
-    *,
-    effects: pd.DataFrame | None = None,
-    acts: ActivationMatrix | ActivationStore | None = None,
-    model: HookedModel | None = None,
-    seed: int = 0,
-    progress: bool = True,
-) -> bytes:
-    """The page that ``write_report`` writes.
+@dataclass(frozen=True, eq=False)
+class ReportPage:
+    """The content of a report; ``write_report`` describes the fields."""
 
-    Args:
-        modules: As ``write_report`` takes them, and so all others.
-        effects: The effects.
-        acts: The activations.
-        model: The model.
-        seed: The seed.
-        progress: Show progress bars.
+    modules: ModuleSet
+    effects: pd.DataFrame | None = None
+    acts: ActivationMatrix | ActivationStore | None = None
+    model: HookedModel | None = None
+    seed: int = 0
+    progress: bool = True
 
-    Returns:
-        HTML, in UTF-8.
+    def html(self) -> bytes:
+        """Render the page.
 
-    Raises:
-        ModulesError: If effects or activations are not these modules'.
-    """
-    if effects is not None:
-        check_effects(effects, COLUMNS, len(modules))
-        _check_sizes(effects, modules)
-    if modules.topics is None and "prompt" in modules.samples:
-        modules = with_topics(modules, model, seed=seed, progress=progress)
-    runs = [] if effects is None else split_runs(effects)
-    figures, missing = report_figures(modules, acts, seed=seed)
-    context = {
-        "modules": modules,
-        "cards": module_cards(modules, model, progress=progress),
-        "tables": [effects_table(run, table, modules) for run, table in runs],
-        "figures": figures,
-        "plotly": _plotly_source() if figures else None,
-        "missing": missing,
-        "coloured": model is not None,
-    }
+        Returns:
+            HTML in UTF-8, below ``MAX_BYTES``.
+
+        Raises:
+            ModulesError: If the effects or the activations belong to other modules.
+        """
+        # Effects are checked first: finding topics and drawing figures may take minutes.
+        tables = self._effects_tables()
+        modules = self._modules_with_topics()
+        figures, missing = report_figures(modules, self.acts, seed=self.seed)
+        context = {
+            "modules": modules,
+            "cards": module_cards(modules, self.model, progress=self.progress),
+            "tables": [effects_table(run, table, modules) for run, table in tables],
+            "figures": figures,
+            "plotly": _plotly_source() if figures else None,
+            "missing": missing,
+            "coloured": self.model is not None,
+        }
+        template = _environment().get_template("report.html.j2")
+        # Rendered twice: the first time to learn how many bytes are left for prompts.
+        no_prompts = PromptRows([], len(modules.samples), 0)
+        without_prompts = _encoded(template.render(context, prompts=no_prompts))
+        prompts = prompt_rows(modules, MAX_BYTES - len(without_prompts))
+        return _encoded(template.render(context, prompts=prompts))
+
+    def _effects_tables(self) -> list[tuple[dict[str, str], pd.DataFrame]]:
+        """Validate the effects and split them into runs."""
+        if self.effects is None:
+            return []
+        check_effects(self.effects, COLUMNS, len(self.modules))
+        _check_sizes(self.effects, self.modules)
+        return split_runs(self.effects)
+
+    def _modules_with_topics(self) -> ModuleSet:
+        """Return the modules, with topics if their samples have prompts."""
+        if self.modules.topics is not None or "prompt" not in self.modules.samples:
+            return self.modules
+        return with_topics(self.modules, self.model, seed=self.seed, progress=self.progress)
+
+
+def _environment() -> Environment:
+    """Return the templates' environment, which escapes all text that is not ``Markup``."""
     environment = Environment(
         loader=PackageLoader("tl_modules.report"),
         autoescape=True,  # prompts are untrusted text
+        # Control characters and bidirectional overrides could disguise a prompt's text.
         finalize=lambda v: v if isinstance(v, Markup) or not isinstance(v, str) else visible(v),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"json": _json, "number": _number, "p": _p}
-    template = environment.get_template("report.html.j2")
-    without = _encoded(template.render(context, prompts=PromptRows([], len(modules.samples), 0)))
-    prompts = prompt_rows(modules, MAX_BYTES - len(without))
-    return _encoded(template.render(context, prompts=prompts))
+    return environment
 
 
 def _check_sizes(effects: pd.DataFrame, modules: ModuleSet) -> None:
-    """Refuse effects of other modules that have these ones' numbers: larger than these are."""
+    """Raise if the effects belong to other modules with the same numbers but more units."""
     if "n_units" not in effects:
         return
     sizes = {module.label: module.n_units for module in modules}
     largest = np.array([sizes[module] for module in effects["module"]])
-    other = effects.loc[effects["n_units"].to_numpy() > largest]  # some units may be excluded
+    # Fewer units are possible: module_effects may have excluded some.
+    other = effects.loc[effects["n_units"].to_numpy() > largest]
     if len(other):
         row = other.iloc[0]
         raise ModulesError(
-            f"effects should be of these modules; in them module {row['module']} has "
-            f"{row['n_units']} units, here {sizes[row['module']]}. Test this set again, or move "
-            "the table (effects.csv) away."
+            f"effects should belong to these modules; in effects module {row['module']} has "
+            f"{row['n_units']} units, in these modules {sizes[row['module']]}. Test this set "
+            "again, or move the table (effects.csv) away."
         )
 
 
 def _number(value: Any, digits: int = 2) -> str:
-    """A number for a table, and a dash where there is none."""
+    """Format a number for a table; a missing one is a dash."""
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     shown = f"{value:.{digits}f}"
-    return shown.lstrip("-") if float(shown) == 0 else shown
+    return shown.lstrip("-") if float(shown) == 0 else shown  # "-0.00" would look like an effect
 
 
 def _p(value: Any) -> str:
-    """A p-value."""
+    """Format a p-value."""
     return "<0.001" if value is not None and 0 <= value < 0.0005 else _number(value, 3)
 
 
 def _plotly_source() -> str:
-    """Plotly's script, compressed: it is most of the page, and opened only to draw."""
+    """Return plotly's script, compressed, because it is most of the page."""
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
 
 
 def _json(value: object) -> Markup:
-    """JSON that can stand in a script element: no ``<`` that would end it."""
-    text = (
+    """Return JSON for a script element, without ``<``, which could end the element."""
+    as_json = (
         value
         if isinstance(value, str)
         else json.dumps(value, separators=(",", ":"), allow_nan=False)
     )
-    return Markup(text.replace("<", "\\u003c"))
+    return Markup(as_json.replace("<", "\\u003c"))
 
 
 def _encoded(page: str) -> bytes:

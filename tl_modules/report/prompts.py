@@ -1,4 +1,4 @@
-"""The samples as a page searches them."""
+"""Prepare the samples for the page's search, within a limit of bytes."""
 
 import json
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.labels import label_text
 from tl_modules.tables.text import shortened, visible
 
-_LONGEST = 400
-_SHORTEST = 60
+_LONGEST = 400  # characters of a prompt if all fit
+_SHORTEST = 60  # characters below which prompts are left out instead
 
 
 @dataclass(frozen=True)
 class PromptRows:
-    """As many samples as fit."""
+    """The samples that fit into the page."""
 
     rows: list[list[Any]]
-    """Module, category, score, text; strongest first in each module."""
+    """Module, category, score and text of each sample; strongest first in each module."""
 
     n_all: int
-    """How many there are."""
+    """The number of all samples, shown or not."""
 
     longest: int
-    """Texts end after so many characters."""
+    """The largest number of characters of a text."""
 
 
 def prompt_rows(modules: ModuleSet, n_bytes: int) -> PromptRows:
-    """The samples' prompts, shortened, then left out from the weakest, to fit into so many bytes.
+    """Fit the samples' prompts into a number of bytes: shorten them, then leave out the weakest.
 
     Args:
         modules: The modules.
-        n_bytes: How long the rows may be as JSON.
+        n_bytes: The largest size of the rows as JSON.
     """
     samples = modules.samples
     if "prompt" not in samples:
@@ -48,6 +48,7 @@ def prompt_rows(modules: ModuleSet, n_bytes: int) -> PromptRows:
     while _size(rows) > n_bytes and longest > _SHORTEST:
         longest = max(longest // 2, _SHORTEST)
         rows = [[*row[:3], shortened(row[3], longest)] for row in rows]
+    # By rank within the module: every module keeps its strongest prompts.
     kept = sorted(range(len(rows)), key=lambda number: ranks[number])
     while kept and _size([rows[number] for number in kept]) > n_bytes:
         kept = kept[: int(0.9 * len(kept))]
@@ -65,6 +66,6 @@ def _row(module: int, sample: dict[str, Any], score_column: str) -> list[Any]:
 
 
 def _size(rows: list[list[Any]]) -> int:
-    """Bytes as JSON in a page, where ``<`` takes six."""
-    text = json.dumps(rows, separators=(",", ":"))
-    return len(text) + 5 * text.count("<")
+    """Return the rows' bytes as JSON in the page, where ``<`` is escaped to six characters."""
+    as_json = json.dumps(rows, separators=(",", ":"))
+    return len(as_json) + 5 * as_json.count("<")

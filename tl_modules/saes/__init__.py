@@ -1,6 +1,6 @@
-"""Latents of sparse autoencoders as units of a model.
+"""Use latents of sparse autoencoders (SAEs) as units of a model.
 
-A `SplicedModel` has their hook points besides the model's own.
+A `SplicedModel` adds the hook points of the latents to those of the model.
 """
 
 from tl_modules.saes.spliced import SplicedModel

@@ -1,4 +1,4 @@
-"""A model with SAEs: a hooked model that has the hook points of their latents besides its own."""
+"""A hooked model that adds the hook points of SAEs' latents to those of another model."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ from tl_modules.units import Units
 
 
 class SplicedModel:
-    """A model with SAEs, as a ``HookedModel`` that has their latents' hook points besides its own.
+    """A model with SAEs: a ``HookedModel`` that also has the hook points of the SAEs' latents.
 
-    Hooks on latents act while they are there: in ``run_with_hooks``, under ``hooks``, or attached
-    (``Module.attach``); then also in plain calls and ``generate``. Everything else is the model's
-    own, untouched: ``tokenizer``, ``generate``, ``cfg``, ...; what returns the model (``eval()``,
-    ``to()``) returns it without the SAEs.
+    Hooks on latents act in ``run_with_hooks``, under ``hooks``, and while attached
+    (``Module.attach``); attached hooks also act in plain calls and in ``generate``. All other
+    attributes are the model's own: ``tokenizer``, ``generate``, ``cfg``, ... Methods that return
+    the model (``eval()``, ``to()``) return it without the SAEs.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class SplicedModel:
         self.model = model
         """The model itself."""
         self.sites = {"sae": latents}
-        """The units it has besides those of the model's own sites."""
+        """The units of the additional site ``"sae"``."""
         self._points = points
 
     @property
@@ -55,31 +55,32 @@ class SplicedModel:
         return run(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else the model has."""
-        if name == "model" or name.startswith("__"):  # while it is copied or unpickled
+        """Look up any other attribute on the model."""
+        # While an object is copied or unpickled, ``model`` is not set yet: avoid a recursion.
+        if name == "model" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.model, name)
 
     def to_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Tokens of a string, as the model makes them."""
+        """Tokenise a string with the model."""
         return self.model.to_tokens(*args, **kwargs)
 
     @contextmanager
     def hooks(
         self, fwd_hooks: Iterable[tuple[Any, Any]] = (), *args: Any, **options: Any
     ) -> Iterator["SplicedModel"]:
-        """Context manager: hooks on the model's hook points and on latents, gone when it ends.
+        """Attach hooks to the model's hook points and to latents inside a ``with``.
 
         Args:
-            fwd_hooks: Names, or functions that choose names, with hook functions.
-            args: What else the model's own ``hooks`` takes.
-            options: The same by keyword. Backward hooks are for the model's own hook points.
+            fwd_hooks: Pairs of a name, or a function that selects names, and a hook function.
+            args: Further arguments of the model's own ``hooks``.
+            options: Further keyword arguments of it. Backward hooks cannot be on latents.
 
         Yields:
             This model.
 
         Raises:
-            ModulesError: If an option cannot hold for hooks on latents.
+            ModulesError: If an option is not possible for hooks on latents.
         """
         own, latent = self._split(fwd_hooks)
         if latent:
@@ -90,18 +91,18 @@ class SplicedModel:
     def run_with_hooks(
         self, *args: Any, fwd_hooks: Iterable[tuple[Any, Any]] = (), **options: Any
     ) -> Any:
-        """Run with hooks on the model's hook points and on latents, gone afterwards.
+        """Run the model with hooks on its hook points and on latents.
 
         Args:
             args: The model's own arguments: the tokens.
-            fwd_hooks: Names, or functions that choose names, with hook functions.
-            options: What else the model's own ``run_with_hooks`` takes.
+            fwd_hooks: Pairs of a name, or a function that selects names, and a hook function.
+            options: Further arguments of the model's own ``run_with_hooks``.
 
         Returns:
-            What the model returns.
+            The model's output.
 
         Raises:
-            ModulesError: If an option cannot hold for hooks on latents.
+            ModulesError: If an option is not possible for hooks on latents.
         """
         own, latent = self._split(fwd_hooks)
         if latent:
@@ -115,20 +116,20 @@ class SplicedModel:
         names_filter: str | Iterable[str] | Callable[[str], bool] | None = None,
         **options: Any,
     ) -> tuple[Any, Any]:
-        """Run, and return the output with the model's activation cache, the latents in it.
+        """Run the model, and return its output with a cache of activations and latents.
 
         Args:
             args: The model's own arguments: the tokens.
-            names_filter: Which hook points to keep; all, the latents' too, without it.
-            options: What else the model's own ``run_with_cache`` takes.
+            names_filter: The hook points to keep; by default all, including those of latents.
+            options: Further arguments of the model's own ``run_with_cache``.
 
         Returns:
             The output, and the cache.
 
         Raises:
-            ModulesError: If an option cannot hold for latents.
+            ModulesError: If an option is not possible for latents.
         """
-        own: Any = names_filter
+        for_model: Any = names_filter
         if names_filter is None:
             wanted = list(self._points)
         elif callable(names_filter):
@@ -136,42 +137,46 @@ class SplicedModel:
         else:
             names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
             wanted = [name for name in names if name in self._points]
-            own = [name for name in names if name not in self._points]
+            for_model = [name for name in names if name not in self._points]
         if wanted:
             _check_options(options, {"pos_slice": None, "reset_hooks_end": True})
-        found: dict[str, torch.Tensor] = {}
-        reads: FwdHooks = [(name, partial(_keep, found, name)) for name in wanted]
+        latents_of: dict[str, torch.Tensor] = {}
+        reads: FwdHooks = [(name, partial(_keep, latents_of, name)) for name in wanted]
         with attach_hooks(self, reads):
-            output, cache = self.model.run_with_cache(*args, names_filter=own, **options)
+            output, cache = self.model.run_with_cache(*args, names_filter=for_model, **options)
         stored = getattr(cache, "cache_dict", cache)  # an ActivationCache, or a plain dictionary
-        for name, latents in found.items():
+        for name, latents in latents_of.items():
             kept = latents.to(options.get("device"))
             stored[name] = kept[0] if options.get("remove_batch_dim") else kept
         return output, cache
 
     def _split(self, fwd_hooks: Iterable[tuple[Any, Any]]) -> tuple[list[Any], FwdHooks]:
-        """The hooks for the model's own hook points, and those for latents."""
-        own, latent = [], []
+        """Split hooks into those for the model's own hook points and those for latents."""
+        for_model, for_latents = [], []
         for name, fn in fwd_hooks:
-            if callable(name):
-                latent += [(point, fn) for point in self._points if name(point)]
-            (latent if not callable(name) and name in self._points else own).append((name, fn))
-        return own, latent
+            if callable(name):  # a function may select names of both kinds
+                for_latents += [(point, fn) for point in self._points if name(point)]
+                for_model.append((name, fn))
+            elif name in self._points:
+                for_latents.append((name, fn))
+            else:
+                for_model.append((name, fn))
+        return for_model, for_latents
 
     def __repr__(self) -> str:
-        """The model's name, and how many latents there are."""
+        """Return the model's name and the number of latents."""
         return f"SplicedModel({model_name(self.model)}, {self.sites['sae']!r})"
 
 
 def _keep(
-    found: dict[str, torch.Tensor], name: str, latents: torch.Tensor, hook: object = None
+    latents_of: dict[str, torch.Tensor], name: str, latents: torch.Tensor, hook: object = None
 ) -> None:
     del hook
-    found[name] = latents.detach()
+    latents_of[name] = latents.detach()
 
 
 def _check_options(options: Mapping[str, Any], only: Mapping[str, Any]) -> None:
-    """Refuse options that hooks on latents do not know."""
+    """Raise for options that hooks on latents do not support."""
     for name, value in only.items():
         if options.get(name, value) is not value:
             raise ModulesError(

@@ -1,4 +1,4 @@
-"""Module sets in folders and on the Hugging Face hub.
+"""Share module sets in folders and on the Hugging Face hub.
 
-A card says what they are and how they were tested.
+A model card describes the modules and the causal tests of them.
 """

@@ -1,4 +1,4 @@
-"""The model card of shared modules, written from what their file holds."""
+"""Write the model card of shared modules from the contents of their file."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from tl_modules.activations.reading import Reading
 from tl_modules.sharing.effects import COLUMNS
-from tl_modules.sharing.markdown import table, text
+from tl_modules.sharing.markdown import markdown_table, markdown_text
 from tl_modules.tables.labels import label_texts
 from tl_modules.tables.text import isolated
 
@@ -29,24 +29,24 @@ def model_card(
     effects: pd.DataFrame | None = None,
     licence: str | None = None,
 ) -> str:
-    """The card: what the modules are, how to load them, how they were found, and their limits.
+    """Write the card: what the modules are, how to load them, how they were found, their limits.
 
     Args:
-        header: The header of the file that goes with it, as ``ModuleSet.save`` writes it.
-        modules: One row a module.
-        name: What to load them by, a repository or a folder.
-        revision: The branch they are on, if it is not the main one.
-        effects: What ``module_effects`` returned for them, checked by ``check_controls``.
+        header: The header of the modules' file, as ``ModuleSet.save`` writes it.
+        modules: One row per module.
+        name: The repository or folder to load the modules from.
+        revision: The modules' branch, if it is not the main branch.
+        effects: The table that ``module_effects`` returned, validated by ``check_controls``.
         licence: The hub's name of the licence, such as ``"cc-by-4.0"``.
 
     Returns:
-        Markdown under a block of YAML. Text from the set stays text, whatever it holds.
+        Markdown under a block of YAML. Markup in texts of the set is escaped.
     """
-    # Escaped here, not by jinja's own HTML escaping: Markdown has more marks than HTML.
+    # Not Jinja's autoescaping, which escapes HTML only: Markdown has more marks.
     environment = Environment(
         loader=PackageLoader("tl_modules.sharing"),
         autoescape=False,
-        finalize=lambda value: value if isinstance(value, Markup) else text(value),
+        finalize=lambda value: value if isinstance(value, Markup) else markdown_text(value),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -68,13 +68,13 @@ def model_card(
         read=str(Reading.from_dict(header["reading"])),
         n_starts=len(next(iter((header["starts"] or {}).values()), [])),
         options=Markup(_options(header)),
-        table=Markup(table(modules)),
-        effects=None if effects is None else Markup(table(effects.loc[:, list(COLUMNS)])),
+        table=Markup(markdown_table(modules)),
+        effects=None if effects is None else Markup(markdown_table(effects.loc[:, list(COLUMNS)])),
     )
 
 
 def _metadata(model_name: str, licence: str | None) -> str:
-    """The YAML block that the hub reads."""
+    """Write the YAML block that the hub parses."""
     from huggingface_hub import ModelCardData
 
     return ModelCardData(
@@ -86,7 +86,7 @@ def _metadata(model_name: str, licence: str | None) -> str:
 
 
 def _is_on_the_hub(model_name: str) -> bool:
-    """Whether it looks like a repository, ``user/name``, and is no folder here."""
+    """Whether a name has the form of a repository, ``user/name``, and is no local folder."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -97,15 +97,15 @@ def _is_on_the_hub(model_name: str) -> bool:
 
 
 def _categories(values: list[Any]) -> Markup:
-    """How many samples each category has, the largest first."""
+    """List the categories with their numbers of samples, the largest first."""
     counts = Counter(filter(None, label_texts(values)))
     most = counts.most_common(_MOST_CATEGORIES)
-    shown = [f"{isolated(text(name))} {count:,}" for name, count in most]
+    shown = [f"{isolated(markdown_text(name))} {count:,}" for name, count in most]
     rest = len(counts) - len(shown)
     return Markup(", ".join(shown) + (f" and {rest} more" if rest else ""))
 
 
 def _options(header: dict[str, Any]) -> str:
-    """The arguments of ``collect`` that the file keeps, as code."""
-    found = {"units": header["units"].get("site")} | header["reading"]
-    return "".join(f", {name}={value!r}" for name, value in found.items() if value is not None)
+    """Write the arguments of ``collect`` that the file keeps, as code."""
+    arguments = {"units": header["units"].get("site")} | header["reading"]
+    return "".join(f", {name}={value!r}" for name, value in arguments.items() if value is not None)

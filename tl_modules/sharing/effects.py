@@ -1,4 +1,4 @@
-"""The causal table that goes with shared modules: never without its controls."""
+"""Validate the table of effects that is shared with modules: every effect needs controls."""
 
 import pandas as pd
 
@@ -16,25 +16,25 @@ COLUMNS = (
     "control_std",
     "p_value",
 )
-"""What the card shows of what ``module_effects`` returns; the file beside it has all columns."""
+"""The columns of ``module_effects`` that the card shows; the shared file has all columns."""
 
 
 def check_controls(effects: pd.DataFrame | None, n_modules: int) -> None:
-    """Refuse a table without controls, or of other modules.
+    """Raise for a table without controls, or of other modules.
 
     Args:
-        effects: What ``module_effects`` returned, if anything.
+        effects: The table that ``module_effects`` returned, or None.
         n_modules: K.
 
     Raises:
-        ModulesError: If it is no such table, was made without controls, or has modules that the
-            set has not.
+        ModulesError: If the table lacks columns, has rows without controls, or has modules that the
+            set lacks.
     """
     if effects is None:
         return
     check_effects(effects, COLUMNS, n_modules)
     if effects[["control_mean", "p_value"]].isna().to_numpy().any():
         raise ModulesError(
-            "effects should have controls in every row, so that none stands alone; there are rows "
-            "without. Run tlm.module_effects with n_controls of at least 1."
+            "effects should have controls in every row, because an effect alone says nothing about "
+            "a module; some rows have none. Run tlm.module_effects with n_controls of at least 1."
         )

@@ -1,4 +1,4 @@
-"""The files of a shared module set, and the folder that holds them."""
+"""Write and find the files of a shared module set in a folder."""
 
 from pathlib import Path
 
@@ -6,23 +6,23 @@ from tl_modules.errors import ModulesError
 from tl_modules.saving import files
 
 MODULES = "modules.safetensors"
-"""What ``ModuleSet.save`` writes."""
+"""The file that ``ModuleSet.save`` writes."""
 
 CARD = "README.md"
 """The model card."""
 
 EFFECTS = "effects.csv"
-"""What ``module_effects`` returned, if it was shared."""
+"""The table of ``module_effects``, if it is shared."""
 
 
 def write_folder(folder: str | Path, contents: dict[str, bytes]) -> None:
-    """Write each file atomically; the folder is made if it is not there.
+    """Write files into a folder, each atomically; make the folder if it does not exist.
 
-    An effects table of an earlier set is removed: it is of other modules.
+    An effects table of an earlier set is removed, because it belongs to other modules.
 
     Args:
-        folder: Where to.
-        contents: The files' bytes by name.
+        folder: The folder.
+        contents: The bytes of each file by its name.
 
     Raises:
         ModulesError: If the folder cannot be made or written to.
@@ -34,31 +34,31 @@ def write_folder(folder: str | Path, contents: dict[str, bytes]) -> None:
             (folder / EFFECTS).unlink(missing_ok=True)
     except OSError as error:
         raise ModulesError(
-            f"Cannot write to the folder {str(folder)!r}: {error.strerror or error}. Choose one "
-            "that may be written to."
+            f"Cannot write to the folder {str(folder)!r}: {error.strerror or error}. Choose a "
+            "folder that you may write to."
         ) from error
     for name, data in contents.items():
         files.write_bytes(folder / name, data)
 
 
 def find_in_folder(name: str | Path) -> Path | None:
-    """The modules' file of a local folder; None if there is no such folder.
+    """Find the modules' file in a local folder; None if there is no such folder.
 
     Raises:
         ModulesError: If the folder holds no modules, or is a file.
     """
     if not isinstance(name, str | Path) or not str(name):
         raise ModulesError(
-            f"Modules are loaded from a folder or a repository such as 'user/name'; got {name!r}."
+            f"name_or_folder should be a folder or a repository such as 'user/name'; got {name!r}."
         )
     path = files.checked_path(name) if str(name).startswith("~") else Path(name)
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
-    except OSError:  # too long for a path, or in a folder that may not be read
+    except OSError:  # the name is too long for a path, or its folder is not readable
         return None
     if is_file:
         raise ModulesError(
-            f"from_pretrained takes a folder or a repository; {str(name)!r} is a file. Use "
+            f"name_or_folder should be a folder or a repository; {str(name)!r} is a file. Use "
             "ModuleSet.load(path)."
         )
     if not is_folder:

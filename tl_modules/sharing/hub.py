@@ -1,4 +1,4 @@
-"""Files to and from the Hugging Face hub, by huggingface_hub's own client."""
+"""Upload files to the Hugging Face hub and download them, with huggingface_hub's client."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,36 +23,36 @@ def push(
     create_pr: bool,
     endpoint: str | None,
 ) -> str:
-    """Put files into a repository in one commit, making the repository if there is none.
+    """Upload files to a repository in one commit; create the repository if it does not exist.
 
-    An effects table of an earlier set is removed in the same commit: it is of other modules.
+    The commit removes an effects table of an earlier set, because it belongs to other modules.
 
     Args:
-        contents: The files' bytes by name; nothing is written on this machine.
+        contents: The bytes of each file by its name; nothing is written to the local disk.
         repo_id: The repository, ``"user/name"``.
-        private: Whether others are kept out; None leaves it to the account's default.
-        token: As huggingface_hub takes it.
-        revision: The branch, made if there is none; None for the main one.
+        private: Whether the repository is private; None uses the account's default.
+        token: The token argument of huggingface_hub.
+        revision: The branch, created if it does not exist; None for the main branch.
         commit_message: The commit's summary.
-        create_pr: Propose the commit as a pull request.
-        endpoint: The hub's address, if it is not the usual one.
+        create_pr: Open a pull request instead of committing.
+        endpoint: The hub's address, if it is not the default.
 
     Returns:
         The address of the commit, or of the pull request.
 
     Raises:
-        ModulesError: If the hub refuses or cannot be reached, or the repository is public and
-            ``private`` asks for another.
+        ModulesError: If the hub rejects the request or cannot be reached, or if ``private`` is True
+            and the repository exists and is public.
     """
     with refusals(f"Cannot share modules as {repo_id!r}"):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         api = _client(endpoint, token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        # The hub leaves a repository that is there already as public as it was.
+        # create_repo ignores ``private`` for a repository that exists.
         if private and not api.model_info(repo_id).private:
             raise ModulesError(
-                f"private=True should keep others out; {repo_id!r} is there already and is public. "
+                f"private=True needs a private repository; {repo_id!r} exists and is public. "
                 "Nothing was sent. Make it private in its settings, or choose another name."
             )
         if revision is not None and not create_pr and not revision.startswith("refs/"):
@@ -61,6 +61,7 @@ def push(
             CommitOperationAdd(path_in_repo=name, path_or_fileobj=data)
             for name, data in contents.items()
         ]
+        # Deleting a file that does not exist would fail the whole commit.
         if EFFECTS not in contents and api.file_exists(repo_id, EFFECTS, revision=revision):
             operations.append(CommitOperationDelete(path_in_repo=EFFECTS))
         commit = api.create_commit(
@@ -82,23 +83,23 @@ def fetch(
     local_files_only: bool,
     endpoint: str | None,
 ) -> Path:
-    """Download a repository's modules into huggingface_hub's cache, unless they are there.
+    """Download a repository's modules into huggingface_hub's cache, if they are not there.
 
     Args:
         repo_id: The repository, ``"user/name"``.
         revision: A branch, tag or commit; None for the main branch.
-        token: As huggingface_hub takes it.
-        cache_dir: Where to; None for its own place.
-        local_files_only: Ask no server, only the cache.
-        endpoint: The hub's address, if it is not the usual one.
+        token: The token argument of huggingface_hub.
+        cache_dir: The cache folder; None for the default.
+        local_files_only: Use only the cache, without a request to a server.
+        endpoint: The hub's address, if it is not the default.
 
     Returns:
-        The file.
+        The path of the file.
 
     Raises:
-        ModulesError: If the hub refuses or cannot be reached, or has no such file.
+        ModulesError: If the hub rejects the request or cannot be reached, or has no such file.
     """
-    with refusals(f"Cannot load modules from {repo_id!r}, which is no folder here"):
+    with refusals(f"Cannot load modules from {repo_id!r}, which is no local folder"):
         return Path(
             _client(endpoint, token).hf_hub_download(
                 repo_id,
@@ -111,7 +112,7 @@ def fetch(
 
 
 def _client(endpoint: str | None, token: str | bool | None) -> "HfApi":
-    """The client; huggingface_hub is slow to import, so it is not before it is needed."""
+    """Make the client; huggingface_hub is imported here because it is slow to import."""
     from huggingface_hub import HfApi
 
     return HfApi(endpoint=endpoint, token=token, library_name="tl_modules")

@@ -1,4 +1,4 @@
-"""Text from prompts and names inside Markdown: it stays text, in one line."""
+"""Escape texts from prompts and names in Markdown, and write tables."""
 
 import re
 
@@ -10,29 +10,30 @@ from tl_modules.tables.text import visible
 _ENTITIES = {ord(mark): f"&#{ord(mark)};" for mark in "&<>|\\`*_[]~$"}
 
 
-def text(value: object) -> str:
-    r"""A value as Markdown that shows it as it is, and in one line.
+def markdown_text(value: object) -> str:
+    r"""Escape a value so that Markdown shows it unchanged, in one line.
 
-    Marks become character references, which no Markdown reader takes for structure.
+    Marks become character references, which Markdown does not interpret as structure.
 
-    >>> text("a|b\n<i>")
+    >>> markdown_text("a|b\n<i>")
     'a&#124;b &#60;i&#62;'
     """
     line = visible(" ".join(str(value).split())).translate(_ENTITIES)
-    return re.sub(r"(?<=www)\.|:(?=//)", lambda dot: f"&#{ord(dot.group())};", line)  # no links
+    # Some readers turn addresses into links without any mark.
+    return re.sub(r"(?<=www)\.|:(?=//)", lambda match: f"&#{ord(match.group())};", line)
 
 
-def table(frame: pd.DataFrame) -> str:
-    """A frame as a Markdown table: numbers to the right, missing values empty.
+def markdown_table(frame: pd.DataFrame) -> str:
+    """Write a frame as a Markdown table: numbers right-aligned, missing values empty.
 
-    >>> print(table(pd.DataFrame({"n_units": [1200], "share": [0.5]})))
+    >>> print(markdown_table(pd.DataFrame({"n_units": [1200], "share": [0.5]})))
     | n units | share |
     | ---: | ---: |
     | 1,200 | 0.500 |
     """
     numeric = [pd.api.types.is_numeric_dtype(frame[name]) for name in frame]
     rows = [
-        [text(str(name).replace("_", " ")) for name in frame],
+        [markdown_text(str(name).replace("_", " ")) for name in frame],
         ["---:" if right else "---" for right in numeric],
         *([_cell(value) for value in row] for row in frame.itertuples(index=False)),
     ]
@@ -42,8 +43,8 @@ def table(frame: pd.DataFrame) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if value is None or value != value:  # NaN: a category or a number that is missing
+    if value is None or value != value:  # only NaN, a missing value, differs from itself
         return ""
     if isinstance(value, int | np.integer):
         return f"{value:,}"
-    return f"{value:,.3f}" if isinstance(value, float | np.floating) else text(value)
+    return f"{value:,.3f}" if isinstance(value, float | np.floating) else markdown_text(value)

@@ -1,4 +1,4 @@
-"""What the hub's client raises, as a ModulesError that says what to do."""
+"""Turn the exceptions of the hub's client into a ModulesError with a remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,42 +9,42 @@ from tl_modules.errors import ModulesError
 _LOG_IN = "Log in with `hf auth login`, or pass token=."
 
 _BY_STATUS = {
-    401: "the hub asks for a token, or for another one (401), as it also does where there is no "
-    f"such repository. Check the name. {_LOG_IN}",
-    403: "the token may not do that there (403). Use one with the right to write to the "
-    "repository, or to read it if it is private.",
-    404: "there is no such repository, or it is private and your token does not open it (404). "
+    401: "the hub asks for a token, or for another one (401), as it also does if there is no such "
+    f"repository. Check the name. {_LOG_IN}",
+    403: "the token lacks the permission (403). Use a token that may write to the repository, or "
+    "that may read it if it is private.",
+    404: "there is no such repository, or it is private and your token may not read it (404). "
     f"Check the name. {_LOG_IN}",
-    413: "the hub finds it too large (413). Share fewer prompts or fewer units.",
-    429: "the hub had too many requests (429). Wait a few minutes and try again.",
+    413: "the upload is too large for the hub (413). Share fewer prompts or fewer units.",
+    429: "the hub got too many requests (429). Wait a few minutes and try again.",
 }
 
 
 @contextmanager
 def refusals(action: str) -> Iterator[None]:
-    """Raise a ModulesError for whatever the hub's client raises inside the ``with``.
+    """Raise a ModulesError in place of exceptions of the hub's client inside the ``with``.
 
     Args:
-        action: What failed then, such as ``"Cannot load modules from 'user/name'"``.
+        action: The start of the message, such as ``"Cannot load modules from 'user/name'"``.
 
     Raises:
-        ModulesError: In place of the client's errors.
+        ModulesError: In place of the client's exceptions.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    # The base of its errors is that of its HTTP library: httpx or httpx2, by version.
+    # The client's base exception is that of its HTTP library, which depends on the version.
     http_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])
     try:
         yield
     except ModulesError:
         raise
-    # A senseless answer ends in a ValueError or LookupError, a broken upload in a RuntimeError.
+    # A malformed response raises a ValueError or LookupError, a broken upload a RuntimeError.
     except (http_error, OSError, ValueError, LookupError, RuntimeError) as error:
         raise ModulesError(f"{action}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
-    """Why, and what to do: by the first error of the chain that says."""
+    """Return the cause and the remedy, from the first exception of the chain that is known."""
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)
@@ -52,7 +52,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _known(error: BaseException) -> str | None:
-    """What one error says, if it is one of those that have a remedy."""
+    """Return the cause and the remedy of an exception, if it is known."""
     from huggingface_hub import errors
 
     kinds: dict[Any, str] = {
@@ -73,14 +73,15 @@ def _known(error: BaseException) -> str | None:
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         if status >= 500:
-            return f"the hub had an error of its own ({status}). Try again later."
-        return _BY_STATUS.get(status, f"the hub refused ({status}): {error.server_message}.")
+            return f"the hub had an internal error ({status}). Try again later."
+        unknown = f"the hub rejected the request ({status}): {error.server_message}."
+        return _BY_STATUS.get(status, unknown)
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is None:
         return "it is not in the cache. Load it once without local_files_only."
     return None
 
 
 def _unknown(error: BaseException) -> str:
-    """A broken connection, most often, and nothing that the client has a name for."""
-    said = str(error).rstrip(".") or type(error).__name__
-    return f"{said}. Check the connection and the endpoint, and try again."
+    """Return the message of an unknown exception; most often the connection is broken."""
+    message = str(error).rstrip(".") or type(error).__name__
+    return f"{message}. Check the connection and the endpoint, and try again."

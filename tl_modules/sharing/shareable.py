@@ -1,4 +1,4 @@
-"""A module set as a folder, or as a repository on the Hugging Face hub."""
+"""Save and load a module set as a folder or as a repository on the Hugging Face hub."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -15,35 +15,35 @@ from tl_modules.sharing.folder import CARD, EFFECTS, MODULES, find_in_folder, wr
 from tl_modules.sharing.hub import fetch, push
 from tl_modules.sharing.without_prompts import without_prompts
 
-# Not typing.Self, which beartype takes only where it decorates whole classes.
-_Own = TypeVar("_Own", bound="Shareable")
+# Not typing.Self, which beartype supports only if it decorates whole classes.
+_Self = TypeVar("_Self", bound="Shareable")
 
 FILE_KIND = "ModuleSet"
-"""What a module set's file says it holds."""
+"""The kind of content in the header of a module set's file."""
 
 
 class Shareable(ABC):
-    """What a module set can be shared by; ``ModuleSet`` says what it holds."""
+    """The methods of ``ModuleSet`` that share it: folders and the Hugging Face hub."""
 
     n_modules: int
     topics: Any
 
     @abstractmethod
     def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a file keeps: a JSON-ready header, and arrays by name."""
+        """Return the content of a file: a JSON-ready header, and arrays by name."""
 
     @abstractmethod
     def to_frame(self) -> pd.DataFrame:
-        """One row a module."""
+        """Return a table with one row per module."""
 
     @abstractmethod
     def describe(self) -> pd.DataFrame:
-        """What each module is about, one row a module."""
+        """Return a table of the modules' topics with one row per module."""
 
     @classmethod
     @abstractmethod
-    def load(cls: type[_Own], path: str | Path) -> _Own:
-        """Read one file."""
+    def load(cls: type[_Self], path: str | Path) -> _Self:
+        """Load a module set from a file."""
 
     def save_pretrained(
         self,
@@ -53,24 +53,24 @@ class Shareable(ABC):
         effects: pd.DataFrame | None = None,
         licence: str | None = None,
     ) -> None:
-        """Write a folder to share: the set, and a model card written from it.
+        """Write a folder to share: the module set, and a model card.
 
-        The folder holds ``modules.safetensors``, ``README.md`` (the card), and ``effects.csv`` if
-        effects are given; files of these names are replaced, each atomically.
+        The folder holds ``modules.safetensors``, ``README.md`` (the card) and, with ``effects``,
+        ``effects.csv``. Files of these names are replaced, each atomically.
 
-        **The set holds the text of its prompts**, and so will whoever gets the folder.
+        **The set holds the text of its prompts**; everybody who gets the folder can read them.
 
         Args:
-            folder: Where to; it is made if it is not there.
-            prompts: False leaves the prompts out: every text column of the samples but
+            folder: The folder, which is made if it does not exist.
+            prompts: False leaves the prompts out: all text columns of the samples except
                 ``category``, and the topics' prompts and contexts. The topics' single words stay.
-                Nothing causal needs the prompts; ``with_topics`` does.
-            effects: What ``module_effects`` returned for these modules; the card shows it beside
-                its controls.
-            licence: The hub's name of the licence you give it, such as ``"cc-by-4.0"``.
+                Causal tests do not need the prompts; ``with_topics`` does.
+            effects: The table that ``module_effects`` returned for these modules; the card shows
+                effects beside their controls.
+            licence: The hub's name of the licence that you choose, such as ``"cc-by-4.0"``.
 
         Raises:
-            ModulesError: If the effects have no controls or are of other modules, or the folder
+            ModulesError: If the effects have no controls or belong to other modules, or the folder
                 cannot be written to.
         """
         name = Path(folder).name or "folder"
@@ -90,31 +90,33 @@ class Shareable(ABC):
         create_pr: bool = False,
         endpoint: str | None = None,
     ) -> str:
-        """Upload the set and its model card to the Hugging Face hub, in one commit.
+        """Upload the module set and its model card to the Hugging Face hub, in one commit.
 
-        **This gives the text of the prompts to others**, unless ``prompts=False`` or the
-        repository is private. What was once committed stays in the repository's history.
+        **Others can read the text of the prompts**, unless ``prompts=False`` or the repository is
+        private. A commit stays in the repository's history.
 
         Args:
-            repo_id: The repository, ``"user/name"``; it is made if it is not there. Its
-                ``README.md`` is replaced, so give modules a repository of their own.
+            repo_id: The repository, ``"user/name"``, which is created if it does not exist. Its
+                ``README.md`` is replaced, so use a separate repository for modules.
             prompts: False leaves the prompts out, as in ``save_pretrained``.
-            effects: What ``module_effects`` returned for these modules, as in ``save_pretrained``.
-            licence: The hub's name of the licence you give it, such as ``"cc-by-4.0"``.
-            private: Keep others out. None leaves that to the account's default: public for most.
-                A repository that is there already and is public is refused with ``private=True``.
-            token: A token with the right to write; by default the one that you logged in with.
-            revision: The branch, made if there is none; by default the main one.
+            effects: The table that ``module_effects`` returned for these modules, as in
+                ``save_pretrained``.
+            licence: The hub's name of the licence that you choose, such as ``"cc-by-4.0"``.
+            private: Whether the repository is private. None uses the account's default, which is
+                public for most accounts. True raises if the repository exists and is public.
+            token: A token that may write; by default the token of your login.
+            revision: The branch, created if it does not exist; by default the main branch.
             commit_message: The commit's summary.
             create_pr: Open a pull request instead of committing to the branch.
-            endpoint: The hub's address, if it is not the usual one.
+            endpoint: The hub's address, if it is not the default.
 
         Returns:
             The address of the commit, or of the pull request.
 
         Raises:
-            ModulesError: If the name is none, the hub refuses (no token, no right to write) or
-                cannot be reached (offline mode, no connection), or as ``save_pretrained`` raises.
+            ModulesError: If the name is not valid, the hub rejects the request (no token, no
+                permission) or cannot be reached (offline mode, no connection), or as
+                ``save_pretrained`` raises.
         """
         return push(
             self._contents(repo_id, revision, prompts, effects, licence),
@@ -129,7 +131,7 @@ class Shareable(ABC):
 
     @classmethod
     def from_pretrained(
-        cls: type[_Own],
+        cls: type[_Self],
         name_or_folder: str | Path,
         *,
         revision: str | None = None,
@@ -137,25 +139,25 @@ class Shareable(ABC):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         endpoint: str | None = None,
-    ) -> _Own:
-        """Read a set that ``save_pretrained`` or ``push_to_hub`` wrote. Nothing is unpickled.
+    ) -> _Self:
+        """Load a module set that ``save_pretrained`` or ``push_to_hub`` wrote, without unpickling.
 
         Args:
-            name_or_folder: A folder, or a repository on the Hugging Face hub, ``"user/name"``. A
-                folder of that name is preferred; then the other arguments are not used.
+            name_or_folder: A folder, or a repository on the Hugging Face hub, ``"user/name"``. If
+                there is a local folder of this name, it is used and the other arguments are not.
             revision: A branch, tag or commit; by default the main branch.
-            token: A token with the right to read it, if it is private; by default the one that
-                you logged in with.
-            cache_dir: Where downloads are kept; by default huggingface_hub's own place.
-            local_files_only: Ask no server: take what was downloaded before.
-            endpoint: The hub's address, if it is not the usual one.
+            token: A token that may read a private repository; by default the token of your login.
+            cache_dir: The folder for downloads; by default huggingface_hub's own.
+            local_files_only: Use only earlier downloads, without a request to a server.
+            endpoint: The hub's address, if it is not the default.
 
         Returns:
-            The set.
+            The module set.
 
         Raises:
-            ModulesError: If there is no such folder, repository, revision or file in it, the hub
-                refuses or cannot be reached, or the file is truncated, altered, or no module set.
+            ModulesError: If there is no such folder, repository, revision or file, the hub rejects
+                the request or cannot be reached, or the file is truncated, altered, or holds no
+                module set.
         """
         path = find_in_folder(name_or_folder) or fetch(
             str(name_or_folder),
@@ -175,9 +177,11 @@ class Shareable(ABC):
         effects: pd.DataFrame | None,
         licence: str | None,
     ) -> dict[str, bytes]:
-        """The files to share, by name."""
-        if not isinstance(prompts, bool):  # "False" is true
-            raise ModulesError(f"prompts should be True or False; got {prompts!r}.")
+        """Return the files to share, by name."""
+        if not isinstance(prompts, bool):  # the string "False" would count as true, and share them
+            raise ModulesError(
+                f"prompts should be True or False; got {prompts!r}. False leaves prompts out."
+            )
         check_controls(effects, self.n_modules)
         header, arrays = self.parts()
         if not prompts:
@@ -191,5 +195,5 @@ class Shareable(ABC):
         contents = {CARD: card.encode("utf-8", errors="replace")}
         if effects is not None:
             contents[EFFECTS] = effects.to_csv(index=False).encode("utf-8", errors="replace")
-        # Last: who finds new modules in the folder finds their card too.
+        # The modules are written last, so that new modules never have an old card beside them.
         return contents | {MODULES: files.encode(FILE_KIND, header, arrays)}

@@ -1,19 +1,19 @@
-"""What to share of a set whose prompts are not for others."""
+"""Remove the prompts from a module set before it is shared."""
 
 from typing import Any
 
 
 def without_prompts(header: dict[str, Any]) -> dict[str, Any]:
-    """A module set's file header without the text of its prompts.
+    """Remove the text of prompts from the header of a module set's file.
 
-    Of the samples' columns, ``category`` and numbers stay: any other text (an answer, a source)
-    may repeat a prompt. Of the topics, the prompts and contexts go; their words stay, one by one.
+    The samples keep ``category`` and columns of numbers; any other text (an answer, a source) may
+    repeat a prompt. The topics lose their prompts and contexts and keep their single words.
 
     Args:
-        header: As ``ModuleSet.save`` writes it; it is not changed.
+        header: The header, as ``ModuleSet.save`` writes it; it is not changed.
 
     Returns:
-        A header that makes a set of the same modules.
+        The header of a set of the same modules.
     """
     samples = header["samples"]
     n_samples = len(next(iter(samples.values()), []))
@@ -23,10 +23,10 @@ def without_prompts(header: dict[str, Any]) -> dict[str, Any]:
     topics = header["topics"] and [
         {**topic, "prompts": [], "contexts": []} for topic in header["topics"]
     ]
-    # Without any column a frame would lose its rows.
+    # A frame without columns would lose its rows.
     return {**header, "samples": kept or {"sample": list(range(n_samples))}, "topics": topics}
 
 
 def _plain(column: list[Any]) -> bool:
-    """Whether it holds numbers alone."""
+    """Whether a column holds only numbers."""
     return all(value is None or isinstance(value, int | float) for value in column)

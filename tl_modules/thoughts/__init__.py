@@ -1,6 +1,6 @@
-"""Chains of thought on multiple-choice questions, read state by state (Landscape of Thoughts).
+"""Read chains of thought on multiple-choice questions state by state (Landscape of Thoughts).
 
-Modules are an option: the states are read without any.
+Modules are optional: with them, each module's activation is read beside the distances.
 """
 
 from tl_modules.thoughts.states import thought_states

@@ -1,4 +1,4 @@
-"""What modules do in chains of thought that end right, beside those that end wrong."""
+"""Compare modules' activations between chains of thought that end right and that end wrong."""
 
 import numpy as np
 import pandas as pd
@@ -16,20 +16,21 @@ def beside_correctness(
     n_permutations: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Each module's mean over chains that end right less that over those that end wrong.
+    """Subtract each module's mean over chains that end wrong from its mean over the others.
 
-    Chains of one question are no independent samples: whole questions are resampled, and whole
-    questions' outcomes permuted, among questions with as many chains.
+    Chains of one question are not independent samples. The bootstrap therefore resamples whole
+    questions, and the permutations exchange the outcomes of whole questions that have equally many
+    chains.
 
     Args:
-        values: Each module's value in each chain.
-        correct: Which chains end right.
-        ids: Each chain's question.
-        n_permutations: Permutations.
-        seed: Seeds both.
+        values: The value of each module in each chain.
+        correct: Whether a chain ends right.
+        ids: The question of each chain.
+        n_permutations: The number of permutations.
+        seed: Seeds the bootstrap and the permutations.
 
     Returns:
-        What ``Thoughts.beside_correctness`` describes.
+        The table that ``Thoughts.beside_correctness`` describes.
     """
     codes = pd.factorize(ids)[0]
     n_questions = codes.max(initial=-1) + 1
@@ -38,7 +39,7 @@ def beside_correctness(
     observed = _differences(values, correct[None], np.ones((1, len(codes))))[0]
     drawn = generator.multinomial(n_questions, np.full(n_questions, 1 / n_questions), N_RESAMPLES)
     resampled = _differences(values, correct[None], drawn @ of_question.T)
-    # A resample without one of the outcomes has no difference.
+    # A resample in which all chains end alike has no difference.
     resampled = resampled[~np.isnan(resampled).any(axis=1)]
     low, high = np.full((2, values.shape[1]), np.nan)
     if len(resampled) and n_questions > 1:
@@ -47,8 +48,8 @@ def beside_correctness(
     controls = _differences(values, permuted, np.ones((1, len(codes))))
     p_values = np.array(
         [
-            control_p_value(float(abs(each)), np.abs(controls[:, k]), ROUNDING)
-            for k, each in enumerate(observed)
+            control_p_value(float(abs(difference)), np.abs(controls[:, module]), ROUNDING)
+            for module, difference in enumerate(observed)
         ]
     )
     return pd.DataFrame(
@@ -79,12 +80,12 @@ def _differences(
     correct: Bool[np.ndarray, "runs_or_1 chains"],
     weights: Float[np.ndarray, "draws_or_1 chains"],
 ) -> Float[np.ndarray, "rows modules"]:
-    """Weighted means over correct chains less those over wrong ones; NaN where there are none."""
+    """Weighted means over correct chains minus those over wrong chains; NaN if a set is empty."""
     means = []
-    for chosen in (correct, ~correct):
-        own = weights * chosen
-        with np.errstate(invalid="ignore"):
-            means.append(own @ values / own.sum(axis=1, keepdims=True))
+    for outcome in (correct, ~correct):
+        of_outcome = weights * outcome
+        with np.errstate(invalid="ignore"):  # no chain of this outcome: 0 / 0 is NaN
+            means.append(of_outcome @ values / of_outcome.sum(axis=1, keepdims=True))
     return means[0] - means[1]
 
 
@@ -94,12 +95,12 @@ def _permuted(
     n_permutations: int,
     generator: np.random.Generator,
 ) -> Bool[np.ndarray, "permutations chains"]:
-    """The outcomes, each question's handed to another one with as many chains."""
-    found = np.tile(correct, (n_permutations, 1))
+    """Permute the outcomes among questions that have equally many chains."""
+    permuted = np.tile(correct, (n_permutations, 1))
     counts = np.bincount(codes)
     for count in np.unique(counts):
-        alike = np.flatnonzero(counts == count)
-        places = np.stack([np.flatnonzero(codes == code) for code in alike])
-        for row in found:
-            row[places] = correct[places[generator.permutation(len(alike))]]
-    return found
+        questions = np.flatnonzero(counts == count)
+        places = np.stack([np.flatnonzero(codes == code) for code in questions])
+        for row in permuted:
+            row[places] = correct[places[generator.permutation(len(questions))]]
+    return permuted

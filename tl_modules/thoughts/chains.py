@@ -1,4 +1,4 @@
-"""Chains of thought: what a model writes on a question, cut into thoughts."""
+"""Generate or parse chains of thought on questions, and split them into thoughts."""
 
 import re
 from collections.abc import Sequence
@@ -19,51 +19,53 @@ from tl_modules.models.generation import continued
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.tables.prompt_frames import prompt_frame
 
-# The end of a sentence, and a number or letter that only counts what follows: "2." is no thought.
+# The end of a sentence; and a number or letter of a list: "2." alone is no thought.
 _END, _COUNTER = re.compile(r"[.!?][\"'\u201d\u2019)\]*]*$"), re.compile(r"\W*(\d{1,2}|\w)[.)]")
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A question and the thoughts after it, as the tokens that the model reads."""
+    """A question followed by thoughts, as the tokens that the model reads."""
 
     row: int
-    """Which question."""
+    """The row of the question."""
 
     number: int
-    """Which of the question's chains, from 0."""
+    """The chain's number among the chains of its question, from 0."""
 
     tokens: Int[torch.Tensor, " _pos"]
-    """The question's tokens, then the thoughts'."""
+    """The question's tokens, then the thoughts' tokens."""
 
     ends: list[int]
-    """How many tokens each state has: the question alone, then one thought more each time."""
+    """The number of tokens of each state: of the question alone, then with each further thought."""
 
     thoughts: list[str]
-    """The thoughts' texts."""
+    """The texts of the thoughts."""
 
 
 def ask_in(frame: pd.DataFrame, ask: str) -> list[str]:
-    """The questions as the model is asked them.
+    """Fill each question into the template that the model is asked.
 
     Args:
         frame: Columns ``prompt`` and ``choices``.
-        ask: Holds ``{question}`` and, where wanted, ``{choices}``, a line each.
+        ask: The template, with ``{question}`` and, optionally, ``{choices}`` (one per line).
 
     Raises:
-        ModulesError: If it is no text, or holds no ``{question}``.
+        ModulesError: If ``ask`` is no text or lacks ``{question}``.
     """
     if not isinstance(ask, str) or "{question}" not in ask:
-        raise ModulesError(f"ask should hold '{{question}}'; got {ask!r}. Say where it goes.")
+        raise ModulesError(
+            f"ask should hold '{{question}}'; got {ask!r}. Add it where the question belongs."
+        )
     listed = ["\n".join(f"- {choice}" for choice in choices) for choices in frame["choices"]]
-    # Not str.format: a question may hold braces of its own.
+    # str.format would fail on a question that contains braces.
     values = [
         {"{question}": question, "{choices}": choices}
         for question, choices in zip(frame["prompt"], listed, strict=True)
     ]
     return [
-        re.sub(r"\{question\}|\{choices\}", lambda found, own=own: own[found.group()], ask)
-        for own in values
+        re.sub(r"\{question\}|\{choices\}", lambda match, fields=fields: fields[match.group()], ask)
+        for fields in values
     ]
 
 
@@ -76,45 +78,46 @@ def given_chains(
     separator: str,
     chat: bool,
 ) -> list[Chain]:
-    """Chains of someone else's words, one a question.
+    """Make chains of given texts, one per question.
 
     Args:
         model: The model.
         asked: The questions as the model is asked them.
         texts: One chain per question.
-        numbers: Each chain's number among those of its question.
-        separator: What stands between a question and its chain; in chat form the template does.
+        numbers: The number of each chain among the chains of its question.
+        separator: The text between a question and its chain; in chat form, the template's.
         chat: Ask in the tokenizer's chat template.
 
     Raises:
-        ModulesError: If the chains are no list, one is empty or has no tokens of its own, or there
-            are not as many as questions.
+        ModulesError: If the chains are no list, a chain is empty or has no tokens of its own, or
+            there are not as many chains as questions.
     """
     check_type(
         texts,
-        (str, list, tuple, pd.Series, np.ndarray),  # listing a frame would give its columns
+        (str, list, tuple, pd.Series, np.ndarray),  # no frame: list(frame) is its column names
         "chains should be a list of texts",
-        "Pass one for each row of questions.",
+        "Pass one text per row of questions.",
     )
     if isinstance(texts, str) or len(texts) != len(asked):
         got = "one string" if isinstance(texts, str) else len(texts)
         raise ModulesError(
-            f"chains should hold one text for each of the {len(asked)} questions; got {got}. For "
-            "several chains of a question, repeat its row."
+            f"chains should hold one text per question, {len(asked)} in all; got {got}. For "
+            "several chains of one question, repeat the question's row."
         )
     frame = prompt_frame(asked).assign(answer=list(texts), separator=separator)
     reading = Reading(tokens="answer", chat=chat)
-    found = zip(*prompt_tokens(model, frame, reading, None), strict=True)
+    pairs = zip(*prompt_tokens(model, frame, reading, None), strict=True)
+    # The first counted token is the first one of the chain.
     return [
         _chain(model, row, numbers[row], tokens, int(counted.int().argmax()))
-        for row, (tokens, counted) in enumerate(found)
+        for row, (tokens, counted) in enumerate(pairs)
     ]
 
 
 def question_tokens(
     model: HookedModel, asked: list[str], *, chat: bool
 ) -> list[Int[torch.Tensor, " _pos"]]:
-    """The tokens after which the model writes its chains."""
+    """Return the tokens after which the model generates its chains."""
     return prompt_tokens(model, prompt_frame(asked), Reading(chat=chat), None)[0]
 
 
@@ -128,29 +131,29 @@ def written_chains(
     seed: int,
     progress: bool,
 ) -> list[Chain]:
-    """Chains that the model writes, ``n_chains`` a question, up to its first special token.
+    """Generate ``n_chains`` chains per question, each up to the first special token.
 
     Raises:
-        ModulesError: If it cannot write.
+        ModulesError: If the model cannot generate.
     """
     options: dict[str, Any] = {
         "temperature": temperature,
         "remedy": "Pass chains=[...], texts of another model or your own.",
     }
-    ending, found = special_tokens(model), []
+    special, chains = special_tokens(model), []
     total = len(starts) * n_chains
     with tqdm(total=total, desc="write", unit="chain", disable=not progress) as bar:
         for row, start in enumerate(starts):
             for number in range(n_chains):
-                # By row and number, so that a chain stays the same beside more of them.
-                own = int(np.random.SeedSequence([seed, row, number]).generate_state(1)[0])
-                tokens = continued(model, start, n_new_tokens, seed=own, **options)
+                # A seed per row and number: more chains leave the existing chains as they are.
+                chain_seed = int(np.random.SeedSequence([seed, row, number]).generate_state(1)[0])
+                tokens = continued(model, start, n_new_tokens, seed=chain_seed, **options)
                 new = tokens[len(start) :].tolist()
-                stop = next((at for at, token in enumerate(new) if token in ending), len(new))
-                tokens = tokens[: len(start) + stop]
-                found.append(_chain(model, row, number, tokens, len(start)))
+                is_end = (place for place, token in enumerate(new) if token in special)
+                tokens = tokens[: len(start) + next(is_end, len(new))]
+                chains.append(_chain(model, row, number, tokens, len(start)))
                 bar.update()
-    return found
+    return chains
 
 
 def _chain(
@@ -166,35 +169,38 @@ def _chain(
 
 
 def thought_ends(pieces: Sequence[str]) -> list[int]:
-    r"""Cut a text into thoughts, at the ends of its sentences and lines.
+    r"""Split a text into thoughts at the ends of sentences and lines.
 
     Args:
-        pieces: Each token's part of the text; a thought is made of whole tokens.
+        pieces: The part of the text that belongs to each token; a thought consists of whole tokens.
 
     Returns:
-        How many tokens there are up to the end of each thought. White space goes with the thought
-        after it, at the text's end with the last one.
+        The number of tokens up to the end of each thought. White space belongs to the next thought;
+        at the end of the text, to the last thought.
 
     >>> thought_ends(["1.", " Two", " is", " 2", ".", "0", ".", " So", "\n", "four"])
     [7, 8, 10]
     """
     ends: list[int] = []
-    said = ""
-    for at, piece in enumerate(pieces, 1):
-        said += piece
-        following = next((each for each in pieces[at:] if each), "\n")
-        if _is_thought(said, following):
-            ends.append(at)
-            said = ""
-    if said.strip():
+    current = ""
+    for n_read, piece in enumerate(pieces, 1):
+        current += piece
+        # Pieces are empty inside a character of several tokens.
+        following = next((later for later in pieces[n_read:] if later), "\n")
+        if _is_thought(current, following):
+            ends.append(n_read)
+            current = ""
+    if current.strip():
         ends.append(len(pieces))
     return [*ends[:-1], len(pieces)] if ends else []
 
 
-def _is_thought(said: str, following: str) -> bool:
-    """Whether a text that goes on with another is a whole thought."""
-    inner = said.strip()
+def _is_thought(current: str, following: str) -> bool:
+    """Whether a text is a whole thought, given the text that follows."""
+    inner = current.strip()
     if not inner or _COUNTER.fullmatch(inner):
         return False
-    space = said[len(said.rstrip()) :] + following[: len(following) - len(following.lstrip())]
-    return "\n" in space or (bool(space) and _END.search(inner) is not None)
+    trailing = current[len(current.rstrip()) :]
+    between = trailing + following[: len(following) - len(following.lstrip())]
+    # A sentence ends before white space only: "2.0" has a full stop inside.
+    return "\n" in between or (bool(between) and _END.search(inner) is not None)

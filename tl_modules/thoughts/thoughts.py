@@ -1,4 +1,4 @@
-"""The states of chains of thought: how far from each answer, and which modules are active."""
+"""The states of chains of thought: their distances to the answers, and the active modules."""
 
 from dataclasses import dataclass
 
@@ -13,89 +13,92 @@ from tl_modules.thoughts.beside_correctness import beside_correctness
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Thoughts:
-    """Chains of thought as sequences of states."""
+    """The result of ``thought_states``: chains of thought as sequences of states."""
 
     states: pd.DataFrame
-    """One row a state, in order: the question's ``id`` and ``category`` (where it has one),
-    ``chain`` (its number among the question's), ``step`` (0: the question alone), ``thought`` (the
-    last thought's text, at step 0 the question); ``distance_1``, ``distance_2``, ... (to each
-    choice, the correct one first; they sum to 1) and ``perplexity_1``, ... (the same before they
-    are divided by their sum); ``nearest`` (the nearest choice's text), ``is_correct`` (it is the
-    answer), ``consistent`` (it is the one nearest to the chain's last state), ``uncertainty``
-    (entropy of the distances, in nats), ``thought_perplexity`` (of the thought's tokens after the
-    state before; NaN at step 0); and ``module_0``, ... (the module's mean value over the thought's
-    tokens, as ``token_values`` gives it: 1 where it is as active as on average)."""
+    """One row per state, in order. The question's ``id`` and ``category`` (if it has one),
+    ``chain`` (the chain's number within the question), ``step`` (0 is the question alone) and
+    ``thought`` (the text of the last thought; at step 0 the question). ``distance_1``,
+    ``distance_2``, ... are the distances to the choices, the correct one first, divided by their
+    sum; ``perplexity_1``, ... are the undivided distances. ``nearest`` is the text of the nearest
+    choice, ``is_correct`` whether it is the answer, ``consistent`` whether it is also the nearest
+    choice of the chain's last state, and ``uncertainty`` the entropy of the distances in nats.
+    ``thought_perplexity`` is the perplexity of the thought's tokens after the previous state (NaN
+    at step 0). ``module_0``, ... are the modules' mean values over the thought's tokens, as
+    ``token_values`` defines them (1 is average activity)."""
 
     n_choices: int
-    """How many choices each question has."""
+    """The number of choices of each question."""
 
     n_modules: int
-    """How many modules the states were read with; 0 without."""
+    """The number of modules that the states were read with; 0 without modules."""
 
     @property
     def features(self) -> Float[np.ndarray, "states choices"]:
-        """Each state's distances to the choices, the correct one first; rows sum to 1."""
+        """The distances of each state to the choices, the correct one first; rows sum to 1."""
         return self.states[names_of_columns("distance", self.n_choices)].to_numpy()
 
     @property
     def landmarks(self) -> Float[np.ndarray, "choices choices"]:
-        """Each choice as a state: 0 from itself, equally far from the others."""
+        """The features of each choice as a state: 0 for itself, equal for the others."""
         return (1 - np.eye(self.n_choices)) / (self.n_choices - 1)
 
     @property
     def of_chain(self) -> Int[np.ndarray, " states"]:
-        """Each state's chain: its row in ``chains()``."""
+        """The row in ``chains()`` of each state's chain."""
         return np.cumsum(self.states["step"].to_numpy() == 0) - 1
 
     def chains(self) -> pd.DataFrame:
-        """One row a chain, in order.
+        """Summarise each chain in one row, in order.
 
         Returns:
-            ``id``, ``category`` (where there is one), ``chain``, ``n_thoughts``, ``is_correct`` (of
+            ``id``, ``category`` (if there is one), ``chain``, ``n_thoughts``, ``is_correct`` (of
             the last state), ``correct_at_first`` (of the question alone), and the modules' means
-            over the chain's states but the first (NaN without any).
+            over the chain's states from step 1 (NaN if there are none).
         """
         starts = np.flatnonzero(self.states["step"] == 0)
         lasts = np.append(starts[1:], len(self.states)) - 1
         first, last = self.states.take(starts), self.states.take(lasts)
-        found = first.filter(["id", "category", "chain"]).reset_index(drop=True)
-        found["n_thoughts"] = last["step"].to_numpy()
-        found["is_correct"] = last["is_correct"].to_numpy()
-        found["correct_at_first"] = first["is_correct"].to_numpy()
+        chains = first.filter(["id", "category", "chain"]).reset_index(drop=True)
+        chains["n_thoughts"] = last["step"].to_numpy()
+        chains["is_correct"] = last["is_correct"].to_numpy()
+        chains["correct_at_first"] = first["is_correct"].to_numpy()
         for name in names_of_columns("module", self.n_modules):
             later = self.states[name].where(self.states["step"] > 0)
-            found[name] = np.asarray(later.groupby(self.of_chain).mean())
-        return found
+            chains[name] = np.asarray(later.groupby(self.of_chain).mean())
+        return chains
 
     def steps(self) -> pd.DataFrame:
-        """One row a step: means over the chains that have so many thoughts.
+        """Average over the chains at each step; a chain counts up to its last thought.
 
         Returns:
-            ``step``, ``n_chains``, ``share_correct`` and ``share_consistent`` of them,
-            ``uncertainty`` and the modules' means.
+            One row per step: ``step``, ``n_chains`` (chains with this many thoughts),
+            ``share_correct`` and ``share_consistent`` (shares of these chains), ``uncertainty``
+            and the modules' means.
         """
         values = ["consistent", "uncertainty", *names_of_columns("module", self.n_modules)]
         groups = self.states.filter(["step", "is_correct", *values]).groupby("step")
-        found = pd.DataFrame(groups.mean()).reset_index()
-        found.insert(1, "n_chains", groups.size().to_numpy())
+        steps = pd.DataFrame(groups.mean()).reset_index()
+        steps.insert(1, "n_chains", groups.size().to_numpy())
         shares = {"is_correct": "share_correct", "consistent": "share_consistent"}
-        return found.rename(columns=shares)
+        return steps.rename(columns=shares)
 
     def beside_correctness(self, *, n_permutations: int = 999, seed: int = 0) -> pd.DataFrame:
-        """Is a module more active in chains that end nearest to the correct answer?
+        """Test whether modules are more active in chains that end nearest to the correct answer.
 
-        Such a difference is a correlation: it may come from what the questions are about.
+        A difference is a correlation: it may come from the topics of the questions.
 
         Args:
-            n_permutations: Controls, which hand whole questions' outcomes to other questions.
-            seed: Seeds them, and the bootstrap.
+            n_permutations: The number of controls, which give the outcomes of whole questions to
+                other questions.
+            seed: Seeds the controls and the bootstrap.
 
         Returns:
-            One row a module: ``module``, ``n_correct`` and ``n_wrong`` (chains), ``mean_correct``,
-            ``mean_wrong``, ``difference`` with its 95 % bootstrap interval over questions
-            (``ci_low``, ``ci_high``), the permutations' ``control_mean`` and ``control_std``,
-            the two-sided ``p_value``, and ``p_holm`` and ``p_bh``, adjusted over the modules. NaN
-            where all chains end alike.
+            One row per module: ``module``, ``n_correct`` and ``n_wrong`` (chains),
+            ``mean_correct``, ``mean_wrong``, ``difference`` with its 95 % bootstrap interval over
+            questions (``ci_low``, ``ci_high``), the permutations' ``control_mean`` and
+            ``control_std``, the two-sided ``p_value``, and ``p_holm`` and ``p_bh``, adjusted over
+            the modules. Values are NaN if all chains end alike.
 
         Raises:
             ModulesError: If there are no modules or no thoughts, or a number is out of range.
@@ -104,14 +107,15 @@ class Thoughts:
         check_seed(seed)
         if not self.n_modules:
             raise ModulesError(
-                "The states were read without modules, which nothing can be said of then. Call "
+                "The states should be read with modules; they were read without. Call "
                 "thought_states with modules=..."
             )
         chains = self.chains()
         chains = chains.loc[chains["n_thoughts"] > 0]
         if not len(chains):
             raise ModulesError(
-                "Some chain should hold a thought; none does. Raise n_new_tokens, or pass chains=."
+                "At least one chain should hold a thought; none does. Raise n_new_tokens, or pass "
+                "chains=."
             )
         values = chains[names_of_columns("module", self.n_modules)].to_numpy()
         return beside_correctness(
@@ -119,7 +123,7 @@ class Thoughts:
         )
 
     def __repr__(self) -> str:
-        """One line, not its table."""
+        """Return one line, without the table."""
         chains = self.chains()
         return (
             f"Thoughts({len(self.states)} states of {len(chains)} chains on "
@@ -129,11 +133,11 @@ class Thoughts:
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the table of steps."""
+        """Show Jupyter the table of steps."""
         return html_table(repr(self), self.steps())
 
 
 def names_of_columns(what: str, count: int) -> list[str]:
-    """A column a choice, from 1, or a module, from 0."""
+    """Return the names of columns, one per choice, from 1, or one per module, from 0."""
     first = 0 if what == "module" else 1
     return [f"{what}_{number}" for number in range(first, first + count)]

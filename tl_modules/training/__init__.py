@@ -1,6 +1,6 @@
-"""Training that is limited to a module's weights, or that leaves them alone: unlearning, fusion.
+"""Train only a module's weights, or all but them: unlearning, protection, fusion of models.
 
-The weights change in place; everything else stays bit for bit.
+Weights change in place, and all other weights keep their bits.
 """
 
 from tl_modules.training.forgetting_controls import forgetting

@@ -1,4 +1,4 @@
-"""The trained entries of a model's parameters, as one vector."""
+"""Read and write the trained entries of a model's parameters as one vector."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,85 +15,86 @@ from tl_modules.units import Units
 
 @dataclass(frozen=True, eq=False)
 class Entries:
-    """Parts of some parameters: rows that neurons have, or all of them."""
+    """Parts of parameters: the rows of some neurons, or whole parameters."""
 
     names: tuple[str, ...]
-    """The parameters' names in ``model.named_parameters()``."""
+    """The name of each part's parameter in ``model.named_parameters()``."""
 
     parameters: tuple[torch.nn.Parameter, ...]
-    """One a part; one that holds several is there as often."""
+    """The parameter of each part; a parameter with several parts is repeated."""
 
     rows: tuple[tuple[NeuronRows, Int[torch.Tensor, " _chosen"]] | None, ...]
-    """Of each which neurons' rows count; None for all of it."""
+    """The neurons' rows of each part; None for the whole parameter."""
 
     @classmethod
     def of(cls, model: HookedModel, units: Units | None) -> "Entries":
-        """Those of some MLP neurons, or of every parameter that requires a gradient.
+        """Take the entries of MLP neurons, or of every parameter that requires a gradient.
 
         Raises:
             ModulesError: If there are none, or as ``parameter_masks`` raises.
         """
         if units is None:
             named = parameters_of(model)
-            found = cls.whole(model, [name for name in named if named[name].requires_grad])
+            entries = cls.whole(model, [name for name in named if named[name].requires_grad])
         else:
             parts = [
                 (rows, torch.from_numpy(index).to(rows.parameter.device))
-                for _, index, every in neuron_rows(model, units)
-                for rows in every
+                for _, index, weights in neuron_rows(model, units)
+                for rows in weights
             ]
             names = tuple(rows.name for rows, _ in parts)
-            found = cls(names, tuple(rows.parameter for rows, _ in parts), tuple(parts))
-        if not found.parameters:
+            entries = cls(names, tuple(rows.parameter for rows, _ in parts), tuple(parts))
+        if not entries.parameters:
             raise ModulesError(
-                "There should be something to train; the module has no units, or no parameter "
+                "Training needs at least one weight; the module has no units, or no parameter "
                 "requires a gradient. Choose another module, or call requires_grad_(True)."
             )
-        return found
+        return entries
 
     @classmethod
     def whole(cls, model: HookedModel, names: Sequence[str]) -> "Entries":
-        """All of some parameters, whether or not they require a gradient.
+        """Take whole parameters, whether or not they require a gradient.
 
         Raises:
-            ModulesError: If the model has none of that name.
+            ModulesError: If the model has no parameter of a name.
         """
         named = parameters_of(model)
         missing = [name for name in names if name not in named]
         if missing:
             raise ModulesError(
-                f"The model should have a parameter {missing[0]!r}; it has none of that name. Use "
-                "the model that was trained."
+                f"The model should have a parameter {missing[0]!r}; it has none. Use the model "
+                "that was trained."
             )
         return cls(tuple(names), tuple(named[name] for name in names), (None,) * len(names))
 
     def gather(
         self, tensors: Sequence[Float[torch.Tensor, "..."]]
     ) -> Float[torch.Tensor, " entries"]:
-        """The entries of tensors that are laid out like the parameters, as a new vector.
+        """Copy the entries of tensors that are laid out like the parameters into a new vector.
 
-        It lies where the first of them does: a large model may lie on several devices.
+        The vector is on the first tensor's device: a large model may be on several devices.
         """
-        chosen = [
+        parts = [
             tensor if part is None else part[0].of(tensor)[part[1]]
             for tensor, part in zip(tensors, self.rows, strict=True)
         ]
-        return torch.cat([each.detach().flatten().to(tensors[0].device) for each in chosen])
+        return torch.cat([part.detach().flatten().to(tensors[0].device) for part in parts])
 
     def write(self, vector: Float[torch.Tensor, " entries"]) -> None:
-        """Put a vector in the parameters' entries.
+        """Write a vector into the parameters' entries.
 
         Raises:
-            ModulesError: If its length is another.
+            ModulesError: If the vector's length differs from the number of entries.
         """
+        # The length is checked before anything is written, so an error changes no weight.
         sizes = [
             parameter.numel() if part is None else len(part[1]) * part[0].shape[1]
             for parameter, part in zip(self.parameters, self.rows, strict=True)
         ]
         if sum(sizes) != len(vector):
             raise ModulesError(
-                f"The model should have {len(vector):,} such entries; it has {sum(sizes):,}. Use "
-                "the model that was trained."
+                f"The model should have {len(vector):,} trained entries; it has {sum(sizes):,}. "
+                "Use the model that was trained."
             )
         with torch.no_grad():
             for parameter, part, values in zip(
@@ -107,19 +108,20 @@ class Entries:
                     view[index] = values.view(len(index), -1).to(view)
 
     def gradient(self, value: Float[torch.Tensor, ""]) -> Float[torch.Tensor, " entries"]:
-        """D value / d entries; 0 where the value does not depend on one."""
+        """Compute d value / d entries; 0 if the value does not depend on an entry."""
+        # A parameter may have several parts, but autograd should compute its gradient once.
         once = {id(parameter): parameter for parameter in self.parameters}
-        found = torch.autograd.grad(value, list(once.values()), materialize_grads=True)
-        # Laid out like the parameters, which autograd does not promise.
+        gradients = torch.autograd.grad(value, list(once.values()), materialize_grads=True)
+        # NeuronRows views assume the parameters' memory layout, which autograd does not promise.
         by_id = {
             key: torch.empty_like(parameter).copy_(gradient)
-            for (key, parameter), gradient in zip(once.items(), found, strict=True)
+            for (key, parameter), gradient in zip(once.items(), gradients, strict=True)
         }
         return self.gather([by_id[id(parameter)] for parameter in self.parameters])
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
-        """Let the parameters require a gradient, also where they were frozen."""
+        """Let the parameters require a gradient inside the ``with``, frozen ones too."""
         frozen = [parameter for parameter in self.parameters if not parameter.requires_grad]
         try:
             for parameter in frozen:

@@ -1,4 +1,4 @@
-"""What unlearning in a module costs and brings, beside the same in random units."""
+"""Measure what unlearning in a module forgets and retains, beside unlearning in random units."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.training.loss_changes import prompt_losses, rises_table
+from tl_modules.training.loss_changes import increases_table, prompt_losses
 from tl_modules.training.masks import units_of
 from tl_modules.training.unlearning import unlearn
 from tl_modules.units import Units
@@ -36,42 +36,43 @@ def forgetting(
 ) -> pd.DataFrame:
     """Unlearn in a module, and measure forgetting and retention beside matched controls.
 
-    A control is a random set of units, in each layer as many as the module has there (some of the
-    module's own may be among them), trained in the same way. After each training the model gets its
-    old weights back.
+    The controls show whether the module matters: each control is a random set of units, with as
+    many units per layer as the module, trained in the same way. A control may contain some of the
+    module's own units. The model gets its old weights back after each training.
 
     Args:
         model: The model.
-        module: As ``unlearn`` takes it; without one there are no controls.
+        module: The module or units to train, as in ``unlearn``; None has no controls.
         forget: Prompts to unlearn.
-        retain: Prompts to go on predicting.
-        held_out: Two other sets to measure on, of the forget prompts' kind and of the retain
-            prompts'; by default those trained on.
-        n_controls: How many controls.
+        retain: Prompts that the model should still predict.
+        held_out: Two other sets to measure on, of the kind of ``forget`` and of ``retain``. By
+            default the prompts of the training are measured.
+        n_controls: The number of controls.
         seed: Seeds controls, training and bootstrap.
         progress: Show a progress bar.
         options: What else ``unlearn`` takes.
 
     Returns:
-        Three rows, by ``set``: ``"forget"``, ``"retain"``, and ``"margin"``, the first minus the
-        second. ``n`` prompts, ``n_units``, ``loss_before`` (nats per token, each prompt's mean),
-        ``effect`` (its rise), ``ci_low`` and ``ci_high`` (95 %, bootstrap over prompts),
-        ``control_mean``, ``control_std``, ``p_value``: whether controls do as well, that is
-        forget as much, lose as little of what is retained, have such a margin; ``control_units``,
-        their mean size.
+        Three rows, by ``set``: ``"forget"``, ``"retain"`` and ``"margin"`` (forget minus retain).
+        The columns are ``n`` (prompts), ``n_units``, ``loss_before`` (nats per token, mean over
+        prompts), ``effect`` (the increase of the loss), ``ci_low`` and ``ci_high`` (95 %, bootstrap
+        over prompts), ``control_mean``, ``control_std``, ``p_value`` (how often a control does as
+        well: forgets as much, retains as much, or has as large a margin) and ``control_units`` (the
+        controls' mean size).
 
     Raises:
         ModulesError: As ``unlearn`` raises.
     """
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
-    sides = (forget, retain) if held_out is None else held_out
-    if not isinstance(sides, tuple | list) or len(sides) != 2:
+    measured = (forget, retain) if held_out is None else held_out
+    if not isinstance(measured, tuple | list) or len(measured) != 2:
         raise ModulesError(
-            f"held_out should be two sets of prompts, (forget, retain); got {type(sides).__name__}."
+            f"held_out should be two sets of prompts, (forget, retain); got "
+            f"{type(measured).__name__}."
         )
     max_tokens = options.get("max_tokens")
-    forgotten, retained = (prompt_frame(side)["prompt"].tolist() for side in sides)
+    forgotten, retained = (prompt_frame(prompts)["prompt"].tolist() for prompts in measured)
     texts = [*forgotten, *retained]
     of_forget = np.arange(len(texts)) < len(forgotten)
     generator = np.random.default_rng(seed)
@@ -79,17 +80,18 @@ def forgetting(
     if trained[0] is not None:
         strata = Strata.by_layer(trained[0])
         trained += [strata.draw(trained[0], generator) for _ in range(n_controls)]
+    # One measurement serves the module and all controls: each starts from the same weights.
     before = prompt_losses(model, texts, max_tokens)
-    rises = np.empty((len(trained), len(texts)))
+    increases = np.empty((len(trained), len(texts)))
     bar = tqdm(trained, desc="unlearn", unit="set of units", disable=not progress)
-    for rise, units in zip(rises, bar, strict=True):
+    for increase, units in zip(increases, bar, strict=True):
         done = unlearn(model, units, forget, retain, seed=seed, progress=False, **options)
         try:
-            rise[:] = prompt_losses(model, texts, max_tokens) - before
+            increase[:] = prompt_losses(model, texts, max_tokens) - before
         finally:
             done.restore(model)
     sizes = [None if units is None else len(units) for units in trained]
-    table = rises_table(before, rises, of_forget, seed)
+    table = increases_table(before, increases, of_forget, seed)
     table.insert(2, "n_units", pd.array([sizes[0]] * 3, dtype="Int64"))
     others = np.array(sizes[1:], dtype=float)
     return table.assign(control_units=others.mean() if len(others) else np.nan)

@@ -1,4 +1,4 @@
-"""Any optimizer, limited to a module's weights or kept away from them."""
+"""Limit any optimizer to a module's weights, or keep it from changing them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,35 +22,38 @@ _Masks = Mapping[str, Bool[torch.Tensor, "..."]]
 def training_only(
     model: HookedModel, module: Module | Units, optimizer: torch.optim.Optimizer
 ) -> Iterator[None]:
-    """Let an optimizer change nothing but a module's weights inside the ``with``.
+    """Let an optimizer change only a module's weights inside the ``with``, to train the module.
 
-    Parameters without a weight of the module's require no gradient there, and the others' gradients
-    are 0 outside the module, also for clipping. Weight decay and momentum would move entries whose
-    gradient is 0: after each step these have the bits they had before it. The model may be in
-    training mode.
+    Parameters without weights of the module do not require a gradient inside the ``with``. Other
+    parameters' gradients are 0 outside the module, and gradient clipping sees these zeros. Weight
+    decay and momentum move entries even if their gradient is 0, so the entries outside the module
+    are restored bit for bit after each step. The model may be in training mode.
 
     Args:
         model: The model.
         module: The module, or units, of the site ``"mlp"``.
-        optimizer: A ``torch.optim`` optimizer of the model's parameters, or of some.
+        optimizer: A ``torch.optim`` optimizer of all or some of the model's parameters.
 
     Returns:
-        A context manager. At its end every parameter requires a gradient if it did before.
+        A context manager. At its end, each parameter requires a gradient if it did before.
 
     Raises:
-        ModulesError: If the optimizer is none or has none of the module's weights, or as
+        ModulesError: If ``optimizer`` is no optimizer or has none of the module's weights, or as
             ``parameter_masks`` raises.
     """
     masks, named = parameter_masks(model, module), parameters_of(model)
     _check_optimizer(optimizer, {name: named[name] for name in masks})
+    # Everything but the module is protected, also in parameters that hold both.
     outside = {name: ~mask for name, mask in masks.items()}
     wanted = {id(named[name]) for name in masks}
-    required = [(each, each.requires_grad, each.grad) for each in named.values()]
+    required = [
+        (parameter, parameter.requires_grad, parameter.grad) for parameter in named.values()
+    ]
     try:
         for parameter, _, _ in required:
             parameter.requires_grad_(id(parameter) in wanted)
             if id(parameter) not in wanted:
-                parameter.grad = None  # so that the optimizer passes it over
+                parameter.grad = None  # optimizers skip parameters without a gradient
         with _protected(named, outside, optimizer):
             yield
     finally:
@@ -65,21 +68,22 @@ def training_only(
 def training_all_but(
     model: HookedModel, module: Module | Units, optimizer: torch.optim.Optimizer
 ) -> Iterator[None]:
-    """Keep an optimizer from changing a module's weights inside the ``with``.
+    """Keep an optimizer from changing a module's weights inside the ``with``, to protect them.
 
-    Their gradients are 0 there, also for clipping, and after each step they have the bits they had
-    before it, whatever weight decay and momentum do. The model may be in training mode.
+    The module's gradients are 0, and gradient clipping sees these zeros. After each step the
+    module's weights are restored bit for bit, because weight decay and momentum move them even if
+    their gradient is 0. The model may be in training mode.
 
     Args:
         model: The model.
         module: The module, or units, of the site ``"mlp"``.
-        optimizer: A ``torch.optim`` optimizer of the model's parameters, or of some.
+        optimizer: A ``torch.optim`` optimizer of all or some of the model's parameters.
 
     Returns:
         A context manager.
 
     Raises:
-        ModulesError: If the optimizer is none or has none of the model's parameters, or as
+        ModulesError: If ``optimizer`` is no optimizer or has none of the model's parameters, or as
             ``parameter_masks`` raises.
     """
     masks, named = parameter_masks(model, module), parameters_of(model)
@@ -90,14 +94,16 @@ def training_all_but(
 
 @contextmanager
 def _protected(named: Named, masks: _Masks, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Keep the masked entries as they are through every step."""
+    """Restore the masked entries after every step of the optimizer."""
     held: dict[str, torch.Tensor] = {}
 
     def before(*_: Any) -> None:
         for name, mask in masks.items():
             parameter = named[name]
+            # A copy per step: other code may change the weights between two steps.
             held[name] = parameter.detach().clone()
-            if parameter.grad is not None:  # what was there before the hooks
+            # A gradient from before the ``with`` did not pass the hooks that zero it.
+            if parameter.grad is not None:
                 parameter.grad.masked_fill_(mask, 0)
 
     def after(*_: Any) -> None:
@@ -124,16 +130,16 @@ def _zeroing(mask: torch.Tensor) -> Any:
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, named: Named) -> None:
-    """Refuse an optimizer of something else: it would train nothing, or nothing protected."""
+    """Raise for an optimizer without the parameters: it would train or protect nothing."""
     check_type(
         optimizer,
         torch.optim.Optimizer,
         "optimizer should be a torch.optim optimizer",
-        "Make one of model.parameters().",
+        "Pass one such as torch.optim.AdamW(model.parameters()).",
     )
-    theirs = {id(each) for group in optimizer.param_groups for each in group["params"]}
-    if not theirs & {id(parameter) for parameter in named.values()}:
+    in_optimizer = {id(each) for group in optimizer.param_groups for each in group["params"]}
+    if not in_optimizer & {id(parameter) for parameter in named.values()}:
         raise ModulesError(
-            "The optimizer should have the model's parameters; it has none of "
-            f"{len(named)} that count here. Make it of model.parameters()."
+            f"optimizer should have some of the {len(named)} parameters to train or to protect; "
+            "it has none of them. Make it from model.parameters()."
         )

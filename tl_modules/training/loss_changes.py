@@ -1,4 +1,4 @@
-"""How much worse prompts are predicted after a training than before it, beside controls."""
+"""Compare the losses of prompts before and after a training, beside controls."""
 
 import numpy as np
 import pandas as pd
@@ -17,43 +17,43 @@ BATCH_SIZE = 16
 def prompt_losses(
     model: HookedModel, texts: list[str], max_tokens: int | None = None
 ) -> Float[np.ndarray, " prompts"]:
-    """Each prompt's mean next-token loss, in nats per token.
+    """Compute each prompt's mean next-token loss, in nats per token.
 
     Raises:
-        ModulesError: If a prompt has fewer than two tokens, or its loss is no number.
+        ModulesError: If a prompt has fewer than two tokens, or its loss is not finite.
     """
     task = make_task(model, prompt_frame(texts), "loss", BATCH_SIZE, max_tokens)
     return run_task(model, task, [no_intervention], BATCH_SIZE)[0]
 
 
-def rises_table(
+def increases_table(
     before: Float[np.ndarray, " prompts"],
-    rises: Float[np.ndarray, "runs prompts"],
+    increases: Float[np.ndarray, "runs prompts"],
     of_forget: Bool[np.ndarray, " prompts"],
     seed: int,
 ) -> pd.DataFrame:
-    """What ``forgetting`` returns, of the losses before and their rises.
+    """Make the table that ``forgetting`` returns.
 
     Args:
-        before: Nats per token.
-        rises: The module's run, then the controls'.
-        of_forget: Which prompts are to be forgotten; the others are to be retained.
+        before: The losses before training, in nats per token.
+        increases: The increases of the losses: the module's run, then the controls' runs.
+        of_forget: Whether a prompt is to be forgotten; the others are to be retained.
         seed: Seeds the bootstrap.
     """
     draws = bootstrap_indices(of_forget.astype(int), N_RESAMPLES, seed)
     means, resampled = [], []
-    for side in (of_forget, ~of_forget):
-        means.append(rises[:, side].mean(axis=1))
-        again = rises[0][draws[:, side]].mean(axis=1)
-        # One prompt resampled is itself: no interval.
-        resampled.append(again if side.sum() > 1 else np.full(N_RESAMPLES, np.nan))
+    for in_set in (of_forget, ~of_forget):
+        means.append(increases[:, in_set].mean(axis=1))
+        bootstrap = increases[0][draws[:, in_set]].mean(axis=1)
+        # Resampling a single prompt always gives that prompt: there is no interval.
+        resampled.append(bootstrap if in_set.sum() > 1 else np.full(N_RESAMPLES, np.nan))
     means.append(means[0] - means[1])
     resampled.append(resampled[0] - resampled[1])
-    # Low is good for what is to be retained alone.
     rounding = run_rounding(before)
+    # A large increase is good on the forget set and for the margin, a small one on the retain set.
     numbers = [
-        beside_controls(*each, tolerance=rounding)
-        for each in zip(means, resampled, (1.0, -1.0, 1.0), strict=True)
+        beside_controls(of_runs, of_draws, direction, tolerance=rounding)
+        for of_runs, of_draws, direction in zip(means, resampled, (1.0, -1.0, 1.0), strict=True)
     ]
     losses = [before[of_forget].mean(), before[~of_forget].mean()]
     known = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""Which entries of a model's parameters belong to some MLP neurons."""
+"""Find the entries of a model's parameters that belong to MLP neurons."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,29 +15,30 @@ from tl_modules.runtime.arguments import checked
 from tl_modules.units import SITES, Units
 
 _NEURON_AXIS = {"W_in": 1, "W_gate": 1, "b_in": 0, "b_gate": 0, "W_out": 0}
-"""TransformerLens' names of what an MLP neuron has, and the axis that counts neurons."""
+"""TransformerLens' names of an MLP's weights, with the axis over neurons. ``b_out`` is missing,
+because it belongs to no neuron."""
 
-_NEEDED = ("W_in", "W_out")
+_NEEDED = ("W_in", "W_out")  # the others exist in gated MLPs, or in MLPs with biases
 
 Named = dict[str, torch.nn.Parameter]
 
 
 @dataclass(frozen=True, eq=False)
 class NeuronRows:
-    """A parameter as a layer's neurons have it: row i is neuron i's, however it is stored."""
+    """A view of a parameter in which row i belongs to neuron i, in any storage order."""
 
     name: str
-    """Its name in ``model.named_parameters()``."""
+    """The parameter's name in ``model.named_parameters()``."""
 
     parameter: torch.nn.Parameter
-    """It."""
+    """The parameter that holds the weights."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
 
     def of(self, tensor: Shaped[torch.Tensor, "..."]) -> Shaped[torch.Tensor, "neurons width"]:
-        """The rows of a tensor that is laid out like the parameter, as a view."""
+        """Return the neurons' rows of a tensor that is laid out like the parameter, as a view."""
         return tensor.as_strided(self.shape, self.strides, tensor.storage_offset() + self.offset)
 
 
@@ -45,27 +46,27 @@ class NeuronRows:
 def parameter_masks(
     model: HookedModel, module: Module | Units
 ) -> dict[str, Bool[torch.Tensor, "..."]]:
-    """Find the weights that a module consists of.
+    """Find the weights of a module, to train, freeze or edit them.
 
-    An MLP neuron has a vector of the up-projection (``W_in``) and, if gated, of the gate
-    (``W_gate``), an entry of their biases, and the vector of the down-projection (``W_out``) that
-    it writes. Zeroing a module's entries of ``W_out`` is zero-ablating it.
+    An MLP neuron has a vector of the up-projection (``W_in``), a vector of the gate (``W_gate``) if
+    the MLP is gated, an entry of each bias, and a vector of the down-projection (``W_out``), which
+    it writes. Zeroing a module's entries of ``W_out`` is the same as zero-ablating the module.
 
     Args:
         model: The model.
         module: The module, or units, of the site ``"mlp"``.
 
     Returns:
-        Masks by the names of ``model.named_parameters()``, each of its parameter's shape: True
-        where an entry is the module's. Parameters without such an entry are left out.
+        Boolean masks by the names of ``model.named_parameters()``, in the shapes of the parameters:
+        True if the entry belongs to the module. Parameters without such an entry are left out.
 
     Raises:
-        ModulesError: If it is no module and no units, the units are no MLP neurons or belong to
-            another model, or their weights are not to be found among its parameters.
+        ModulesError: If ``module`` is no module and no units, the units are not MLP neurons or
+            belong to another model, or the model's parameters do not hold their weights.
     """
     masks: dict[str, torch.Tensor] = {}
-    for _, index, every in neuron_rows(model, units_of(module)):
-        for rows in every:
+    for _, index, weights in neuron_rows(model, units_of(module)):
+        for rows in weights:
             if rows.name not in masks:
                 masks[rows.name] = torch.zeros_like(rows.parameter, dtype=torch.bool)
             mask = masks[rows.name]
@@ -74,25 +75,25 @@ def parameter_masks(
 
 
 def units_of(module: Module | Units) -> Units:
-    """A module's units, or the units themselves.
+    """Return a module's units, or the units themselves.
 
     Raises:
-        ModulesError: If it is something else, such as a whole set of modules.
+        ModulesError: If ``module`` is something else, such as a whole set of modules.
     """
     check_type(
         module,
         (Module, Units),
         "module should be one module, or units",
-        "Pass one of them, such as modules[0].",
+        "Pass one module, such as modules[0].",
     )
     return module.units if isinstance(module, Module) else module
 
 
 def parameters_of(model: HookedModel) -> Named:
-    """The model's parameters by name.
+    """Return the model's parameters by name.
 
     Raises:
-        ModulesError: If it shows none.
+        ModulesError: If the model has no ``named_parameters``.
     """
     loose: Any = model
     if not hasattr(loose, "named_parameters"):
@@ -107,15 +108,18 @@ def parameters_of(model: HookedModel) -> Named:
 def neuron_rows(
     model: HookedModel, units: Units
 ) -> Iterator[tuple[int, Int[np.ndarray, " chosen"], list[NeuronRows]]]:
-    """Each layer that has some of the units: its number, their indices, and its neurons' weights.
+    """Yield the weights of the units' layers.
+
+    Yields:
+        The layer, the units' numbers in it, and the weights of all its neurons.
 
     Raises:
         ModulesError: As ``parameter_masks`` raises.
     """
     units.check_model(model)
     named = parameters_of(model)
-    chosen = dict(units.by_hook())
-    for hook in chosen:
+    places_by_hook = dict(units.by_hook())
+    for hook in places_by_hook:
         if units.hook_names[hook] != _pattern(units.layers[hook]):
             raise ModulesError(
                 "Only MLP neurons have weights of their own; the module has units at "
@@ -127,45 +131,46 @@ def neuron_rows(
     ):
         if name != _pattern(layer):
             continue
-        every = _layer_rows(model, named, layer, width)
-        # Also of layers without a unit here: they might share the others' weights.
-        for rows in every:
+        weights = _layer_rows(model, named, layer, width)
+        # Layers without one of these units are checked too, because they might share weights.
+        for rows in weights:
             first = holders.setdefault((rows.name, rows.offset), layer)
             if first != layer:
                 raise ModulesError(
                     f"Each layer should have weights of its own; layers {first} and {layer} share "
                     f"{rows.name!r}. Choose a model whose layers share none."
                 )
-        if hook in chosen:
-            yield layer, units.index[chosen[hook]].astype(np.int64), every
+        if hook in places_by_hook:
+            yield layer, units.index[places_by_hook[hook]].astype(np.int64), weights
 
 
 def _pattern(layer: int) -> str:
-    """The hook point of a layer's neurons."""
+    """Return the hook point of a layer's neurons."""
     return SITES["mlp"].pattern.format(layer=layer)
 
 
 def _layer_rows(model: HookedModel, named: Named, layer: int, width: int) -> list[NeuronRows]:
-    """What the neurons of a layer have, always in the same order."""
+    """Return the weights of a layer's neurons, always in the same order."""
     blocks: Any = getattr(model, "blocks", None)
     mlp = None if blocks is None else getattr(blocks[layer], "mlp", None)
-    found = []
+    weights = []
     for kind, axis in _NEURON_AXIS.items():
         weight = getattr(mlp, kind, None)
         if weight is None and kind not in _NEEDED:
             continue
-        where = f"blocks.{layer}.mlp.{kind}"
+        path = f"blocks.{layer}.mlp.{kind}"
         if not isinstance(weight, torch.Tensor) or weight.shape[axis] != width:
             raise ModulesError(
-                f"{model_name(model)!r} should expose {where} with {width} neurons on axis {axis}; "
+                f"{model_name(model)!r} should expose {path} with {width} neurons on axis {axis}; "
                 "it does not. Choose a model whose MLP weights TransformerLens exposes."
             )
-        found.append(_rows(_holder(named, weight, where), weight.movedim(axis, 0)))
-    return found
+        weights.append(_neurons_first(_holder(named, weight, path), weight.movedim(axis, 0)))
+    return weights
 
 
-def _holder(named: Named, weight: torch.Tensor, where: str) -> tuple[str, torch.nn.Parameter]:
-    """The parameter whose memory a weight lies in: the weight may be a view, say the transpose."""
+def _holder(named: Named, weight: torch.Tensor, path: str) -> tuple[str, torch.nn.Parameter]:
+    """Find the parameter that holds a weight's memory; the weight may be a view, as a transpose."""
+    # Compared by memory, because TransformerLens may expose views of the parameters.
     memory = weight.untyped_storage().data_ptr()
     holders = [
         (name, parameter)
@@ -177,14 +182,14 @@ def _holder(named: Named, weight: torch.Tensor, where: str) -> tuple[str, torch.
     if len(holders) != 1:
         names = ", ".join(repr(name) for name, _ in holders) or "none"
         raise ModulesError(
-            f"{where} should lie in one parameter of the model, which is nobody else's; it lies in "
-            f"{names}. Choose a model whose layers have weights of their own, in memory."
+            f"{path} should lie in exactly one parameter of the model, in memory; it lies in "
+            f"{names}. Choose a model whose layers have weights of their own."
         )
     return holders[0]
 
 
-def _rows(holder: tuple[str, torch.nn.Parameter], weight: torch.Tensor) -> NeuronRows:
-    """A view of the parameter with the neurons on the first axis."""
+def _neurons_first(holder: tuple[str, torch.nn.Parameter], weight: torch.Tensor) -> NeuronRows:
+    """Describe the view of the parameter that has the neurons on the first axis."""
     name, parameter = holder
     weight = weight[:, None] if weight.ndim == 1 else weight
     offset = int(weight.storage_offset() - parameter.storage_offset())

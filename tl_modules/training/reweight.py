@@ -1,4 +1,4 @@
-"""Weights of tokens in an unlearning loss."""
+"""Weight tokens in an unlearning loss (SatImp)."""
 
 import math
 
@@ -13,29 +13,30 @@ from tl_modules.runtime.arguments import checked
 def satimp_weights(
     probabilities: Float[torch.Tensor, "..."], saturation: float = 1.0, importance: float = 1.0
 ) -> Float[torch.Tensor, "..."]:
-    """How much each token counts in what is minimised to forget it.
+    """Weight tokens in an unlearning loss, so that training forgets what is known and specific.
 
-    SatImp (Yang et al. 2025, "Exploring Criteria of Loss Reweighting to Enhance LLM Unlearning",
-    arXiv 2505.11953, section 5): with ``p`` the model's present probability of a token, ::
+    The weights are SatImp's (Yang et al. 2025, "Exploring Criteria of Loss Reweighting to Enhance
+    LLM Unlearning", arXiv 2505.11953, section 5). With ``p``, the model's present probability of a
+    token::
 
         w = p ** saturation * (1 - p) ** importance
 
-    and the unlearning loss is minus the mean of ``w * nll``. The first factor lets go of tokens
-    that are forgotten already (saturation), the second passes over tokens that follow from their
-    context anyway (importance). The paper's exponents on TOFU, which its models were fine-tuned to
-    know by heart, are 5 and 1. A text that is not known by heart has most probabilities far below
-    1, whose fifth powers vanish: the defaults here are 1 and 1, own choices.
+    The unlearning loss is minus the mean of ``w * nll``. The first factor is small for tokens that
+    are already forgotten (saturation); the second is small for tokens that their context predicts
+    anyway (importance). The paper uses the exponents 5 and 1 on TOFU, which its models memorised by
+    fine-tuning. Most probabilities of a text that is not memorised are far below 1, and their fifth
+    powers vanish; the defaults here are therefore 1 and 1.
 
     Args:
-        probabilities: The model's of the tokens, from 0 to 1.
-        saturation: The paper's beta 1; 0 leaves it out.
-        importance: The paper's beta 2; 0 leaves it out.
+        probabilities: The model's probabilities of the tokens, from 0 to 1.
+        saturation: The paper's beta 1; 0 drops the factor.
+        importance: The paper's beta 2; 0 drops the factor.
 
     Returns:
-        Weights from 0 to 1 of the same shape, which have no gradient.
+        Weights from 0 to 1 in the same shape, without a gradient.
 
     Raises:
-        ModulesError: If the probabilities are no tensor, or an exponent is negative or no number.
+        ModulesError: If ``probabilities`` is no tensor, or an exponent is negative or not finite.
 
     >>> satimp_weights(torch.tensor([0.5, 0.25]), saturation=2.0, importance=1.0).tolist()
     [0.125, 0.046875]
@@ -48,6 +49,6 @@ def satimp_weights(
     )
     for name, value in (("saturation", saturation), ("importance", importance)):
         if not (math.isfinite(value) and value >= 0):
-            raise ModulesError(f"{name} should be a number from 0 on; got {value}. 1 is usual.")
-    known = probabilities.detach().clamp(0, 1)  # rounding may leave one above 1
-    return known**saturation * (1 - known) ** importance
+            raise ModulesError(f"{name} should be a finite number >= 0; got {value}. 1 is usual.")
+    clamped = probabilities.detach().clamp(0, 1)  # rounding may leave a probability above 1
+    return clamped**saturation * (1 - clamped) ** importance

@@ -1,4 +1,4 @@
-"""Unlearning some prompts by training a module's weights, and the way back."""
+"""Unlearn prompts by training a module's weights, and restore the old weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,39 +35,39 @@ _Weights = tuple[float, float]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Unlearning:
-    """What ``unlearn`` did to a model."""
+    """The history of an unlearning, and the weights to restore."""
 
     history: pd.DataFrame
-    """One row a step: ``step``, ``forget_loss`` and ``retain_loss`` (nats per token of the step's
+    """One row per step: ``step``, ``forget_loss`` and ``retain_loss`` (nats per token of the step's
     prompts, before the step), ``cosine`` (of the forget gradient and the smoothed retain gradient;
-    below 0 they conflict), ``rectified`` (whether the forget gradient was turned)."""
+    below 0 they conflict), ``rectified`` (whether the forget gradient was changed)."""
 
     units: Units | None
-    """The units that were trained; None for the whole model."""
+    """The units that were trained; None if the whole model was trained."""
 
     before: Float[torch.Tensor, " _entries"]
-    """What the trained entries were, in the order of the model's parameters."""
+    """The values of the trained entries before training, in the order of the parameters."""
 
     parameters: tuple[str, ...]
-    """The names of the parameters that hold them."""
+    """The names of the parameters that hold the trained entries."""
 
     def restore(self, model: HookedModel) -> None:
-        """Give the model the weights back that it had before, bit for bit.
+        """Undo the training: give the model its old weights back, bit for bit.
 
         Args:
             model: The model that was trained.
 
         Raises:
-            ModulesError: If it is another one, by its shape.
+            ModulesError: If the model's shapes differ from the trained model's.
         """
-        if self.units is None:  # those trained, whatever requires a gradient now
+        if self.units is None:  # by name: other parameters may require a gradient by now
             entries = Entries.whole(model, self.parameters)
         else:
             entries = Entries.of(model, self.units)
         entries.write(self.before)
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """Return one line, without the arrays."""
         turned = np.count_nonzero(self.history["rectified"])
         return (
             f"Unlearning({len(self.history)} steps on {len(self.before):,} entries, {turned} "
@@ -75,7 +75,7 @@ class Unlearning:
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the steps."""
+        """Show Jupyter the steps."""
         return html_table(repr(self), self.history)
 
 
@@ -101,40 +101,41 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     seed: int = 0,
     progress: bool = True,
 ) -> Unlearning:
-    """Train a module's weights so that the model predicts some prompts worse; in place.
+    """Train a module's weights to unlearn prompts while the model keeps others; in place.
 
-    What is minimised is minus the forget prompts' next-token loss, each token weighted as
-    ``satimp_weights`` says (arXiv 2505.11953, section 5). Where its gradient conflicts with the
-    retain prompts', it is ``rectified`` (arXiv 2503.09117, section 3); as there, the retain
-    gradient is smoothed over steps. Both gradients are those by the trained entries alone.
+    The objective is minus the next-token loss of the forget prompts, in which ``satimp_weights``
+    weights the tokens (arXiv 2505.11953, section 5). If the objective's gradient conflicts with the
+    gradient of the retain prompts' loss, it is ``rectified`` (arXiv 2503.09117, section 3). The
+    retain gradient is smoothed over steps, as in that paper. Both gradients are with respect to the
+    trained entries alone.
 
     Args:
-        model: The model, in eval mode: dropout would be part of what is trained.
+        model: The model, in eval mode; in training mode, dropout would be trained as well.
         module: The module, or units, of the site ``"mlp"``; None trains every parameter that
             requires a gradient.
         forget: Prompts to unlearn: strings, or a frame with ``prompt``.
-        retain: Prompts to go on predicting as well.
-        n_steps: Steps.
+        retain: Prompts that the model should still predict.
+        n_steps: The number of steps.
         learning_rate: The optimizer's ``lr``.
-        rectify: Whether conflicting forget gradients are turned.
-        smoothing: The past's share of the retain gradient, from 0 to below 1.
-        saturation: As ``satimp_weights`` takes it; with both 0 all tokens count alike.
-        importance: As ``satimp_weights`` takes it.
-        optimizer: Makes an optimizer of one vector, all trained entries, with ``lr``; one whose
-            ``step()`` needs no closure.
-        batch_size: How many prompts of each set a step draws.
-        max_tokens: Cut prompts after so many tokens.
-        seed: Seeds the draws.
+        rectify: Whether to rectify conflicting forget gradients.
+        smoothing: The share of past gradients in the retain gradient, from 0 to below 1.
+        saturation: An exponent of ``satimp_weights``; with both at 0, all tokens count equally.
+        importance: The other exponent of ``satimp_weights``.
+        optimizer: An optimizer class. It gets one vector, which holds all trained entries, and
+            ``lr``; its ``step()`` should need no closure.
+        batch_size: The number of prompts of each set per step.
+        max_tokens: Cut prompts after this many tokens.
+        seed: Seeds the draws of prompts.
         progress: Show a progress bar.
 
     Returns:
-        The history, and with ``restore(model)`` the way back. If anything is raised on the way,
-        Ctrl-C too, the model has its old weights.
+        The history; its ``restore(model)`` undoes the training. If an exception or Ctrl-C ends the
+        training early, the model has its old weights.
 
     Raises:
-        ModulesError: If the model is in training mode or not causal, the units are no MLP neurons
-            of it, a prompt has fewer than two tokens, an option cannot be, or a loss becomes no
-            number.
+        ModulesError: If the model is in training mode or not causal, the units are not MLP neurons
+            of the model, a prompt has fewer than two tokens, an option is not valid, or a loss is
+            not finite.
     """
     check_at_least("n_steps", n_steps, 1)
     check_at_least("batch_size", batch_size, 1)
@@ -146,17 +147,17 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     if not 0 < learning_rate < np.inf:
         raise ModulesError(f"learning_rate should be a positive number; got {learning_rate}.")
     if not 0 <= smoothing < 1:
-        raise ModulesError(f"smoothing should lie from 0 to below 1; got {smoothing}.")
-    satimp_weights(torch.zeros(0), saturation, importance)  # refuses what cannot be
+        raise ModulesError(f"smoothing should be at least 0 and below 1; got {smoothing}.")
+    satimp_weights(torch.zeros(0), saturation, importance)  # validates the exponents
     units = None if module is None else units_of(module)
     sets = [
         tokenise(model, prompt_frame(prompts)["prompt"].tolist(), max_tokens, least=2)
         for prompts in (forget, retain)
     ]
     entries = Entries.of(model, units)
-    before = entries.gather(entries.parameters)
-    # The optimizer sees these entries alone, so that no decay and no momentum reaches others; in
-    # float32, as small steps are lost in 16 bits, and Adam divides by nothing there.
+    before = entries.gather(entries.parameters)  # in the model's dtype, to be restored bit for bit
+    # The optimizer sees these entries only, so weight decay and momentum do not change others.
+    # They are in float32: in 16 bits small steps are lost, and Adam's epsilon is 0.
     vector = torch.nn.Parameter(before.float().clone())
     _check_optimizer(optimizer, learning_rate, vector.device)
     trained = optimizer([vector], lr=learning_rate)
@@ -167,11 +168,13 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     try:
         with entries.differentiable():
             for step in trange(n_steps, desc="unlearn", unit="step", disable=not progress):
-                drawn = [_drawn(tokens, batch_size, generator) for tokens in sets]
-                forget_loss, gradient = _gradient(model, entries, drawn[0], weights)
-                retain_loss, found = _gradient(model, entries, drawn[1], None)
+                to_forget, to_retain = (_draw(tokens, batch_size, generator) for tokens in sets)
+                forget_loss, gradient = _gradient(model, entries, to_forget, weights)
+                retain_loss, retain_gradient = _gradient(model, entries, to_retain, None)
                 smoothed = (
-                    found if smoothed is None else smoothing * smoothed + (1 - smoothing) * found
+                    retain_gradient
+                    if smoothed is None
+                    else smoothing * smoothed + (1 - smoothing) * retain_gradient
                 )
                 turned = rectified(gradient, smoothed) if rectify else gradient
                 rows.append(
@@ -187,11 +190,11 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
                 trained.step()
                 if not bool(vector.isfinite().all()):
                     raise ModulesError(
-                        f"The weights should stay numbers; after step {step} some are none. Lower "
-                        "the learning_rate; the model has its old weights."
+                        f"The weights should stay finite; after step {step} some are not. The "
+                        "model has its old weights. Lower the learning_rate."
                     )
                 entries.write(vector.detach())
-    except BaseException:
+    except BaseException:  # KeyboardInterrupt too: nothing half-trained is left behind
         entries.write(before)
         raise
     return Unlearning(pd.DataFrame(rows), units, before, tuple(dict.fromkeys(entries.names)))
@@ -200,35 +203,36 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
 def _check_optimizer(
     optimizer: Callable[..., torch.optim.Optimizer], learning_rate: float, device: torch.device
 ) -> None:
-    """Refuse one that cannot be used, by a step of another vector before the model runs."""
-    tried = torch.nn.Parameter(torch.zeros(2, device=device))
-    tried.grad = torch.zeros_like(tried)
+    """Raise for an unusable optimizer before the model runs, by a step on another vector."""
+    trial = torch.nn.Parameter(torch.zeros(2, device=device))
+    trial.grad = torch.zeros_like(trial)
     try:
-        optimizer([tried], lr=learning_rate).step()
+        optimizer([trial], lr=learning_rate).step()
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise ModulesError(
-            "unlearn takes an optimizer of one vector whose step() needs no closure, such as "
-            f"torch.optim.Adam; got {getattr(optimizer, '__name__', type(optimizer).__name__)}, "
+            "optimizer should be a class whose instance trains one vector and whose step() needs "
+            "no closure, such as torch.optim.Adam; got "
+            f"{getattr(optimizer, '__name__', type(optimizer).__name__)}, "
             f"which raises {type(error).__name__}: {error}"
         ) from error
 
 
-def _drawn(
+def _draw(
     token_lists: Sequence[torch.Tensor], batch_size: int, generator: np.random.Generator
 ) -> Batch:
-    """Some prompts, each at most once."""
+    """Draw a batch of prompts without replacement."""
     size = min(batch_size, len(token_lists))
-    chosen = generator.choice(len(token_lists), size=size, replace=False)
-    (batch,) = batches(token_lists, size, chosen=chosen)
+    numbers = generator.choice(len(token_lists), size=size, replace=False)
+    (batch,) = batches(token_lists, size, chosen=numbers)
     return batch
 
 
 def _gradient(
     model: HookedModel, entries: Entries, batch: Batch, weights: _Weights | None
 ) -> tuple[float, Float[torch.Tensor, " entries"]]:
-    """A batch's loss (nats per token), and the gradient of what is minimised by the entries.
+    """Compute a batch's loss (nats per token) and the objective's gradient by the entries.
 
-    Without weights that is the loss itself; with weights, minus the weighted loss.
+    Without weights the objective is the loss; with weights, it is minus the weighted loss.
     """
     device = getattr(model.cfg, "device", None)
     with torch.enable_grad():
@@ -245,12 +249,12 @@ def _gradient(
     loss = float(losses.detach().sum() / n_tokens)
     if not np.isfinite(loss) or not bool(gradient.isfinite().all()):
         raise ModulesError(
-            f"The loss and its gradient should stay numbers; the loss is {loss}. Lower the "
-            "learning_rate, or run the model in a wider dtype; it has its old weights."
+            f"The loss and its gradient should stay finite; the loss is {loss}. The model has its "
+            "old weights. Lower the learning_rate, or run the model in a wider dtype."
         )
     return loss, gradient
 
 
 def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
-    """0 where one of them is 0."""
+    """Compute the cosine of two vectors; 0 if one of them is 0."""
     return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
