@@ -14,10 +14,10 @@ from tl_modules.causal.patching import get_act_patch_module
 from tl_modules.causal.token_runs import check_pairs, mask_of, tokens_of
 from tl_modules.errors import ModulesError, check_at_least, shown
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.target import Target, as_targets, units_on_one_site
 from tl_modules.models.gradients import Taps, differentiable
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
-from tl_modules.modules.module_set import Module, as_list
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
 from tl_modules.units import Units
@@ -128,7 +128,7 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
     clean_tokens: Tokens,
     corrupted_tokens: Tokens,
     metric: Callable[[torch.Tensor], torch.Tensor],
-    modules: Module | Iterable[Module],
+    modules: Target | Iterable[Target],
     *,
     n_steps: int = 1,
     exact: bool = False,
@@ -151,7 +151,7 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
         clean_tokens: The clean run's tokens, ``[batch, pos]``.
         corrupted_tokens: The corrupted run's tokens, of the same shape.
         metric: From logits ``[batch, pos, d_vocab]`` to a scalar, or to ``[batch]``, then averaged.
-        modules: A ``ModuleSet``, some modules of one, or one.
+        modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
         n_steps: Gradients to average; 1 takes the corrupted run's.
         exact: Also patch each module.
         attention_mask: 1 or True where a token is real; padding counts for nothing.
@@ -165,15 +165,16 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
             another model, the metric is neither a scalar nor one number a prompt, it or a score is
             not finite, or the model was loaded inside ``torch.inference_mode()``.
     """
-    chosen = as_list(modules)
+    targets = as_targets(modules)
+    each_units = units_on_one_site(targets)
     check_at_least("n_steps", n_steps, 1)
-    for module in chosen:
-        module.units.check_model(model)
+    for target in targets:
+        target.check_model(model)
     first = tokens_of(model, "clean_tokens", clean_tokens)
     tokens = tokens_of(model, "corrupted_tokens", corrupted_tokens)
     check_pairs(first, tokens)
     mask = mask_of(tokens, attention_mask)
-    units = chosen[0].units
+    units = each_units[0]
     runs = _Runs(model, units.hook_names, metric, mask, tokens.shape)
     with differentiable():
         clean, metric_clean = runs.read(first)
@@ -194,9 +195,9 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
         )
     table = pd.DataFrame(
         {
-            "module": [module.label for module in chosen],
-            "n_units": [module.n_units for module in chosen],
-            "score": [float(scores[module.units.flat()].sum()) for module in chosen],
+            "module": [target.label for target in targets],
+            "n_units": [len(units) for units in each_units],
+            "score": [float(scores[units.flat()].sum()) for units in each_units],
         }
     )
     if exact:
@@ -205,7 +206,7 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
             tokens,
             clean,
             runs.scalar,
-            chosen,
+            targets,
             attention_mask=mask,
             progress=progress,
         )

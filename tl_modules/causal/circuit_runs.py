@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from tl_modules.causal.token_runs import Rows, check_pairs, tokens_of
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import FwdHooks
@@ -17,8 +18,8 @@ from tl_modules.modules.module import Module
 from tl_modules.tables.stats import run_rounding
 from tl_modules.units import Units
 
-METHODS = ("patch", "mean", "zero")
-"""What becomes of units outside a circuit; see ``replacements.METHODS``."""
+CircuitMethod = Literal["patch", "mean", "zero"]
+"""What becomes of units outside a circuit; see ``replacements.Method``."""
 
 
 OUTSIDE = -1
@@ -50,11 +51,10 @@ class Kept:
         corrupted_tokens: TokenArray | None,
         metric: Callable[[torch.Tensor], torch.Tensor],
         modules: list[Module],
-        method: str,
+        method: CircuitMethod,
         reference: HasUnitMeans | None,
     ) -> "Kept":
         """Check everything, and measure the metric with all modules and with none."""
-        check_choice("method", method, METHODS)
         rows.check()
         for module in modules:
             module.units.check_model(rows.model)

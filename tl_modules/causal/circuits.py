@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.causal.circuit_runs import Kept
+from tl_modules.causal.circuit_runs import CircuitMethod, Kept
 from tl_modules.causal.token_runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
@@ -78,7 +78,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     modules: Iterable[Module],
     circuit: Iterable[int],
     *,
-    method: str = "patch",
+    method: CircuitMethod = "patch",
     reference: HasUnitMeans | None = None,
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
@@ -172,7 +172,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     *,
     n_steps: int | None = None,
     held_out: bool = True,
-    method: str = "patch",
+    method: CircuitMethod = "patch",
     reference: HasUnitMeans | None = None,
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,

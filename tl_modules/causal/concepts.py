@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.experiment import run_experiment
+from tl_modules.causal.metrics import MetricName
+from tl_modules.causal.options import Options
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.measuring import measures
-from tl_modules.interventions.target import Target
+from tl_modules.interventions.replacements import HasUnitMeans, Method
+from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.answers import shown_separators, with_separator
 from tl_modules.models.hooked_model import HookedModel, hook_order
 from tl_modules.models.output_layer import output_layer
-from tl_modules.modules.module_set import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.labels import warn_spelling
 from tl_modules.tables.linear_probe import fitted_probe
@@ -34,6 +37,7 @@ from tl_modules.tables.stats import (
     ratio_beside_controls,
     run_rounding,
 )
+from tl_modules.units import Units
 
 _COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 """What a run may need of a set of prompts."""
@@ -43,20 +47,25 @@ _COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 @measures
 def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
-    targets: Module | Target | Iterable[Module | Target],
+    targets: Target | Iterable[Target],
     concept: str,
     fit: Prompts,
     tests: Annotated[Prompts | Mapping[str, Prompts], Elsewhere("prompts, or sets of them")],
     *,
     hook_name: str | None = None,
-    metric: str = "loss",
+    metric: MetricName = "loss",
     separator: str | None = None,
+    method: Method = "mean",
+    reference: HasUnitMeans | None = None,
+    factor: float | None = None,
+    keep_only: bool = False,
     n_controls: int = 20,
+    controls: ControlKind = "layer",
+    exclude: Units | None = None,
     batch_size: int = 16,
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
 ) -> pd.DataFrame:
     """How far each target erases a concept, and what else it costs, on prompts of several kinds.
 
@@ -82,12 +91,17 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         hook_name: Where the probes read; by default where the output layer does.
         metric: What is lost, as ``module_effects`` takes it.
         separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
+        method: What becomes of the units of modules, as ``module_effects`` takes it.
+        reference: As ``module_effects`` takes it.
+        factor: As ``module_effects`` takes it.
+        keep_only: As ``module_effects`` takes it.
         n_controls: Controls for each target.
+        controls: As ``module_effects`` takes it.
+        exclude: As ``module_effects`` takes it.
         batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         max_tokens: Cut prompts after so many tokens.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
-        options: What else ``module_effects`` takes of modules, such as ``method``.
 
     Returns:
         One row a target and set of test prompts:
@@ -118,19 +132,23 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     together = pd.DataFrame(
         {name: [text for frame in frames.values() for text in frame[name]] for name in shared}
     )
-    experiment = run_experiment(
-        model,
-        targets,
-        together,
+    options = Options(
         metric=metric,
         separator=separator,
-        hook_name=_where(model, hook_name),
+        method=method,
+        reference=reference,
+        factor=factor,
+        keep_only=keep_only,
         n_controls=n_controls,
+        controls=controls,
+        exclude=exclude,
         batch_size=batch_size,
         max_tokens=max_tokens,
         seed=seed,
         progress=progress,
-        **options,
+    )
+    experiment = run_experiment(
+        model, as_targets(targets), together, options, hook_name=_where(model, hook_name)
     )
     ends = np.cumsum([len(truth) for truth in truths.values()])
     truth = np.concatenate(list(truths.values()))

@@ -1,18 +1,21 @@
 """Double dissociation: does one module hurt one kind of prompts, and another module the other?"""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.experiment import Experiment, run_experiment
+from tl_modules.causal.metrics import MetricName
+from tl_modules.causal.options import Options
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import HasUnitMeans, Method
+from tl_modules.interventions.target import Target, units_of
 from tl_modules.models.answers import shown_separators
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_frames import prompt_frame
@@ -23,6 +26,7 @@ from tl_modules.tables.stats import (
     bootstrap_indices,
     run_rounding,
 )
+from tl_modules.units import Units
 
 LEAST_CONTROLS = 19
 """With fewer no p-value reaches 0.05."""
@@ -61,16 +65,24 @@ class Dissociation:
 @measures
 def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
-    module_p: Module,
-    module_q: Module,
+    module_p: Target,
+    module_q: Target,
     prompts_a: Prompts,
     prompts_b: Prompts,
     *,
-    metric: str = "loss",
+    metric: MetricName = "loss",
     separator: str | None = None,
+    method: Method = "mean",
+    reference: HasUnitMeans | None = None,
+    factor: float | None = None,
+    keep_only: bool = False,
     n_controls: int = 39,
+    controls: ControlKind = "layer",
+    exclude: Units | None = None,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
     seed: int = 0,
-    **options: Any,
+    progress: bool = True,
 ) -> Dissociation:
     """Test two modules on two sets of prompts (Teuber 1955's double dissociation).
 
@@ -86,9 +98,17 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         prompts_b: The other set, such as recall against multi-step reasoning.
         metric: As ``module_effects`` takes it: the higher, the worse.
         separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
+        method: As ``module_effects`` takes it.
+        reference: As ``module_effects`` takes it.
+        factor: As ``module_effects`` takes it.
+        keep_only: As ``module_effects`` takes it.
         n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
+        controls: As ``module_effects`` takes it.
+        exclude: As ``module_effects`` takes it.
+        batch_size: As ``module_effects`` takes it.
+        max_tokens: As ``module_effects`` takes it.
         seed: Seeds controls and bootstrap.
-        options: What else ``module_effects`` takes.
+        progress: Show a progress bar.
 
     Returns:
         The four effects, the contrasts, and whether they make a double dissociation.
@@ -98,23 +118,43 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
             0.05), or as ``module_effects`` raises.
     """
     check_at_least("n_controls", n_controls, LEAST_CONTROLS)
-    if np.array_equal(module_p.units.flat(), module_q.units.flat()):
+    if _are_one(module_p, module_q):
         raise ModulesError("module_p and module_q should be two modules; they hold the same units.")
     sets = [
         prompt_frame(prompts).assign(category=name)
         for name, prompts in (("A", prompts_a), ("B", prompts_b))
     ]
-    experiment = run_experiment(
-        model,
-        [replace(module_p, label=0), replace(module_q, label=1)],
-        pd.concat(sets, ignore_index=True),
+    options = Options(
         metric=metric,
         separator=separator,
+        method=method,
+        reference=reference,
+        factor=factor,
+        keep_only=keep_only,
         n_controls=n_controls,
+        controls=controls,
+        exclude=exclude,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
         seed=seed,
-        **options,
+        progress=progress,
+    )
+    experiment = run_experiment(
+        model,
+        [module_p, module_q],
+        pd.concat(sets, ignore_index=True),
+        options,
+        keys=[[seed, 0], [seed, 1]],  # by place: the two may have one label
     )
     return _outcome(experiment, seed)
+
+
+def _are_one(one: Target, other: Target) -> bool:
+    """Whether two targets are one, or hold the same units."""
+    units, others = units_of(one), units_of(other)
+    if units is None or others is None:
+        return one is other
+    return np.array_equal(units.flat(), others.flat())
 
 
 def _outcome(experiment: Experiment, seed: int) -> Dissociation:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,12 @@ from tl_modules.models.hooked_model import HookedModel, check_causal
 from tl_modules.models.losses import next_token_losses
 from tl_modules.models.tokens import tokenise
 
-METRICS = ("loss", "answer_logprob", "answer_accuracy")
+MetricName = Literal["loss", "answer_logprob", "answer_accuracy"]
 """``loss``: mean next-token loss, nats per token. ``answer_logprob``: minus the log-probability of
 the answer after the prompt, nats, summed over its tokens. ``answer_accuracy``: 1 where the model's
 own choice differs from the answer in any token, else 0. The higher, the worse."""
+
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 Measure = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, Int[np.ndarray, " batch"]],
@@ -33,12 +36,14 @@ class Task:
 
     batches: Sequence[Batch]
     measure: Measure
+    token_lists: Sequence[Int[torch.Tensor, " _pos"]]
+    """The tokens of each prompt, and of its answer where answers are measured."""
 
 
 def make_task(
     model: HookedModel,
     frame: pd.DataFrame,
-    metric: str,
+    metric: MetricName,
     batch_size: int,
     max_tokens: int | None,
 ) -> Task:
@@ -63,7 +68,7 @@ def make_task(
     check_causal(model, f"metric={metric!r}")
     if metric == "loss":
         token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
-        return Task(list(batches(token_lists, batch_size)), _losses)
+        return Task(list(batches(token_lists, batch_size)), _losses, token_lists)
     if max_tokens is not None:
         raise ModulesError(
             f"max_tokens goes with metric='loss'; with {metric!r} it would cut the answers off. "
@@ -79,7 +84,7 @@ def make_task(
         predicts = positions[None, :] >= torch.from_numpy(starts[rows])[:, None]
         return measure(logits, tokens, (mask[:, 1:] & predicts).to(logits.device))
 
-    return Task(list(batches(token_lists, batch_size)), of_answers)
+    return Task(list(batches(token_lists, batch_size)), of_answers, token_lists)
 
 
 def check_measured(

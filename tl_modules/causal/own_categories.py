@@ -17,7 +17,13 @@ from tl_modules.tables.labels import (
 )
 from tl_modules.tables.prompt_frames import categories_of
 
-_Targets = Sequence[Module | Target]
+_Targets = Sequence[Target]
+
+
+def sample_labels(targets: _Targets) -> list[list[object]]:
+    """The categories of the samples that the targets were made from, a list for all modules."""
+    samples = [target.samples for target in targets if isinstance(target, Module)]
+    return [[label for frame in samples if "category" in frame for label in frame["category"]]]
 
 
 def warn_own_categories(targets: _Targets, frame: pd.DataFrame, *, n_controls: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tl_modules.causal.metrics import MetricName, Task
 from tl_modules.causal.prompt_runs import Intervention, on_batches
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.interventions.hooks import unit_hooks
@@ -78,9 +79,21 @@ class CorruptedRuns:
 
     @classmethod
     def of(
-        cls, model: HookedModel, frame: pd.DataFrame, metric: str, max_tokens: int | None
+        cls,
+        model: HookedModel,
+        frame: pd.DataFrame,
+        task: Task,
+        metric: MetricName,
+        max_tokens: int | None,
     ) -> "CorruptedRuns":
-        """Prepare those of a frame with ``corrupted``.
+        """Prepare the runs of the column ``corrupted``.
+
+        Args:
+            model: The model.
+            frame: The prompts.
+            task: The prompts, tokenised.
+            metric: What is measured: with answers, they follow the corrupted prompts too.
+            max_tokens: Cut prompts after so many tokens.
 
         Raises:
             ModulesError: If there is no such column, or a prompt's has another number of tokens.
@@ -90,18 +103,18 @@ class CorruptedRuns:
                 "method='patch' needs a column 'corrupted', a prompt of as many tokens for each. "
                 "Add it, with with_corrupted() for one."
             )
-        both = [frame, prompt_frame(frame.assign(prompt=frame["corrupted"]))]
+        other = prompt_frame(frame.assign(prompt=frame["corrupted"]))
         if metric == "loss":
-            lists = [tokenise(model, each["prompt"].tolist(), max_tokens, least=2) for each in both]
+            token_lists = tokenise(model, other["prompt"].tolist(), max_tokens, least=2)
         else:
-            lists = [tokenise_with_answers(model, each)[0] for each in both]
-        for row, (clean, corrupted) in enumerate(zip(*lists, strict=True)):
+            token_lists = tokenise_with_answers(model, other)[0]
+        for row, (clean, corrupted) in enumerate(zip(task.token_lists, token_lists, strict=True)):
             if len(clean) != len(corrupted):
                 raise ModulesError(
                     f"A corrupted prompt should have as many tokens as its prompt; those of prompt "
                     f"{row} have {len(corrupted)} and {len(clean)}. Reword one."
                 )
-        return cls(model, lists[1])
+        return cls(model, token_lists)
 
     def intervention(self, units: Units) -> Intervention:
         """Patches units from the corrupted run into the clean one, at all positions."""

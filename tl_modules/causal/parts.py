@@ -1,25 +1,22 @@
 """Layers, heads and neurons that one kind of prompts needs more than another, as targets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import comb
 from numbers import Integral
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 
-from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared_unit_scores import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
-from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
-from tl_modules.interventions.positions import Positions
 from tl_modules.interventions.replacements import HasUnitMeans
-from tl_modules.interventions.target import Target
+from tl_modules.interventions.strata import Strata
+from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.models.answers import with_separator
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
-from tl_modules.models.token_arrays import TokenArray
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.labels import column_hint
 from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
@@ -31,8 +28,10 @@ KINDS = {"layer": 1, "head": 8, "neuron": 200}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Parts(Target):
+class Parts(UnitTarget):
     """Some layers, heads or neurons, ablated to their means."""
+
+    method = "mean"
 
     kind: str
     """``"layer"`` (all its heads and neurons), ``"head"`` or ``"neuron"``."""
@@ -40,35 +39,11 @@ class Parts(Target):
     units: Units
     """Their units."""
 
-    reference: HasUnitMeans
+    reference: HasUnitMeans | None = field()  # it has no default, unlike a UnitTarget's
     """Its means are put in their place."""
 
     label: str
     category: str | None = None
-
-    @property
-    def size(self) -> int:
-        """How many units are ablated."""
-        return len(self.units)
-
-    def check_model(self, model: HookedModel) -> None:
-        """Refuse a model without these units.
-
-        Raises:
-            ModulesError: If it lacks them.
-        """
-        self.units.check_model(model)
-
-    def fwd_hooks(
-        self,
-        *,
-        positions: Positions = None,
-        attention_mask: TokenArray | None = None,
-        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
-    ) -> FwdHooks:
-        """Hooks that ablate them; see ``Target.fwd_hooks``."""
-        where = {"positions": positions, "attention_mask": attention_mask, "rows": rows}
-        return unit_hooks(self.units, "mean", self.reference, **where)
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["Parts"]:
         """Random sets of as many layers, of as many heads of any layer, or of neurons by layer.
@@ -115,7 +90,7 @@ def specialised_parts(
     reference: HasUnitMeans,
     *,
     kinds: Annotated[Mapping[str, int] | Sequence[str], Elsewhere("kinds")] = tuple(KINDS),
-    metric: str = "answer_logprob",
+    metric: Literal["loss", "answer_logprob"] = "answer_logprob",
     separator: str | None = None,
     batch_size: int = 16,
     progress: bool = True,

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.causal.metrics import check_measured
+from tl_modules.causal.passes import stacked_passes
 from tl_modules.errors import ModulesError, check_at_least, shown
-from tl_modules.interventions.hooks import Read, stacked
+from tl_modules.interventions.hooks import Read
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, as_mask, as_tokens
 
@@ -72,23 +73,13 @@ class Rows:
             Some interventions' logits, in order.
         """
         n_rows = len(self.tokens)
-        at_once = max(self.batch_size // n_rows, 1)
-        device = getattr(self.model.cfg, "device", None)
         with tqdm(total=len(runs), desc=desc, disable=not progress) as bar:
-            for first in range(0, len(runs), at_once):
-                chosen = runs[first : first + at_once]
-                options = {}
-                if self.attention_mask is not None:
-                    mask = self.attention_mask.long().repeat(len(chosen), 1)
-                    options["attention_mask"] = mask.to(device)
-                with torch.inference_mode():
-                    logits = self.model.run_with_hooks(
-                        self.tokens.repeat(len(chosen), 1).to(device),
-                        fwd_hooks=stacked(chosen, n_rows),
-                        **options,
-                    )
-                yield list(logits.split(n_rows))  # outside: the caller keeps its own mode
-                bar.update(len(chosen))
+            for logits in stacked_passes(
+                self.model, self.tokens, self.attention_mask, runs, self.batch_size
+            ):
+                several = list(logits.split(n_rows))
+                yield several
+                bar.update(len(several))
 
     def measured(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,13 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.positions import Positions, Where
-from tl_modules.interventions.replacements import HasUnitMeans, Replace, Sources, replacements
+from tl_modules.interventions.replacements import (
+    HasUnitMeans,
+    Method,
+    Replace,
+    Sources,
+    replacements,
+)
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, flat
 from tl_modules.models.prompt_starts import StartFinder
 from tl_modules.models.token_arrays import TokenArray
@@ -43,6 +50,12 @@ class Edit:
         self._index = torch.from_numpy(np.array(index, dtype=np.int64))
         self._replace = replace
         self.where = where
+
+    def at(self, where: Where) -> "Edit":
+        """The same edit at other positions; the two share their indices and values."""
+        moved = copy(self)
+        moved.where = where
+        return moved
 
     def __call__(
         self, activation: Float[torch.Tensor, "*shape"], hook: Any = None
@@ -102,7 +115,7 @@ def finders(fwd_hooks: FwdHooks) -> list[StartFinder]:
 
 def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
     units: Units,
-    method: str = "mean",
+    method: Method = "mean",
     reference: HasUnitMeans | None = None,
     *,
     source: Any = None,
@@ -132,15 +145,50 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
         ModulesError: If the method is unknown or lacks what it needs, or positions or a mask are
             malformed.
     """
-    coordinates = units.coordinates()
-    make = replacements(coordinates, method, Sources(reference, source, factor, seed))
-    where = Where.given(positions, attention_mask, rows)
-    pairs: FwdHooks = []
-    for hook, at in coordinates.by_hook():
-        name, width = coordinates.hook_names[hook], coordinates.widths[hook]
-        edit = Edit(name, width, coordinates.index[at], make(name, at), where)
-        pairs.append((name, edit))
-    return pairs
+    edits = UnitEdits(units, method, reference, source=source, factor=factor, seed=seed)
+    return edits.hooks(positions=positions, attention_mask=attention_mask, rows=rows)
+
+
+class UnitEdits:
+    """Edits of units, built once, that make hooks for any batch."""
+
+    def __init__(
+        self,
+        units: Units,
+        method: Method,
+        reference: HasUnitMeans | None,
+        *,
+        source: Any = None,
+        factor: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Build the edits; the arguments are ``unit_hooks``'.
+
+        Raises:
+            ModulesError: If the method is unknown or lacks what it needs.
+        """
+        coordinates = units.coordinates()
+        make = replacements(coordinates, method, Sources(reference, source, factor, seed))
+        self._edits = []
+        for hook, members in coordinates.by_hook():
+            name, width = coordinates.hook_names[hook], coordinates.widths[hook]
+            replace = make(name, members)
+            self._edits.append(Edit(name, width, coordinates.index[members], replace, Where()))
+
+    def hooks(
+        self,
+        *,
+        positions: Positions = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
+    ) -> FwdHooks:
+        """Hooks at some positions of a batch; the arguments are ``unit_hooks``'.
+
+        Raises:
+            ModulesError: If positions or a mask are malformed.
+        """
+        where = Where.given(positions, attention_mask, rows)
+        return [(edit.name, edit.at(where)) for edit in self._edits]
 
 
 @runtime_checkable

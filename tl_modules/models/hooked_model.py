@@ -212,7 +212,7 @@ def checked_flat(activation: torch.Tensor, width: int, name: str) -> torch.Tenso
 def forward(
     model: HookedModel,
     tokens: Int[torch.Tensor, "batch pos"],
-    mask: Bool[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"] | None,
     fwd_hooks: FwdHooks,
     return_type: str | None = "logits",
 ) -> Any:
@@ -221,7 +221,7 @@ def forward(
     Args:
         model: The model.
         tokens: Token ids, padded.
-        mask: True where a token is real.
+        mask: True where a token is real; None leaves padding to the model.
         fwd_hooks: Hooks for this run only.
         return_type: As the model's own ``forward`` takes it.
 
@@ -229,14 +229,13 @@ def forward(
         What the model returns for ``return_type``.
     """
     device = getattr(model.cfg, "device", None)
-    # Also without padding: left to itself, a model may take a real token for padding.
-    attention_mask = mask.long().to(device)
+    options = {}
+    if mask is not None:
+        # Also without padding: left to itself, a model may take a real token for padding.
+        options["attention_mask"] = mask.long().to(device)
     with torch.inference_mode():
         return model.run_with_hooks(
-            tokens.to(device),
-            return_type=return_type,
-            fwd_hooks=fwd_hooks,
-            attention_mask=attention_mask,
+            tokens.to(device), return_type=return_type, fwd_hooks=fwd_hooks, **options
         )
 
 
