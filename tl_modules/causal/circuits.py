@@ -37,8 +37,8 @@ class CircuitScores:
     controls whose share is at least as large)."""
 
     minimality: pd.DataFrame
-    """One row a member: ``module``, and the same numbers of the faithfulness that the circuit loses
-    without it; near 0 or below, the circuit does not need it."""
+    """One row per member: ``module``, and the same numbers of the faithfulness that the circuit
+    loses without the module. Near or below 0, the circuit does not need the module."""
 
     metric_full: float
     """The metric with all modules, averaged over prompts."""
@@ -103,7 +103,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         clean_tokens: The run that is ablated, ``[batch, pos]``.
         corrupted_tokens: Where ``"patch"`` takes its values from, of the same shape; None with
             other methods.
-        metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt, ``[batch]``.
+        metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
         circuit: Labels of some of them.
         method: What becomes of the units outside: ``"patch"``, ``"mean"`` or ``"zero"``.
@@ -120,7 +120,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 
     Raises:
         ModulesError: If a label is none of the modules', the runs differ in shape, the metric is
-            not one number a prompt, or ablating all modules does not change it.
+            not one number per prompt, or ablating all modules does not change it.
     """
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
@@ -190,7 +190,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         model: The model.
         clean_tokens: The run that is ablated, ``[batch, pos]``.
         corrupted_tokens: Where ``"patch"`` takes its values from, of the same shape.
-        metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt, ``[batch]``.
+        metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
         n_steps: How many modules to add; by default all, one after the other.
         held_out: Choose on a random half of the prompts and report on the other. If False, both on
@@ -206,7 +206,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         progress: Show a progress bar.
 
     Returns:
-        One row a step: ``step``, ``module`` (added), ``n_units`` (of the circuit), ``chosen_on``
+        One row per step: ``step``, ``module`` (added), ``n_units`` (of the circuit), ``chosen_on``
         (faithfulness on the prompts that chose), ``effect`` (faithfulness on those held out),
         ``ci_low``, ``ci_high``, and ``control_mean``, ``control_std``, ``p_value`` (one-sided:
         controls at least as faithful) of the controls' circuits of as many pseudo-modules.

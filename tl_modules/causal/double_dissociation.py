@@ -37,7 +37,7 @@ class Dissociation:
     """Whether module P hurts set A more than B, and module Q hurts B more than A."""
 
     effects: pd.DataFrame
-    """One row a module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
+    """One row per module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
     ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``, and
     with an answer metric ``separator``, in quotes."""
 
@@ -46,9 +46,9 @@ class Dissociation:
     ``interaction``."""
 
     is_double: bool
-    """Whether P hurts A, Q hurts B, and each its own set more than the other: the four intervals
-    lie above 0, and both contrasts exceed all but 5 % of the controls'. Whether the other set is
-    left unhurt, ``effects`` shows; few prompts cannot prove it."""
+    """Whether P hurts A, Q hurts B, and each hurts its own set more than the other: the four
+    intervals lie above 0, and both contrasts exceed all but 5 % of the controls'. ``effects`` shows
+    the harm to the other set; few prompts cannot prove that there is none."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -86,14 +86,14 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
 ) -> Dissociation:
     """Test two modules on two sets of prompts (Teuber 1955's double dissociation).
 
-    One module that hurts A more than B may only show that A is the harder set; two modules with
-    opposite preferences cannot both be explained so. Each contrast is held against the same
-    contrast of the module's controls, the interaction against that of pairs of controls.
+    A module that hurts A more than B may only show that A is the harder set; this cannot explain
+    two modules with opposite preferences. Each contrast is compared with the same contrast of the
+    module's controls, the interaction with that of pairs of controls.
 
     Args:
         model: The model.
-        module_p: The module that should hurt A.
-        module_q: The module that should hurt B.
+        module_p: The module, or other target, that should hurt A.
+        module_q: The module, or other target, that should hurt B.
         prompts_a: Strings, or a frame with ``prompt`` and, for the answer metrics, ``answer``.
         prompts_b: The other set, such as recall against multi-step reasoning.
         metric: As ``module_effects`` takes it: the higher, the worse.
@@ -114,8 +114,8 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         The four effects, the contrasts, and whether they make a double dissociation.
 
     Raises:
-        ModulesError: If P and Q are one module, there are fewer than 19 controls (p could not reach
-            0.05), or as ``module_effects`` raises.
+        ModulesError: If P and Q hold the same units, there are fewer than 19 controls (p could not
+            reach 0.05), or as ``module_effects`` raises.
     """
     check_at_least("n_controls", n_controls, LEAST_CONTROLS)
     if _are_one(module_p, module_q):
@@ -170,14 +170,13 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     rows, contrasts = [], {}
     for name, outcome in zip("PQ", experiment.outcomes, strict=True):
         runs, resampled = both(outcome.rises), both(outcome.rises[0][draws])
-        for own in "AB":
-            if sizes[own] < 2:  # one prompt resampled is itself: no interval
-                resampled[own][:] = np.nan
-        for own in "AB":
-            found = beside_controls(runs[own], resampled[own], tolerance=rounding)
-            rows.append({"module": name, "set": own} | found | {"n": sizes[own]})
+        for which, size in sizes.items():
+            if size < 2:  # a single prompt has no interval: every resample is that prompt
+                resampled[which][:] = np.nan
+            numbers = beside_controls(runs[which], resampled[which], tolerance=rounding)
+            rows.append({"module": name, "set": which} | numbers | {"n": size})
         sign = 1.0 if name == "P" else -1.0
-        contrasts[name] = tuple(sign * (found["A"] - found["B"]) for found in (runs, resampled))
+        contrasts[name] = tuple(sign * (means["A"] - means["B"]) for means in (runs, resampled))
     sums = tuple(one + other for one, other in zip(contrasts["P"], contrasts["Q"], strict=True))
     table = pd.DataFrame(
         {
@@ -189,7 +188,7 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     effects = pd.DataFrame(rows)
     if experiment.separators is not None:
         effects["separator"] = shown_separators(experiment.separators)
-    each = table.iloc[:2]
-    prefer = ((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all()
+    of_modules = table.iloc[:2]
+    prefer = ((of_modules["ci_low"] > 0) & (of_modules["p_value"] <= 0.05)).all()
     hurt = (effects.loc[effects["module"].eq("P") == effects["set"].eq("A"), "ci_low"] > 0).all()
     return Dissociation(effects, table, bool(prefer and hurt))

@@ -35,14 +35,14 @@ class ModuleGraph:
     """Effects of modules on each other and on a metric: a directed weighted graph."""
 
     nodes: pd.DataFrame
-    """One row a module: ``module``, ``category``, ``n_units``, ``effect`` (what patching it does to
-    the metric, in the metric's units), ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
-    ``control_mean``, ``control_std``, ``p_value`` (one-sided, in the direction of the clean run,
-    against the same number of its controls), ``control_units`` (mean size of its controls) and
-    ``p_bh``."""
+    """One row per module: ``module``, ``category``, ``n_units``, ``effect`` (the change of the
+    metric when the module is patched, in the metric's units), ``ci_low``, ``ci_high`` (95 %
+    bootstrap over prompts), ``control_mean``, ``control_std``, ``p_value`` (one-sided, in the
+    direction of the clean run, against the same number of its controls), ``control_units`` (mean
+    size of its controls) and ``p_bh``."""
 
     edges: pd.DataFrame
-    """One row an ordered pair of modules: ``source``, ``target``, ``effect`` (which share of the
+    """One row per ordered pair of modules: ``source``, ``target``, ``effect`` (which share of the
     target's change between the runs patching the source brings about), and the same numbers;
     ``p_value`` counts the controls whose share is at least as large."""
 
@@ -132,7 +132,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         model: The model.
         clean_tokens: The clean run's tokens, ``[batch, pos]``.
         corrupted_tokens: The corrupted run's tokens, of the same shape.
-        metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt, ``[batch]``.
+        metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
         direct: Hold all other units of the site at the corrupted run's values, so that only what
             the patched units do through attention and the residual stream counts (direct effects;
@@ -151,7 +151,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     Raises:
         ModulesError: If the runs differ in shape, there are fewer than two modules, they belong to
             another model, a module's activations are the same in both runs, or the metric is not
-            one number a prompt.
+            one number per prompt.
     """
     chosen = as_list(modules)
     check_at_least("the number of modules", len(chosen), 2)

@@ -1,4 +1,4 @@
-"""What is measured on each prompt: its loss, or how well the model gives its answer."""
+"""The metrics of a prompt: its loss, or how badly the model answers it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Measure = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, Int[np.ndarray, " batch"]],
     Float[torch.Tensor, " batch"],
 ]
-"""``measure(logits, tokens, mask, rows)``: one number a row; ``rows`` are the prompts' numbers."""
+"""``measure(logits, tokens, mask, rows)``: one number per row. ``rows`` numbers the prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ def make_task(
 def check_measured(
     values: Float[np.ndarray, "runs prompts"], prompts: Int[np.ndarray, " prompts"]
 ) -> None:
-    """Refuse what would make effects NaN, or p-values of controls that broke the model.
+    """Refuse values that are not finite: effects would be NaN, and p-values wrong.
 
     Args:
         values: What was measured under each intervention.
@@ -101,11 +101,11 @@ def check_measured(
     """
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
-        run, at = bad[0]
+        run, column = bad[0]
         raise ModulesError(
-            f"metric should be finite; on prompt {prompts[at]} it is {values[run, at]}, perhaps "
-            "since activations overflow. Run the model in a wider dtype (float32), drop that "
-            "prompt, or use another method."
+            f"metric should be finite; on prompt {prompts[column]} it is {values[run, column]}, "
+            "perhaps since activations overflow. Run the model in a wider dtype (float32), drop "
+            "that prompt, or use another method."
         )
 
 
@@ -122,8 +122,8 @@ def _answer_surprise(
     """Minus the answers' log-probabilities; ``answers`` marks their tokens from the second on."""
     targets = tokens[:, 1:].to(logits.device)
     predicted = logits[:, :-1].float()
-    chosen = predicted.gather(2, targets[..., None]).squeeze(2)
-    return (predicted.logsumexp(2) - chosen).masked_fill(~answers, 0).sum(1)
+    of_targets = predicted.gather(2, targets[..., None]).squeeze(2)
+    return (predicted.logsumexp(2) - of_targets).masked_fill(~answers, 0).sum(1)
 
 
 def _error_rate(
@@ -132,6 +132,6 @@ def _error_rate(
     """1 where the most likely token differs from the answer's anywhere."""
     best, choice = logits[:, :-1].max(2)
     wrong = choice != tokens[:, 1:].to(logits.device)
-    # Of NaN, argmax makes a token like any other.
+    # argmax returns a token even where the logits are NaN.
     unknown = (best.isnan() & answers).any(1)
     return (wrong & answers).any(1).float().masked_fill(unknown, torch.nan)

@@ -70,12 +70,12 @@ class Parts(UnitTarget):
         groups = _groups(every, self.kind)
         names = np.unique(groups[groups >= 0])
         own = np.unique(groups[self.units.flat()])
-        found = {tuple(own.tolist())}
-        while len(found) < 1 + min(n_controls, comb(len(names), len(own)) - 1):
+        sets = {tuple(own.tolist())}
+        while len(sets) < 1 + min(n_controls, comb(len(names), len(own)) - 1):
             drawn = np.sort(generator.choice(names, size=len(own), replace=False))
-            found.add(tuple(drawn.tolist()))
-        found.remove(tuple(own.tolist()))
-        return [every.select(np.isin(groups, drawn)) for drawn in sorted(found)]
+            sets.add(tuple(drawn.tolist()))
+        sets.remove(tuple(own.tolist()))
+        return [every.select(np.isin(groups, drawn)) for drawn in sorted(sets)]
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -103,8 +103,8 @@ def specialised_parts(
     spares the other its circuit. Here a part's score for a category is its estimated effect there,
     ``sum of (mean - activation) * d metric / d activation`` over its units
     (``ablation_attribution``), less its mean effect on the other categories; the parts that score
-    highest are taken. Whether they impair it selectively, ``module_effects`` says on prompts that
-    did not choose them, beside controls and modules.
+    highest are taken. Test with ``module_effects``, on other prompts, whether they impair the
+    category selectively.
 
     Args:
         model: The model.
@@ -120,12 +120,13 @@ def specialised_parts(
         progress: Show a progress bar.
 
     Returns:
-        One target a kind and category, such as ``"recall heads"``; all there are where too few are.
+        One target per kind and category, such as ``"recall heads"``. If there are fewer parts than
+        wanted, the target has all of them.
 
     Raises:
         ModulesError: If there are fewer than two categories, the reference has no neurons or heads,
-            there is no kind or an unknown one, a number of parts is no whole number from 1 on, or
-            as ``module_effects`` raises.
+            a kind is unknown or none is given, a number of parts is not a whole number of at least
+            1, or as ``module_effects`` raises.
     """
     wanted = _counts(kinds)
     remedy = "Use collect_reference(model, prompts, units='mlp+attn_heads')."
@@ -148,18 +149,18 @@ def specialised_parts(
     estimates, names = ablation_attribution(
         model, frame, reference, metric=metric, batch_size=batch_size, progress=progress
     )
-    found = []
+    parts = []
     for kind, count in wanted.items():
         groups = _groups(units, kind)
         numbers, of_units = np.unique(groups, return_inverse=True)
         scores = np.stack([np.bincount(of_units, weights=row) for row in estimates])
-        for at, name in enumerate(names):
-            gap = scores[at] - np.delete(scores, at, axis=0).mean(axis=0)
-            best = np.argsort(-gap, kind="stable")
-            chosen = numbers[best][numbers[best] >= 0][:count]
-            own = units.select(np.isin(groups, chosen))
-            found.append(Parts(kind, own, reference, f"{name} {kind}s", name))
-    return found
+        for row, category in enumerate(names):
+            gap = scores[row] - np.delete(scores, row, axis=0).mean(axis=0)
+            ranked = numbers[np.argsort(-gap, kind="stable")]
+            best = ranked[ranked >= 0][:count]  # -1 are units of other kinds
+            of_parts = units.select(np.isin(groups, best))
+            parts.append(Parts(kind, of_parts, reference, f"{category} {kind}s", category))
+    return parts
 
 
 def _counts(kinds: Mapping[str, int] | Sequence[str]) -> dict[str, int]:
@@ -171,18 +172,18 @@ def _counts(kinds: Mapping[str, int] | Sequence[str]) -> dict[str, int]:
         )
     for kind in kinds:
         check_choice("kinds", kind, tuple(KINDS))
-    found = dict(kinds) if isinstance(kinds, Mapping) else {kind: KINDS[kind] for kind in kinds}
-    for kind, count in found.items():
+    counts = dict(kinds) if isinstance(kinds, Mapping) else {kind: KINDS[kind] for kind in kinds}
+    for kind, count in counts.items():
         name = f"kinds[{kind!r}]"
         check_type(count, Integral, f"{name} should be a whole number", f"{KINDS[kind]} is usual.")
         check_at_least(name, count, 1)
-    return found
+    return counts
 
 
 def _groups(units: Units, kind: str) -> Int[np.ndarray, " units"]:
-    """Which part each unit belongs to; -1 where it belongs to none of the kind."""
+    """The part of this kind that each unit belongs to; -1 for units of other kinds."""
     if kind == "layer":
         return np.asarray(units.layers)[units.hook]
     is_head = np.array([name.endswith("attn.hook_z") for name in units.hook_names])[units.hook]
-    chosen = is_head if kind == "head" else ~is_head
-    return np.where(chosen, np.arange(len(units)), -1)
+    is_of_kind = is_head if kind == "head" else ~is_head
+    return np.where(is_of_kind, np.arange(len(units)), -1)

@@ -1,4 +1,4 @@
-"""What is measured on prompts while units are intervened on."""
+"""Measuring prompts under interventions."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,16 +15,16 @@ Intervention = Callable[[Batch], FwdHooks]
 
 
 def no_intervention(batch: Batch) -> FwdHooks:
-    """Leaves the model as it is."""
+    """No hooks."""
     del batch
     return []
 
 
 def on_batches(fwd_hooks: Callable[..., FwdHooks]) -> Intervention:
-    """The intervention of ``fwd_hooks(attention_mask=..., rows=...)``. Padding is not touched."""
+    """The intervention of ``fwd_hooks(attention_mask=..., rows=...)``. Padding stays unchanged."""
 
     def make(batch: Batch) -> FwdHooks:
-        mask = None if batch.mask.all() else batch.mask  # no care where there is none
+        mask = None if batch.mask.all() else batch.mask  # without padding a mask only costs time
         return fwd_hooks(attention_mask=mask, rows=batch.rows)
 
     return make
@@ -37,7 +37,7 @@ def run_task(
     max_rows: int,
     done: Callable[[int], object] = lambda n_prompts: None,
 ) -> Float[np.ndarray, "runs prompts"]:
-    """What a task measures on each prompt under each intervention.
+    """Measure each prompt under each intervention.
 
     Several interventions share a forward pass; see ``stacked_passes``.
 
@@ -46,13 +46,13 @@ def run_task(
         task: The prompts, and what to measure.
         runs: The interventions.
         max_rows: Rows of a forward pass at most, unless a batch itself has more.
-        done: Told how many prompts were run, after each pass.
+        done: Called after each pass with the number of prompts that were run.
 
     Returns:
-        One row an intervention, the prompts in their order.
+        One row per intervention, the prompts in their order.
 
     Raises:
-        ModulesError: If what is measured is NaN or infinite anywhere.
+        ModulesError: If a value is NaN or infinite.
     """
     values = np.empty((len(runs), sum(len(batch.rows) for batch in task.batches)))
     for batch in task.batches:

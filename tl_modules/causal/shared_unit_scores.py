@@ -34,9 +34,9 @@ class SharedUnits:
     """The units, most harmful first by ``least``."""
 
     table: pd.DataFrame
-    """One row a unit: ``layer``, ``hook_name``, ``index``, ``least`` (the smallest of its estimated
-    effects on the categories), ``effect`` (the rise of the mean loss when it alone is ablated, nats
-    per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
+    """One row per unit: ``layer``, ``hook_name``, ``index``, ``least`` (the smallest of its
+    estimated effects on the categories), ``effect`` (the rise of the mean loss when it alone is
+    ablated, nats per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -86,8 +86,8 @@ def shared_units(
         model, frame, reference, batch_size=batch_size, max_tokens=max_tokens, progress=progress
     )
     least = estimates.min(axis=0)
-    chosen = np.argsort(-least, kind="stable")[:n_units]
-    units = reference.units.select(chosen)
+    most_needed = np.argsort(-least, kind="stable")[:n_units]
+    units = reference.units.select(most_needed)
     categories = categories_of(frame)
     task = make_task(model, frame, "loss", batch_size, max_tokens)
     runs: list[Intervention] = [no_intervention]
@@ -97,9 +97,9 @@ def shared_units(
     with tqdm(total=len(runs) * len(frame), desc="shared", disable=not progress) as bar:
         losses = run_task(model, task, runs, batch_size, bar.update)
     rises = losses[1:] - losses[0]
-    table = units.to_frame().assign(least=least[chosen], effect=rises.mean(axis=1))
+    table = units.to_frame().assign(least=least[most_needed], effect=rises.mean(axis=1))
     for row, name in enumerate(names):
-        table[f"estimate[{name}]"] = estimates[row, chosen]
+        table[f"estimate[{name}]"] = estimates[row, most_needed]
         table[f"effect[{name}]"] = rises[:, is_category(categories, name)].mean(axis=1)
     return SharedUnits(units, table)
 
@@ -115,7 +115,7 @@ def ablation_attribution(
     progress: bool = True,
     task: Task | None = None,
 ) -> tuple[Float[np.ndarray, "categories units"], list[str]]:
-    """Each unit's effect of mean-ablating it alone, to first order, from one backward pass a batch.
+    """The first-order effect of mean-ablating each unit alone, from a backward pass per batch.
 
     ``sum over positions of (mean - activation) * d metric / d activation``, in nats per token
     (of ``"answer_logprob"`` nats), averaged over each category's prompts.

@@ -1,4 +1,4 @@
-"""Forward hooks that change chosen units at chosen positions and leave all else as it is."""
+"""Forward hooks that change some units at some positions, and nothing else."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ class Edit:
         replace: Replace,
         where: Where,
     ) -> None:
-        """Remember what to change.
+        """Keep what to change.
 
         Args:
             name: The hook point, for messages: the model may call it by an alias.
@@ -95,15 +95,15 @@ def following(model: HookedModel, fwd_hooks: FwdHooks) -> Iterator[None]:
 
     Args:
         model: The model that they are hooks of.
-        fwd_hooks: Hook point names with their functions; those that are no edits are left alone.
+        fwd_hooks: Hook point names with their functions; functions other than edits are ignored.
     """
-    found = finders(fwd_hooks)
+    start_finders = finders(fwd_hooks)
     try:
-        for finder in found:
+        for finder in start_finders:
             finder.follow(model)
         yield
     finally:
-        for finder in found:
+        for finder in start_finders:
             finder.remove()
 
 
@@ -139,7 +139,7 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
         rows: Each prompt's number, by which ``resample`` draws; from 0 by default.
 
     Returns:
-        ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one a hook point.
+        ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one per hook point.
 
     Raises:
         ModulesError: If the method is unknown or lacks what it needs, or positions or a mask are
@@ -204,7 +204,7 @@ class Read:
     """A hook that reads an activation and changes nothing; it can be stacked."""
 
     def __init__(self, read: Callable[[torch.Tensor], object], *, last: bool = False) -> None:
-        """Remember what to do with it.
+        """Keep the function.
 
         Args:
             read: Takes the activation.
@@ -215,7 +215,7 @@ class Read:
         self.last = last
 
     def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
-        """Read, as any hook would."""
+        """Read the activation."""
         del hook
         self.apply_(activation)
 
@@ -233,23 +233,23 @@ class AttachedEdit:
     """What was attached."""
 
     method: str | None
-    """What becomes of its units; None where the target itself says so."""
+    """What becomes of its units; None for a target that is not a set of units."""
 
     hook_names: tuple[str, ...]
-    """Where."""
+    """The hook points that it changes."""
 
     content: tuple[object, ...]
     """Two edits are the same if these are alike."""
 
     in_with: bool = False
-    """Whether a ``with`` takes it away again."""
+    """Whether the end of a ``with`` removes it."""
 
 
 class PointHook:
     """A hook function as the PyTorch hook of a hook point."""
 
     def __init__(self, fn: HookFn, edit: AttachedEdit | None) -> None:
-        """Remember what to run, and the edit that it is a part of, if any."""
+        """Keep the function, and the edit that it is a part of, if any."""
         self.fn = fn
         self.edit = edit
 
@@ -271,7 +271,7 @@ class Attached:
         self._handles, self._edit = list(handles), edit
 
     def remove(self) -> None:
-        """Take the hooks away; a second time does nothing."""
+        """Remove the hooks; a second call does nothing."""
         while self._handles:
             self._handles.pop().remove()
 
@@ -282,14 +282,14 @@ class Attached:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         self.remove()
 
 
 def attach_hooks(
     model: HookedModel, fwd_hooks: FwdHooks, edit: AttachedEdit | None = None
 ) -> Attached:
-    """Put hooks on a model that the model's own ``reset_hooks`` doesn't take away.
+    """Put hooks on a model that the model's own ``reset_hooks`` does not remove.
 
     Args:
         model: The model.
@@ -309,7 +309,7 @@ def attach_hooks(
 
 
 def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
-    """Hooks that make several interventions in one pass over copies of a batch, one a copy.
+    """Hooks that make several interventions in one pass over copies of a batch, one per copy.
 
     Args:
         runs: Each intervention's hooks, as ``unit_hooks`` makes them; at one hook point they

@@ -1,4 +1,4 @@
-"""What becomes of a unit's activation under each method of intervention."""
+"""The new value of a unit's activation under each method of intervention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class HasUnitMeans(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Where the new values come from; each method needs one of these or none."""
+    """Where the new values come from. Each method needs at most one of them."""
 
     reference: HasUnitMeans | None = None
     source: Any = None
@@ -59,7 +59,7 @@ class Sources:
 
 
 def replacements(units: Units, method: str, sources: Sources) -> Make:
-    """The replacements of some units.
+    """Prepare the replacement of some units.
 
     Args:
         units: The units, of one coordinate each.
@@ -67,7 +67,7 @@ def replacements(units: Units, method: str, sources: Sources) -> Make:
         sources: Where the values come from.
 
     Returns:
-        What makes the replacement at each hook point.
+        A function that makes the replacement at each hook point.
 
     Raises:
         ModulesError: If the method is unknown or lacks what it needs.
