@@ -268,6 +268,19 @@ def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, mon
         assert not set(units.flat()) & set(exclude.flat())
 
 
+def test_edits_are_built_once_however_many_batches_there_are(model, modules, prompts, monkeypatch):
+    built = []
+
+    class Watched(unit_target.UnitEdits):
+        def __init__(self, units, *words, **options):
+            built.append(units)
+            super().__init__(units, *words, **options)
+
+    monkeypatch.setattr(unit_target, "UnitEdits", Watched)
+    tlm.module_effects(model, modules, prompts, n_controls=2, batch_size=2, progress=False)
+    assert len(built) == len(modules) * 3
+
+
 def test_an_intervention_of_scale_one_has_no_effect(model, modules, prompts):
     found = tlm.module_effects(
         model, modules, prompts, method="scale", factor=1.0, n_controls=1, progress=False

@@ -153,11 +153,11 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
             another model, a module's activations are the same in both runs, or the metric is not
             one number per prompt.
     """
-    chosen = as_list(modules)
-    check_at_least("the number of modules", len(chosen), 2)
+    listed = as_list(modules)
+    check_at_least("the number of modules", len(listed), 2)
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
-    for module in chosen:
+    for module in listed:
         module.units.check_model(model)
         if not module.n_units:
             raise ModulesError(
@@ -172,19 +172,19 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     )
     check_pairs(clean.tokens, corrupted.tokens)
     clean.check()
-    names = chosen[0].units.hook_names
+    names = listed[0].units.hook_names
     pair = _Pair(
-        chosen, clean.activations(names), corrupted.activations(names), clean.attention_mask
+        listed, clean.activations(names), corrupted.activations(names), clean.attention_mask
     )
     sets, runs, readings, sizes = [], [], [], []
-    strata = Strata.by_layer(chosen[0].units)
-    for module in chosen:
+    strata = Strata.by_layer(listed[0].units)
+    for module in listed:
         generator = np.random.default_rng([seed, module.label])
         drawn = [strata.draw(module.units, generator) for _ in range(n_controls)]
         sizes.append(float(np.mean([len(units) for units in drawn])) if drawn else np.nan)
         sets.append(range(len(runs), len(runs) + 1 + len(drawn)))
         for units in (module.units, *drawn):
-            readings.append(np.zeros((len(clean.tokens), len(chosen))))
+            readings.append(np.zeros((len(clean.tokens), len(listed))))
             runs.append(pair.hooks(units, direct, readings[-1]))
     before = corrupted.measured(metric, [[]], "", progress=False)[0]
     after = clean.measured(metric, [[]], "", progress=False)[0]
@@ -195,15 +195,15 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     towards = float(np.sign(after.mean() - before.mean()))
     rounding = run_rounding(before, after)
     nodes, edges = [], []
-    for source, own, size in zip(chosen, sets, sizes, strict=True):
+    for source, own_runs, size in zip(listed, sets, sizes, strict=True):
         row = {"module": source.label, "category": source.category_title, "n_units": source.n_units}
-        found = ratio_beside_controls(changes[own], ones, draws, towards, rounding)
-        nodes.append(row | found | {"control_units": size})
-        for at, target in enumerate(chosen):
+        numbers = ratio_beside_controls(changes[own_runs], ones, draws, towards, rounding)
+        nodes.append(row | numbers | {"control_units": size})
+        for place, target in enumerate(listed):
             if target is source:
                 continue
             row = {"source": source.label, "target": target.label}
-            parts, whole = moved[own, :, at], pair.squares[:, at]
+            parts, whole = moved[own_runs, :, place], pair.squares[:, place]
             edges.append(row | ratio_beside_controls(parts, whole, draws, tolerance=1e-5))
     nodes, edges = (_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges))
     return ModuleGraph(
@@ -236,8 +236,8 @@ class _Pair:
         units = modules[0].units
         widths = units.coordinates().widths
         members = np.zeros((sum(widths), len(modules)), dtype=np.float32)
-        for at, module in enumerate(modules):
-            members[module.units.coordinates().flat(), at] = 1
+        for place, module in enumerate(modules):
+            members[module.units.coordinates().flat(), place] = 1
         parts = np.split(members, np.cumsum(widths)[:-1])
         self._members = {
             name: torch.from_numpy(part).to(clean[name].device)

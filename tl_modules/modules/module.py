@@ -16,12 +16,15 @@ from tl_modules.tables.labels import label_text, label_texts
 from tl_modules.units import Units
 
 _MOST_TIED = 3
-"""Names of a tie that are shown."""
+"""How many names of a tie to show."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Module(UnitTarget):
-    """One functional module: its units, and the samples that drive them (its topic)."""
+    """One functional module: its units, and the samples that drive them (its topic).
+
+    ``fwd_hooks``, ``ablated`` and ``attach`` intervene on the units.
+    """
 
     label: int
     """Its number in the set, from 0."""
@@ -40,10 +43,10 @@ class Module(UnitTarget):
     """Where mean ablation takes its values from by default: the set it belongs to."""
 
     topic: Topic | None = None
-    """What it is about, once ``with_topics`` has said so."""
+    """Its topic's words and label; None until ``with_topics`` finds them."""
 
     own_category: str | None = None
-    """The category that the user gave it; see ``with_category``."""
+    """The category that the user gave the module; see ``with_category``."""
 
     @property
     def reference(self) -> HasUnitMeans | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -62,10 +65,10 @@ class Module(UnitTarget):
 
     @property
     def category(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Its own category: the one it was given, or else the most frequent of its samples.
+        """The module's own category: the one that it was given, or else the most frequent one.
 
-        Of several that are as frequent, the first by name; ``tied_categories`` holds all of them.
-        None without categories.
+        Of several equally frequent categories it is the first by name; ``tied_categories`` holds
+        all of them. It is None if the samples have no categories.
         """
         if self.own_category is not None:
             return self.own_category
@@ -88,9 +91,9 @@ class Module(UnitTarget):
 
     @property
     def tied_categories(self) -> tuple[str, ...]:
-        """The categories that are most frequent among its samples, if there are several.
+        """The categories that are equally frequent, and the most frequent, among its samples.
 
-        Empty where one is most frequent, and where the module was given a category.
+        Empty if one category is the most frequent, or if the module was given a category.
         """
         shares = self.category_shares
         largest = max(shares.values(), default=0.0)
@@ -99,26 +102,26 @@ class Module(UnitTarget):
 
     @property
     def category_title(self) -> str | None:
-        """Its category as tables and figures name it: both names of a tie, ``"coding / math"``."""
+        """Its category in tables and figures, with all names of a tie: ``"coding / math"``."""
         tied = self.tied_categories
         more = f" and {len(tied) - _MOST_TIED} more" if len(tied) > _MOST_TIED else ""
         return f"{' / '.join(tied[:_MOST_TIED])}{more}" if tied else self.category
 
     @property
     def category_name(self) -> str | None:
-        """What its topic's label calls it: its category, if more than half of its samples have it.
+        """Its category in its topic's label; None if at most half of its samples have it.
 
-        All names of a tie of two or three, if they have more than half together. A category that
-        the module was given in any case.
+        The names of a tie of two or three count together. A category that the module was given
+        always counts.
         """
         n_tied = len(self.tied_categories)
         share = self.category_share * max(n_tied, 1) if n_tied <= _MOST_TIED else 0.0
         return self.category_title if self.own_category is not None or share > 0.5 else None
 
     def with_category(self, category: str) -> "Module":
-        """The same module with another own category: that of a tie which you mean, say.
+        """The same module with another own category, for instance to decide a tie.
 
-        ``module_effects`` measures selectivity for the own category; tables and figures name the
+        ``module_effects`` measures selectivity for the own category. Tables and figures name the
         module after it.
 
         Args:
@@ -133,10 +136,10 @@ class Module(UnitTarget):
         return replace(self, own_category=given_category(category))
 
     def core(self, fraction: float) -> "Module":
-        """The part of the module that fits it best.
+        """The units of the module that fit it best.
 
         Args:
-            fraction: How much of its units to keep, above 0 and at most 1.
+            fraction: The share of its units to keep, above 0 and at most 1.
 
         Returns:
             A module of the strongest units by ``scores``, at least one, with the same topic.
@@ -149,11 +152,11 @@ class Module(UnitTarget):
         if self.scores is None:
             raise ModulesError("These modules hold no unit scores. Discover them with discover().")
         n_kept = max(round(fraction * self.n_units), 1)
-        kept = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
-        return replace(self, units=self.units.select(kept), scores=self.scores[kept])
+        strongest = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
+        return replace(self, units=self.units.select(strongest), scores=self.scores[strongest])
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """One line, without the arrays."""
         name = self.label if self.topic is None else f"{self.label}, {self.topic.label!r}"
         return (
             f"Module({name}: {self.n_units:,} units in {len(self.layers)} layers, "
@@ -161,12 +164,12 @@ class Module(UnitTarget):
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: what it is, and its strongest samples."""
+        """For Jupyter: the one line, and the strongest samples."""
         return html_table(repr(self), self.samples.head(5))
 
 
 def given_category(category: object) -> str:
-    """A category that a user gave a module, as text.
+    """Convert a category that a user gave a module to text.
 
     Raises:
         ModulesError: If it is empty.

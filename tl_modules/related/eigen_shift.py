@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral
 
 import numpy as np
@@ -80,17 +81,21 @@ class EigenShift(Target):
         rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Hooks that scale the components; see ``Target.fwd_hooks``."""
-        chosen = self.directions[:, self.components]
-        width = len(chosen)
-        edit = LinearEdit(
+        return [self._edit.hook(Where.given(positions, attention_mask, rows))]
+
+    @cached_property
+    def _edit(self) -> LinearEdit:
+        """Made once: an experiment asks for the hooks in every batch."""
+        directions = self.directions[:, self.components]
+        width = len(directions)
+        return LinearEdit(
             self.hook_name,
             width,
             np.arange(width),
             np.zeros(width),
-            chosen,
-            (self.factor - 1) * chosen.T,
+            directions,
+            (self.factor - 1) * directions.T,
         )
-        return [edit.hook(Where.given(positions, attention_mask, rows))]
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["EigenShift"]:
         """Random components of similar singular values, scaled alike.

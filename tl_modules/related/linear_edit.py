@@ -1,6 +1,7 @@
 """A linear change of some coordinates of one hook point."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -38,15 +39,20 @@ class LinearEdit:
     spares_first: bool = False
     """Leave each prompt's first token as it is."""
 
+    @cached_property
+    def _tensors(self) -> list[torch.Tensor]:
+        """Made once: an experiment asks for the hook in every batch."""
+        with torch.inference_mode(False):  # kept for later runs, which may need gradients
+            return [
+                torch.from_numpy(np.array(part, dtype=np.float32))
+                for part in (self.centre, self.read, self.write)
+            ]
+
     def hook(self, where: Where) -> tuple[str, Edit]:
         """The hook point's name and the hook, which can be stacked."""
-        parts = [
-            torch.from_numpy(np.array(part, dtype=np.float32))
-            for part in (self.centre, self.read, self.write)
-        ]
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            centre, read, write = (part.to(old.device) for part in parts)
+            centre, read, write = (part.to(old.device) for part in self._tensors)
             wide = old.float()
             new = wide + (wide - centre) @ read @ write
             if self.spares_first:
