@@ -203,6 +203,17 @@ def test_a_target_without_units_has_effects_and_is_refused_where_units_are_neede
             run()
 
 
+def test_a_unit_targets_own_controls_are_of_its_layers_and_methods(model, chosen):
+    drawn = chosen.controls(3, np.random.default_rng(0))
+    assert len(drawn) == 3
+    for control in drawn:
+        assert control.units.counts().tolist() == chosen.units.counts().tolist()
+        hooks = Chosen("same units", control.units, chosen.reference).fwd_hooks("mean")
+        tokens = model.to_tokens("the cat sat on the mat")
+        expected = model.run_with_hooks(tokens, fwd_hooks=hooks)
+        assert (model.run_with_hooks(tokens, fwd_hooks=control.fwd_hooks()) == expected).all()
+
+
 def test_unit_targets_of_two_sites_have_no_common_controls(model, prompts, chosen):
     heads = tlm.collect(model, prompts, units="attn_heads", **QUIET)
     both = [chosen, Chosen("heads", heads.units, heads)]
