@@ -22,9 +22,9 @@ import torch
 
 import tl_modules as tlm
 from benchmarks.neighbours import draw, halves
-from tl_modules.causal.controls import Strata
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
+from tl_modules.interventions.strata import Strata
 from tl_modules.models.batches import batches
 from tl_modules.models.losses import next_token_losses
 from tl_modules.models.tokens import tokenise

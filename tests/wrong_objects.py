@@ -85,32 +85,18 @@ def recorded(calls, c):
     return found
 
 
-OPTIONS = ("method", "reference", "factor", "keep_only", "exclude", "batch_size", "max_tokens")
-"""What functions with ``**options`` pass on."""
-
-
 def parameters_of(function):
-    """The names of a function's arguments, those that it passes on among them."""
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind == parameter.VAR_KEYWORD:
-            yield from OPTIONS
-        elif name != "progress":
-            yield name
-
-
-def is_unknown(name, error):
-    """Whether Python says that a function has no such option, as it does of its own."""
-    return name in OPTIONS and f"unexpected keyword argument {name!r}" in str(error)
+    """The names of a function's arguments that are tried."""
+    return [name for name in inspect.signature(function).parameters if name != "progress"]
 
 
 def wrongly(function, bound, name, value):
     """The exception that the call raises with one argument replaced; None if it raises none."""
     arguments = dict(bound.arguments)
-    options = dict(arguments.pop("options", {}))
-    (arguments if name in bound.signature.parameters else options)[name] = value
+    arguments[name] = value
     given = inspect.BoundArguments(bound.signature, arguments)
     try:
-        function(*given.args, **given.kwargs, **options)
+        function(*given.args, **given.kwargs)
     except Exception as error:  # noqa: BLE001 - it is what is looked at
         return error
     return None
@@ -137,11 +123,7 @@ def main(names):
             for kind, value in wrong_objects(c).items():
                 error = None if is_lawful(name, kind) else wrongly(function, bound, name, value)
                 n_refused += isinstance(error, tlm.ModulesError)
-                if (
-                    error
-                    and not isinstance(error, tlm.ModulesError)
-                    and not is_unknown(name, error)
-                ):
+                if error and not isinstance(error, tlm.ModulesError):
                     at = traceback.extract_tb(error.__traceback__)[-1]
                     place = f"{Path(at.filename).name}:{at.lineno}"
                     said = f"{type(error).__name__}: {error!s:.80} ({place})"

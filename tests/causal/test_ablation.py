@@ -3,6 +3,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
+from tests.related.test_refusals import untyped
 from tl_modules.interventions.hooks import Edit
 from tl_modules.interventions.positions import Where
 
@@ -156,8 +157,10 @@ def test_half_precision_stays_half_precision():
 
 
 def test_an_unknown_method_is_refused(modules):
-    with pytest.raises(tlm.ModulesError, match=r"one of 'zero', 'mean', .*; got 'men'"):
-        modules[0].fwd_hooks("men")
+    for wrong in ("men", ""):
+        said = rf"one of 'zero', 'mean', .*; got '{wrong}'"
+        with untyped(), pytest.raises(tlm.ModulesError, match=said):
+            modules[0].fwd_hooks(wrong)
 
 
 def test_mean_ablation_without_means_is_refused_with_the_remedy(model, acts, prompts):

@@ -7,7 +7,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.toy import CLEAN, CORRUPTED, HOOKS, Toy, middle, toy_modules
-from tl_modules.causal.controls import Strata
+from tl_modules.interventions.strata import Strata
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,23 @@ def test_effects_are_losses_by_hand(toy, pair, method, options, logits):
     np.testing.assert_allclose(found["effect"], expected, rtol=1e-5)
     for module, mean in zip(pair, found["control_mean"], strict=True):
         assert mean == pytest.approx(np.mean([rises[units] for units in drawn(module)]), rel=1e-5)
+
+
+@pytest.mark.parametrize("keep_only", [False, True])
+def test_p_values_count_controls_that_harm_more_or_with_keep_only_less(toy, pair, keep_only):
+    logits = {"ad": 0.6, "bc": 1.0, "ac": 1.0, "bd": 0.1}
+    if keep_only:  # what is lost is all but the units
+        logits = {"bc": 0.6, "ad": 1.0, "bd": 1.0, "ac": 0.1}
+    rises = {tuple(units): loss(logits[name]) - loss(1.7) for name, units in UNITS.items()}
+    options = {"method": "zero", "n_controls": 3, "keep_only": keep_only, "progress": False}
+    with pytest.warns(UserWarning, match="the prompts have none"):
+        found = tlm.module_effects(toy, pair, ["1 1"], **options)
+    np.testing.assert_allclose(found["effect"], [rises[0, 3], rises[1, 2]], rtol=1e-5)
+    sign = -1 if keep_only else 1
+    for module, effect, p_value in zip(pair, found["effect"], found["p_value"], strict=True):
+        controls = np.array([rises[units] for units in drawn(module)])
+        as_much = np.sum(sign * controls >= sign * effect - 1e-5)
+        assert p_value == (1 + as_much) / 4
 
 
 def test_patching_is_by_hand(toy, pair):

@@ -19,7 +19,7 @@ def experiment(module, p, q, noise=0.1, n_controls=39, n_prompts=10):
     for means in (p, q):
         rises = noise * generator.normal(size=(1 + n_controls, 2 * n_prompts))
         rises[0] += np.repeat(means, n_prompts)
-        trial = Trial(module.label, None, 3, [3] * n_controls, [])
+        trial = Trial(module.label, None, 3, [3] * n_controls)
         outcomes.append(Outcome(trial, rises))
     return Experiment(np.repeat(["A", "B"], n_prompts), np.zeros(2 * n_prompts), outcomes)
 

@@ -7,8 +7,7 @@ import torch
 from scipy.stats import false_discovery_control
 
 import tl_modules as tlm
-from tl_modules.causal import trials
-from tl_modules.causal.effects import _Outcome
+from tl_modules.interventions import unit_target
 from tl_modules.models.losses import next_token_losses
 
 
@@ -246,13 +245,13 @@ def test_z_is_the_distance_from_the_controls(effects):
 def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, monkeypatch):
     exclude = acts.units.select(np.arange(0, 36, 3))
     seen = []
-    make = trials.intervention
 
-    def watched(units, *words):
-        seen.append(units)
-        return make(units, *words)
+    class Watched(unit_target.UnitEdits):
+        def __init__(self, units, *words, **options):
+            seen.append(units)
+            super().__init__(units, *words, **options)
 
-    monkeypatch.setattr(trials, "intervention", watched)
+    monkeypatch.setattr(unit_target, "UnitEdits", Watched)
     for controls in ("layer", "magnitude", "attribution"):
         found = tlm.module_effects(
             model,
@@ -267,6 +266,19 @@ def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, mon
     assert len(seen) > 20
     for units in seen:
         assert not set(units.flat()) & set(exclude.flat())
+
+
+def test_edits_are_built_once_however_many_batches_there_are(model, modules, prompts, monkeypatch):
+    built = []
+
+    class Watched(unit_target.UnitEdits):
+        def __init__(self, units, *words, **options):
+            built.append(units)
+            super().__init__(units, *words, **options)
+
+    monkeypatch.setattr(unit_target, "UnitEdits", Watched)
+    tlm.module_effects(model, modules, prompts, n_controls=2, batch_size=2, progress=False)
+    assert len(built) == len(modules) * 3
 
 
 def test_an_intervention_of_scale_one_has_no_effect(model, modules, prompts):
@@ -306,16 +318,6 @@ def test_resampling_depends_on_the_seed_and_not_on_the_batch(model, modules, pro
     assert not np.allclose(effects(seed=0), effects(seed=1))
 
 
-@pytest.mark.parametrize(("sign", "p_value"), [(1.0, 1.0), (-1.0, 0.1)])
-def test_with_keep_only_the_least_harm_has_the_smallest_p_value(sign, p_value):
-    # Nine controls, each more harmful and more selective than the module.
-    rises = np.concatenate([np.zeros((1, 6)), np.tile([2.0, 2, 2, 1, 1, 1], (9, 1))])
-    categories = np.repeat(["a", "b"], 3)
-    table = _Outcome(categories, np.zeros(6), rises, "a", 0, sign).table()
-    assert table["p_value"].tolist() == [p_value] * 2
-    assert table["selectivity_p_value"].tolist() == [p_value] * 2
-
-
 def test_excluded_units_are_kept_when_only_the_module_is(model, modules, prompts, acts):
     # Nothing is left to ablate: all that is not the module's is excluded.
     found = tlm.module_effects(
@@ -332,7 +334,7 @@ def test_excluded_units_are_kept_when_only_the_module_is(model, modules, prompts
 
 
 def test_options_of_places_are_refused(model, modules, prompts):
-    with pytest.raises(tlm.ModulesError, match="The option should be one of 'factor'"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'positions'"):
         tlm.module_effects(model, modules, prompts, positions="last", progress=False)
 
 

@@ -175,7 +175,8 @@ def test_a_metric_that_returns_nothing_is_refused(model, modules, pair):
     for name in ("circuit_scores", "greedy_circuit", "module_graph"):
         more = ([0],) if name == "circuit_scores" else ()
         with pytest.raises(
-            tlm.ModulesError, match=r"metric should return a tensor of one number a prompt, \(4,\)"
+            tlm.ModulesError,
+            match=r"metric should return a tensor of one number per prompt, \(4,\)",
         ):
             getattr(tlm, name)(model, *pair, lambda logits: None, modules, *more, **QUIET)
     cache = model.run_with_cache(pair[0])[1]
@@ -224,7 +225,7 @@ def test_what_are_no_positions_is_refused_before_any_run(modules, positions, mes
 def test_rows_that_are_no_numbers_are_refused(modules):
     modules[0].fwd_hooks("zero", rows=[4, 5])
     for rows in (np.array([[1]]), np.array([0.5]), np.array(["a"])):
-        with pytest.raises(tlm.ModulesError, match="rows should be one whole number a prompt"):
+        with pytest.raises(tlm.ModulesError, match="rows should be one whole number per prompt"):
             modules[0].fwd_hooks("zero", rows=rows)
 
 

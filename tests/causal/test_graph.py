@@ -156,7 +156,7 @@ def test_what_makes_no_graph_is_refused(model, other_model, clean, corrupted, mo
         graph(model, clean, corrupted, [modules[0]])
     with pytest.raises(tlm.ModulesError, match="should have one shape"):
         graph(model, clean[:, :4], corrupted, modules)
-    with pytest.raises(tlm.ModulesError, match="one number a prompt"):
+    with pytest.raises(tlm.ModulesError, match="one number per prompt"):
         graph(model, clean, corrupted, modules, metric=difference)
     empty = tlm.Module(9, modules.units.select(np.empty(0, dtype=int)), modules[0].samples)
     with pytest.raises(tlm.ModulesError, match="module 9 has none"):

@@ -108,3 +108,20 @@ def test_prompts_are_paired_exactly_as_given(model):
     paired = tlm.with_corrupted(model, frame)
     assert paired["prompt"].tolist() == ["the cat sat ", "a dog ran"]
     assert paired["corrupted"].tolist() == ["a dog ran", "the cat sat "]
+
+
+@pytest.mark.parametrize("metric", ["loss", "answer_logprob"])
+def test_every_text_is_tokenised_once(model, modules, pairs, metric, monkeypatch):
+    read, to_tokens = [], model.to_tokens
+
+    def watched(text, *args, **options):
+        read.append(text)
+        return to_tokens(text, *args, **options)
+
+    monkeypatch.setattr(model, "to_tokens", watched)
+    options = {"method": "patch", "metric": metric, "n_controls": 1, "controls": "attribution"}
+    if metric != "loss":
+        options["controls"] = "layer"
+    tlm.module_effects(model, modules, pairs, **options, **QUIET)
+    texts = [text for text in read if text in set(pairs["prompt"]) | set(pairs["corrupted"])]
+    assert len(texts) == len(set(texts)) == 10

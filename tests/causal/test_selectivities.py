@@ -95,7 +95,7 @@ def test_unknown_values_and_modules_of_two_sets_are_refused():
     with pytest.raises(tlm.ModulesError, match="z should be known; some are NaN"):
         tlm.selectivity(cells, value="z")
     twice = pd.concat([cells, cells])
-    with pytest.raises(tlm.ModulesError, match="one row a module and category"):
+    with pytest.raises(tlm.ModulesError, match="one row per module and category"):
         tlm.selectivity(twice)
 
 

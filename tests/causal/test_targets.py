@@ -24,19 +24,15 @@ def test_a_target_named_as_a_module_is_refused(model, modules, prompts, shift):
         lambda: tlm.module_effects(model, both, prompts, n_controls=1, **QUIET),
         lambda: tlm.concept_effects(model, both, "animal", prompts, prompts, n_controls=1, **QUIET),
     ):
-        with pytest.raises(tlm.ModulesError, match="Targets should have different labels"):
+        with pytest.raises(tlm.ModulesError, match=r"should have different labels, .*; got"):
             run()
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [({"method": "bogus"}, "method should be one of"), ({"foo": 3}, "The option should be one of")],
-)
-def test_unknown_options_are_refused_where_only_targets_are_tested(
-    model, prompts, shift, options, said
-):
-    with pytest.raises(tlm.ModulesError, match=said):
-        tlm.module_effects(model, shift, prompts, n_controls=1, **options, **QUIET)
+def test_unknown_options_are_refused_where_only_targets_are_tested(model, prompts, shift):
+    with pytest.raises(tlm.ModulesError, match="method should be one of"):
+        tlm.module_effects(model, shift, prompts, n_controls=1, method="bogus", **QUIET)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'foo'"):
+        tlm.module_effects(model, shift, prompts, n_controls=1, foo=3, **QUIET)
 
 
 def test_erasure_is_measured_with_answers_and_by_patching(model, modules, prompts):

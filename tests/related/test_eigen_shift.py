@@ -192,3 +192,14 @@ def test_it_says_what_it_is(shift):
         "EigenShift(3 of 16 components of the output layer times 0.25, category animal)"
     )
     assert "singular_value" in shift._repr_html_()
+
+
+def test_a_run_without_gradients_does_not_forbid_a_later_one_with_them(model, shift):
+    tokens = model.to_tokens("the cat sat on the mat")
+    shift = replace(shift)  # used by no other test yet
+    with torch.inference_mode(), shift.ablated(model):
+        model(tokens)
+    with torch.enable_grad(), shift.ablated(model):
+        loss = model(tokens).sum()
+        loss.backward()
+    model.zero_grad()

@@ -11,7 +11,7 @@ from tests.conftest import tiny_model
 from tests.related.test_refusals import untyped
 from tests.training.test_limited import moved, weights
 from tests.training.test_masks import some_units
-from tl_modules.causal.controls import Strata
+from tl_modules.interventions.strata import Strata
 from tl_modules.tables.against_controls import control_p_value
 from tl_modules.training import unlearning
 from tl_modules.training.entries import Entries

@@ -1,4 +1,4 @@
-"""Attribution: every unit's and module's patching effect, estimated from gradients."""
+"""Attribution: the patching effect of every unit and module, estimated from gradients."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from tl_modules.causal.patching import get_act_patch_module
 from tl_modules.causal.token_runs import check_pairs, mask_of, tokens_of
 from tl_modules.errors import ModulesError, check_at_least, shown
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.target import Target, as_targets, units_on_one_site
 from tl_modules.models.gradients import Taps, differentiable
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
-from tl_modules.modules.module_set import Module, as_list
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
 from tl_modules.units import Units
@@ -37,7 +37,7 @@ class Attribution:
     """Each unit's estimated effect of patching it alone, at all positions."""
 
     modules: pd.DataFrame
-    """One row a module: ``module``, ``n_units``, ``score`` (the sum of its units'), and, where
+    """One row per module: ``module``, ``n_units``, ``score`` (the sum of its units'), and, where
     asked for, ``exact`` (the effect of patching it: patched metric minus corrupted metric)."""
 
     metric_clean: float
@@ -47,26 +47,26 @@ class Attribution:
     """The metric on the corrupted run."""
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a unit: ``layer``, ``hook_name``, ``index``, ``score``."""
+        """One row per unit: ``layer``, ``hook_name``, ``index``, ``score``."""
         return self.units.to_frame().assign(score=self.unit_scores)
 
     def beside(self, nodes: Any) -> pd.DataFrame:
         """The modules' scores beside those of the model's heads and layers, in one table.
 
-        Both are the same estimate, so they compare if the metric was the same: here its mean over
-        the prompts, there TransformerLens' ``metric_fn`` of a single prompt, without padding, of
-        which it knows nothing. Rows overlap: neurons are parts of the layers' ``mlp_out``.
+        Both are the same estimate, so they can be compared if the metric is the same: here its mean
+        over the prompts, in TransformerLens the ``metric_fn`` of a single prompt without padding.
+        Rows overlap: neurons are parts of the layers' ``mlp_out``.
 
         Args:
             nodes: What TransformerLens 4's ``attribution_patch`` returned at node granularity.
 
         Returns:
-            One row a module (``kind`` is ``"module"``) and one a node, its positions summed:
+            One row per module (``kind`` is ``"module"``) and one per node, its positions summed:
             ``kind``, ``module``, ``layer``, ``head`` (missing where there is none), ``score``;
             largest magnitude first.
 
         Raises:
-            ModulesError: If it is no such result.
+            ModulesError: If ``nodes`` is no such result.
         """
         if not isinstance(getattr(nodes, "node_scores", None), Mapping):
             raise ModulesError(
@@ -128,7 +128,7 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
     clean_tokens: Tokens,
     corrupted_tokens: Tokens,
     metric: Callable[[torch.Tensor], torch.Tensor],
-    modules: Module | Iterable[Module],
+    modules: Target | Iterable[Target],
     *,
     n_steps: int = 1,
     exact: bool = False,
@@ -151,7 +151,7 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
         clean_tokens: The clean run's tokens, ``[batch, pos]``.
         corrupted_tokens: The corrupted run's tokens, of the same shape.
         metric: From logits ``[batch, pos, d_vocab]`` to a scalar, or to ``[batch]``, then averaged.
-        modules: A ``ModuleSet``, some modules of one, or one.
+        modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
         n_steps: Gradients to average; 1 takes the corrupted run's.
         exact: Also patch each module.
         attention_mask: 1 or True where a token is real; padding counts for nothing.
@@ -162,18 +162,19 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
 
     Raises:
         ModulesError: If tokens or mask are malformed or differ in shape, the modules belong to
-            another model, the metric is neither a scalar nor one number a prompt, it or a score is
-            not finite, or the model was loaded inside ``torch.inference_mode()``.
+            another model, the metric is neither a scalar nor one number per prompt, the metric or a
+            score is not finite, or the model was loaded inside ``torch.inference_mode()``.
     """
-    chosen = as_list(modules)
+    targets = as_targets(modules)
+    each_units = units_on_one_site(targets)
     check_at_least("n_steps", n_steps, 1)
-    for module in chosen:
-        module.units.check_model(model)
+    for target in targets:
+        target.check_model(model)
     first = tokens_of(model, "clean_tokens", clean_tokens)
     tokens = tokens_of(model, "corrupted_tokens", corrupted_tokens)
     check_pairs(first, tokens)
     mask = mask_of(tokens, attention_mask)
-    units = chosen[0].units
+    units = each_units[0]
     runs = _Runs(model, units.hook_names, metric, mask, tokens.shape)
     with differentiable():
         clean, metric_clean = runs.read(first)
@@ -194,9 +195,9 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
         )
     table = pd.DataFrame(
         {
-            "module": [module.label for module in chosen],
-            "n_units": [module.n_units for module in chosen],
-            "score": [float(scores[module.units.flat()].sum()) for module in chosen],
+            "module": [target.label for target in targets],
+            "n_units": [len(units) for units in each_units],
+            "score": [float(scores[units.flat()].sum()) for units in each_units],
         }
     )
     if exact:
@@ -205,7 +206,7 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
             tokens,
             clean,
             runs.scalar,
-            chosen,
+            targets,
             attention_mask=mask,
             progress=progress,
         )
@@ -225,16 +226,16 @@ class _Runs:
 
     def read(self, tokens: torch.Tensor) -> tuple[dict[str, torch.Tensor], float]:
         """The site's activations and the embeddings, and the metric."""
-        found: dict[str, torch.Tensor] = {}
+        activations: dict[str, torch.Tensor] = {}
 
         def reader(name: str) -> Callable[..., None]:
-            # By the name asked for: the hook may know itself by an alias.
-            return lambda activation, hook: found.update({name: activation.clone()})
+            # Stored by the name asked for: ``hook.name`` may be an alias.
+            return lambda activation, hook: activations.update({name: activation.clone()})
 
         hooks: FwdHooks = [(name, reader(name)) for name in (*self.hook_names, EMBEDDING)]
         with torch.no_grad():
             value = self.scalar(self._run(tokens, hooks))
-        return found, float(value)
+        return activations, float(value)
 
     def gradients(
         self,
@@ -283,7 +284,7 @@ class _Runs:
             return value.mean()
         if value.ndim != 0:
             raise ModulesError(
-                f"metric should return a scalar or one number a prompt, ({self.shape[0]},); it "
+                f"metric should return a scalar or one number per prompt, ({self.shape[0]},); it "
                 f"returned shape {tuple(value.shape)}."
             )
         return value

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
 from tl_modules.causal.token_runs import Rows, check_pairs, tokens_of
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import FwdHooks
@@ -17,8 +18,8 @@ from tl_modules.modules.module import Module
 from tl_modules.tables.against_controls import run_rounding
 from tl_modules.units import Units
 
-METHODS = ("patch", "mean", "zero")
-"""What becomes of units outside a circuit; see ``replacements.METHODS``."""
+CircuitMethod = Literal["patch", "mean", "zero"]
+"""What becomes of units outside a circuit; see ``replacements.Method``."""
 
 
 OUTSIDE = -1
@@ -26,7 +27,7 @@ OUTSIDE = -1
 
 Labels = Int[np.ndarray, " units"]
 Circuit = tuple[Labels, Sequence[int]]
-"""Which module each unit of the site is in, and the modules that are kept."""
+"""The module of each unit of the site, and the modules that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,24 +51,23 @@ class Kept:
         corrupted_tokens: TokenArray | None,
         metric: Callable[[torch.Tensor], torch.Tensor],
         modules: list[Module],
-        method: str,
+        method: CircuitMethod,
         reference: HasUnitMeans | None,
     ) -> "Kept":
         """Check everything, and measure the metric with all modules and with none."""
-        check_choice("method", method, METHODS)
         rows.check()
         for module in modules:
             module.units.check_model(rows.model)
         every = modules[0].units.every()
         labels = np.full(len(every), OUTSIDE)
-        for at, module in enumerate(modules):
-            own = module.units.flat()
-            if (labels[own] != OUTSIDE).any():
+        for place, module in enumerate(modules):
+            members = module.units.flat()
+            if (labels[members] != OUTSIDE).any():
                 raise ModulesError(
                     f"The modules of a circuit should share no unit; module {module.label} has "
                     "units of another. Take them from one module set."
                 )
-            labels[own] = at
+            labels[members] = place
         source = None
         if method == "patch":
             if corrupted_tokens is None:
@@ -120,26 +120,26 @@ class Kept:
         values = []
         gap = (self.full - self.empty)[choosing].sum()
         for _ in range(n_steps):
-            free = [at for at in range(len(self.modules)) if at not in circuit]
-            found = self.measured([(labels, [*circuit, at]) for at in free])
-            shares = (found - self.empty)[:, choosing].sum(axis=1) / gap
+            free = [place for place in range(len(self.modules)) if place not in circuit]
+            metrics = self.measured([(labels, [*circuit, place]) for place in free])
+            shares = (metrics - self.empty)[:, choosing].sum(axis=1) / gap
             best = int(np.argmin(np.abs(shares - 1)))
             circuit.append(free[best])
-            values.append(found[best])
+            values.append(metrics[best])
         return circuit, np.stack(values)
 
     def dealt(self, n_controls: int, seed: int) -> list[Labels]:
-        """The modules' labels, and the controls': dealt out anew within each layer."""
+        """The modules' labels, then the controls': shuffled among the units of each layer."""
         generator = np.random.default_rng([seed, 1])
         hook = self.modules[0].units.every().hook
-        found = [self.labels]
+        dealt = [self.labels]
         for _ in range(n_controls):
             labels = self.labels.copy()
             for layer in np.unique(hook):
                 inside = np.flatnonzero((hook == layer) & (labels != OUTSIDE))
                 labels[inside] = generator.permutation(labels[inside])
-            found.append(labels)
-        return found
+            dealt.append(labels)
+        return dealt
 
     def measured(
         self, circuits: Sequence[Circuit], progress: bool = False

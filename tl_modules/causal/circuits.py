@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.causal.circuit_runs import Kept
+from tl_modules.causal.circuit_runs import CircuitMethod, Kept
 from tl_modules.causal.token_runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
@@ -38,8 +38,8 @@ class CircuitScores:
     controls whose share is at least as large)."""
 
     minimality: pd.DataFrame
-    """One row a member: ``module``, and the same numbers of the faithfulness that the circuit loses
-    without it; near 0 or below, the circuit does not need it."""
+    """One row per member: ``module``, and the same numbers of the faithfulness that the circuit
+    loses without the module. Near or below 0, the circuit does not need the module."""
 
     metric_full: float
     """The metric with all modules, averaged over prompts."""
@@ -79,7 +79,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     modules: Iterable[Module],
     circuit: Iterable[int],
     *,
-    method: str = "patch",
+    method: CircuitMethod = "patch",
     reference: HasUnitMeans | None = None,
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
@@ -104,7 +104,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         clean_tokens: The run that is ablated, ``[batch, pos]``.
         corrupted_tokens: Where ``"patch"`` takes its values from, of the same shape; None with
             other methods.
-        metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt, ``[batch]``.
+        metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
         circuit: Labels of some of them.
         method: What becomes of the units outside: ``"patch"``, ``"mean"`` or ``"zero"``.
@@ -121,22 +121,22 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 
     Raises:
         ModulesError: If a label is none of the modules', the runs differ in shape, the metric is
-            not one number a prompt, or ablating all modules does not change it.
+            not one number per prompt, or ablating all modules does not change it.
     """
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
-    chosen = as_list(modules)
-    members = _places(chosen, circuit)
+    listed = as_list(modules)
+    members = _places(listed, circuit)
     task = Kept.prepare(
         Rows.given(model, "clean_tokens", clean_tokens, attention_mask, batch_size),
         corrupted_tokens,
         metric,
-        chosen,
+        listed,
         method,
         reference,
     )
-    outside = [at for at in range(len(chosen)) if at not in members]
-    without = [[at for at in members if at != member] for member in members]
+    outside = [place for place in range(len(listed)) if place not in members]
+    without = [[other for other in members if other != member] for member in members]
     dealt = task.dealt(n_controls, seed)
     values = task.measured(
         [(labels, kept) for labels in dealt for kept in (members, outside, *without)], progress
@@ -150,8 +150,8 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 
     table = {"faithfulness": share(kept - task.empty), "completeness": share(task.full - left)}
     rows = [
-        {"module": task.modules[member].label} | share(kept - values[:, 2 + at])
-        for at, member in enumerate(members)
+        {"module": task.modules[member].label} | share(kept - values[:, 2 + number])
+        for number, member in enumerate(members)
     ]
     return CircuitScores(
         tuple(task.modules[member].label for member in members),
@@ -173,7 +173,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     *,
     n_steps: int | None = None,
     held_out: bool = True,
-    method: str = "patch",
+    method: CircuitMethod = "patch",
     reference: HasUnitMeans | None = None,
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
@@ -183,20 +183,19 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 ) -> pd.DataFrame:
     """Grow a circuit: at each step add the module that brings faithfulness nearest to 1.
 
-    A control is a circuit grown in the same way from pseudo-modules (see ``circuit_scores``), so
-    that it, too, is the best of several. The arguments shared with ``circuit_scores`` mean the same
-    here.
+    A control is a circuit that grows in the same way from pseudo-modules (see ``circuit_scores``):
+    it, too, is the best of several. Arguments with the names of ``circuit_scores``' mean the same.
 
     Args:
         model: The model.
         clean_tokens: The run that is ablated, ``[batch, pos]``.
         corrupted_tokens: Where ``"patch"`` takes its values from, of the same shape.
-        metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt, ``[batch]``.
+        metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
         n_steps: How many modules to add; by default all, one after the other.
         held_out: Choose on a random half of the prompts and report on the other. If False, both on
-            all, and the faithfulness of what was chosen is too good. Score the circuit that you
-            settle on with ``circuit_scores`` on prompts that are in neither half.
+            all, which overrates the faithfulness of the chosen modules. Score the final circuit
+            with ``circuit_scores`` on prompts that are in neither half.
         method: What becomes of the units outside: ``"patch"``, ``"mean"`` or ``"zero"``.
         reference: Where ``"mean"`` takes its values from.
         n_controls: Controls, each of which takes as many runs as the circuit itself; the smallest
@@ -207,7 +206,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         progress: Show a progress bar.
 
     Returns:
-        One row a step: ``step``, ``module`` (added), ``n_units`` (of the circuit), ``chosen_on``
+        One row per step: ``step``, ``module`` (added), ``n_units`` (of the circuit), ``chosen_on``
         (faithfulness on the prompts that chose), ``effect`` (faithfulness on those held out),
         ``ci_low``, ``ci_high``, and ``control_mean``, ``control_std``, ``p_value`` (one-sided:
         controls at least as faithful) of the controls' circuits of as many pseudo-modules.
@@ -217,8 +216,8 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     """
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
-    chosen = as_list(modules)
-    n_steps = len(chosen) if n_steps is None else n_steps
+    listed = as_list(modules)
+    n_steps = len(listed) if n_steps is None else n_steps
     check_at_least("n_steps", n_steps, 1)
     rows = Rows.given(model, "clean_tokens", clean_tokens, attention_mask, batch_size)
     n_prompts = len(rows.tokens)
@@ -235,21 +234,21 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         rows,
         corrupted_tokens,
         metric,
-        chosen,
+        listed,
         method,
         reference,
     )
     gap = task.full - task.empty
     for half in (choosing, testing):
         task.check_gap(half)
-    n_steps = min(n_steps, len(chosen))
+    n_steps = min(n_steps, len(listed))
     dealt = tqdm(task.dealt(n_controls, seed), desc="circuits", disable=not progress)
     paths = [task.path(labels, n_steps, choosing) for labels in dealt]
     draws = bootstrap_indices(np.zeros(len(testing)), N_RESAMPLES, seed)
     table = []
     for step in range(n_steps):
         lifts = np.stack([values[step] - task.empty for _, values in paths])
-        circuit = [chosen[at] for at in paths[0][0][: step + 1]]
+        circuit = [listed[place] for place in paths[0][0][: step + 1]]
         numbers = ratio_beside_controls(
             lifts[:, testing], gap[testing], draws, tolerance=task.rounding
         )
@@ -267,7 +266,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 
 def _places(modules: Sequence[Module], circuit: Iterable[int]) -> list[int]:
     """Places of the modules that have these labels, in order."""
-    places = {module.label: at for at, module in enumerate(modules)}
+    places = {module.label: place for place, module in enumerate(modules)}
     wanted = list(circuit)
     for label in wanted:
         if label not in places:

@@ -1,4 +1,4 @@
-"""What targets leave of a concept that a linear probe can find, beside what else is lost."""
+"""How far targets erase a concept for linear probes, beside what else they cost."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.experiment import run_experiment
+from tl_modules.causal.metrics import MetricName
+from tl_modules.causal.options import Options
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.measuring import measures
-from tl_modules.interventions.target import Target
+from tl_modules.interventions.replacements import HasUnitMeans, Method
+from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.answers import shown_separators, with_separator
 from tl_modules.models.hooked_model import HookedModel, hook_order
 from tl_modules.models.output_layer import output_layer
-from tl_modules.modules.module_set import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.against_controls import (
     beside_controls,
@@ -33,6 +36,7 @@ from tl_modules.tables.prompt_frames import (
 )
 from tl_modules.tables.prompt_tables import HasToPandas, Prompts
 from tl_modules.tables.roc import auc
+from tl_modules.units import Units
 
 _COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 """What a run may need of a set of prompts."""
@@ -42,32 +46,36 @@ _COLUMNS = ("prompt", "category", "answer", "separator", "corrupted")
 @measures
 def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
-    targets: Module | Target | Iterable[Module | Target],
+    targets: Target | Iterable[Target],
     concept: str,
     fit: Prompts,
     tests: Annotated[Prompts | Mapping[str, Prompts], Elsewhere("prompts, or sets of them")],
     *,
     hook_name: str | None = None,
-    metric: str = "loss",
+    metric: MetricName = "loss",
     separator: str | None = None,
+    method: Method = "mean",
+    reference: HasUnitMeans | None = None,
+    factor: float | None = None,
+    keep_only: bool = False,
     n_controls: int = 20,
+    controls: ControlKind = "layer",
+    exclude: Units | None = None,
     batch_size: int = 16,
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
 ) -> pd.DataFrame:
     """How far each target erases a concept, and what else it costs, on prompts of several kinds.
 
-    Erased is what no probe finds again: under each intervention a fresh linear probe (logistic
-    regression on standardised mean states, the first token left out) is fitted to tell prompts of
-    the category ``concept`` from the others, on ``fit``, and scored on the test prompts under the
-    same intervention. 0.5 is chance; an intervention that only moves the concept elsewhere, or that
-    can be undone by a linear map where the probe reads (as EigenShift's by default), leaves the
-    score as it is. Lost is the rise of the mean next-token loss on test prompts *without* the
-    concept. Faithful is who erases much and loses little, on prompts like those it was made from
-    and on others. After the evaluation of LEACE (arXiv 2306.03819, section 5), which fits probes to
-    what is erased and measures what the model loses by it; the numbers' form is this project's own.
+    Under each intervention a fresh linear probe (logistic regression on standardised mean states
+    without the first token) learns on ``fit`` to tell prompts of the category ``concept`` from the
+    others. Its score on the test prompts under the same intervention says what is left: 0.5 is
+    chance. An intervention that only moves the concept elsewhere, or that a linear map can undo
+    where the probe reads (as EigenShift's by default), does not change the score. The cost is the
+    rise of the mean next-token loss on test prompts *without* the concept. A faithful target erases
+    the concept and changes little else, on prompts like those it was made from and on others. This
+    follows the evaluation of LEACE (arXiv 2306.03819, section 5); the tables are this project's.
 
     Args:
         model: The model.
@@ -81,15 +89,20 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         hook_name: Where the probes read; by default where the output layer does.
         metric: What is lost, as ``module_effects`` takes it.
         separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
+        method: What becomes of the units of modules, as ``module_effects`` takes it.
+        reference: As ``module_effects`` takes it.
+        factor: As ``module_effects`` takes it.
+        keep_only: As ``module_effects`` takes it.
         n_controls: Controls for each target.
+        controls: As ``module_effects`` takes it.
+        exclude: As ``module_effects`` takes it.
         batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
         max_tokens: Cut prompts after so many tokens.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
-        options: What else ``module_effects`` takes of modules, such as ``method``.
 
     Returns:
-        One row a target and set of test prompts:
+        One row per target and set of test prompts:
 
         - ``label`` (the target's), ``prompts`` (the set's name), ``n_with``, ``n_without`` (with
           and without the concept);
@@ -111,25 +124,29 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     if metric != "loss":
         frames = {name: with_separator(it, separator) for name, it in frames.items()}
     truths = _truths(frames, concept)
-    # So that the run below reads the same labels, and warns of nothing twice.
+    # The run below then reads the same labels, and does not repeat warnings about them.
     frames = {name: it.assign(category=categories_of(it)) for name, it in frames.items()}
     shared = [name for name in _COLUMNS if all(name in frame for frame in frames.values())]
     together = pd.DataFrame(
         {name: [text for frame in frames.values() for text in frame[name]] for name in shared}
     )
-    experiment = run_experiment(
-        model,
-        targets,
-        together,
+    options = Options(
         metric=metric,
         separator=separator,
-        hook_name=_where(model, hook_name),
+        method=method,
+        reference=reference,
+        factor=factor,
+        keep_only=keep_only,
         n_controls=n_controls,
+        controls=controls,
+        exclude=exclude,
         batch_size=batch_size,
         max_tokens=max_tokens,
         seed=seed,
         progress=progress,
-        **options,
+    )
+    experiment = run_experiment(
+        model, as_targets(targets), together, options, hook_name=_where(model, hook_name)
     )
     ends = np.cumsum([len(truth) for truth in truths.values()])
     truth = np.concatenate(list(truths.values()))
@@ -141,18 +158,19 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     rows = []
     for outcome in experiment.outcomes:
         assert outcome.states is not None
-        found = np.stack([_scores(states, truth, seen) for states in outcome.states])
+        probed = np.stack([_scores(states, truth, seen) for states in outcome.states])
         for name, start, end in zip(sets, ends[:-1], ends[1:], strict=True):
-            at = np.arange(start, end)
+            of_set = np.arange(start, end)
+            has = truth[of_set]
             row: dict[str, object] = {"label": str(outcome.trial.label), "prompts": str(name)}
-            row |= {"n_with": int(truth[at].sum()), "n_without": int((~truth[at]).sum())}
-            row["auc_clean"] = float(auc(scores[at], truth[at]))
-            row |= _named("auc", _aucs(found[:, at], truth[at], seed))
-            for what, chosen in (("lost", at[~truth[at]]), ("harm", at[truth[at]])):
-                draws = bootstrap_indices(np.zeros(len(chosen)), N_RESAMPLES, seed)
-                rises = outcome.rises[:, chosen]
+            row |= {"n_with": int(has.sum()), "n_without": int((~has).sum())}
+            row["auc_clean"] = float(auc(scores[of_set], has))
+            row |= _named("auc", _aucs(probed[:, of_set], has, seed))
+            for what, counted in (("lost", of_set[~has]), ("harm", of_set[has])):
+                draws = bootstrap_indices(np.zeros(len(counted)), N_RESAMPLES, seed)
+                rises = outcome.rises[:, counted]
                 numbers = ratio_beside_controls(
-                    rises, np.ones(len(chosen)), draws, tolerance=rounding
+                    rises, np.ones(len(counted)), draws, tolerance=rounding
                 )
                 row |= _named(what, numbers)
             if experiment.separators is not None:
@@ -218,12 +236,12 @@ def _aucs(
     """How well the first run's scores tell, beside the others'; low speaks for it."""
     resampled = auc(scores[0][bootstrap_indices(truth, N_RESAMPLES, seed)], truth)
     if min(truth.sum(), (~truth).sum()) < 2:
-        resampled = np.full(N_RESAMPLES, np.nan)  # one prompt resampled is itself
-    found = auc(scores, truth)
-    # A score below 0.5 is no further erased: turned round it tells as much.
-    told = np.abs(found - 0.5)
-    p_value = control_p_value(-float(told[0]), -told[1:])
-    return beside_controls(found, resampled) | {"p_value": p_value}
+        resampled = np.full(N_RESAMPLES, np.nan)  # every resample of one prompt is that prompt
+    aucs = auc(scores, truth)
+    # A probe with an AUC below 0.5 knows as much as its opposite, above 0.5.
+    known = np.abs(aucs - 0.5)
+    p_value = control_p_value(-float(known[0]), -known[1:])
+    return beside_controls(aucs, resampled) | {"p_value": p_value}
 
 
 def _named(name: str, numbers: Mapping[str, float]) -> dict[str, float]:

@@ -1,90 +1,128 @@
-"""Controls: random sets of units to hold a module's effect against.
+"""What the controls of an experiment have in common with its modules, by kind."""
 
-The null hypothesis is that the module is a random subset of its layers' units, given how many it
-has in each stratum. Under it the module and its controls are draws from one distribution, so that
-``control_p_value`` is valid. That needs controls from *all* units of a stratum, the module's own
-included: sets from outside the module alone are anti-correlated with it (with two modules, every
-control is the other one), and random modules then pass as selective in up to half of the cases.
-"""
-
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Int
+import pandas as pd
+from jaxtyping import Float
 
-from tl_modules.tables.strata import draw_like, rank_strata
+from tl_modules.causal.metrics import Task
+from tl_modules.causal.shared_unit_scores import ablation_attribution
+from tl_modules.errors import ModulesError
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.strata import Strata
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.units import Units
 
-KINDS = ("layer", "magnitude", "attribution")
+ControlKind = Literal["layer", "magnitude", "attribution"]
 """``layer``: random units of the same layers. ``magnitude``: of the same layers and a similar mean
 |a|. ``attribution``: of the same layers and a similar estimated effect of ablating each alone."""
 
+KINDS: tuple[ControlKind, ...] = get_args(ControlKind)
+
 
 @dataclass(frozen=True, eq=False)
-class Strata:
-    """Sets of similar units: a control takes as many units of each as the module has there."""
+class Setting:
+    """What controls are made from, besides the modules."""
 
-    pool: Units
-    """All units that a control may hold: every unit of the site but the excluded ones."""
+    model: HookedModel
+    frame: pd.DataFrame
+    """The prompts of the experiment."""
 
-    members: list[Int[np.ndarray, " _members"]]
-    """Each stratum's units, as places in the pool."""
+    reference: HasUnitMeans | None
+    """The experiment's reference, which precedes each module's own."""
 
-    @classmethod
-    def by_layer(cls, units: Units, exclude: Units | None = None) -> "Strata":
-        """One stratum per layer (per hook point, where a layer has several).
-
-        Args:
-            units: Any units of the site.
-            exclude: Units that no control holds.
-
-        Returns:
-            The strata.
-        """
-        pool = _pool(units, exclude)
-        return cls(pool, [members for _, members in pool.by_hook()])
-
-    @classmethod
-    def matched(
-        cls, units: Units, values: Float[np.ndarray, " _units"], exclude: Units | None = None
-    ) -> "Strata":
-        """Strata of similar values within each layer.
-
-        A layer's units are ranked by value. The eight lowest and the eight highest make a stratum
-        each; strata further inwards are larger, up to an eighth of the layer (see
-        ``rank_strata``): few units lie far out, and those matter most. A layer of fewer than 24
-        units is one stratum.
-
-        Args:
-            units: Any units of the site.
-            values: A value of every unit of the site, such as its mean |activation|.
-            exclude: Units that no control holds.
-
-        Returns:
-            The strata.
-        """
-        pool = _pool(units, exclude)
-        theirs = values[pool.flat()]
-        found = []
-        for _, members in pool.by_hook():
-            numbers = rank_strata(theirs[members])
-            found += [members[numbers == number] for number in range(numbers.max() + 1)]
-        return cls(pool, found)
-
-    def draw(self, units: Units, generator: np.random.Generator) -> Units:
-        """A control.
-
-        Args:
-            units: The module's units.
-            generator: Draws the control.
-
-        Returns:
-            As many random units of each stratum as the module has there.
-        """
-        own = np.isin(self.pool.flat(), units.flat())
-        return self.pool.select(draw_like(self.members, own, generator))
+    exclude: Units | None
+    batch_size: int
+    max_tokens: int | None
+    task: Task | None = None
+    """The prompts' task where its metric is the loss: tokenised already."""
 
 
-def _pool(units: Units, exclude: Units | None) -> Units:
-    every = units.every()
-    return every if exclude is None else every.without(exclude)
+_Maker = Callable[[Setting, Units, HasUnitMeans | None], Strata]
+"""``make(setting, units, own_reference)``: strata of the site that the units lie in."""
+
+
+def strata_maker(
+    kind: ControlKind, setting: Setting
+) -> Callable[[Units, HasUnitMeans | None], Strata]:
+    """What makes an experiment's strata; see ``Ablation.strata``.
+
+    The modules of an experiment share their strata, which the first module's units and reference
+    make: ``"attribution"`` runs the model.
+
+    Args:
+        kind: One of ``KINDS``.
+        setting: What controls are made from.
+
+    Returns:
+        The maker.
+    """
+    made: list[Strata] = []
+
+    def strata(units: Units, own_reference: HasUnitMeans | None) -> Strata:
+        if not made:
+            made.append(_MAKERS[kind](setting, units, own_reference))
+        return made[0]
+
+    return strata
+
+
+def _layer(setting: Setting, units: Units, own_reference: HasUnitMeans | None) -> Strata:
+    del own_reference
+    return Strata.by_layer(units, setting.exclude)
+
+
+def _magnitude(setting: Setting, units: Units, own_reference: HasUnitMeans | None) -> Strata:
+    for source in (setting.reference, own_reference):
+        values = None if source is None else _mean_magnitudes(source, units)
+        if values is not None:
+            return Strata.matched(units, values, setting.exclude)
+    raise ModulesError(
+        "controls='magnitude' needs the units' mean |activation|, which these modules do "
+        "not hold. Discover them from raw activations (or pass modules that were as "
+        "reference=), or use controls='layer'."
+    )
+
+
+def _mean_magnitudes(source: HasUnitMeans, units: Units) -> Float[np.ndarray, " units"] | None:
+    """The mean |activation| of every unit of the site; None if the source does not hold it."""
+    normaliser, reading = (getattr(source, name, None) for name in ("normaliser", "reading"))
+    if normaliser is None or reading is None or not reading.is_magnitude:
+        return None
+    if not source.units.same_hooks(units):
+        return None
+    return np.asarray(normaliser.mean, dtype=np.float64)
+
+
+def _attribution(setting: Setting, units: Units, own_reference: HasUnitMeans | None) -> Strata:
+    means = own_reference if setting.reference is None else setting.reference
+    if means is None:
+        raise ModulesError("controls='attribution' needs means to ablate to. Pass reference=...")
+    if not means.units.same_hooks(units):
+        raise ModulesError(
+            "controls='attribution' needs a reference of the modules' own units; its site or "
+            "model is another. Collect it with the same units=..."
+        )
+    estimates, names = ablation_attribution(
+        setting.model,
+        setting.frame,
+        means,
+        batch_size=setting.batch_size,
+        max_tokens=setting.max_tokens,
+        progress=False,
+        task=setting.task,
+    )
+    # Every prompt counts the same, as it does in the mean over all prompts.
+    counts = setting.frame["category"].astype(str).value_counts() if len(names) > 1 else None
+    weights = np.array([1 if counts is None else counts[name] for name in names], dtype=float)
+    return Strata.matched(units, weights @ estimates / weights.sum(), setting.exclude)
+
+
+_MAKERS: dict[ControlKind, _Maker] = {
+    "layer": _layer,
+    "magnitude": _magnitude,
+    "attribution": _attribution,
+}

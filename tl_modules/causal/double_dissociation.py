@@ -1,24 +1,28 @@
 """Double dissociation: does one module hurt one kind of prompts, and another module the other?"""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.experiment import Experiment, run_experiment
+from tl_modules.causal.metrics import MetricName
+from tl_modules.causal.options import Options
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import HasUnitMeans, Method
+from tl_modules.interventions.target import Target, units_of
 from tl_modules.models.answers import shown_separators
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import beside_controls, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.units import Units
 
 LEAST_CONTROLS = 19
 """With fewer no p-value reaches 0.05."""
@@ -29,7 +33,7 @@ class Dissociation:
     """Whether module P hurts set A more than B, and module Q hurts B more than A."""
 
     effects: pd.DataFrame
-    """One row a module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
+    """One row per module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
     ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``, and
     with an answer metric ``separator``, in quotes."""
 
@@ -38,9 +42,9 @@ class Dissociation:
     ``interaction``."""
 
     is_double: bool
-    """Whether P hurts A, Q hurts B, and each its own set more than the other: the four intervals
-    lie above 0, and both contrasts exceed all but 5 % of the controls'. Whether the other set is
-    left unhurt, ``effects`` shows; few prompts cannot prove it."""
+    """Whether P hurts A, Q hurts B, and each hurts its own set more than the other: the four
+    intervals lie above 0, and both contrasts exceed all but 5 % of the controls'. ``effects`` shows
+    the harm to the other set; few prompts cannot prove that there is none."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -57,60 +61,96 @@ class Dissociation:
 @measures
 def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keyword
     model: HookedModel,
-    module_p: Module,
-    module_q: Module,
+    module_p: Target,
+    module_q: Target,
     prompts_a: Prompts,
     prompts_b: Prompts,
     *,
-    metric: str = "loss",
+    metric: MetricName = "loss",
     separator: str | None = None,
+    method: Method = "mean",
+    reference: HasUnitMeans | None = None,
+    factor: float | None = None,
+    keep_only: bool = False,
     n_controls: int = 39,
+    controls: ControlKind = "layer",
+    exclude: Units | None = None,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
     seed: int = 0,
-    **options: Any,
+    progress: bool = True,
 ) -> Dissociation:
     """Test two modules on two sets of prompts (Teuber 1955's double dissociation).
 
-    One module that hurts A more than B may only show that A is the harder set; two modules with
-    opposite preferences cannot both be explained so. Each contrast is held against the same
-    contrast of the module's controls, the interaction against that of pairs of controls.
+    A module that hurts A more than B may only show that A is the harder set; this cannot explain
+    two modules with opposite preferences. Each contrast is compared with the same contrast of the
+    module's controls, the interaction with that of pairs of controls.
 
     Args:
         model: The model.
-        module_p: The module that should hurt A.
-        module_q: The module that should hurt B.
+        module_p: The module, or other target, that should hurt A.
+        module_q: The module, or other target, that should hurt B.
         prompts_a: Strings, or a frame with ``prompt`` and, for the answer metrics, ``answer``.
         prompts_b: The other set, such as recall against multi-step reasoning.
         metric: As ``module_effects`` takes it: the higher, the worse.
         separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
+        method: As ``module_effects`` takes it.
+        reference: As ``module_effects`` takes it.
+        factor: As ``module_effects`` takes it.
+        keep_only: As ``module_effects`` takes it.
         n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
+        controls: As ``module_effects`` takes it.
+        exclude: As ``module_effects`` takes it.
+        batch_size: As ``module_effects`` takes it.
+        max_tokens: As ``module_effects`` takes it.
         seed: Seeds controls and bootstrap.
-        options: What else ``module_effects`` takes.
+        progress: Show a progress bar.
 
     Returns:
         The four effects, the contrasts, and whether they make a double dissociation.
 
     Raises:
-        ModulesError: If P and Q are one module, there are fewer than 19 controls (p could not reach
-            0.05), or as ``module_effects`` raises.
+        ModulesError: If P and Q hold the same units, there are fewer than 19 controls (p could not
+            reach 0.05), or as ``module_effects`` raises.
     """
     check_at_least("n_controls", n_controls, LEAST_CONTROLS)
-    if np.array_equal(module_p.units.flat(), module_q.units.flat()):
+    if _are_one(module_p, module_q):
         raise ModulesError("module_p and module_q should be two modules; they hold the same units.")
     sets = [
         prompt_frame(prompts).assign(category=name)
         for name, prompts in (("A", prompts_a), ("B", prompts_b))
     ]
-    experiment = run_experiment(
-        model,
-        [replace(module_p, label=0), replace(module_q, label=1)],
-        pd.concat(sets, ignore_index=True),
+    options = Options(
         metric=metric,
         separator=separator,
+        method=method,
+        reference=reference,
+        factor=factor,
+        keep_only=keep_only,
         n_controls=n_controls,
+        controls=controls,
+        exclude=exclude,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
         seed=seed,
-        **options,
+        progress=progress,
+    )
+    experiment = run_experiment(
+        model,
+        [module_p, module_q],
+        pd.concat(sets, ignore_index=True),
+        options,
+        keys=[[seed, 0], [seed, 1]],  # by place: the two may have one label
     )
     return _outcome(experiment, seed)
+
+
+def _are_one(one: Target, other: Target) -> bool:
+    """Whether two targets are one, or hold the same units."""
+    units, others = units_of(one), units_of(other)
+    if units is None or others is None:
+        return one is other
+    return np.array_equal(units.flat(), others.flat())
 
 
 def _outcome(experiment: Experiment, seed: int) -> Dissociation:
@@ -126,14 +166,13 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     rows, contrasts = [], {}
     for name, outcome in zip("PQ", experiment.outcomes, strict=True):
         runs, resampled = both(outcome.rises), both(outcome.rises[0][draws])
-        for own in "AB":
-            if sizes[own] < 2:  # one prompt resampled is itself: no interval
-                resampled[own][:] = np.nan
-        for own in "AB":
-            found = beside_controls(runs[own], resampled[own], tolerance=rounding)
-            rows.append({"module": name, "set": own} | found | {"n": sizes[own]})
+        for which, size in sizes.items():
+            if size < 2:  # a single prompt has no interval: every resample is that prompt
+                resampled[which][:] = np.nan
+            numbers = beside_controls(runs[which], resampled[which], tolerance=rounding)
+            rows.append({"module": name, "set": which} | numbers | {"n": size})
         sign = 1.0 if name == "P" else -1.0
-        contrasts[name] = tuple(sign * (found["A"] - found["B"]) for found in (runs, resampled))
+        contrasts[name] = tuple(sign * (means["A"] - means["B"]) for means in (runs, resampled))
     sums = tuple(one + other for one, other in zip(contrasts["P"], contrasts["Q"], strict=True))
     table = pd.DataFrame(
         {
@@ -145,7 +184,7 @@ def _outcome(experiment: Experiment, seed: int) -> Dissociation:
     effects = pd.DataFrame(rows)
     if experiment.separators is not None:
         effects["separator"] = shown_separators(experiment.separators)
-    each = table.iloc[:2]
-    prefer = ((each["ci_low"] > 0) & (each["p_value"] <= 0.05)).all()
+    of_modules = table.iloc[:2]
+    prefer = ((of_modules["ci_low"] > 0) & (of_modules["p_value"] <= 0.05)).all()
     hurt = (effects.loc[effects["module"].eq("P") == effects["set"].eq("A"), "ci_low"] > 0).all()
     return Dissociation(effects, table, bool(prefer and hurt))

@@ -9,11 +9,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from tl_modules.causal.controls import Strata
 from tl_modules.causal.token_runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.hooks import Read, unit_hooks
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.modules.module_set import Module, as_list
@@ -31,14 +31,14 @@ class ModuleGraph:
     """Effects of modules on each other and on a metric: a directed weighted graph."""
 
     nodes: pd.DataFrame
-    """One row a module: ``module``, ``category``, ``n_units``, ``effect`` (what patching it does to
-    the metric, in the metric's units), ``ci_low``, ``ci_high`` (95 % bootstrap over prompts),
-    ``control_mean``, ``control_std``, ``p_value`` (one-sided, in the direction of the clean run,
-    against the same number of its controls), ``control_units`` (mean size of its controls) and
-    ``p_bh``."""
+    """One row per module: ``module``, ``category``, ``n_units``, ``effect`` (the change of the
+    metric when the module is patched, in the metric's units), ``ci_low``, ``ci_high`` (95 %
+    bootstrap over prompts), ``control_mean``, ``control_std``, ``p_value`` (one-sided, in the
+    direction of the clean run, against the same number of its controls), ``control_units`` (mean
+    size of its controls) and ``p_bh``."""
 
     edges: pd.DataFrame
-    """One row an ordered pair of modules: ``source``, ``target``, ``effect`` (which share of the
+    """One row per ordered pair of modules: ``source``, ``target``, ``effect`` (which share of the
     target's change between the runs patching the source brings about), and the same numbers;
     ``p_value`` counts the controls whose share is at least as large."""
 
@@ -128,7 +128,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         model: The model.
         clean_tokens: The clean run's tokens, ``[batch, pos]``.
         corrupted_tokens: The corrupted run's tokens, of the same shape.
-        metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt, ``[batch]``.
+        metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
         direct: Hold all other units of the site at the corrupted run's values, so that only what
             the patched units do through attention and the residual stream counts (direct effects;
@@ -147,13 +147,13 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     Raises:
         ModulesError: If the runs differ in shape, there are fewer than two modules, they belong to
             another model, a module's activations are the same in both runs, or the metric is not
-            one number a prompt.
+            one number per prompt.
     """
-    chosen = as_list(modules)
-    check_at_least("the number of modules", len(chosen), 2)
+    listed = as_list(modules)
+    check_at_least("the number of modules", len(listed), 2)
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
-    for module in chosen:
+    for module in listed:
         module.units.check_model(model)
         if not module.n_units:
             raise ModulesError(
@@ -168,19 +168,19 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     )
     check_pairs(clean.tokens, corrupted.tokens)
     clean.check()
-    names = chosen[0].units.hook_names
+    names = listed[0].units.hook_names
     pair = _Pair(
-        chosen, clean.activations(names), corrupted.activations(names), clean.attention_mask
+        listed, clean.activations(names), corrupted.activations(names), clean.attention_mask
     )
     sets, runs, readings, sizes = [], [], [], []
-    strata = Strata.by_layer(chosen[0].units)
-    for module in chosen:
+    strata = Strata.by_layer(listed[0].units)
+    for module in listed:
         generator = np.random.default_rng([seed, module.label])
         drawn = [strata.draw(module.units, generator) for _ in range(n_controls)]
         sizes.append(float(np.mean([len(units) for units in drawn])) if drawn else np.nan)
         sets.append(range(len(runs), len(runs) + 1 + len(drawn)))
         for units in (module.units, *drawn):
-            readings.append(np.zeros((len(clean.tokens), len(chosen))))
+            readings.append(np.zeros((len(clean.tokens), len(listed))))
             runs.append(pair.hooks(units, direct, readings[-1]))
     before = corrupted.measured(metric, [[]], "", progress=False)[0]
     after = clean.measured(metric, [[]], "", progress=False)[0]
@@ -191,15 +191,15 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     towards = float(np.sign(after.mean() - before.mean()))
     rounding = run_rounding(before, after)
     nodes, edges = [], []
-    for source, own, size in zip(chosen, sets, sizes, strict=True):
+    for source, own_runs, size in zip(listed, sets, sizes, strict=True):
         row = {"module": source.label, "category": source.category_title, "n_units": source.n_units}
-        found = ratio_beside_controls(changes[own], ones, draws, towards, rounding)
-        nodes.append(row | found | {"control_units": size})
-        for at, target in enumerate(chosen):
+        numbers = ratio_beside_controls(changes[own_runs], ones, draws, towards, rounding)
+        nodes.append(row | numbers | {"control_units": size})
+        for place, target in enumerate(listed):
             if target is source:
                 continue
             row = {"source": source.label, "target": target.label}
-            parts, whole = moved[own, :, at], pair.squares[:, at]
+            parts, whole = moved[own_runs, :, place], pair.squares[:, place]
             edges.append(row | ratio_beside_controls(parts, whole, draws, tolerance=1e-5))
     nodes, edges = (_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges))
     return ModuleGraph(
@@ -232,8 +232,8 @@ class _Pair:
         units = modules[0].units
         widths = units.coordinates().widths
         members = np.zeros((sum(widths), len(modules)), dtype=np.float32)
-        for at, module in enumerate(modules):
-            members[module.units.coordinates().flat(), at] = 1
+        for place, module in enumerate(modules):
+            members[module.units.coordinates().flat(), place] = 1
         parts = np.split(members, np.cumsum(widths)[:-1])
         self._members = {
             name: torch.from_numpy(part).to(clean[name].device)

@@ -1,7 +1,8 @@
-"""What is measured on each prompt: its loss, or how well the model gives its answer."""
+"""The metrics of a prompt: its loss, or how badly the model answers it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,16 +16,18 @@ from tl_modules.models.hooked_model import HookedModel, check_causal
 from tl_modules.models.losses import next_token_losses
 from tl_modules.models.tokens import tokenise
 
-METRICS = ("loss", "answer_logprob", "answer_accuracy")
+MetricName = Literal["loss", "answer_logprob", "answer_accuracy"]
 """``loss``: mean next-token loss, nats per token. ``answer_logprob``: minus the log-probability of
 the answer after the prompt, nats, summed over its tokens. ``answer_accuracy``: 1 where the model's
 own choice differs from the answer in any token, else 0. The higher, the worse."""
+
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
 
 Measure = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, Int[np.ndarray, " batch"]],
     Float[torch.Tensor, " batch"],
 ]
-"""``measure(logits, tokens, mask, rows)``: one number a row; ``rows`` are the prompts' numbers."""
+"""``measure(logits, tokens, mask, rows)``: one number per row. ``rows`` numbers the prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +36,14 @@ class Task:
 
     batches: Sequence[Batch]
     measure: Measure
+    token_lists: Sequence[Int[torch.Tensor, " _pos"]]
+    """The tokens of each prompt, and of its answer where answers are measured."""
 
 
 def make_task(
     model: HookedModel,
     frame: pd.DataFrame,
-    metric: str,
+    metric: MetricName,
     batch_size: int,
     max_tokens: int | None,
 ) -> Task:
@@ -63,7 +68,7 @@ def make_task(
     check_causal(model, f"metric={metric!r}")
     if metric == "loss":
         token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
-        return Task(list(batches(token_lists, batch_size)), _losses)
+        return Task(list(batches(token_lists, batch_size)), _losses, token_lists)
     if max_tokens is not None:
         raise ModulesError(
             f"max_tokens goes with metric='loss'; with {metric!r} it would cut the answers off. "
@@ -79,13 +84,13 @@ def make_task(
         predicts = positions[None, :] >= torch.from_numpy(starts[rows])[:, None]
         return measure(logits, tokens, (mask[:, 1:] & predicts).to(logits.device))
 
-    return Task(list(batches(token_lists, batch_size)), of_answers)
+    return Task(list(batches(token_lists, batch_size)), of_answers, token_lists)
 
 
 def check_measured(
     values: Float[np.ndarray, "runs prompts"], prompts: Int[np.ndarray, " prompts"]
 ) -> None:
-    """Refuse what would make effects NaN, or p-values of controls that broke the model.
+    """Refuse values that are not finite: effects would be NaN, and p-values wrong.
 
     Args:
         values: What was measured under each intervention.
@@ -96,11 +101,11 @@ def check_measured(
     """
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
-        run, at = bad[0]
+        run, column = bad[0]
         raise ModulesError(
-            f"metric should be finite; on prompt {prompts[at]} it is {values[run, at]}, perhaps "
-            "since activations overflow. Run the model in a wider dtype (float32), drop that "
-            "prompt, or use another method."
+            f"metric should be finite; on prompt {prompts[column]} it is {values[run, column]}, "
+            "perhaps since activations overflow. Run the model in a wider dtype (float32), drop "
+            "that prompt, or use another method."
         )
 
 
@@ -117,8 +122,8 @@ def _answer_surprise(
     """Minus the answers' log-probabilities; ``answers`` marks their tokens from the second on."""
     targets = tokens[:, 1:].to(logits.device)
     predicted = logits[:, :-1].float()
-    chosen = predicted.gather(2, targets[..., None]).squeeze(2)
-    return (predicted.logsumexp(2) - chosen).masked_fill(~answers, 0).sum(1)
+    of_targets = predicted.gather(2, targets[..., None]).squeeze(2)
+    return (predicted.logsumexp(2) - of_targets).masked_fill(~answers, 0).sum(1)
 
 
 def _error_rate(
@@ -127,6 +132,6 @@ def _error_rate(
     """1 where the most likely token differs from the answer's anywhere."""
     best, choice = logits[:, :-1].max(2)
     wrong = choice != tokens[:, 1:].to(logits.device)
-    # Of NaN, argmax makes a token like any other.
+    # argmax returns a token even where the logits are NaN.
     unknown = (best.isnan() & answers).any(1)
     return (wrong & answers).any(1).float().masked_fill(unknown, torch.nan)

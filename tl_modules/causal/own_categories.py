@@ -1,4 +1,4 @@
-"""Do the targets' own categories occur among the prompts'? Without them there is no selectivity."""
+"""Warnings of own categories that do not occur among the prompts': no selectivity without them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,13 @@ from tl_modules.tables.labels import (
 )
 from tl_modules.tables.prompt_frames import categories_of
 
-_Targets = Sequence[Module | Target]
+_Targets = Sequence[Target]
+
+
+def sample_labels(targets: _Targets) -> list[list[object]]:
+    """The categories of the samples that the targets were made from, a list for all modules."""
+    samples = [target.samples for target in targets if isinstance(target, Module)]
+    return [[label for frame in samples if "category" in frame for label in frame["category"]]]
 
 
 def warn_own_categories(targets: _Targets, frame: pd.DataFrame, *, n_controls: int) -> None:
@@ -27,13 +33,13 @@ def warn_own_categories(targets: _Targets, frame: pd.DataFrame, *, n_controls: i
         targets: Modules and other targets.
         frame: The prompts, as ``labelled`` returned them.
         n_controls: Without controls nobody tests selectivity, and only what looks like a slip of
-            spelling is warned of.
+            spelling causes a warning.
     """
     if not n_controls and not _is_spelt_alike(targets, frame):
         return
-    nothing = no_common_category(targets, frame)
-    if nothing:
-        messages = [f"{nothing} Until then every selectivity is NaN."]
+    none_in_common = no_common_category(targets, frame)
+    if none_in_common:
+        messages = [f"{none_in_common} Until then every selectivity is NaN."]
     else:
         messages = [_missing_for_some(targets, frame), _ties(targets, frame)]
     for message in filter(None, messages):
@@ -41,15 +47,15 @@ def warn_own_categories(targets: _Targets, frame: pd.DataFrame, *, n_controls: i
 
 
 def no_common_category(targets: _Targets, frame: pd.DataFrame) -> str | None:
-    """What to say where no target's own category is among the prompts'.
+    """The message if no target's own category is among the prompts'.
 
     Args:
         targets: Modules and other targets.
         frame: The prompts.
 
     Returns:
-        Both lists, the labels that are spelt alike, and the remedy; None where a category is in
-        common, and where selectivity is nobody's question: neither side has categories.
+        Both lists, the labels that are spelt alike, and the remedy. None if a category is in
+        common, or if neither side has categories: selectivity is then no question.
     """
     own, tested = _own(targets), _tested(frame)
     if set(own) & set(tested):
@@ -75,7 +81,7 @@ def no_common_category(targets: _Targets, frame: pd.DataFrame) -> str | None:
 
 
 def _missing_for_some(targets: _Targets, frame: pd.DataFrame) -> str | None:
-    """What to say where some targets' own category is not among the prompts'."""
+    """The message if some targets' own category is not among the prompts'."""
     tested = _tested(frame)
     missing = {
         target.label: own
@@ -84,16 +90,16 @@ def _missing_for_some(targets: _Targets, frame: pd.DataFrame) -> str | None:
     }
     if not missing:
         return None
-    each = ", ".join(f"{label} ({own!r})" for label, own in missing.items())
+    shown = ", ".join(f"{label} ({own!r})" for label, own in missing.items())
     return (
         f"The own category of some modules is not among the prompts', so that their selectivity is "
-        f"NaN: {each}. The prompts' are {quoted(tested)}.{apart(missing.values(), tested)} Add "
+        f"NaN: {shown}. The prompts' are {quoted(tested)}.{apart(missing.values(), tested)} Add "
         "prompts of it, or use one spelling."
     )
 
 
 def _ties(targets: _Targets, frame: pd.DataFrame) -> str | None:
-    """What to say where several categories are as frequent among a module's samples."""
+    """The message if several categories are equally frequent among a module's samples."""
     tied = [
         target
         for target in targets
@@ -101,13 +107,13 @@ def _ties(targets: _Targets, frame: pd.DataFrame) -> str | None:
     ]
     if not tied:
         return None
-    each = "; ".join(
+    shown = "; ".join(
         f"{module.label} ({quoted(module.tied_categories)}: {module.category!r} is taken)"
         for module in tied
     )
     return (
         "The own category of some modules is a tie, and the first by name is taken: "
-        f"{each}. Say which you mean: modules.with_categories({{{tied[0].label}: "
+        f"{shown}. Say which you mean: modules.with_categories({{{tied[0].label}: "
         f"{tied[0].tied_categories[-1]!r}}})."
     )
 
@@ -122,8 +128,8 @@ def _is_spelt_alike(targets: _Targets, frame: pd.DataFrame) -> bool:
 
 def _own(targets: _Targets) -> list[str]:
     """The targets' own categories, each once, by name."""
-    found: Iterable[str | None] = (label_text(target.category) for target in targets)
-    return sorted({label for label in found if label is not None})
+    labels: Iterable[str | None] = (label_text(target.category) for target in targets)
+    return sorted({label for label in labels if label is not None})
 
 
 def _tested(frame: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""Corrupted prompts, from whose runs patching takes its values."""
+"""Corrupted prompts: patching takes its values from their runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from tl_modules.causal.metrics import MetricName, Task
 from tl_modules.causal.prompt_runs import Intervention, on_batches
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.interventions.hooks import unit_hooks
@@ -49,13 +50,13 @@ def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd
     categories = categories_of(labelled(frame))
     texts = frame["prompt"].tolist()
     lengths = np.array([len(tokens) for tokens in tokenise(model, texts)])
-    said = np.array(texts, dtype=object)
-    answers = np.array(answers_of(frame), dtype=object) if "answer" in frame else said
+    prompt_texts = np.array(texts, dtype=object)
+    answers = np.array(answers_of(frame), dtype=object) if "answer" in frame else prompt_texts
     generator = np.random.default_rng(seed)
     rows, partners = [], []
     for row in range(len(frame)):
         fits = (categories == categories[row]) & (lengths == lengths[row])
-        fits &= (answers != answers[row]) & (said != texts[row])
+        fits &= (answers != answers[row]) & (prompt_texts != texts[row])
         if fits.any():
             rows.append(row)
             partners.append(texts[generator.choice(np.flatnonzero(fits))])
@@ -69,18 +70,30 @@ def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd
 
 @dataclass(eq=False)
 class CorruptedRuns:
-    """Each prompt's corrupted run, made when it is asked for."""
+    """The corrupted run of each prompt, made when it is needed."""
 
     model: HookedModel
     token_lists: Sequence[torch.Tensor]
-    """One a prompt, as long as its own."""
+    """The corrupted tokens of each prompt, as many as its own."""
     _last: tuple[object, dict[str, torch.Tensor]] = field(default=(None, {}), init=False)
 
     @classmethod
     def of(
-        cls, model: HookedModel, frame: pd.DataFrame, metric: str, max_tokens: int | None
+        cls,
+        model: HookedModel,
+        frame: pd.DataFrame,
+        task: Task,
+        metric: MetricName,
+        max_tokens: int | None,
     ) -> "CorruptedRuns":
-        """Prepare those of a frame with ``corrupted``.
+        """Prepare the runs of the column ``corrupted``.
+
+        Args:
+            model: The model.
+            frame: The prompts.
+            task: The prompts, tokenised.
+            metric: What is measured: with answers, they follow the corrupted prompts too.
+            max_tokens: Cut prompts after so many tokens.
 
         Raises:
             ModulesError: If there is no such column, or a prompt's has another number of tokens.
@@ -90,21 +103,24 @@ class CorruptedRuns:
                 "method='patch' needs a column 'corrupted', a prompt of as many tokens for each. "
                 "Add it, with with_corrupted() for one."
             )
-        both = [frame, prompt_frame(frame.assign(prompt=frame["corrupted"]))]
+        other = prompt_frame(frame.assign(prompt=frame["corrupted"]))
         if metric == "loss":
-            lists = [tokenise(model, each["prompt"].tolist(), max_tokens, least=2) for each in both]
+            token_lists = tokenise(model, other["prompt"].tolist(), max_tokens, least=2)
         else:
-            lists = [tokenise_with_answers(model, each)[0] for each in both]
-        for row, (clean, corrupted) in enumerate(zip(*lists, strict=True)):
+            token_lists = tokenise_with_answers(model, other)[0]
+        for row, (clean, corrupted) in enumerate(zip(task.token_lists, token_lists, strict=True)):
             if len(clean) != len(corrupted):
                 raise ModulesError(
                     f"A corrupted prompt should have as many tokens as its prompt; those of prompt "
                     f"{row} have {len(corrupted)} and {len(clean)}. Reword one."
                 )
-        return cls(model, lists[1])
+        return cls(model, token_lists)
 
     def intervention(self, units: Units) -> Intervention:
-        """Patches units from the corrupted run into the clean one, at all positions."""
+        """Patches units from the corrupted run into the clean one, at all positions.
+
+        Its hooks are made for each batch, because each batch has a corrupted run of its own.
+        """
 
         def make(batch: Batch) -> FwdHooks:
             names = [units.hook_names[hook] for hook, _ in units.by_hook()]
@@ -115,18 +131,18 @@ class CorruptedRuns:
         return make
 
     def _cache(self, batch: Batch, names: list[str]) -> dict[str, torch.Tensor]:
-        """The batch's corrupted activations; the last ones are kept, for its controls."""
+        """The batch's corrupted activations. The last ones are cached: controls use them too."""
         key = (tuple(batch.rows.tolist()), tuple(names))
         if self._last[0] != key:
-            found: dict[str, torch.Tensor] = {}
+            activations: dict[str, torch.Tensor] = {}
 
             def reader(name: str) -> Callable[[torch.Tensor], None]:
-                return lambda activation: found.update({name: activation})
+                return lambda activation: activations.update({name: activation})
 
             lists = [self.token_lists[row] for row in batch.rows]
             tokens = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True)
             if names:
                 readers = {name: reader(name) for name in names}
                 run_hooks_only(self.model, tokens, batch.mask, readers)
-            self._last = (key, found)
+            self._last = (key, activations)
         return self._last[1]

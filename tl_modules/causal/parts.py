@@ -1,25 +1,22 @@
 """Layers, heads and neurons that one kind of prompts needs more than another, as targets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import comb
 from numbers import Integral
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
 
-from tl_modules.causal.controls import Strata
 from tl_modules.causal.shared_unit_scores import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
-from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
-from tl_modules.interventions.positions import Positions
 from tl_modules.interventions.replacements import HasUnitMeans
-from tl_modules.interventions.target import Target
+from tl_modules.interventions.strata import Strata
+from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.models.answers import with_separator
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
-from tl_modules.models.token_arrays import TokenArray
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.labels import column_hint
 from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
@@ -31,8 +28,10 @@ KINDS = {"layer": 1, "head": 8, "neuron": 200}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Parts(Target):
+class Parts(UnitTarget):
     """Some layers, heads or neurons, ablated to their means."""
+
+    method = "mean"
 
     kind: str
     """``"layer"`` (all its heads and neurons), ``"head"`` or ``"neuron"``."""
@@ -40,35 +39,11 @@ class Parts(Target):
     units: Units
     """Their units."""
 
-    reference: HasUnitMeans
+    reference: HasUnitMeans | None = field()  # it has no default, unlike a UnitTarget's
     """Its means are put in their place."""
 
     label: str
     category: str | None = None
-
-    @property
-    def size(self) -> int:
-        """How many units are ablated."""
-        return len(self.units)
-
-    def check_model(self, model: HookedModel) -> None:
-        """Refuse a model without these units.
-
-        Raises:
-            ModulesError: If it lacks them.
-        """
-        self.units.check_model(model)
-
-    def fwd_hooks(
-        self,
-        *,
-        positions: Positions = None,
-        attention_mask: TokenArray | None = None,
-        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
-    ) -> FwdHooks:
-        """Hooks that ablate them; see ``Target.fwd_hooks``."""
-        where = {"positions": positions, "attention_mask": attention_mask, "rows": rows}
-        return unit_hooks(self.units, "mean", self.reference, **where)
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["Parts"]:
         """Random sets of as many layers, of as many heads of any layer, or of neurons by layer.
@@ -95,12 +70,12 @@ class Parts(Target):
         groups = _groups(every, self.kind)
         names = np.unique(groups[groups >= 0])
         own = np.unique(groups[self.units.flat()])
-        found = {tuple(own.tolist())}
-        while len(found) < 1 + min(n_controls, comb(len(names), len(own)) - 1):
+        sets = {tuple(own.tolist())}
+        while len(sets) < 1 + min(n_controls, comb(len(names), len(own)) - 1):
             drawn = np.sort(generator.choice(names, size=len(own), replace=False))
-            found.add(tuple(drawn.tolist()))
-        found.remove(tuple(own.tolist()))
-        return [every.select(np.isin(groups, drawn)) for drawn in sorted(found)]
+            sets.add(tuple(drawn.tolist()))
+        sets.remove(tuple(own.tolist()))
+        return [every.select(np.isin(groups, drawn)) for drawn in sorted(sets)]
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -115,7 +90,7 @@ def specialised_parts(
     reference: HasUnitMeans,
     *,
     kinds: Annotated[Mapping[str, int] | Sequence[str], Elsewhere("kinds")] = tuple(KINDS),
-    metric: str = "answer_logprob",
+    metric: Literal["loss", "answer_logprob"] = "answer_logprob",
     separator: str | None = None,
     batch_size: int = 16,
     progress: bool = True,
@@ -128,8 +103,8 @@ def specialised_parts(
     spares the other its circuit. Here a part's score for a category is its estimated effect there,
     ``sum of (mean - activation) * d metric / d activation`` over its units
     (``ablation_attribution``), less its mean effect on the other categories; the parts that score
-    highest are taken. Whether they impair it selectively, ``module_effects`` says on prompts that
-    did not choose them, beside controls and modules.
+    highest are taken. Test with ``module_effects``, on other prompts, whether they impair the
+    category selectively.
 
     Args:
         model: The model.
@@ -145,12 +120,13 @@ def specialised_parts(
         progress: Show a progress bar.
 
     Returns:
-        One target a kind and category, such as ``"recall heads"``; all there are where too few are.
+        One target per kind and category, such as ``"recall heads"``. If there are fewer parts than
+        wanted, the target has all of them.
 
     Raises:
         ModulesError: If there are fewer than two categories, the reference has no neurons or heads,
-            there is no kind or an unknown one, a number of parts is no whole number from 1 on, or
-            as ``module_effects`` raises.
+            a kind is unknown or none is given, a number of parts is not a whole number of at least
+            1, or as ``module_effects`` raises.
     """
     wanted = _counts(kinds)
     remedy = "Use collect_reference(model, prompts, units='mlp+attn_heads')."
@@ -173,18 +149,18 @@ def specialised_parts(
     estimates, names = ablation_attribution(
         model, frame, reference, metric=metric, batch_size=batch_size, progress=progress
     )
-    found = []
+    parts = []
     for kind, count in wanted.items():
         groups = _groups(units, kind)
         numbers, of_units = np.unique(groups, return_inverse=True)
         scores = np.stack([np.bincount(of_units, weights=row) for row in estimates])
-        for at, name in enumerate(names):
-            gap = scores[at] - np.delete(scores, at, axis=0).mean(axis=0)
-            best = np.argsort(-gap, kind="stable")
-            chosen = numbers[best][numbers[best] >= 0][:count]
-            own = units.select(np.isin(groups, chosen))
-            found.append(Parts(kind, own, reference, f"{name} {kind}s", name))
-    return found
+        for row, category in enumerate(names):
+            gap = scores[row] - np.delete(scores, row, axis=0).mean(axis=0)
+            ranked = numbers[np.argsort(-gap, kind="stable")]
+            best = ranked[ranked >= 0][:count]  # -1 are units of other kinds
+            of_parts = units.select(np.isin(groups, best))
+            parts.append(Parts(kind, of_parts, reference, f"{category} {kind}s", category))
+    return parts
 
 
 def _counts(kinds: Mapping[str, int] | Sequence[str]) -> dict[str, int]:
@@ -196,18 +172,18 @@ def _counts(kinds: Mapping[str, int] | Sequence[str]) -> dict[str, int]:
         )
     for kind in kinds:
         check_choice("kinds", kind, tuple(KINDS))
-    found = dict(kinds) if isinstance(kinds, Mapping) else {kind: KINDS[kind] for kind in kinds}
-    for kind, count in found.items():
+    counts = dict(kinds) if isinstance(kinds, Mapping) else {kind: KINDS[kind] for kind in kinds}
+    for kind, count in counts.items():
         name = f"kinds[{kind!r}]"
         check_type(count, Integral, f"{name} should be a whole number", f"{KINDS[kind]} is usual.")
         check_at_least(name, count, 1)
-    return found
+    return counts
 
 
 def _groups(units: Units, kind: str) -> Int[np.ndarray, " units"]:
-    """Which part each unit belongs to; -1 where it belongs to none of the kind."""
+    """The part of this kind that each unit belongs to; -1 for units of other kinds."""
     if kind == "layer":
         return np.asarray(units.layers)[units.hook]
     is_head = np.array([name.endswith("attn.hook_z") for name in units.hook_names])[units.hook]
-    chosen = is_head if kind == "head" else ~is_head
-    return np.where(chosen, np.arange(len(units)), -1)
+    is_of_kind = is_head if kind == "head" else ~is_head
+    return np.where(is_of_kind, np.arange(len(units)), -1)

@@ -5,7 +5,7 @@ One hook point cannot hold a module, whose units lie in many layers: each cell p
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,17 +13,20 @@ import torch
 from jaxtyping import Float
 
 from tl_modules.causal.token_runs import Rows, as_measured
-from tl_modules.errors import ModulesError, check_choice, shown
+from tl_modules.errors import ModulesError, shown
 from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.target import Target, as_targets, units_on_one_site
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
-from tl_modules.modules.module_set import Module, as_list
 from tl_modules.runtime.arguments import checked
 from tl_modules.units import Units
 
 Metric = Callable[[torch.Tensor], torch.Tensor]
-"""``metric(logits)``: a scalar, or one number a prompt of the batch."""
+"""``metric(logits)``: a scalar, or one number per prompt of the batch."""
+
+Reduction = Literal["scalar", "mean", "none"]
+"""What becomes of the metric over the batch's prompts."""
 
 
 @checked
@@ -33,10 +36,10 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
     corrupted_tokens: Tokens,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
-    modules: Module | Iterable[Module],
+    modules: Target | Iterable[Target],
     return_index_df: bool = False,
     *,
-    reduce: str = "scalar",
+    reduce: Reduction = "scalar",
     baseline: bool = False,
     attention_mask: TokenArray | None = None,
     batch_size: int = 16,
@@ -52,7 +55,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
         clean_cache: The clean run's activation cache, of the same batch and length.
         patching_metric: From logits ``[batch, pos, d_vocab]`` to a scalar (``reduce="scalar"``) or
             a ``[batch]`` tensor (otherwise), or a mapping of names to such functions.
-        modules: A ``ModuleSet``, some modules of one, or one.
+        modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
         return_index_df: Return the frame of indices too (with a tensor only).
         reduce: ``"scalar"``; ``"mean"`` averages a ``[batch]`` metric, ``"none"`` keeps it.
         baseline: Also measure the corrupted run without a patch.
@@ -70,23 +73,31 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
             cache lacks a hook point or has another length, or a ``PatchingResult`` is asked for
             and the installed TransformerLens has none.
     """
-    chosen = as_list(modules)
+    targets = as_targets(modules)
+    cells = [
+        ({"module": target.label}, units, None)
+        for target, units in zip(targets, units_on_one_site(targets), strict=True)
+    ]
     rows = Rows.given(model, "corrupted_tokens", corrupted_tokens, attention_mask, batch_size)
     sweep = _Sweep(rows, clean_cache, patching_metric, reduce)
-    cells = [({"module": module.label}, module.units, None) for module in chosen]
-    return sweep.result(cells, (len(chosen),), return_index_df, baseline, progress)
+    return sweep.result(cells, (len(targets),), return_index_df, baseline, progress)
 
 
 @checked
 @measures
-def get_act_patch_module_by_pos(
+def get_act_patch_module_by_pos(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     corrupted_tokens: Tokens,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
-    modules: Module | Iterable[Module],
+    modules: Target | Iterable[Target],
     return_index_df: bool = False,
-    **options: Any,
+    *,
+    reduce: Reduction = "scalar",
+    baseline: bool = False,
+    attention_mask: TokenArray | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
 ) -> Any:
     """``get_act_patch_module``, one position at a time.
 
@@ -95,9 +106,13 @@ def get_act_patch_module_by_pos(
         corrupted_tokens: The corrupted run's tokens, ``[batch, pos]``.
         clean_cache: The clean run's activation cache, of the same batch and length.
         patching_metric: As ``get_act_patch_module`` takes it.
-        modules: A ``ModuleSet``, some modules of one, or one.
+        modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
         return_index_df: Return the frame of indices too (with a tensor only).
-        options: What else ``get_act_patch_module`` takes.
+        reduce: As ``get_act_patch_module`` takes it.
+        baseline: Also measure the corrupted run without a patch.
+        attention_mask: 1 or True where a token is real; padding is not patched.
+        batch_size: Rows of a forward pass: prompts times cells, which are stacked.
+        progress: Show a progress bar.
 
     Returns:
         A tensor ``[modules, pos]``, or a ``PatchingResult``.
@@ -105,27 +120,34 @@ def get_act_patch_module_by_pos(
     Raises:
         ModulesError: As ``get_act_patch_module`` raises.
     """
-    chosen = as_list(modules)
-    sweep, rest = _sweep(model, corrupted_tokens, clean_cache, patching_metric, options)
-    length = sweep.rows.tokens.shape[1]
+    targets = as_targets(modules)
+    each_units = units_on_one_site(targets)
+    rows = Rows.given(model, "corrupted_tokens", corrupted_tokens, attention_mask, batch_size)
+    length = rows.tokens.shape[1]
     cells = [
-        ({"module": module.label, "pos": position}, module.units, position)
-        for module in chosen
+        ({"module": target.label, "pos": position}, units, position)
+        for target, units in zip(targets, each_units, strict=True)
         for position in range(length)
     ]
-    return sweep.result(cells, (len(chosen), length), return_index_df, **rest)
+    sweep = _Sweep(rows, clean_cache, patching_metric, reduce)
+    return sweep.result(cells, (len(targets), length), return_index_df, baseline, progress)
 
 
 @checked
 @measures
-def get_act_patch_module_by_layer(
+def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     model: HookedModel,
     corrupted_tokens: Tokens,
     clean_cache: Mapping[str, torch.Tensor] | Any,
     patching_metric: Metric | Mapping[str, Metric],
-    modules: Module | Iterable[Module],
+    modules: Target | Iterable[Target],
     return_index_df: bool = False,
-    **options: Any,
+    *,
+    reduce: Reduction = "scalar",
+    baseline: bool = False,
+    attention_mask: TokenArray | None = None,
+    batch_size: int = 16,
+    progress: bool = True,
 ) -> Any:
     """``get_act_patch_module``, the module's units of one layer at a time.
 
@@ -134,9 +156,13 @@ def get_act_patch_module_by_layer(
         corrupted_tokens: The corrupted run's tokens, ``[batch, pos]``.
         clean_cache: The clean run's activation cache, of the same batch and length.
         patching_metric: As ``get_act_patch_module`` takes it.
-        modules: A ``ModuleSet``, some modules of one, or one.
+        modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
         return_index_df: Return the frame of indices too (with a tensor only).
-        options: What else ``get_act_patch_module`` takes.
+        reduce: As ``get_act_patch_module`` takes it.
+        baseline: Also measure the corrupted run without a patch.
+        attention_mask: 1 or True where a token is real; padding is not patched.
+        batch_size: Rows of a forward pass: prompts times cells, which are stacked.
+        progress: Show a progress bar.
 
     Returns:
         A tensor ``[modules, layers]``, or a ``PatchingResult``.
@@ -144,39 +170,21 @@ def get_act_patch_module_by_layer(
     Raises:
         ModulesError: As ``get_act_patch_module`` raises.
     """
-    chosen = as_list(modules)
-    of_hook = np.asarray(chosen[0].units.layers)
-    layers = sorted(set(of_hook.tolist()))
+    targets = as_targets(modules)
+    each_units = units_on_one_site(targets)
+    layer_of_hook = np.asarray(each_units[0].layers)
+    layers = sorted(set(layer_of_hook.tolist()))
     cells = []
-    for module in chosen:
+    for target, units in zip(targets, each_units, strict=True):
         for layer in layers:
-            units = module.units.select(of_hook[module.units.hook] == layer)
-            cells.append(({"module": module.label, "layer": layer}, units, None))
-    sweep, rest = _sweep(model, corrupted_tokens, clean_cache, patching_metric, options)
-    return sweep.result(cells, (len(chosen), len(layers)), return_index_df, **rest)
+            in_layer = units.select(layer_of_hook[units.hook] == layer)
+            cells.append(({"module": target.label, "layer": layer}, in_layer, None))
+    rows = Rows.given(model, "corrupted_tokens", corrupted_tokens, attention_mask, batch_size)
+    sweep = _Sweep(rows, clean_cache, patching_metric, reduce)
+    return sweep.result(cells, (len(targets), len(layers)), return_index_df, baseline, progress)
 
 
-def _sweep(
-    model: HookedModel, tokens: TokenArray, cache: Any, metric: Any, options: dict[str, Any]
-) -> tuple["_Sweep", dict[str, bool]]:
-    """A sweep from ``get_act_patch_module``'s options, and those for its result."""
-    defaults: dict[str, Any] = {
-        "reduce": "scalar",
-        "baseline": False,
-        "attention_mask": None,
-        "batch_size": 16,
-        "progress": True,
-    }
-    for name in options:
-        check_choice("The option", name, tuple(defaults))
-    chosen = defaults | options
-    rest = {name: chosen.pop(name) for name in ("baseline", "progress")}
-    given = [chosen[name] for name in ("attention_mask", "batch_size")]
-    rows = Rows.given(model, "corrupted_tokens", tokens, *given)
-    return _Sweep(rows, cache, metric, chosen["reduce"]), rest
-
-
-_Cell = tuple[dict[str, int], Units, int | None]
+_Cell = tuple[dict[str, int | str], Units, int | None]
 """A cell's indices, the units to patch and the position to patch them at (None for all)."""
 
 
@@ -187,7 +195,7 @@ class _Sweep:
     rows: Rows
     cache: Any
     metric: Metric | Mapping[str, Metric]
-    reduce: str
+    reduce: Reduction
 
     def result(
         self,
@@ -198,7 +206,6 @@ class _Sweep:
         progress: bool,
     ) -> Any:
         """What the public functions return."""
-        check_choice("reduce", self.reduce, ("scalar", "mean", "none"))
         self.rows.check()
         if not callable(getattr(self.cache, "keys", None)):
             raise ModulesError(

@@ -1,40 +1,30 @@
-"""What is measured on prompts while units are intervened on."""
+"""Measuring prompts under interventions."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from tl_modules.causal.metrics import Task, check_measured
-from tl_modules.interventions.hooks import stacked, unit_hooks
+from tl_modules.causal.passes import stacked_passes
 from tl_modules.models.batches import Batch
-from tl_modules.models.hooked_model import FwdHooks, HookedModel, forward
-from tl_modules.units import Units
+from tl_modules.models.hooked_model import FwdHooks, HookedModel
 
 Intervention = Callable[[Batch], FwdHooks]
 """Makes the hooks of an intervention on a batch."""
 
 
 def no_intervention(batch: Batch) -> FwdHooks:
-    """Leaves the model as it is."""
+    """No hooks."""
     del batch
     return []
 
 
-def intervention(
-    units: Units, method: str, reference: Any, options: dict[str, Any]
-) -> Intervention:
-    """An intervention on units; see ``unit_hooks``. Padding is not touched."""
-    return on_batches(partial(unit_hooks, units, method, reference, **options))
-
-
 def on_batches(fwd_hooks: Callable[..., FwdHooks]) -> Intervention:
-    """The intervention of ``fwd_hooks(attention_mask=..., rows=...)``. Padding is not touched."""
+    """The intervention of ``fwd_hooks(attention_mask=..., rows=...)``. Padding stays unchanged."""
 
     def make(batch: Batch) -> FwdHooks:
-        mask = None if batch.mask.all() else batch.mask  # no care where there is none
+        mask = None if batch.mask.all() else batch.mask  # without padding a mask only costs time
         return fwd_hooks(attention_mask=mask, rows=batch.rows)
 
     return make
@@ -47,36 +37,34 @@ def run_task(
     max_rows: int,
     done: Callable[[int], object] = lambda n_prompts: None,
 ) -> Float[np.ndarray, "runs prompts"]:
-    """What a task measures on each prompt under each intervention.
+    """Measure each prompt under each intervention.
 
-    Several interventions share a forward pass: the batch is stacked so many times as ``max_rows``
-    allows, and each copy gets its own.
+    Several interventions share a forward pass; see ``stacked_passes``.
 
     Args:
         model: The model.
         task: The prompts, and what to measure.
         runs: The interventions.
-        max_rows: Rows of a forward pass at most, where a batch itself is not larger.
-        done: Told how many prompts were run, after each pass.
+        max_rows: Rows of a forward pass at most, unless a batch itself has more.
+        done: Called after each pass with the number of prompts that were run.
 
     Returns:
-        One row an intervention, the prompts in their order.
+        One row per intervention, the prompts in their order.
 
     Raises:
-        ModulesError: If what is measured is NaN or infinite anywhere.
+        ModulesError: If a value is NaN or infinite.
     """
     values = np.empty((len(runs), sum(len(batch.rows) for batch in task.batches)))
     for batch in task.batches:
-        n_rows = len(batch.rows)
-        at_once = max(max_rows // n_rows, 1)
-        for first in range(0, len(runs), at_once):
-            chosen = runs[first : first + at_once]
-            tokens, mask = (part.repeat(len(chosen), 1) for part in (batch.tokens, batch.mask))
-            hooks = stacked([run(batch) for run in chosen], n_rows)
-            logits = forward(model, tokens, mask, hooks)
-            found = task.measure(logits, tokens, mask, np.tile(batch.rows, len(chosen)))
-            found = found.cpu().numpy().reshape(len(chosen), n_rows)
-            check_measured(found, batch.rows)
-            values[first : first + len(chosen), batch.rows] = found
+        n_rows, first = len(batch.rows), 0
+        hooks = (run(batch) for run in runs)
+        for logits in stacked_passes(model, batch.tokens, batch.mask, hooks, max_rows):
+            n_runs = len(logits) // n_rows
+            tokens, mask = (part.repeat(n_runs, 1) for part in (batch.tokens, batch.mask))
+            measured = task.measure(logits, tokens, mask, np.tile(batch.rows, n_runs))
+            measured = measured.cpu().numpy().reshape(n_runs, n_rows)
+            check_measured(measured, batch.rows)
+            values[first : first + n_runs, batch.rows] = measured
+            first += n_runs
             done(len(tokens))
     return values

@@ -1,19 +1,20 @@
-"""Do modules hurt their own category most? The module x category table against permuted labels."""
+"""Selectivity of a whole effects table: its diagonal against permuted categories."""
 
 from dataclasses import dataclass
 from itertools import permutations
 from math import factorial
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.errors import ModulesError, check_choice, check_seed
+from tl_modules.errors import ModulesError, check_seed
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
 
 N_PERMUTATIONS = 5039
-"""Random permutations of the categories where there are more than seven; else all are tried."""
+"""How many random permutations to draw. Up to seven categories, all permutations are tried."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,13 +34,13 @@ class Selectivity:
     """The same under permuted categories, on average."""
 
     null_std: float
-    """And its standard deviation."""
+    """The standard deviation of the same under permuted categories."""
 
     p_value: float
-    """Share of the permutations, the true one among them, with at least as much dominance."""
+    """Share of the permutations, including the true one, with at least as much dominance."""
 
     n_permutations: int
-    """How many were tried."""
+    """How many permutations were tried."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -54,7 +55,9 @@ class Selectivity:
 
 
 @checked
-def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> Selectivity:
+def selectivity(
+    effects: pd.DataFrame, value: Literal["effect", "z"] = "effect", seed: int = 0
+) -> Selectivity:
     """The diagonal dominance of an effects table, against a label-permutation null.
 
     The null gives the categories' names to one another: it keeps which modules share a category,
@@ -69,17 +72,17 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
         The table, its diagonal dominance and the null's.
 
     Raises:
-        ModulesError: If the table is another one, a value is NaN, a module is in it twice, no
-            module's own category is in it, it has fewer than two categories, or the seed cannot be.
+        ModulesError: If the table does not come from ``module_effects``, a value is NaN, a module
+            and category occur twice, no module's own category occurs, there are fewer than two
+            categories, or the seed is not valid.
 
     >>> effects = pd.DataFrame({"module": [0, 0, 1, 1], "category": ["a", "b", "a", "b"]})
     >>> effects["own"] = [True, False, False, True]
     >>> effects["effect"] = [2.0, 0.0, 1.0, 2.0]
-    >>> found = selectivity(effects)
-    >>> found.dominance, found.p_value
+    >>> result = selectivity(effects)
+    >>> result.dominance, result.p_value
     (1.5, 0.5)
     """
-    check_choice("value", value, ("effect", "z"))
     check_seed(seed)
     missing = {"module", "category", "own", value} - set(effects.columns)
     if missing:
@@ -88,8 +91,8 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
         )
     if effects.duplicated(["module", "category"]).any():
         raise ModulesError(
-            "effects should have one row a module and category; some have several. Test one set of "
-            "modules at a time."
+            "effects should have one row per module and category; some have several. Test one set "
+            "of modules at a time."
         )
     table = effects.pivot(index="module", columns="category", values=value)
     table = table.reindex(columns=list(dict.fromkeys(effects["category"])))
@@ -100,14 +103,14 @@ def selectivity(effects: pd.DataFrame, value: str = "effect", seed: int = 0) -> 
             f"{table.shape[1]} and {len(own)}. Test on prompts of several categories."
         )
     cells = table.loc[own.index].to_numpy(dtype=np.float64)
-    at = np.array([table.columns.get_loc(name) for name in own])
+    own_columns = np.array([table.columns.get_loc(name) for name in own])
     orders = _orders(table.shape[1], seed)
     if not np.isfinite(cells).all():
         raise ModulesError(
             f"Every module's {value} should be known; some are NaN. z needs at least two controls "
             "of each module, and modules that are not empty."
         )
-    null = _dominance(cells, orders[:, at])
+    null = _dominance(cells, orders[:, own_columns])
     observed = null[0]  # the first order changes nothing
     return Selectivity(
         table=table,
@@ -133,6 +136,6 @@ def _dominance(
     cells: Float[np.ndarray, "modules categories"], own: np.ndarray
 ) -> Float[np.ndarray, " permutations"]:
     """Own minus mean of the others, averaged over the modules, for each choice of own columns."""
-    chosen = cells[np.arange(len(cells)), own]
-    others = (cells.sum(axis=1) - chosen) / (cells.shape[1] - 1)
-    return (chosen - others).mean(axis=1)
+    on_own = cells[np.arange(len(cells)), own]
+    on_others = (cells.sum(axis=1) - on_own) / (cells.shape[1] - 1)
+    return (on_own - on_others).mean(axis=1)

@@ -1,6 +1,7 @@
 """The few neurons that every prompt needs: found by attribution, confirmed by ablation."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,10 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.causal.metrics import Measure, make_task
-from tl_modules.causal.prompt_runs import Intervention, intervention, no_intervention, run_task
+from tl_modules.causal.metrics import Measure, Task, make_task
+from tl_modules.causal.prompt_runs import Intervention, no_intervention, on_batches, run_task
 from tl_modules.errors import ModulesError, check_at_least, check_choice
-from tl_modules.interventions.hooks import unit_hooks
+from tl_modules.interventions.hooks import UnitEdits
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.batches import Batch
@@ -33,9 +34,9 @@ class SharedUnits:
     """The units, most harmful first by ``least``."""
 
     table: pd.DataFrame
-    """One row a unit: ``layer``, ``hook_name``, ``index``, ``least`` (the smallest of its estimated
-    effects on the categories), ``effect`` (the rise of the mean loss when it alone is ablated, nats
-    per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
+    """One row per unit: ``layer``, ``hook_name``, ``index``, ``least`` (the smallest of its
+    estimated effects on the categories), ``effect`` (the rise of the mean loss when it alone is
+    ablated, nats per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -85,19 +86,20 @@ def shared_units(
         model, frame, reference, batch_size=batch_size, max_tokens=max_tokens, progress=progress
     )
     least = estimates.min(axis=0)
-    chosen = np.argsort(-least, kind="stable")[:n_units]
-    units = reference.units.select(chosen)
+    most_needed = np.argsort(-least, kind="stable")[:n_units]
+    units = reference.units.select(most_needed)
     categories = categories_of(frame)
     task = make_task(model, frame, "loss", batch_size, max_tokens)
     runs: list[Intervention] = [no_intervention]
     for unit in range(len(units)):
-        runs.append(intervention(units.select(np.array([unit])), "mean", reference, {}))
+        edits = UnitEdits(units.select(np.array([unit])), "mean", reference)
+        runs.append(on_batches(edits.hooks))
     with tqdm(total=len(runs) * len(frame), desc="shared", disable=not progress) as bar:
         losses = run_task(model, task, runs, batch_size, bar.update)
     rises = losses[1:] - losses[0]
-    table = units.to_frame().assign(least=least[chosen], effect=rises.mean(axis=1))
+    table = units.to_frame().assign(least=least[most_needed], effect=rises.mean(axis=1))
     for row, name in enumerate(names):
-        table[f"estimate[{name}]"] = estimates[row, chosen]
+        table[f"estimate[{name}]"] = estimates[row, most_needed]
         table[f"effect[{name}]"] = rises[:, is_category(categories, name)].mean(axis=1)
     return SharedUnits(units, table)
 
@@ -107,12 +109,13 @@ def ablation_attribution(
     prompts: Prompts,
     reference: HasUnitMeans,
     *,
-    metric: str = "loss",
+    metric: Literal["loss", "answer_logprob"] = "loss",
     batch_size: int = 16,
     max_tokens: int | None = None,
     progress: bool = True,
+    task: Task | None = None,
 ) -> tuple[Float[np.ndarray, "categories units"], list[str]]:
-    """Each unit's effect of mean-ablating it alone, to first order, from one backward pass a batch.
+    """The first-order effect of mean-ablating each unit alone, from a backward pass per batch.
 
     ``sum over positions of (mean - activation) * d metric / d activation``, in nats per token
     (of ``"answer_logprob"`` nats), averaged over each category's prompts.
@@ -125,6 +128,7 @@ def ablation_attribution(
         batch_size: Prompts in a pass.
         max_tokens: Cut prompts after so many tokens.
         progress: Show a progress bar.
+        task: The prompts with this metric, if they are tokenised already.
 
     Returns:
         The estimates, and the categories' names.
@@ -135,12 +139,12 @@ def ablation_attribution(
     """
     check_choice("metric", metric, ("loss", "answer_logprob"))
     reference.units.check_model(model)
-    unit_hooks(reference.units, "mean", reference)  # refused now, if it must be
+    UnitEdits(reference.units, "mean", reference)  # refuses a reference without means
     means = np.array(reference.unit_means, dtype=np.float32)
     frame = prompt_frame(prompts)
     categories = categories_of(frame)
     names = list(dict.fromkeys(categories.tolist()))
-    task = make_task(model, frame, metric, batch_size, max_tokens)
+    task = make_task(model, frame, metric, batch_size, max_tokens) if task is None else task
     measure = None if metric == "loss" else task.measure
     totals = np.zeros((len(names), len(reference.units)))
     with tqdm(total=len(frame), desc="attribute", unit="prompt", disable=not progress) as bar:

@@ -1,4 +1,4 @@
-"""What interventions leave in a model's states, read in the runs that measure them."""
+"""Mean states of prompts under interventions, read in the runs that measure the interventions."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class States:
     """
 
     def __init__(self, hook_name: str, n_runs: int, n_prompts: int) -> None:
-        """Make room.
+        """Allocate the array.
 
         Args:
             hook_name: Where to read.
@@ -33,7 +33,7 @@ class States:
         self.means: Float[np.ndarray, "runs prompts width"] = np.empty((n_runs, n_prompts, 0))
 
     def read(self, runs: Sequence[Intervention]) -> list[Intervention]:
-        """The same interventions, whose hooks read too, after they intervened."""
+        """The same interventions, with hooks that read the states after all edits."""
         return [self._reading(number, run) for number, run in enumerate(runs)]
 
     def _reading(self, number: int, run: Intervention) -> Intervention:
@@ -46,19 +46,19 @@ class States:
         return make
 
     def keep(self, number: int, batch: Batch, activation: torch.Tensor) -> None:
-        """Take down a run's states of a batch: ``[batch, pos, ...]``."""
+        """Store the mean states of a batch, ``[batch, pos, ...]``, of one run."""
         width = token_width(activation, self._hook_name, batch.tokens.shape[1])
         states = flat(activation, width).cpu().double()
         if not self.means.shape[-1]:
             self.means = np.empty((*self._shape, width))
         counted = batch.mask.clone()
         counted[:, 0] = batch.mask.sum(1) == 1
-        # Not times 0: what padding holds may be no number.
+        # A product with 0 would not do: padding may hold NaN.
         total = states.masked_fill(~counted[..., None], 0).sum(1)
-        found = total / counted.sum(1, keepdim=True)
-        if not bool(found.isfinite().all()):
+        means = total / counted.sum(1, keepdim=True)
+        if not bool(means.isfinite().all()):
             raise ModulesError(
                 f"The activations at {self._hook_name!r} should be finite; some are not. Run the "
                 "model in a wider dtype (float32)."
             )
-        self.means[number, batch.rows] = found.numpy()
+        self.means[number, batch.rows] = means.numpy()

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.causal.metrics import check_measured
+from tl_modules.causal.passes import stacked_passes
 from tl_modules.errors import ModulesError, check_at_least, shown
-from tl_modules.interventions.hooks import Read, stacked
+from tl_modules.interventions.hooks import Read
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, as_mask, as_tokens
 
@@ -34,11 +35,11 @@ class Rows:
         attention_mask: TokenArray | None,
         batch_size: int,
     ) -> "Rows":
-        """The batch as a public function is given it.
+        """Parse the batch that a user passed to a public function.
 
         Args:
             model: The model.
-            name: What the tokens are called there.
+            name: The name of the argument with the tokens.
             tokens: Token ids.
             attention_mask: 1 or True where a token is real.
             batch_size: Rows of a forward pass.
@@ -47,11 +48,11 @@ class Rows:
             ModulesError: If there is no token, the model cannot run one, or the tokens or the mask
                 are malformed or differ in shape.
         """
-        found = tokens_of(model, name, tokens)
-        return cls(model, found, mask_of(found, attention_mask), batch_size)
+        ids = tokens_of(model, name, tokens)
+        return cls(model, ids, mask_of(ids, attention_mask), batch_size)
 
     def check(self) -> None:
-        """Refuse what cannot be run.
+        """Refuse a batch size that is out of range.
 
         Raises:
             ModulesError: If the batch size is below 1.
@@ -72,23 +73,13 @@ class Rows:
             Some interventions' logits, in order.
         """
         n_rows = len(self.tokens)
-        at_once = max(self.batch_size // n_rows, 1)
-        device = getattr(self.model.cfg, "device", None)
         with tqdm(total=len(runs), desc=desc, disable=not progress) as bar:
-            for first in range(0, len(runs), at_once):
-                chosen = runs[first : first + at_once]
-                options = {}
-                if self.attention_mask is not None:
-                    mask = self.attention_mask.long().repeat(len(chosen), 1)
-                    options["attention_mask"] = mask.to(device)
-                with torch.inference_mode():
-                    logits = self.model.run_with_hooks(
-                        self.tokens.repeat(len(chosen), 1).to(device),
-                        fwd_hooks=stacked(chosen, n_rows),
-                        **options,
-                    )
-                yield list(logits.split(n_rows))  # outside: the caller keeps its own mode
-                bar.update(len(chosen))
+            for logits in stacked_passes(
+                self.model, self.tokens, self.attention_mask, runs, self.batch_size
+            ):
+                several = list(logits.split(n_rows))
+                yield several
+                bar.update(len(several))
 
     def measured(
         self,
@@ -100,7 +91,7 @@ class Rows:
         """A metric of each prompt under each intervention.
 
         Args:
-            metric: From logits ``[batch, pos, d_vocab]`` to one number a prompt.
+            metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt.
             runs: As ``passes`` takes them.
             desc: What the progress bar says.
             progress: Show it.
@@ -109,17 +100,17 @@ class Rows:
             The values, in float64.
 
         Raises:
-            ModulesError: If the metric is not one number a prompt, or is NaN or infinite.
+            ModulesError: If the metric is not one number per prompt, or is NaN or infinite.
         """
         found = []
-        one_a_prompt = f"a tensor of one number a prompt, ({len(self.tokens)},)"
+        one_per_prompt = f"a tensor of one number per prompt, ({len(self.tokens)},)"
         for several in self.passes(runs, desc, progress):
             for logits in several:
                 with torch.inference_mode():  # as the logits were made
-                    value = as_measured("metric", metric(logits), one_a_prompt)
+                    value = as_measured("metric", metric(logits), one_per_prompt)
                 if value.shape != (len(self.tokens),):
                     raise ModulesError(
-                        f"metric should return one number a prompt, ({len(self.tokens)},); it "
+                        f"metric should return one number per prompt, ({len(self.tokens)},); it "
                         f"returned shape {tuple(value.shape)}. Leave the mean over prompts out: "
                         "intervals are made from it."
                     )
@@ -129,13 +120,13 @@ class Rows:
         return values
 
     def activations(self, hook_names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """What the run has at some hook points, by the names asked for.
+        """The activations at some hook points.
 
         Args:
             hook_names: The hook points.
 
         Returns:
-            Copies of the activations.
+            Copies of the activations, by the names asked for.
         """
         found: dict[str, torch.Tensor] = {}
 
@@ -157,7 +148,7 @@ def tokens_of(model: HookedModel, name: str, tokens: TokenArray) -> Int[torch.Te
 
     Args:
         model: The model.
-        name: What the tokens are called in messages.
+        name: The name of the argument, for messages.
         tokens: Token ids, ``[batch, pos]`` or ``[pos]``.
 
     Raises:
@@ -183,15 +174,15 @@ def tokens_of(model: HookedModel, name: str, tokens: TokenArray) -> Int[torch.Te
 
 
 def as_measured(name: str, value: object, wanted: str) -> torch.Tensor:
-    """What a metric returned, as a tensor.
+    """Convert what a metric returned to a tensor.
 
     Args:
-        name: What the metric is called in messages.
+        name: The name of the metric, for messages.
         value: What it returned.
         wanted: What it should return.
 
     Raises:
-        ModulesError: If it is nothing that torch reads as numbers.
+        ModulesError: If torch cannot convert it to numbers.
     """
     try:
         return torch.as_tensor(value)
@@ -220,7 +211,7 @@ def mask_of(
 
 
 def check_pairs(clean_tokens: torch.Tensor, corrupted_tokens: torch.Tensor) -> None:
-    """Refuse runs that do not pair up.
+    """Refuse clean and corrupted tokens of different shapes.
 
     Raises:
         ModulesError: If their shapes differ.

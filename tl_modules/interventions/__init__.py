@@ -5,9 +5,11 @@ A `Target` is anything that causal tests can intervene on.
 
 from tl_modules.interventions.attachments import attached, detach_all
 from tl_modules.interventions.target import Target
+from tl_modules.interventions.unit_target import UnitTarget
 
 __all__ = [
     "Target",
+    "UnitTarget",
     "attached",
     "detach_all",
 ]

@@ -22,16 +22,16 @@ class Attachment:
     """The module, or other target, that was attached."""
 
     method: str | None
-    """What becomes of its units; None for a target that is no module."""
+    """What becomes of its units; None for a target that is not a set of units."""
 
     hook_names: tuple[str, ...]
     """The hook points that it changes."""
 
     handle: Attached
-    """``handle.remove()`` takes it away."""
+    """``handle.remove()`` removes the edit."""
 
     in_with: bool
-    """Whether it goes at the end of a ``with``."""
+    """Whether the end of a ``with`` removes it."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -42,25 +42,25 @@ class Attachment:
 def attached(model: HookedModel) -> list[Attachment]:
     """The edits that this package's ``attach`` methods left on a model.
 
-    They are read from the model's own hooks, so that an edit whose handle is lost is here too, and
-    a copy of the model has those of the copy.
+    The list is read from the model's own hooks: it includes edits whose handles are lost, and a
+    copy of the model lists the edits of the copy.
 
     Args:
-        model: The model, or a ``SplicedModel`` of it: either has the edits of both.
+        model: The model, or a ``SplicedModel`` of it: both list the edits of either.
 
     Returns:
-        One description each, with its handle, in the order of their first hook points.
+        One description per edit, with its handle, in the order of their first hook points.
 
     Raises:
-        ModulesError: If it is no hooked model.
+        ModulesError: If ``model`` is not a hooked model.
     """
     check_model(model)
-    found: dict[AttachedEdit, list[Any]] = {}
+    handles_of: dict[AttachedEdit, list[Any]] = {}
     for edit, handle in _attached_hooks(model):
-        found.setdefault(edit, []).append(handle)
+        handles_of.setdefault(edit, []).append(handle)
     return [
         Attachment(edit.target, edit.method, edit.hook_names, Attached(handles, edit), edit.in_with)
-        for edit, handles in found.items()
+        for edit, handles in handles_of.items()
     ]
 
 
@@ -76,7 +76,7 @@ def detach_all(model: HookedModel) -> int:
         How many edits there were.
 
     Raises:
-        ModulesError: If it is no hooked model.
+        ModulesError: If ``model`` is not a hooked model.
     """
     edits = attached(model)
     for edit in edits:
@@ -96,8 +96,8 @@ def attach_edit(
     Args:
         model: The model.
         fwd_hooks: The hooks.
-        target: Whose they are.
-        method: What becomes of its units, if it is a module.
+        target: The target.
+        method: What becomes of its units, if it consists of units.
         content: What tells the edit from others at the same hook points.
 
     Returns:

@@ -1,7 +1,8 @@
-"""Forward hooks that change chosen units at chosen positions and leave all else as it is."""
+"""Forward hooks that change some units at some positions, and nothing else."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,13 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.positions import Positions, Where
-from tl_modules.interventions.replacements import HasUnitMeans, Replace, Sources, replacements
+from tl_modules.interventions.replacements import (
+    HasUnitMeans,
+    Method,
+    Replace,
+    Sources,
+    replacements,
+)
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, flat
 from tl_modules.models.prompt_starts import StartFinder
 from tl_modules.models.token_arrays import TokenArray
@@ -29,7 +36,7 @@ class Edit:
         replace: Replace,
         where: Where,
     ) -> None:
-        """Remember what to change.
+        """Keep what to change.
 
         Args:
             name: The hook point, for messages: the model may call it by an alias.
@@ -43,6 +50,12 @@ class Edit:
         self._index = torch.from_numpy(np.array(index, dtype=np.int64))
         self._replace = replace
         self.where = where
+
+    def at(self, where: Where) -> "Edit":
+        """The same edit at other positions; the two share their indices and values."""
+        moved = copy(self)
+        moved.where = where
+        return moved
 
     def __call__(
         self, activation: Float[torch.Tensor, "*shape"], hook: Any = None
@@ -82,15 +95,15 @@ def following(model: HookedModel, fwd_hooks: FwdHooks) -> Iterator[None]:
 
     Args:
         model: The model that they are hooks of.
-        fwd_hooks: Hook point names with their functions; those that are no edits are left alone.
+        fwd_hooks: Hook point names with their functions; functions other than edits are ignored.
     """
-    found = finders(fwd_hooks)
+    start_finders = finders(fwd_hooks)
     try:
-        for finder in found:
+        for finder in start_finders:
             finder.follow(model)
         yield
     finally:
-        for finder in found:
+        for finder in start_finders:
             finder.remove()
 
 
@@ -102,7 +115,7 @@ def finders(fwd_hooks: FwdHooks) -> list[StartFinder]:
 
 def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
     units: Units,
-    method: str = "mean",
+    method: Method = "mean",
     reference: HasUnitMeans | None = None,
     *,
     source: Any = None,
@@ -126,21 +139,56 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
         rows: Each prompt's number, by which ``resample`` draws; from 0 by default.
 
     Returns:
-        ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one a hook point.
+        ``(hook_name, fn)`` pairs for ``run_with_hooks`` or ``hooks``, one per hook point.
 
     Raises:
         ModulesError: If the method is unknown or lacks what it needs, or positions or a mask are
             malformed.
     """
-    coordinates = units.coordinates()
-    make = replacements(coordinates, method, Sources(reference, source, factor, seed))
-    where = Where.given(positions, attention_mask, rows)
-    pairs: FwdHooks = []
-    for hook, at in coordinates.by_hook():
-        name, width = coordinates.hook_names[hook], coordinates.widths[hook]
-        edit = Edit(name, width, coordinates.index[at], make(name, at), where)
-        pairs.append((name, edit))
-    return pairs
+    edits = UnitEdits(units, method, reference, source=source, factor=factor, seed=seed)
+    return edits.hooks(positions=positions, attention_mask=attention_mask, rows=rows)
+
+
+class UnitEdits:
+    """Edits of units, built once, that make hooks for any batch."""
+
+    def __init__(
+        self,
+        units: Units,
+        method: Method,
+        reference: HasUnitMeans | None,
+        *,
+        source: Any = None,
+        factor: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Build the edits; the arguments are ``unit_hooks``'.
+
+        Raises:
+            ModulesError: If the method is unknown or lacks what it needs.
+        """
+        coordinates = units.coordinates()
+        make = replacements(coordinates, method, Sources(reference, source, factor, seed))
+        self._edits = []
+        for hook, members in coordinates.by_hook():
+            name, width = coordinates.hook_names[hook], coordinates.widths[hook]
+            replace = make(name, members)
+            self._edits.append(Edit(name, width, coordinates.index[members], replace, Where()))
+
+    def hooks(
+        self,
+        *,
+        positions: Positions = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
+    ) -> FwdHooks:
+        """Hooks at some positions of a batch; the arguments are ``unit_hooks``'.
+
+        Raises:
+            ModulesError: If positions or a mask are malformed.
+        """
+        where = Where.given(positions, attention_mask, rows)
+        return [(edit.name, edit.at(where)) for edit in self._edits]
 
 
 @runtime_checkable
@@ -156,7 +204,7 @@ class Read:
     """A hook that reads an activation and changes nothing; it can be stacked."""
 
     def __init__(self, read: Callable[[torch.Tensor], object], *, last: bool = False) -> None:
-        """Remember what to do with it.
+        """Keep the function.
 
         Args:
             read: Takes the activation.
@@ -167,7 +215,7 @@ class Read:
         self.last = last
 
     def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
-        """Read, as any hook would."""
+        """Read the activation."""
         del hook
         self.apply_(activation)
 
@@ -185,23 +233,23 @@ class AttachedEdit:
     """What was attached."""
 
     method: str | None
-    """What becomes of its units; None where the target itself says so."""
+    """What becomes of its units; None for a target that is not a set of units."""
 
     hook_names: tuple[str, ...]
-    """Where."""
+    """The hook points that it changes."""
 
     content: tuple[object, ...]
     """Two edits are the same if these are alike."""
 
     in_with: bool = False
-    """Whether a ``with`` takes it away again."""
+    """Whether the end of a ``with`` removes it."""
 
 
 class PointHook:
     """A hook function as the PyTorch hook of a hook point."""
 
     def __init__(self, fn: HookFn, edit: AttachedEdit | None) -> None:
-        """Remember what to run, and the edit that it is a part of, if any."""
+        """Keep the function, and the edit that it is a part of, if any."""
         self.fn = fn
         self.edit = edit
 
@@ -223,7 +271,7 @@ class Attached:
         self._handles, self._edit = list(handles), edit
 
     def remove(self) -> None:
-        """Take the hooks away; a second time does nothing."""
+        """Remove the hooks; a second call does nothing."""
         while self._handles:
             self._handles.pop().remove()
 
@@ -234,14 +282,14 @@ class Attached:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the hooks away."""
+        """Remove the hooks."""
         self.remove()
 
 
 def attach_hooks(
     model: HookedModel, fwd_hooks: FwdHooks, edit: AttachedEdit | None = None
 ) -> Attached:
-    """Put hooks on a model that the model's own ``reset_hooks`` doesn't take away.
+    """Put hooks on a model that the model's own ``reset_hooks`` does not remove.
 
     Args:
         model: The model.
@@ -261,7 +309,7 @@ def attach_hooks(
 
 
 def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
-    """Hooks that make several interventions in one pass over copies of a batch, one a copy.
+    """Hooks that make several interventions in one pass over copies of a batch, one per copy.
 
     Args:
         runs: Each intervention's hooks, as ``unit_hooks`` makes them; at one hook point they

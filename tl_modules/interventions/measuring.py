@@ -1,4 +1,4 @@
-"""What holds for every function that measures: the state that its model should be in."""
+"""Checks of the model before a measurement: eval mode, and no forgotten edits."""
 
 import functools
 import inspect
@@ -16,14 +16,14 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _LIBRARIES = ("accelerate", "torch", "transformer_lens", "transformers")
-"""Whose hooks on a model's parts are how the model works: pruning, offloading, captured outputs."""
+"""Libraries that hook parts of a model for its own work: pruning, offloading, captured outputs."""
 
 
 def measures(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Make a public function refuse a model in training mode, and warn of attached edits.
 
-    Both come before the function does anything. Every kind of warning comes once per call, also
-    where the function calls others that measure (see ``warns_once``).
+    Both happen before the function runs. A call issues each kind of warning once, even if the
+    function calls others that measure (see ``warns_once``).
 
     Args:
         function: A function with a parameter ``model``, which may be None.
@@ -40,7 +40,7 @@ def measures(function: Callable[_P, _R]) -> Callable[_P, _R]:
             model: Any = signature.bind(*args, **kwargs).arguments.get("model")
         except TypeError:  # the call itself raises it, with the function's name
             return function(*args, **kwargs)
-        # What is no hooked model is the function's to refuse.
+        # The function itself refuses anything but a hooked model.
         if is_hooked(model):
             check_measurable(model)
             _warn_of_edits(model)
@@ -50,7 +50,7 @@ def measures(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def check_measurable(model: HookedModel) -> None:
-    """Refuse a model that is in training mode, or a part of which is: dropout makes noise.
+    """Refuse a model that is in training mode, wholly or in part: dropout makes noise.
 
     A part counts if its mode changes what it computes. A ``TransformerBridge`` counts as the model
     that it wraps: its own flag changes nothing.
@@ -85,7 +85,7 @@ def check_unhooked(model: HookedModel) -> None:
         model: The model.
 
     Raises:
-        ModulesError: If it has others.
+        ModulesError: If it has any.
     """
     hooked = [name for name, part in parts_of(model).items() if _foreign_hooks(part)]
     if hooked:

@@ -41,15 +41,15 @@ class Where:
         attention_mask: TokenArray | None,
         rows: Shaped[np.ndarray, "..."] | Sequence[int] | None,
     ) -> "Where":
-        """As ``fwd_hooks`` is told it.
+        """Parse the arguments of ``fwd_hooks``.
 
         Raises:
-            ModulesError: If they are none of what they may be.
+            ModulesError: If an argument is malformed.
         """
         numbers = None if rows is None else np.asarray(rows)
         if numbers is not None and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):
             raise ModulesError(
-                f"rows should be one whole number a prompt; got {type(rows).__name__} of shape "
+                f"rows should be one whole number per prompt; got {type(rows).__name__} of shape "
                 f"{numbers.shape}. Leave it out to count prompts from 0."
             )
         return cls(_as_positions(positions), as_mask("attention_mask", attention_mask), numbers)
@@ -153,10 +153,10 @@ def _bounds(positions: slice) -> tuple[Any, Any, Any]:
 
 
 def _as_positions(positions: Positions) -> _Chosen:
-    """The positions in one of the forms that ``Where`` holds.
+    """Convert positions to one of the forms that ``Where`` holds.
 
     Raises:
-        ModulesError: If they are none of what they may be.
+        ModulesError: If they are malformed.
     """
     if positions is None:
         return None

@@ -1,9 +1,9 @@
-"""What becomes of a unit's activation under each method of intervention."""
+"""The new value of a unit's activation under each method of intervention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from tl_modules.models.hooked_model import cache_entry, flat
 from tl_modules.runtime.arguments import check_argument
 from tl_modules.units import Units
 
-METHODS = ("zero", "mean", "position_mean", "resample", "patch", "scale")
+Method = Literal["zero", "mean", "position_mean", "resample", "patch", "scale"]
 """``zero``: 0. ``mean``: the unit's mean over a reference's tokens. ``position_mean``: its mean
 over the reference's tokens at the same position. ``resample``: its value at a random token of the
 reference, the same token for all units, drawn for each prompt and place. ``patch``: its value at
 the same place of another run. ``scale``: itself times a factor."""
+
+METHODS: tuple[Method, ...] = get_args(Method)
 
 _Old = Float[torch.Tensor, "*batch chosen"]
 _At = Int[np.ndarray, " chosen"]
@@ -48,7 +50,7 @@ class HasUnitMeans(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Where the new values come from; each method needs one of these or none."""
+    """Where the new values come from. Each method needs at most one of them."""
 
     reference: HasUnitMeans | None = None
     source: Any = None
@@ -57,7 +59,7 @@ class Sources:
 
 
 def replacements(units: Units, method: str, sources: Sources) -> Make:
-    """The replacements of some units.
+    """Prepare the replacement of some units.
 
     Args:
         units: The units, of one coordinate each.
@@ -65,7 +67,7 @@ def replacements(units: Units, method: str, sources: Sources) -> Make:
         sources: Where the values come from.
 
     Returns:
-        What makes the replacement at each hook point.
+        A function that makes the replacement at each hook point.
 
     Raises:
         ModulesError: If the method is unknown or lacks what it needs.
@@ -95,16 +97,17 @@ def _mean(units: Units, sources: Sources) -> Make:
 
 def _position_mean(units: Units, sources: Sources) -> Make:
     overall = _means(units, sources.reference)
-    by_position = _of_tokens(units, sources.reference, "position_mean", "position_means")
+    table = _of_tokens(units, sources.reference, "position_mean", "position_means")
+    by_position = table[:, units.flat()]
 
     def make(name: str, at: _At) -> Replace:
         del name
         # Positions beyond the reference's take the mean over all.
-        table = _tensor(np.concatenate([by_position[:, at], overall[None, at]]))
+        means = _tensor(np.concatenate([by_position[:, at], overall[None, at]]))
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            numbers = where.position_numbers(old.shape[:-1]).clamp(max=len(table) - 1)
-            return table.to(old)[numbers.to(old.device)]
+            numbers = where.position_numbers(old.shape[:-1]).clamp(max=len(means) - 1)
+            return means.to(old)[numbers.to(old.device)]
 
         return replace
 
@@ -112,11 +115,11 @@ def _position_mean(units: Units, sources: Sources) -> Make:
 
 
 def _resample(units: Units, sources: Sources) -> Make:
-    pool = _of_tokens(units, sources.reference, "resample", "tokens")
+    tokens = _of_tokens(units, sources.reference, "resample", "tokens")
+    columns = units.flat()
 
     def make(name: str, at: _At) -> Replace:
         del name
-        values = _tensor(pool[:, at])
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
             numbers = where.position_numbers(old.shape[:-1])
@@ -127,13 +130,14 @@ def _resample(units: Units, sources: Sources) -> Make:
             drawn = np.stack(
                 [
                     np.random.default_rng([sources.seed, 0, int(row)]).integers(
-                        len(values), size=size
+                        len(tokens), size=size
                     )
                     for row in rows
                 ]
             )
-            chosen = torch.from_numpy(drawn).gather(1, numbers.long())
-            return values.to(old)[chosen.to(old.device)]
+            chosen = torch.from_numpy(drawn).gather(1, numbers.long()).numpy()
+            # Looked up here, not once and kept: an experiment's controls would hold many copies.
+            return _tensor(tokens[chosen[..., None], columns[at]]).to(old)
 
         return replace
 
@@ -211,8 +215,8 @@ def _means(units: Units, reference: HasUnitMeans | None) -> Float[np.ndarray, " 
 
 def _of_tokens(
     units: Units, reference: HasUnitMeans | None, method: str, name: str
-) -> Float[np.ndarray, "rows chosen"]:
-    """One of a ``Reference``'s tables, of these units."""
+) -> Float[np.ndarray, "rows coordinates"]:
+    """One of a ``Reference``'s tables, of all units; these units' values are checked."""
     table = getattr(reference, name, None)
     if reference is None or table is None:
         raise ModulesError(
@@ -220,9 +224,9 @@ def _of_tokens(
             "tlm.collect_reference(model, prompts)."
         )
     _check_units(units, reference)
-    chosen = np.asarray(table)[:, units.flat()]
-    _check_finite(units, chosen, name)
-    return chosen
+    table = np.asarray(table)
+    _check_finite(units, table[:, units.flat()], name)
+    return table
 
 
 def _check_finite(units: Units, values: Float[np.ndarray, "..."], name: str) -> None:

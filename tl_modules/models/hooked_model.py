@@ -214,7 +214,7 @@ def checked_flat(activation: torch.Tensor, width: int, name: str) -> torch.Tenso
 def forward(
     model: HookedModel,
     tokens: Int[torch.Tensor, "batch pos"],
-    mask: Bool[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"] | None,
     fwd_hooks: FwdHooks,
     return_type: str | None = "logits",
 ) -> Any:
@@ -223,7 +223,7 @@ def forward(
     Args:
         model: The model.
         tokens: Padded token ids.
-        mask: True at real tokens.
+        mask: True at real tokens; None leaves padding to the model.
         fwd_hooks: Hooks for this run only.
         return_type: The argument of the model's own ``forward``.
 
@@ -231,14 +231,13 @@ def forward(
         The model's output for ``return_type``.
     """
     device = getattr(model.cfg, "device", None)
-    # Without a mask, a model may mistake a real token for padding, even in a batch without padding.
-    attention_mask = mask.long().to(device)
+    options = {}
+    if mask is not None:
+        # Also without padding: left to itself, a model may take a real token for padding.
+        options["attention_mask"] = mask.long().to(device)
     with torch.inference_mode():
         return model.run_with_hooks(
-            tokens.to(device),
-            return_type=return_type,
-            fwd_hooks=fwd_hooks,
-            attention_mask=attention_mask,
+            tokens.to(device), return_type=return_type, fwd_hooks=fwd_hooks, **options
         )
 
 

@@ -1,34 +1,30 @@
 """One functional module: its units, its samples, and how to intervene on it."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from tl_modules.errors import ModulesError
-from tl_modules.interventions.attachments import attach_edit
-from tl_modules.interventions.hooks import Attached, following, unit_hooks
-from tl_modules.interventions.positions import Positions
 from tl_modules.interventions.replacements import HasUnitMeans
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
-from tl_modules.models.token_arrays import TokenArray
+from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.modules.topic import Topic
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import label_text, label_texts
 from tl_modules.units import Units
 
 _MOST_TIED = 3
-"""Names of a tie that are shown."""
+"""How many names of a tie to show."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Module:
-    """One functional module: its units, and the samples that drive them (its topic)."""
+class Module(UnitTarget):
+    """One functional module: its units, and the samples that drive them (its topic).
+
+    ``fwd_hooks``, ``ablated`` and ``attach`` intervene on the units.
+    """
 
     label: int
     """Its number in the set, from 0."""
@@ -47,10 +43,15 @@ class Module:
     """Where mean ablation takes its values from by default: the set it belongs to."""
 
     topic: Topic | None = None
-    """What it is about, once ``with_topics`` has said so."""
+    """Its topic's words and label; None until ``with_topics`` finds them."""
 
     own_category: str | None = None
-    """The category that the user gave it; see ``with_category``."""
+    """The category that the user gave the module; see ``with_category``."""
+
+    @property
+    def reference(self) -> HasUnitMeans | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where mean ablation takes its values from by default: ``means``."""
+        return self.means
 
     @property
     def n_units(self) -> int:
@@ -63,11 +64,11 @@ class Module:
         return sorted({self.units.layers[hook] for hook, _ in self.units.by_hook()})
 
     @property
-    def category(self) -> str | None:
-        """Its own category: the one it was given, or else the most frequent of its samples.
+    def category(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The module's own category: the one that it was given, or else the most frequent one.
 
-        Of several that are as frequent, the first by name; ``tied_categories`` holds all of them.
-        None without categories.
+        Of several equally frequent categories it is the first by name; ``tied_categories`` holds
+        all of them. It is None if the samples have no categories.
         """
         if self.own_category is not None:
             return self.own_category
@@ -90,9 +91,9 @@ class Module:
 
     @property
     def tied_categories(self) -> tuple[str, ...]:
-        """The categories that are most frequent among its samples, if there are several.
+        """The categories that are equally frequent, and the most frequent, among its samples.
 
-        Empty where one is most frequent, and where the module was given a category.
+        Empty if one category is the most frequent, or if the module was given a category.
         """
         shares = self.category_shares
         largest = max(shares.values(), default=0.0)
@@ -101,26 +102,26 @@ class Module:
 
     @property
     def category_title(self) -> str | None:
-        """Its category as tables and figures name it: both names of a tie, ``"coding / math"``."""
+        """Its category in tables and figures, with all names of a tie: ``"coding / math"``."""
         tied = self.tied_categories
         more = f" and {len(tied) - _MOST_TIED} more" if len(tied) > _MOST_TIED else ""
         return f"{' / '.join(tied[:_MOST_TIED])}{more}" if tied else self.category
 
     @property
     def category_name(self) -> str | None:
-        """What its topic's label calls it: its category, if more than half of its samples have it.
+        """Its category in its topic's label; None if at most half of its samples have it.
 
-        All names of a tie of two or three, if they have more than half together. A category that
-        the module was given in any case.
+        The names of a tie of two or three count together. A category that the module was given
+        always counts.
         """
         n_tied = len(self.tied_categories)
         share = self.category_share * max(n_tied, 1) if n_tied <= _MOST_TIED else 0.0
         return self.category_title if self.own_category is not None or share > 0.5 else None
 
     def with_category(self, category: str) -> "Module":
-        """The same module with another own category: that of a tie which you mean, say.
+        """The same module with another own category, for instance to decide a tie.
 
-        ``module_effects`` measures selectivity for the own category; tables and figures name the
+        ``module_effects`` measures selectivity for the own category. Tables and figures name the
         module after it.
 
         Args:
@@ -135,10 +136,10 @@ class Module:
         return replace(self, own_category=given_category(category))
 
     def core(self, fraction: float) -> "Module":
-        """The part of the module that fits it best.
+        """The units of the module that fit it best.
 
         Args:
-            fraction: How much of its units to keep, above 0 and at most 1.
+            fraction: The share of its units to keep, above 0 and at most 1.
 
         Returns:
             A module of the strongest units by ``scores``, at least one, with the same topic.
@@ -151,127 +152,11 @@ class Module:
         if self.scores is None:
             raise ModulesError("These modules hold no unit scores. Discover them with discover().")
         n_kept = max(round(fraction * self.n_units), 1)
-        kept = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
-        return replace(self, units=self.units.select(kept), scores=self.scores[kept])
-
-    def fwd_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
-        self,
-        method: str = "mean",
-        reference: HasUnitMeans | None = None,
-        *,
-        source: Any = None,
-        factor: float | None = None,
-        positions: Positions = None,
-        attention_mask: TokenArray | None = None,
-        keep_only: bool = False,
-        seed: int = 0,
-        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
-    ) -> FwdHooks:
-        """Hooks that intervene on the module, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
-
-        Args:
-            method: What becomes of each unit's activation. ``"zero"``: 0. ``"mean"``: its mean
-                over the tokens of a reference. ``"position_mean"``: its mean over the reference's
-                tokens at the same position. ``"resample"``: its value at a random token of the
-                reference, the same token for all units. ``"patch"``: its value in ``source``, a
-                run on paired (counterfactual) prompts. ``"scale"``: itself times ``factor``
-                (steering; 1 changes nothing, below 0 turns it round).
-            reference: For the means and for resampling; by default the means of the activations
-                that the modules were discovered on. ``collect_reference`` makes one for all.
-            source: The other run's activation cache, of the same batch and length.
-            factor: What ``"scale"`` multiplies by.
-            positions: Where: None for everywhere, ``"last"`` for the last token of each forward
-                pass, a number or several, a slice, or a mask ``[batch, pos]``. Numbers, slices and
-                masks are places in the whole prompt, padding counted. While the model continues a
-                prompt from a key-value cache, as ``generate`` does, ``"last"`` is the prompt's last
-                token in the first pass and then every token that is generated; numbers and bounds
-                below 0 are refused there, and a mask has to reach to the last generated token.
-            attention_mask: 1 or True where a token is real, ``[batch, pos]`` of the whole prompt;
-                padding is not touched, and ``"last"`` is the last real token.
-            keep_only: Intervene on every unit of the site but the module's: is it enough alone?
-            seed: Seeds ``"resample"``.
-            rows: Each prompt's number, by which ``"resample"`` draws together with the seed and
-                the token's place; from 0 by default, in every run.
-
-        Returns:
-            One ``(hook_name, fn)`` pair a hook point touched. In a run with a key-value cache, use
-            ``ablated`` or ``attach`` where places matter: they read the cache's length, which a
-            pair alone cannot; it then raises.
-
-        Raises:
-            ModulesError: If the method is unknown or lacks what it needs, or positions or a mask
-                are malformed.
-        """
-        return unit_hooks(
-            self.units.complement() if keep_only else self.units,
-            method,
-            self.means if reference is None else reference,
-            source=source,
-            factor=factor,
-            positions=positions,
-            attention_mask=attention_mask,
-            seed=seed,
-            rows=rows,
-        )
-
-    @contextmanager
-    def ablated(
-        self,
-        model: HookedModel,
-        method: str = "mean",
-        reference: HasUnitMeans | None = None,
-        **options: Any,
-    ) -> Iterator[HookedModel]:
-        """Intervene in whatever runs inside the ``with``; every hook is gone afterwards.
-
-        Args:
-            model: The model that the activations were collected from.
-            method: As ``fwd_hooks`` takes it.
-            reference: As ``fwd_hooks`` takes it.
-            options: What else ``fwd_hooks`` takes.
-
-        Yields:
-            The model.
-
-        Raises:
-            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
-        """
-        self.units.check_model(model)
-        hooks = self.fwd_hooks(method, reference, **options)
-        with following(model, hooks), model.hooks(fwd_hooks=hooks):
-            yield model
-
-    def attach(
-        self,
-        model: HookedModel,
-        method: str = "mean",
-        reference: HasUnitMeans | None = None,
-        **options: Any,
-    ) -> Attached:
-        """Intervene in everything the model runs from now on, until the handle is removed.
-
-        The hooks outlive the model's own ``reset_hooks``, and a handle that is lost:
-        ``attached(model)`` lists them, ``detach_all(model)`` removes them. A second ``attach`` of
-        the same units, method and options warns: both edits act.
-
-        Args:
-            model: The model that the activations were collected from.
-            method: As ``fwd_hooks`` takes it.
-            reference: As ``fwd_hooks`` takes it.
-            options: What else ``fwd_hooks`` takes.
-
-        Returns:
-            A handle: ``handle.remove()`` takes the hooks away; so does the end of a ``with``.
-
-        Raises:
-            ModulesError: If the module belongs to another model, or as ``fwd_hooks`` raises.
-        """
-        self.units.check_model(model)
-        hooks = self.fwd_hooks(method, reference, **options)
-        return attach_edit(model, hooks, self, method, (self.units, options))
+        strongest = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
+        return replace(self, units=self.units.select(strongest), scores=self.scores[strongest])
 
     def __repr__(self) -> str:
-        """One line, not its arrays."""
+        """One line, without the arrays."""
         name = self.label if self.topic is None else f"{self.label}, {self.topic.label!r}"
         return (
             f"Module({name}: {self.n_units:,} units in {len(self.layers)} layers, "
@@ -279,12 +164,12 @@ class Module:
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: what it is, and its strongest samples."""
+        """For Jupyter: the one line, and the strongest samples."""
         return html_table(repr(self), self.samples.head(5))
 
 
 def given_category(category: object) -> str:
-    """A category that a user gave a module, as text.
+    """Convert a category that a user gave a module to text.
 
     Raises:
         ModulesError: If it is empty.

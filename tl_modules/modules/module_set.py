@@ -15,6 +15,7 @@ from tl_modules.activations.normalise import (
 )
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_type
+from tl_modules.interventions.target import as_targets, units_on_one_site
 from tl_modules.modules.lookup import UnitPlace, labelled, number_of, position_of
 from tl_modules.modules.module import Module, given_category
 from tl_modules.modules.objective import Objective
@@ -383,21 +384,9 @@ def as_list(modules: Module | Iterable[Module]) -> list[Module]:
     Raises:
         ModulesError: If there is none, two share a label, or they belong to different models.
     """
-    chosen = [modules] if isinstance(modules, Module) else list(modules)
-    if not chosen:
-        raise ModulesError("modules should hold at least one module; got none.")
-    for module in chosen[1:]:
-        if not module.units.same_hooks(chosen[0].units):
-            raise ModulesError(
-                "modules should belong to one model and site; their hook points or widths differ."
-            )
-    labels = [module.label for module in chosen]
-    if len(set(labels)) < len(labels):
-        raise ModulesError(
-            f"modules should have different labels, which tell their rows apart; got {labels}. "
-            "Pass one set at a time, or dataclasses.replace(module, label=...)."
-        )
-    return chosen
+    listed = as_targets(modules)
+    units_on_one_site(listed)
+    return listed
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

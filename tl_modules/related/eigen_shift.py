@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from numbers import Integral
 
 import numpy as np
@@ -80,22 +81,26 @@ class EigenShift(Target):
         rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
     ) -> FwdHooks:
         """Return a hook that scales the components; see ``Target.fwd_hooks``."""
-        scaled = self.directions[:, self.components]
-        width = len(scaled)
-        edit = LinearEdit(
+        return [self._edit.hook(Where.given(positions, attention_mask, rows))]
+
+    @cached_property
+    def _edit(self) -> LinearEdit:
+        """The edit, made once for all batches of an experiment."""
+        directions = self.directions[:, self.components]
+        width = len(directions)
+        return LinearEdit(
             self.hook_name,
             width,
             np.arange(width),
             np.zeros(width),
-            scaled,
-            (self.factor - 1) * scaled.T,
+            directions,
+            (self.factor - 1) * directions.T,
         )
-        return [edit.hook(Where.given(positions, attention_mask, rows))]
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["EigenShift"]:
         """Draw random components of similar singular values, which are scaled in the same way.
 
-        Components are ranked by singular value and divided into strata (see ``stats.rank_strata``).
+        Components are ranked by singular value and divided into strata (see ``rank_strata``).
         A control has as many random components of each stratum as this intervention. The
         intervention's own components can be drawn too.
 

@@ -1,6 +1,7 @@
 """Edit coordinates of one hook point by an affine map of low rank."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -38,15 +39,20 @@ class LinearEdit:
     spares_first: bool = False
     """Whether each prompt's first token is left unedited."""
 
+    @cached_property
+    def _tensors(self) -> list[torch.Tensor]:
+        """The matrices as tensors, made once for all batches of an experiment."""
+        with torch.inference_mode(False):  # kept for later runs, which may need gradients
+            return [
+                torch.from_numpy(np.array(part, dtype=np.float32))
+                for part in (self.centre, self.read, self.write)
+            ]
+
     def hook(self, where: Where) -> tuple[str, Edit]:
         """Return the name of the hook point and the hook."""
-        parts = [
-            torch.from_numpy(np.array(part, dtype=np.float32))
-            for part in (self.centre, self.read, self.write)
-        ]
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            centre, read, write = (part.to(old.device) for part in parts)
+            centre, read, write = (part.to(old.device) for part in self._tensors)
             wide = old.float()  # in 16 bits, x - centre would lose most of its digits
             new = wide + (wide - centre) @ read @ write
             if self.spares_first:

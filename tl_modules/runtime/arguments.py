@@ -56,7 +56,7 @@ _NAMES: dict[Any, tuple[str, str]] = {
     "ModuleSet": ("a module set", "module sets"),
     "Thoughts": ("what thought_states returned", "results of thought_states"),
     "Hierarchy": ("what hierarchy returned", "results of hierarchy"),
-    "Target": ("another target", "other targets"),
+    "Target": ("a module or another target", "modules or other targets"),
     "Optimizer": ("a torch.optim optimizer", "torch.optim optimizers"),
     "Tensor": ("a tensor", "tensors"),
     "Units": ("units", "sets of units"),
@@ -72,6 +72,7 @@ _REMEDIES = {
     "ModuleSet": "Pass the ModuleSet that discover returned, or load one with "
     "tlm.ModuleSet.load(path).",
     "Module": "Pass the modules that discover returned: modules[0] is one of them.",
+    "Target": "Pass the modules that discover returned: modules[0] is one of them.",
     "HasUnitMeans": "Pass what tlm.collect or tlm.collect_reference returned.",
     "DataFrame": "Pass a pandas frame, such as the function that makes one returned.",
     "Optimizer": "Make one of the model's parameters: torch.optim.Adam(model.parameters()).",

@@ -1,14 +1,16 @@
 """Measure what unlearning in a module forgets and retains, beside unlearning in random units."""
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
-from tl_modules.causal.controls import Strata
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
@@ -22,7 +24,7 @@ from tl_modules.units import Units
 
 @checked
 @measures
-def forgetting(
+def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
     model: HookedModel,
     module: Module | Units | None,
     forget: Prompts,
@@ -30,9 +32,19 @@ def forgetting(
     *,
     held_out: Annotated[tuple[Prompts, Prompts] | None, Elsewhere("two sets of prompts")] = None,
     n_controls: int = 9,
+    n_steps: int = 20,
+    learning_rate: float = 1e-4,
+    rectify: bool = True,
+    smoothing: float = 0.5,
+    saturation: float = 1.0,
+    importance: float = 1.0,
+    optimizer: Annotated[
+        Callable[..., torch.optim.Optimizer], Elsewhere("an optimizer class")
+    ] = torch.optim.Adam,
+    batch_size: int = 8,
+    max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,
 ) -> pd.DataFrame:
     """Unlearn in a module, and measure forgetting and retention beside matched controls.
 
@@ -48,9 +60,17 @@ def forgetting(
         held_out: Two other sets to measure on, of the kind of ``forget`` and of ``retain``. By
             default the prompts of the training are measured.
         n_controls: The number of controls.
+        n_steps: As ``unlearn`` takes it.
+        learning_rate: As ``unlearn`` takes it.
+        rectify: As ``unlearn`` takes it.
+        smoothing: As ``unlearn`` takes it.
+        saturation: As ``unlearn`` takes it.
+        importance: As ``unlearn`` takes it.
+        optimizer: As ``unlearn`` takes it.
+        batch_size: As ``unlearn`` takes it.
+        max_tokens: Cut prompts after so many tokens, in training and measuring.
         seed: Seeds controls, training and bootstrap.
         progress: Show a progress bar.
-        options: What else ``unlearn`` takes.
 
     Returns:
         Three rows, by ``set``: ``"forget"``, ``"retain"`` and ``"margin"`` (forget minus retain).
@@ -71,7 +91,6 @@ def forgetting(
             f"held_out should be two sets of prompts, (forget, retain); got "
             f"{type(measured).__name__}."
         )
-    max_tokens = options.get("max_tokens")
     forgotten, retained = (prompt_frame(prompts)["prompt"].tolist() for prompts in measured)
     texts = [*forgotten, *retained]
     of_forget = np.arange(len(texts)) < len(forgotten)
@@ -85,7 +104,23 @@ def forgetting(
     increases = np.empty((len(trained), len(texts)))
     bar = tqdm(trained, desc="unlearn", unit="set of units", disable=not progress)
     for increase, units in zip(increases, bar, strict=True):
-        done = unlearn(model, units, forget, retain, seed=seed, progress=False, **options)
+        done = unlearn(
+            model,
+            units,
+            forget,
+            retain,
+            n_steps=n_steps,
+            learning_rate=learning_rate,
+            rectify=rectify,
+            smoothing=smoothing,
+            saturation=saturation,
+            importance=importance,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            seed=seed,
+            progress=False,
+        )
         try:
             increase[:] = prompt_losses(model, texts, max_tokens) - before
         finally:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tl_modules as tlm
-from tl_modules.causal.controls import Strata
+from tl_modules.interventions.strata import Strata
 from tl_modules.units import Units
 
 

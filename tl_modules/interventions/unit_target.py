@@ -1,0 +1,414 @@
+"""Targets that are sets of units: modules, parts of a model, and their controls."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from tl_modules.errors import ModulesError
+from tl_modules.interventions.ablation import Ablation
+from tl_modules.interventions.attachments import attach_edit
+from tl_modules.interventions.hooks import Attached, UnitEdits, following, unit_hooks
+from tl_modules.interventions.positions import Positions
+from tl_modules.interventions.replacements import HasUnitMeans, Method
+from tl_modules.interventions.target import Target
+from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.token_arrays import TokenArray
+from tl_modules.runtime.call_warnings import warn_user
+from tl_modules.units import Units
+
+
+class UnitTarget(Target):
+    """A set of units as a target.
+
+    A subclass defines ``label``, ``category`` and ``units``. Its controls are random units of the
+    same layers, unless it defines ``controls``.
+
+    In an experiment such as ``module_effects`` the options ``method``, ``reference``, ``factor``,
+    ``controls``, ``exclude`` and ``keep_only`` apply, unless the subclass sets a ``method``: it
+    then keeps its method, its reference and its controls. Derive an intervention with hooks of its
+    own from ``Target``.
+    """
+
+    units: Units
+    """The units."""
+
+    method: Method | None = None
+    """What becomes of the units' activations; None leaves it to the experiment."""
+
+    reference: HasUnitMeans | None = None
+    """Where ``"mean"`` takes its values from by default."""
+
+    @property
+    def size(self) -> int:
+        """How many units it has."""
+        return len(self.units)
+
+    def check_model(self, model: HookedModel) -> None:
+        """Refuse a model without these units.
+
+        Args:
+            model: The model.
+
+        Raises:
+            ModulesError: If the model lacks one of the units' hook points.
+        """
+        self.units.check_model(model)
+
+    def fwd_hooks(  # noqa: PLR0913 - the options of one intervention, all by keyword
+        self,
+        method: Method | None = None,
+        reference: HasUnitMeans | None = None,
+        *,
+        source: Any = None,
+        factor: float | None = None,
+        positions: Positions = None,
+        attention_mask: TokenArray | None = None,
+        keep_only: bool = False,
+        seed: int = 0,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
+    ) -> FwdHooks:
+        """Hooks that intervene on the units, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
+
+        Args:
+            method: What becomes of each unit's activation; by default the target's own method, for
+                a module ``"mean"``. ``"zero"``: 0. ``"mean"``: its mean over the tokens of a
+                reference. ``"position_mean"``: its mean over the reference's tokens at the same
+                position. ``"resample"``: its value at a random token of the reference, the same
+                token for all units. ``"patch"``: its value in ``source``, a run on paired
+                (counterfactual) prompts. ``"scale"``: its value times ``factor`` (steering; 1
+                changes nothing, a negative factor turns it round).
+            reference: For the means and for resampling; by default the means of the activations
+                that the modules were discovered on. ``collect_reference`` makes one for all
+                methods.
+            source: The other run's activation cache, of the same batch and length.
+            factor: What ``"scale"`` multiplies by.
+            positions: Where to intervene: None for everywhere, ``"last"`` for the last token of
+                each forward pass, a number or several, a slice, or a mask ``[batch, pos]``.
+                Numbers, slices and masks are places in the whole prompt, and count padding. While
+                the model continues a prompt from a key-value cache, as ``generate`` does,
+                ``"last"`` is the prompt's last token in the first pass and then every token that is
+                generated; negative numbers and bounds are refused there, and a mask has to reach
+                to the last generated token.
+            attention_mask: 1 or True where a token is real, ``[batch, pos]`` of the whole prompt.
+                Padding is not changed, and ``"last"`` is the last real token.
+            keep_only: Intervene on every unit of the site but these: are they enough alone?
+            seed: Seeds ``"resample"``.
+            rows: The number of each prompt in the batch, from which ``"resample"`` draws together
+                with the seed and the token's place; from 0 by default, in every run.
+
+        Returns:
+            One ``(hook_name, fn)`` pair per hook point. In a run with a key-value cache, use
+            ``ablated`` or ``attach`` where places matter: they read the cache's length, which a
+            pair alone cannot; it then raises.
+
+        Raises:
+            ModulesError: If the method is unknown or lacks what it needs, or positions or a mask
+                are malformed.
+        """
+        return unit_hooks(
+            self.units.complement() if keep_only else self.units,
+            self._method(method),
+            self.reference if reference is None else reference,
+            source=source,
+            factor=factor,
+            positions=positions,
+            attention_mask=attention_mask,
+            seed=seed,
+            rows=rows,
+        )
+
+    def _method(self, method: Method | None = None) -> Method:
+        """The method given, or else the target's own, or else ``"mean"``."""
+        if method is not None:
+            return method
+        return "mean" if self.method is None else self.method
+
+    def controls(self, n_controls: int, generator: np.random.Generator) -> Sequence[Target]:
+        """Random sets of as many units in each layer.
+
+        Args:
+            n_controls: How many.
+            generator: Draws them.
+
+        Returns:
+            The controls.
+        """
+        usual = Ablation(method=self._method())
+        return AblatedUnits.of(self, usual).controls(n_controls, generator)
+
+    def in_experiment(self, ablation: Ablation) -> "Target":
+        """The target as ``module_effects`` runs it; see ``UnitTarget``.
+
+        Args:
+            ablation: The experiment's options.
+
+        Returns:
+            The units with hooks that are built once.
+
+        Raises:
+            ModulesError: If an option does not fit, or ``exclude`` belongs to another model.
+        """
+        if self.method is None:
+            return AblatedUnits.of(self, ablation)
+        super().in_experiment(ablation)
+        return OwnAblation.of(self)
+
+    @contextmanager
+    def ablated(  # noqa: PLR0913 - the options of one intervention, all by keyword
+        self,
+        model: HookedModel,
+        method: Method | None = None,
+        reference: HasUnitMeans | None = None,
+        *,
+        source: Any = None,
+        factor: float | None = None,
+        positions: Positions = None,
+        attention_mask: TokenArray | None = None,
+        keep_only: bool = False,
+        seed: int = 0,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
+    ) -> Iterator[HookedModel]:
+        """Intervene in every run inside the ``with``; afterwards all hooks are gone.
+
+        Args:
+            model: The model that the units belong to.
+            method: As ``fwd_hooks`` takes it.
+            reference: As ``fwd_hooks`` takes it.
+            source: As ``fwd_hooks`` takes it.
+            factor: As ``fwd_hooks`` takes it.
+            positions: As ``fwd_hooks`` takes it.
+            attention_mask: As ``fwd_hooks`` takes it.
+            keep_only: As ``fwd_hooks`` takes it.
+            seed: As ``fwd_hooks`` takes it.
+            rows: As ``fwd_hooks`` takes it.
+
+        Yields:
+            The model.
+
+        Raises:
+            ModulesError: If the units belong to another model, or as ``fwd_hooks`` raises.
+        """
+        self.check_model(model)
+        hooks = self.fwd_hooks(
+            method,
+            reference,
+            source=source,
+            factor=factor,
+            positions=positions,
+            attention_mask=attention_mask,
+            keep_only=keep_only,
+            seed=seed,
+            rows=rows,
+        )
+        with following(model, hooks), model.hooks(fwd_hooks=hooks):
+            yield model
+
+    def attach(  # noqa: PLR0913 - the options of one intervention, all by keyword
+        self,
+        model: HookedModel,
+        method: Method | None = None,
+        reference: HasUnitMeans | None = None,
+        *,
+        source: Any = None,
+        factor: float | None = None,
+        positions: Positions = None,
+        attention_mask: TokenArray | None = None,
+        keep_only: bool = False,
+        seed: int = 0,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
+    ) -> Attached:
+        """Intervene in every run of the model from now on, until the handle is removed.
+
+        The hooks outlive the model's own ``reset_hooks``, and a handle that is lost:
+        ``attached(model)`` lists them, ``detach_all(model)`` removes them. A second ``attach`` of
+        the same units, method and options warns: both edits act.
+
+        Args:
+            model: The model that the units belong to.
+            method: As ``fwd_hooks`` takes it.
+            reference: As ``fwd_hooks`` takes it.
+            source: As ``fwd_hooks`` takes it.
+            factor: As ``fwd_hooks`` takes it.
+            positions: As ``fwd_hooks`` takes it.
+            attention_mask: As ``fwd_hooks`` takes it.
+            keep_only: As ``fwd_hooks`` takes it.
+            seed: As ``fwd_hooks`` takes it.
+            rows: As ``fwd_hooks`` takes it.
+
+        Returns:
+            A handle: ``handle.remove()`` removes the hooks; so does the end of a ``with``.
+
+        Raises:
+            ModulesError: If the units belong to another model, or as ``fwd_hooks`` raises.
+        """
+        self.check_model(model)
+        options: dict[str, Any] = {
+            "source": source,
+            "factor": factor,
+            "positions": positions,
+            "attention_mask": attention_mask,
+            "keep_only": keep_only,
+            "seed": seed,
+            "rows": rows,
+        }
+        hooks = self.fwd_hooks(method, reference, **options)
+        return attach_edit(model, hooks, self, self._method(method), (self.units, options))
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared(Target):
+    """Units in an experiment. Their hooks are built once, for all batches."""
+
+    label: int | str
+    category: str | None
+    n_units: int
+    """How many units the target, or control, has."""
+
+    units: Units
+    """The units that are changed."""
+
+    @cached_property
+    def edits(self) -> UnitEdits:
+        """What changes them."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """How many units the target has."""
+        return self.n_units
+
+    def check_model(self, model: HookedModel) -> None:
+        """Refuse a model without these units; see ``UnitTarget.check_model``."""
+        self.units.check_model(model)
+
+    def fwd_hooks(
+        self,
+        *,
+        positions: Positions = None,
+        attention_mask: TokenArray | None = None,
+        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
+    ) -> FwdHooks:
+        """The same edits at other places; see ``Target.fwd_hooks``."""
+        return self.edits.hooks(positions=positions, attention_mask=attention_mask, rows=rows)
+
+
+@dataclass(frozen=True, eq=False)
+class AblatedUnits(_Prepared):
+    """Units that an experiment changes as its options say."""
+
+    own_units: Units
+    """The target's units, of which controls are drawn."""
+
+    reference: HasUnitMeans | None
+    """The target's own."""
+
+    ablation: Ablation
+    """The options."""
+
+    @classmethod
+    def of(cls, target: UnitTarget, ablation: Ablation) -> "AblatedUnits":
+        """A target's units.
+
+        Raises:
+            ModulesError: If an option does not fit, or ``exclude`` belongs to another model.
+        """
+        units = target.units
+        if ablation.exclude is not None:
+            if not ablation.exclude.same_hooks(units):
+                raise ModulesError(
+                    "exclude should be units of the modules' model; its hook points or widths "
+                    "differ."
+                )
+            units = units.without(ablation.exclude)
+        made = cls._made(target.label, target.category, units, target.reference, ablation)
+        if ablation.method != "patch":
+            _ = made.edits  # built now, to refuse what does not fit before the model runs
+        return made
+
+    @classmethod
+    def _made(
+        cls,
+        label: int | str,
+        category: str | None,
+        own_units: Units,
+        reference: HasUnitMeans | None,
+        ablation: Ablation,
+    ) -> "AblatedUnits":
+        changed = ablation.changed(own_units)
+        return cls(label, category, len(own_units), changed, own_units, reference, ablation)
+
+    @cached_property
+    def edits(self) -> UnitEdits:
+        """What changes the units; of no use with ``"patch"``, whose values each batch brings."""
+        options = self.ablation
+        values = self.reference if options.reference is None else options.reference
+        return UnitEdits(
+            self.units, options.method, values, factor=options.factor, seed=options.seed
+        )
+
+    def controls(self, n_controls: int, generator: np.random.Generator) -> list["AblatedUnits"]:
+        """As many random units of each stratum as the target has there.
+
+        Args:
+            n_controls: How many.
+            generator: Draws them.
+
+        Returns:
+            The controls, changed in the same way.
+        """
+        strata = self.ablation.strata(self.own_units, self.reference)
+        drawn = [strata.draw(self.own_units, generator) for _ in range(n_controls)]
+        self._warn_if_nothing_differs(drawn)
+        return [
+            self._made(self.label, self.category, units, self.reference, self.ablation)
+            for units in drawn
+        ]
+
+    def _warn_if_nothing_differs(self, drawn: Sequence[Units]) -> None:
+        """Warn where the target's units are all that its controls can hold."""
+        own = np.sort(self.own_units.flat())
+        if drawn and all(np.array_equal(units.flat(), own) for units in drawn):
+            what = (
+                "holds all units that its controls are drawn from" if len(own) else "has no units"
+            )
+            warn_user(
+                f"Module {self.label} {what}, so that every control is the module itself: its "
+                "p-values are 1 and say nothing. Leave it out, or exclude fewer units."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class OwnAblation(_Prepared):
+    """Units that an experiment changes by the target's own method, beside its own controls."""
+
+    target: UnitTarget
+    """The target."""
+
+    @classmethod
+    def of(cls, target: UnitTarget) -> "OwnAblation":
+        """A target's units."""
+        units = target.units
+        return cls(target.label, target.category, len(units), units, target)
+
+    @cached_property
+    def edits(self) -> UnitEdits:
+        """What changes the units."""
+        return UnitEdits(self.units, self.target._method(), self.target.reference)
+
+    def controls(self, n_controls: int, generator: np.random.Generator) -> list[Target]:
+        """The target's own controls.
+
+        Args:
+            n_controls: How many.
+            generator: Draws them.
+
+        Returns:
+            The controls.
+        """
+        drawn = self.target.controls(n_controls, generator)
+        return [control.in_experiment(Ablation()) for control in drawn]
