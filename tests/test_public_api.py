@@ -3,6 +3,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin
 
 import pytest
 
@@ -115,3 +117,44 @@ def test_the_reference_documents_every_command_and_option(name, capsys):
     taken = set(re.findall(r"--[a-z][a-z-]+", shown_help([name], capsys)))
     assert taken <= documented | own
     assert own <= taken, "the reference has options that the command does not take"
+
+
+FREE_TEXTS = {
+    *("separator", "category", "concept", "label", "prompt", "hook_name", "model_name", "name"),
+    *("language", "unit", "model", "site", "pattern", "apart_from", "own_category"),
+}
+"""Parameters that take any text: a name, a label, a prompt's part."""
+
+RESULT_FIELDS = {"Parts.kind", "ModuleMatch.by", "ModuleSet.method"}
+"""Fields of results, which functions fill in."""
+
+
+def is_any_text(annotation):
+    """Whether an annotation is ``str``, or that or None."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return str in parts and set(parts) <= {str, NoneType}
+
+
+AS_TRANSFORMER_LENS_HAS_THEM = {"HookedModel", "SplicedModel"}
+
+
+def signatures():
+    for name, thing in PUBLIC.items():
+        if name in AS_TRANSFORMER_LENS_HAS_THEM:
+            continue
+        if inspect.isfunction(thing):
+            yield name, thing
+        elif inspect.isclass(thing):
+            for member, value in vars(thing).items():
+                function = getattr(value, "__func__", value)
+                if inspect.isfunction(function) and (member[0] != "_" or member == "__init__"):
+                    yield f"{name}.{member}".removesuffix(".__init__"), function
+
+
+@pytest.mark.parametrize(("name", "function"), list(signatures()))
+def test_a_parameter_that_is_a_choice_is_a_literal_and_no_options_are_hidden(name, function):
+    for parameter in inspect.signature(function).parameters.values():
+        hint = parameter.annotation
+        if f"{name}.{parameter.name}" not in RESULT_FIELDS and is_any_text(hint):
+            assert parameter.name in FREE_TEXTS, "a choice should be a Literal"
+        assert parameter.kind != parameter.VAR_KEYWORD, "name the options"

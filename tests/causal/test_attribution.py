@@ -47,7 +47,17 @@ def test_module_scores_are_the_sums_of_their_units(model, clean, corrupted, modu
     found = attribute(model, clean, corrupted, modules)
     for module, score in zip(modules, found.modules["score"], strict=True):
         assert score == pytest.approx(found.unit_scores[module.units.flat()].sum())
-    assert len(found.to_frame()) == 36
+    frame = found.to_frame()
+    assert frame["module"].tolist() == modules.unit_labels.tolist()
+    for row, score in zip(found.modules.itertuples(), found.modules["score"], strict=True):
+        assert frame.loc[frame["module"] == row.module, "score"].sum() == pytest.approx(score)
+
+
+def test_a_units_module_is_missing_where_no_module_holds_it(model, clean, corrupted, modules):
+    frame = attribute(model, clean, corrupted, modules[1]).to_frame()
+    inside = modules.unit_labels == 1
+    assert (frame["module"][inside] == 1).all()
+    assert frame["module"][~inside].isna().all()
 
 
 def test_the_last_layers_scores_are_exact_without_a_final_norm(prompts):

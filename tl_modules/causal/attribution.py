@@ -20,6 +20,7 @@ from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.text import text_column
 from tl_modules.units import Units
 
 EMBEDDING = "hook_embed"
@@ -46,9 +47,22 @@ class Attribution:
     metric_corrupted: float
     """The metric on the corrupted run."""
 
+    members: tuple[Units, ...] = ()
+    """The units of each module, in the order of ``modules``."""
+
     def to_frame(self) -> pd.DataFrame:
-        """One row per unit: ``layer``, ``hook_name``, ``index``, ``score``."""
-        return self.units.to_frame().assign(score=self.unit_scores)
+        """One row per unit: ``layer``, ``hook_name``, ``unit``, ``module``, ``score``.
+
+        ``module`` is the label of the module that holds the unit: the first, if several do, and
+        missing if none does.
+        """
+        labels = np.full(len(self.units), None, dtype=object)
+        modules = list(zip(self.modules["module"], self.members, strict=False))
+        for label, members in reversed(modules):
+            labels[members.flat()] = label
+        is_text = any(isinstance(label, str) for label, _ in modules)
+        column = text_column(labels) if is_text else pd.array(labels, dtype="Int64")
+        return self.units.to_frame().assign(module=column, score=self.unit_scores)
 
     def beside(self, nodes: Any) -> pd.DataFrame:
         """The modules' scores beside those of the model's heads and layers, in one table.
@@ -211,7 +225,9 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
             progress=progress,
         )
         table["exact"] = patched.cpu().double().numpy() - metric_corrupted
-    return Attribution(units.every(), scores, table, metric_clean, metric_corrupted)
+    return Attribution(
+        units.every(), scores, table, metric_clean, metric_corrupted, tuple(each_units)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,11 @@ from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.p_values import benjamini_hochberg
 from tl_modules.tables.text import text_column
 from tl_modules.units import Units
+
+EdgeColumn = Literal[
+    "effect", "ci_low", "ci_high", "control_mean", "control_std", "p_value", "control_units", "p_bh"
+]
+"""The columns of ``ModuleGraph.edges`` that hold numbers."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,11 +53,11 @@ class ModuleGraph:
     metric_corrupted: float
     """The metric on the corrupted run."""
 
-    def matrix(self, value: str = "effect") -> pd.DataFrame:
+    def matrix(self, value: EdgeColumn = "effect") -> pd.DataFrame:
         """The edges as a table, sources down and targets across; NaN on the diagonal.
 
         Args:
-            value: A column of ``edges``.
+            value: The column of ``edges`` that the table shows.
 
         Returns:
             The table.

@@ -34,7 +34,7 @@ class SharedUnits:
     """The units, most harmful first by ``least``."""
 
     table: pd.DataFrame
-    """One row per unit: ``layer``, ``hook_name``, ``index``, ``least`` (the smallest of its
+    """One row per unit: ``layer``, ``hook_name``, ``unit``, ``least`` (the smallest of its
     estimated effects on the categories), ``effect`` (the rise of the mean loss when it alone is
     ablated, nats per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
 

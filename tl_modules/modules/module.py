@@ -1,15 +1,17 @@
 """One functional module: its units, its samples, and how to intervene on it."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.unit_target import UnitTarget
+from tl_modules.modules.likeness import nearest
 from tl_modules.modules.topic import Topic
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import label_text, label_texts
@@ -154,6 +156,30 @@ class Module(UnitTarget):
         n_kept = max(round(fraction * self.n_units), 1)
         strongest = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
         return replace(self, units=self.units.select(strongest), scores=self.scores[strongest])
+
+    def nearest(self, others: Iterable["Module"], n: int = 3) -> pd.DataFrame:
+        """The modules of another set that share most units with this one.
+
+        Use it to find the same module in a set of another K, seed or method on one model.
+
+        Args:
+            others: The other modules: a ``ModuleSet``, or some modules.
+            n: The number of modules to return.
+
+        Returns:
+            One row per module, the nearest first: ``module`` (its label), ``category``,
+            ``n_units``, ``n_common`` (units in both) and ``jaccard`` (units in both / units in either).
+
+        Raises:
+            ModulesError: If the modules belong to another model or site, or ``n`` is below 1.
+
+        Example::
+
+            other = tlm.discover(acts, n_modules=20)
+            modules[0].nearest(other)
+        """
+        check_at_least("n", n, 1)
+        return nearest(self, others).head(n)
 
     def __repr__(self) -> str:
         """One line, without the arrays."""
