@@ -251,7 +251,7 @@ def _check_shapes(file: Any, path: Path, largest: dict[str, tuple[int, ...]]) ->
         fits = len(shape) == len(most) and all(map(le, shape, most))
         if name != _ENTRY and not fits:
             raise ModulesError(
-                f"{str(path)!r} should hold only the arrays that its header describes, none of "
+                f"{str(path)!r} should have only the arrays that its header describes, none of "
                 f"them larger; {name!r:.80} has shape {shape}. {_REMEDY}"
             )
     size, free = path.stat().st_size, psutil.virtual_memory().available
