@@ -75,7 +75,7 @@ def test_files_and_modules_remember_what_the_values_were(attributed, acts, tmp_p
 def test_profiles_of_the_other_kind_are_refused(attributed, acts):
     modules = tlm.discover(attributed, 3)
     assert 0 <= tlm.probe_accuracy(modules, attributed, attributed) <= 1
-    with pytest.raises(tlm.ModulesError, match=r"\(mean \|attribution\|\); they are mean \|act"):
+    with pytest.raises(tlm.ModulesError, match=r"mean \|attribution\|; they have mean \|act"):
         tlm.probe_accuracy(modules, acts, acts)
 
 

@@ -160,7 +160,7 @@ def test_a_pad_token_inside_a_prompt_is_a_token_like_any_other(model, batch_size
     ("prompts", "message"),
     [
         ([], "at least one prompt; got none"),
-        (["cat", ""], r"prompt 1 \(''\) tokenises to nothing"),
+        (["cat", ""], r"prompt 1 \(''\) has none"),
         ("cat dog", "should be a list of strings, .*; got one string"),
         (pd.DataFrame({"text": ["cat"]}), r"column 'prompt'; got \['text'\]"),
         (pd.DataFrame({"prompt": ["cat", None]}), "prompt 1 is"),

@@ -184,7 +184,7 @@ def test_a_stopped_evaluation_and_test_say_what_is_kept(
         assert cli.main(words) == 130
     assert sum(ran) == 20
     said = capsys.readouterr().err
-    assert "no run was done, and the same command starts over" in said
+    assert "no run was finished, and the same command starts over" in said
     assert "--acts out/acts.safetensors" in said
     acts = tlm.ActivationMatrix.load("out/acts.safetensors").select(range(40))
     modules = tlm.discover(acts, 2, progress=False)
@@ -192,4 +192,4 @@ def test_a_stopped_evaluation_and_test_say_what_is_kept(
     monkeypatch.setattr(commands_test, "module_effects", lambda *_, **__: stop())
     words = ["test", "found.safetensors", *WORDS_OF, "--out", "tested", "--n-controls", "1"]
     assert cli.main(words) == 130
-    assert capsys.readouterr().err == "tl-modules: Interrupted; no test was done\n"
+    assert capsys.readouterr().err == "tl-modules: Interrupted; no test was finished\n"

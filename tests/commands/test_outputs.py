@@ -80,9 +80,9 @@ def test_what_another_wrote_is_refused_before_the_model_loads(here, acts, never,
     assert gather("--out", "acts.safetensors") == 1
     assert "'acts.safetensors' exists" in capsys.readouterr().err
     assert gather("--out", "acts", "--samples", "quiz.csv") == 1
-    assert "is read by this command" in capsys.readouterr().err
+    assert "this command reads" in capsys.readouterr().err
     assert run("discover", "acts.safetensors", "--out", "acts.safetensors", "--force") == 1
-    assert "is read by this command" in capsys.readouterr().err
+    assert "this command reads" in capsys.readouterr().err
     assert gather("--out", "quiz.csv") == 1
     assert "--out should end in .safetensors" in capsys.readouterr().err
     assert gather("--out", "acts.safetensors", "--samples", "acts.safetensors") == 1
@@ -139,7 +139,7 @@ def test_the_demo_runs_again_and_the_report_does_not_replace_its_page(here, caps
     assert run("report", "out", "--out", "page.html") == 1
     assert b"id='mine'" in page.read_bytes()
     assert run("report", "out", "--out", "out/modules.safetensors", "--force") == 1
-    assert "is read by this command" in capsys.readouterr().err
+    assert "this command reads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_the_samples_of_a_store_are_replaced_by_the_same_command(here, capsys):
     assert len(pd.read_csv("s.csv")) == len(pd.read_csv("quiz.csv"))
     (here / "s.csv").write_text("mine")
     assert gather("--out", "st", "--samples", "s.csv") == 1
-    assert "no record shows that 'tl-modules collect' wrote it" in capsys.readouterr().err
+    assert "no record shows that 'tl-modules collect' wrote this version" in capsys.readouterr().err
     assert (here / "s.csv").read_text() == "mine"
 
 

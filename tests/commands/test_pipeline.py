@@ -54,7 +54,7 @@ def test_collect_and_discover_read_and_normalise_as_asked(
         cli.main(["discover", str(store.path), "--normalise", "rank", "--out", "x.safetensors"])
         == 1
     )
-    assert "A store is z-scored as it is read" in capsys.readouterr().err
+    assert "for a store, which is z-scored as it is read" in capsys.readouterr().err
 
 
 def test_collect_goes_on_with_a_store(model, prompts, prompt_file, tmp_path, monkeypatch, capsys):
@@ -192,7 +192,7 @@ def test_broken_prompt_files_are_refused(text, message, tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text(text)
     with pytest.raises(tlm.ModulesError, match=message):
-        collect.read_prompts(str(path))
+        collect.prompts_named(str(path))
 
 
 def test_prompts_keep_every_column(tmp_path):
@@ -203,12 +203,12 @@ def test_prompts_keep_every_column(tmp_path):
         encoding="utf-8",
         newline="",
     )
-    frame = collect.read_prompts(str(path))
+    frame = collect.prompts_named(str(path))
     assert frame.to_dict("records") == [{"prompt": "a\u2028b", "category": "x", "source": "y"}]
 
 
 def test_the_projects_own_corpora_go_by_name():
-    assert set(collect.read_prompts("recall").columns) >= {"prompt", "answer"}
+    assert set(collect.prompts_named("recall").columns) >= {"prompt", "answer"}
 
 
 @pytest.mark.slow
@@ -384,7 +384,7 @@ def test_test_refuses_prompts_that_discovery_saw(saved, prompt_file, tmp_path, m
     assert cli.main(["discover", str(saved), "-k", "3", "--out", path, "--no-progress"]) == 0
     words = ["test", path, "--prompts", str(prompt_file), "--out", str(tmp_path / "out")]
     assert cli.main(words) == 1
-    assert "Discovery saw every prompt" in capsys.readouterr().err
+    assert "discovery did not see; it saw every prompt" in capsys.readouterr().err
     assert cli.main([*words, "--controls", "size"]) == 1
     assert "--controls should be one of 'layer'" in capsys.readouterr().err
     assert cli.main(["test", path, path]) == 1
@@ -399,7 +399,7 @@ def test_samples_of_a_store_cannot_be_held_out(saved, tmp_path, capsys):
     words = ["discover", str(tmp_path / "store"), "--out", str(tmp_path / "m.safetensors")]
     words += ["--held-out", "0.2"]
     assert cli.main(words) == 1
-    assert "--held-out goes with a file of 'collect'" in capsys.readouterr().err
+    assert "--held-out needs a file that 'collect' wrote" in capsys.readouterr().err
 
 
 def test_a_terminal_is_sent_nothing_that_it_would_obey(saved, tmp_path, capsys):
@@ -435,7 +435,7 @@ def test_an_output_that_lacks_a_letter_gets_its_number(saved, tmp_path, monkeypa
         ("category", ("Animal", "Code"), "'animal' and 'Animal', 'code' and 'Code'"),
         ("Category", ("animal", "code"), "Rename 'Category' to 'category'"),
         ("source", ("animal", "code"), "Add a column 'category'"),
-        ("category", ("code", "code"), "two categories or more.*all are 'code'"),
+        ("category", ("code", "code"), "at least two categories.*all are 'code'"),
     ],
 )
 def test_test_refuses_prompts_that_no_module_is_selective_on(

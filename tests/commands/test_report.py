@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_written(folder, capsy
     ):
         assert run(*words) == 1
         assert message in capsys.readouterr().err
-    for broken, message in (("", "no readable CSV"), ("module\n0\n", "lacks")):
+    for broken, message in (("", "cannot be parsed"), ("module\n0\n", "lacks")):
         (folder / "effects.csv").write_text(broken)
         assert run(folder) == 1
         assert message in capsys.readouterr().err

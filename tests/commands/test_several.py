@@ -85,5 +85,5 @@ def test_what_is_not_shared_is_refused(folder):
         check=False,
     )
     assert done.returncode != 0
-    assert "Only 'collect --store' and 'discover' on a store are shared" in done.stderr
+    assert "Only 'collect --store' and 'discover' on a store can run" in done.stderr
     assert not (folder / "matrix.safetensors").exists()

@@ -6,13 +6,13 @@
   const texts = cards.map((card) => card.textContent.toLowerCase());
   const rows = [...document.querySelectorAll("tr[data-module]")];
 
-  // Prompts: rows of [module, category, score, text]; what they hold is only ever text.
+  // Prompts are rows of [module, category, score, text], only ever inserted as text, never as HTML.
   const prompts = JSON.parse(byId("prompt-data").textContent);
   const list = byId("prompt-list"), which = byId("which"), more = byId("more");
   const STEP = 50;
   let matches = [], shown = 0;
 
-  // Text from outside, in its own direction.
+  // bdi keeps right-to-left text from reordering the text around it.
   function apart(text) {
     const element = document.createElement("bdi");
     element.textContent = text;
@@ -89,14 +89,14 @@
     const hash = target.closest("a")?.getAttribute("href");
     if (hash?.startsWith("#module-")) byId(hash.slice(1)).hidden = false;
   });
-  // The bar stays on top: what is jumped to should stop below it.
+  // The bar stays on top, so a jump should stop below it.
   const bar = byId("search-form");
   new ResizeObserver(() => {
     document.documentElement.style.scrollPaddingTop = `${bar.offsetHeight + 16}px`;
   }).observe(bar);
   search();
 
-  // Figures are drawn when they come near: plotly is unpacked once, for the first.
+  // A figure is drawn when it is scrolled near; plotly is unpacked once, for the first figure.
   const drawings = [...document.querySelectorAll("[data-figure]")];
   let plotly;
   async function unpacked(id) {
@@ -118,7 +118,7 @@
     layout.font = { ...layout.font, color: ink() };
     layout.title.text = "";
     layout.margin = { t: 20 };
-    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // fingers scroll
+    if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger should scroll the page
     if (innerWidth < 600 && layout.yaxis.ticktext) {
       layout.yaxis.ticktext = layout.yaxis.ticktext.map((name) => name.split(":")[0]);
     }
