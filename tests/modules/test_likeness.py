@@ -26,7 +26,7 @@ def test_a_module_is_nearest_to_itself(modules):
 
 def test_what_cannot_be_compared_is_refused(modules, other_model, prompts):
     theirs = tlm.discover(tlm.collect(other_model, prompts, progress=False), 2, progress=False)
-    with pytest.raises(tlm.ModulesError, match=r"hook points or widths differ. Use tlm.match_modul"):
+    with pytest.raises(tlm.ModulesError, match=r"hook points or widths differ. Use tlm.match_mod"):
         modules[0].nearest(theirs)
     with pytest.raises(tlm.ModulesError, match="at least one module; got none"):
         modules[0].nearest([])

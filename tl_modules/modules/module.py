@@ -168,7 +168,8 @@ class Module(UnitTarget):
 
         Returns:
             One row per module, the nearest first: ``module`` (its label), ``category``,
-            ``n_units``, ``n_common`` (units in both) and ``jaccard`` (units in both / units in either).
+            ``n_units``, ``n_common`` (units in both) and ``jaccard`` (units in both / units in
+            either).
 
         Raises:
             ModulesError: If the modules belong to another model or site, or ``n`` is below 1.
