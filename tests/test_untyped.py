@@ -37,6 +37,9 @@ modules = tlm.discover(acts, 2)
             "tlm.training.forgetting(Plain(), None, ['a'], ['b'], held_out='ab')",
             "held_out should be two sets of prompts, (forget, retain); got str",
         ),
+        ("tlm.Reading(weight='loss')", "weight should be one of 'activation', 'attribution'"),
+        ("tlm.Reading(aggregate='sum')", "aggregate should be one of 'mean', 'rms', 'max'"),
+        ("tlm.Reading(tokens='first')", "tokens should be one of 'all', 'content', 'last'"),
         ("tlm.attached(acts)", "model should be a TransformerBridge or HookedTransformer; got Act"),
         ("tlm.detach_all(acts)", "model should be a TransformerBridge or HookedTransformer; got"),
         (

@@ -1,7 +1,5 @@
 """Matrices of |activation x gradient of the loss|."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -96,5 +94,3 @@ def test_what_cannot_be_attributed_is_refused(model, acts, tmp_path):
         collected(model, ["the cat"], store=tmp_path / "store")
     with pytest.raises(tlm.ModulesError, match="at least two tokens"):
         collected(model, ["the cat"], max_tokens=1)
-    with pytest.raises(tlm.ModulesError, match="weight should be one of"):
-        replace(acts, reading=Reading(weight="loss"))

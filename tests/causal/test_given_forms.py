@@ -209,7 +209,7 @@ def test_hooks_take_masks_of_any_form(form, model, modules, pair):
         (True, "positions should be whole numbers, or a mask"),
         (np.array([0.5]), "positions should be whole numbers, or a mask"),
         ([[0, 2]], "positions should be 1 or True at the tokens"),
-        ([[1, 0], [1]], "positions should hold numbers, as many in each row"),
+        ([[1, 0], [1]], "positions should hold numbers, equally many in each row"),
         (np.ones((1, 2, 3)), "positions should be whole numbers, or a mask"),
         (slice("a", None), "whole numbers as its bounds"),
         (slice(0, 4, 0), "a step other than 0"),

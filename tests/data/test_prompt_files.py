@@ -282,7 +282,7 @@ def test_an_empty_cell_is_a_missing_value_and_a_blank_line_is_none(tmp_path):
         ("a.jsonl", b'{"prompt": NaN}', "Line 1 of .* with a text 'prompt'"),
         ("a.jsonl", b'\n{"prompt": "a", "b": "\\ud83d"}', "Line 2 of .* surrogates not allowed"),
         ("a.jsonl", b"[" * 100_000, "Line 1 of .* is no JSON"),
-        ("a.jsonl", b'{"prompt": "a", "b": ' + b"[" * 120 + b"]" * 120 + b"}", "100 deep"),
+        ("a.jsonl", b'{"prompt": "a", "b": ' + b"[" * 120 + b"]" * 120 + b"}", "100 levels deep"),
         (
             "a.jsonl.gz",
             gzip.compress(b" " * 20_000_000, mtime=0),

@@ -63,7 +63,7 @@ def test_modules_without_units_lay_everything_on_one_point(planted):
 def test_what_cannot_be_laid_out_is_refused(planted):
     modules, acts = planted
     with pytest.raises(tlm.ModulesError, match="projection should be one of"):
-        landscape(modules, acts, projection="umap")
+        tlm.plots.plot_landscape(modules, acts, projection="umap")
     with pytest.raises(tlm.ModulesError, match="at least 3 samples"):
         landscape(modules, acts.select([0, 1]))
 

@@ -63,6 +63,7 @@ def writer(acts):
         sample_labels=np.arange(16) % 2,
         unit_means=means,
         unit_scores=None,
+        unit_runners_up=None,
     )
     token = model.tokenizer.convert_tokens_to_ids("bird")
 

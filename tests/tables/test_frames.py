@@ -169,13 +169,13 @@ def _itself():
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_values_that_no_file_holds_are_refused_before_anything_runs(value, model, prompts):
+def test_values_that_no_file_holds_are_refused_before_anything_runs(value, model, modules, prompts):
     frame = prompts.assign(odd=pd.Series([value] * len(prompts), dtype=object))
     _, cache = model.run_with_cache(model.to_tokens("the cat"))
     with untouched(model):
         for take in (
             lambda: tlm.collect(model, frame, progress=False),
-            lambda: tlm.module_effects(model, [], frame, progress=False),
+            lambda: tlm.module_effects(model, modules, frame, progress=False),
             lambda: tlm.Collector(model).add(cache, samples=frame[:1]),
             lambda: tlm.ActivationMatrix.from_arrays(np.ones((16, 2)), samples=frame),
         ):

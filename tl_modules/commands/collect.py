@@ -9,7 +9,7 @@ import pandas as pd
 from tl_modules.activations.collection import collect
 from tl_modules.activations.manifest import DTYPES
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
-from tl_modules.activations.reading import AGGREGATES, TOKENS, Reading
+from tl_modules.activations.reading import AGGREGATES, TOKENS, WEIGHTS, Reading
 from tl_modules.activations.resumable_matrix import collect_resumably
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.store_folder import check_folder, delete_store
@@ -116,8 +116,8 @@ def _is_store(args: argparse.Namespace) -> bool:
 
 def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Collect and write; every process runs this."""
-    reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
     _check_options(args)
+    reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
     is_store, partial = _is_store(args), partial_folder(args.out)
     # All checks come before the model loads, which takes minutes for a large model.
     check_folder(args.out if is_store else partial)
@@ -150,6 +150,9 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
 
 def _check_options(args: argparse.Namespace) -> None:
     """Validate options before anything is read."""
+    check_choice("--weight", args.weight, WEIGHTS)
+    check_choice("--aggregate", args.aggregate, AGGREGATES)
+    check_choice("--tokens", args.tokens, TOKENS)
     if args.dtype is not None:
         check_choice("--dtype", args.dtype, DTYPES)
         if not _is_store(args):

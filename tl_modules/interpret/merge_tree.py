@@ -87,6 +87,7 @@ class Hierarchy:
             sample_labels=branches[self.modules.sample_labels],
             n_modules=n,
             unit_scores=None,
+            unit_runners_up=None,
             method="merged",
             history=(),
             converged=False,
