@@ -140,16 +140,16 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
             cells needs ``20 * m - 1`` controls to stay below 0.05 after correction.
         attention_mask: 1 or True where a token is real; padding does not count.
         batch_size: Rows of a forward pass.
-        seed: Seeds controls and bootstrap.
+        seed: Seed of controls and bootstrap.
         progress: Show a progress bar.
 
     Returns:
         The graph.
 
     Raises:
-        ModulesError: If the runs differ in shape, there are fewer than two modules, they belong to
-            another model, a module's activations are the same in both runs, or the metric is not
-            one number per prompt.
+        ModulesError: If the runs differ in shape, there are fewer than two modules, a module is of
+            another model or has the same activations in both runs, or the metric is not one number
+            per prompt.
     """
     listed = as_list(modules)
     check_at_least("the number of modules", len(listed), 2)

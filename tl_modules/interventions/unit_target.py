@@ -83,17 +83,15 @@ class UnitTarget(Target):
                 ``"resample"``: its value at a random token of the reference, the same token
                 for all units. ``"patch"``: its value in ``source``. ``"scale"``: its value times
                 ``factor`` (steering).
-            reference: Source of the means and random tokens; by default the means of the
-                activations that the modules were discovered on. ``collect_reference`` makes one for
-                all methods.
+            reference: Source of means and tokens; by default the means of the activations that the
+                modules were discovered on. ``collect_reference`` makes one for all methods.
             source: The activation cache of a run on paired (counterfactual) prompts, of the same
                 batch and length.
             factor: Multiplier of ``"scale"``; a negative factor changes the sign.
             positions: Where to intervene: None for everywhere, ``"last"`` for the last token of
                 each forward pass, a number or several, a slice, or a mask ``[batch, pos]``.
-                Numbers, slices and masks are positions in the whole prompt, padding included; with
-                a key-value cache, negative numbers and bounds raise, and a mask must reach the last
-                generated token.
+                Numbers, slices and masks are positions in the whole prompt, padding included; the
+                how-to explains runs with a key-value cache.
             attention_mask: 1 or True where a token is real, ``[batch, pos]`` of the whole prompt.
                 Padding is not changed, and ``"last"`` is the last real token.
             keep_only: Intervene on every unit of the site except these, to test whether these
@@ -103,9 +101,8 @@ class UnitTarget(Target):
                 number, the seed and the position.
 
         Returns:
-            One ``(hook_name, fn)`` pair per hook point. In a run with a key-value cache, pairs
-            whose positions matter raise; use ``ablated`` or ``attach``, which read the cache's
-            length.
+            One ``(hook_name, fn)`` pair per hook point. If positions matter and a run has a
+            key-value cache, use ``ablated`` or ``attach``: the pairs raise there.
 
         Raises:
             ModulesError: If the method is unknown or lacks what it needs, or positions or a mask
