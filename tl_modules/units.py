@@ -17,22 +17,22 @@ from tl_modules.saving.checked_json import check_float32s, checked_list, checked
 
 @dataclass(frozen=True)
 class Site:
-    """A kind of hook point, one a layer, and what its units are."""
+    """A kind of hook point, one per layer, and what its units are."""
 
     name: str
-    """What users call it."""
+    """The name that users pass."""
 
     pattern: str
     """The hook point's name, with ``{layer}`` in it."""
 
     width: tuple[str, ...]
-    """Fields of ``model.cfg`` whose product says how many units a layer has there."""
+    """Fields of ``model.cfg`` whose product is the number of units per layer."""
 
     span: tuple[str, ...] = ()
-    """Fields whose product says how many coordinates of the activation make one unit; 1 without."""
+    """Fields whose product is the number of coordinates per unit; without fields it is 1."""
 
     apart_from: str | None = None
-    """The name of a hook point that must be another than this site's, with ``{layer}`` in it."""
+    """The name of a hook point, with ``{layer}`` in it, that must not be the site's own one."""
 
     def units(self, model: HookedModel) -> "Units":
         """All units of a model at this site, layer by layer.
@@ -147,8 +147,8 @@ def site_units(model: HookedModel, site: str) -> "Units":
 class Units:
     """Units of a model in a fixed order: the columns of an activation matrix, or some of them.
 
-    A selection keeps the whole list of hook points, so that two selections of one model agree on
-    the model they belong to.
+    A selection keeps the whole list of hook points. This list shows whether two selections belong
+    to the same model.
     """
 
     hook_names: tuple[str, ...]
@@ -167,10 +167,10 @@ class Units:
     """Which hook point each unit belongs to, as a position in ``hook_names``."""
 
     index: Int[np.ndarray, " units"]
-    """Each unit's index among its hook point's."""
+    """Each unit's index at its hook point."""
 
     site: str | None = None
-    """The name of the site, if they are of one."""
+    """The name of the site, if the units are those of a named site."""
 
     @classmethod
     def whole(
@@ -181,7 +181,7 @@ class Units:
         spans: tuple[int, ...] | None = None,
         site: str | None = None,
     ) -> "Units":
-        """Every unit of some hook points, hook point by hook point.
+        """All units of some hook points, in the order of the hook points.
 
         >>> units = Units.whole(("blocks.0.hook", "blocks.1.hook"), (0, 1), (2, 3))
         >>> units.hook.tolist(), units.index.tolist()
@@ -204,14 +204,14 @@ class Units:
 
     @classmethod
     def from_dict(cls, described: dict[str, Any], n_units: int | None = None) -> "Units":
-        """Units from what ``to_dict`` returned.
+        """Rebuild units from what ``to_dict`` returned.
 
         Args:
-            described: It.
-            n_units: How many there should be, if that is known.
+            described: What ``to_dict`` returned.
+            n_units: The expected number of units, if it is known.
 
         Raises:
-            ModulesError: If the description is malformed, or is of another number of units.
+            ModulesError: If the description is malformed, or has another number of units.
         """
         names, layers, widths, spans, site = _checked(described)
         if n_units is not None and sum(widths) != n_units:
@@ -232,7 +232,7 @@ class Units:
         return sum(widths), sum(map(mul, widths, spans))
 
     def to_dict(self) -> dict[str, Any]:
-        """The hook points, JSON-ready. Only for all units of the hook points, not a selection."""
+        """The hook points, JSON-ready. Use it for all units of the hook points, not a selection."""
         return {
             "names": list(self.hook_names),
             "layers": list(self.layers),
@@ -262,7 +262,7 @@ class Units:
         return Units.whole(self.hook_names, self.layers, self.widths, self.spans, self.site)
 
     def coordinates(self) -> "Units":
-        """The coordinates of the activations that make up the units, as units of one each.
+        """The coordinates that make up the units, as units of one coordinate each.
 
         >>> heads = Units.whole(("blocks.0.attn.hook_z",), (0,), (3,), (2,))
         >>> heads.select(np.array([1])).coordinates().index.tolist()
@@ -309,7 +309,7 @@ class Units:
         return whole.select(outside)
 
     def without(self, others: "Units") -> "Units":
-        """Those that are not among others of the same hook points."""
+        """The units that are not in ``others``, a selection of the same hook points."""
         return self.select(~np.isin(self.flat(), others.flat()))
 
     def are_whole(self) -> bool:
@@ -328,11 +328,11 @@ class Units:
         return np.bincount(self.hook, minlength=len(self.hook_names))
 
     def neurons(self) -> dict[str, Int[np.ndarray, " chosen"]]:
-        """The units' indices at each hook point that has some, by its name.
+        """The units' indices by hook point name, for each hook point that has units here.
 
-        What TransformerLens' ``interchange.neuron_basis(width, neurons)`` and
-        ``sparse_probing`` call neurons, one hook point at a time; of attention heads, ask the
-        ``coordinates()`` for theirs.
+        TransformerLens' ``interchange.neuron_basis(width, neurons)`` and ``sparse_probing`` take
+        these indices as neurons, one hook point at a time. For attention heads, use
+        ``coordinates().neurons()``.
 
         >>> units = Units.whole(("blocks.0.hook", "blocks.1.hook"), (0, 1), (2, 3))
         >>> units.select(units.hook == 1).neurons()
@@ -442,10 +442,10 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 
 def check_unit_means(unit_means: Shaped[np.ndarray, "..."] | None, units: Units) -> None:
-    """Refuse means for ablation that are not one finite number a coordinate.
+    """Refuse means for ablation that are not one finite number per coordinate.
 
     Raises:
-        ModulesError: If there are more or fewer, or one is NaN or infinite.
+        ModulesError: If there are more or fewer numbers, or a number is NaN or infinite.
     """
     if unit_means is None:
         return

@@ -1,6 +1,6 @@
-"""From prompts, or from activation caches, to a samples x units matrix.
+"""Turn prompts or activation caches into a matrix of samples x units.
 
-The matrix lies in memory or, in chunks, on disk.
+The matrix is in memory, or in chunks on disk.
 """
 
 from tl_modules.activations.collection import collect

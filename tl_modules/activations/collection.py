@@ -104,8 +104,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     """Run prompts through a model and return how strongly each prompt drives each unit.
 
     ``discover`` finds modules in the result. A value is the unit's mean |activation| over the
-    prompt's own tokens; padding never counts, so values do not depend on ``batch_size``. The page
-    "What to read" compares other values; "More prompts and units than memory holds" is on stores.
+    prompt's tokens; padding never counts, so values do not depend on ``batch_size``. The page "What
+    to read" compares the options; "More prompts and units than memory holds" explains stores.
 
     Example::
 
@@ -115,19 +115,21 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     Args:
         model: A ``TransformerBridge``, ``HookedTransformer`` or other ``HookedModel``.
         prompts: Strings, or a frame with a column ``prompt``.
-        units: The site: ``"mlp"``, ``"attn_heads"``, ``"attn_z"``, ``"resid"`` or ``"sae"``; or
-            several, joined by ``+``.
+        units: The site: ``"mlp"``, ``"attn_heads"``, ``"attn_z"``, ``"resid"`` or ``"sae"``; join
+            several with ``+``.
         batch_size: Prompts per forward pass.
         max_tokens: Truncate prompts to this many tokens; None for the model's context.
-        weight: ``"activation"``, or ``"attribution"``: |activation x gradient of the loss|, nats.
-        aggregate: Over tokens: ``"mean"``, ``"rms"``, ``"max"`` or ``"fraction_active"``.
+        weight: ``"activation"``, or ``"attribution"``: |activation x gradient of the loss|, in
+            nats.
+        aggregate: Reduction over tokens: ``"mean"``, ``"rms"``, ``"max"`` or ``"fraction_active"``.
         tokens: Tokens that count: ``"all"``, ``"content"``, ``"last"`` or ``"answer"``.
-        separator: Text between prompt and answer; by default the column ``separator``.
+        separator: Text between prompt and answer; default: column ``separator``.
         chat: Put each prompt into the chat template.
-        store: Folder for an ``ActivationStore``; the same call resumes an interrupted run.
-        dtype: The store's: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
-        distributed: Share the work among the processes of ``torch.distributed``.
-        max_memory: Limit beside the model's run, in bytes or as ``"4 GB"``; by default free memory.
+        store: Folder for an ``ActivationStore``; the same call resumes a run.
+        dtype: Number format of the store: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
+        distributed: Share the work among ``torch.distributed`` processes.
+        max_memory: Limit beyond the model's own run, in bytes or as ``"4 GB"``; by default free
+            memory.
         progress: Show a progress bar.
 
     Returns:
@@ -135,8 +137,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         ``store``, an ``ActivationStore``.
 
     Raises:
-        ModulesError: If a prompt, an option, the model, the memory limit or the store's folder is
-            not valid, or an activation is NaN or infinite.
+        ModulesError: If an argument is not valid, memory is too small, or an activation is not
+            finite.
     """
     if store is None and distributed:
         raise ModulesError(

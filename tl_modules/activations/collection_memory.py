@@ -54,7 +54,7 @@ def check_needed_memory(needed: NeededMemory, max_memory: Size | None, sharing: 
 
     Args:
         needed: The estimate.
-        max_memory: The limit, as ``collect`` takes it.
+        max_memory: The limit; see ``collect``.
         sharing: How many processes share this machine's memory.
 
     Raises:

@@ -73,15 +73,15 @@ class Collector:
             cache: What ``run_with_cache`` returned, with its batch axis. It must hold the hook
                 points in ``names_filter``.
             attention_mask: 1 or True where a token counts. Padding may be on either side. If some
-                real tokens do not count, describe that in ``reading``. Without a mask every
-                position counts.
+                real tokens do not count, say so in ``reading``. Without a mask every position
+                counts.
             samples: A frame, columns by name, or a list of prompts; one row per sample of the
                 batch.
 
         Raises:
             ModulesError: If a hook point is missing, shapes do not fit, a sample has no token, an
                 activation is NaN or infinite, or a column of ``samples`` cannot be saved as JSON.
-                Nothing of the cache is then added.
+                In that case nothing from the cache is added.
         """
         if self._reading.weight != "activation":
             raise ModulesError(

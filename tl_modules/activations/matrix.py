@@ -37,7 +37,7 @@ FILE_KIND = "ActivationMatrix"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ActivationMatrix:
-    """How strongly each sample drives each unit, with what is known of samples and units."""
+    """A matrix of how strongly each sample drives each unit, with its samples and units."""
 
     values: Float[np.ndarray, "_samples _units"]
     """One value per sample and unit, as ``reading`` describes it; normalised if there is a
@@ -60,7 +60,7 @@ class ActivationMatrix:
     """The normaliser that ``normalise()`` fitted; None in a raw matrix."""
 
     reading: Reading = field(default_factory=Reading)
-    """How the raw values came about."""
+    """How the raw values were computed."""
 
     def __post_init__(self) -> None:
         """Validate the fields: they must fit together, and the values must be finite."""
@@ -108,9 +108,9 @@ class ActivationMatrix:
                 ``[samples, units]``.
             units: The columns. Modules of a matrix without units cannot be hooked to a model.
             samples: The rows: a frame, columns by name, or a list; by default they are numbered.
-                Dates and times become text, as ``collect`` keeps them.
+                Dates and times become text, as in ``collect``.
             unit_means: Mean (signed) activation of each unit, for mean ablation.
-            reading: How the values came about; by default mean |activation| over all tokens.
+            reading: How the values were computed; by default mean |activation| over all tokens.
 
         Returns:
             The matrix, float32; float64 values stay float64.
@@ -150,7 +150,7 @@ class ActivationMatrix:
             The normalised matrix.
 
         Raises:
-            ModulesError: As ``normalise`` raises.
+            ModulesError: As in ``normalise``.
 
         >>> acts = ActivationMatrix.from_arrays([[1.0, 5.0], [3.0, 5.0]])
         >>> acts.zscore().values.round(2).tolist()
@@ -199,13 +199,13 @@ class ActivationMatrix:
         """Select samples, for example to split prompts into two halves.
 
         Args:
-            rows: The samples' numbers, in the order wanted.
+            rows: The samples' row numbers, in the wanted order.
 
         Returns:
             A new matrix. Its ``unit_means`` are still those of all samples.
 
         Raises:
-            ModulesError: If a number is not a sample's.
+            ModulesError: If no sample has one of the numbers.
         """
         numbers = checked_rows(rows, len(self.samples))
         samples = self.samples.iloc[numbers].reset_index(drop=True)
@@ -223,7 +223,7 @@ class ActivationMatrix:
         files.write(path, FILE_KIND, *self.parts())
 
     def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The matrix as a file holds it: a JSON-ready header, and arrays by name."""
+        """The content of a saved file: a JSON-ready header, and arrays by name."""
         header = {
             "units": self.units.to_dict(),
             "samples": frame_to_json(self.samples),

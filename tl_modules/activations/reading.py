@@ -25,7 +25,7 @@ TOKENS: tuple[CountedTokens, ...] = get_args(CountedTokens)
 
 @dataclass(frozen=True)
 class Reading:
-    """How a matrix's values came about. Values of different readings are not comparable."""
+    """How a matrix's values were computed. Values of different readings are not comparable."""
 
     weight: Weight = "activation"
     """One of ``WEIGHTS``."""

@@ -21,7 +21,7 @@ from tl_modules.units import SiteName, Units, site_units
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Reference:
-    """Activations on reference prompts, with which an ablation replaces a unit's activation."""
+    """Activations on reference prompts, from which ablations take the values that they put in."""
 
     units: Units
     """All units of the site."""
@@ -60,7 +60,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     """Run reference prompts, and keep the values that ablations need.
 
     Pass the result as ``reference=`` for ``method="position_mean"`` and ``"resample"``, or for
-    ``"mean"`` over other prompts than those of the matrix.
+    ``"mean"`` if the means should come from other prompts than the matrix.
 
     Example::
 
@@ -74,7 +74,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
         units: The site; see ``collect``.
         n_tokens: Number of random tokens to keep; all tokens of the prompts are equally likely.
             256 tokens of a model with 46,080 units take 47 MB.
-        n_positions: Largest number of positions to keep means of.
+        n_positions: Keep means for at most this many positions.
         batch_size: Prompts per forward pass.
         max_tokens: Truncate prompts to this many tokens.
         seed: Seed of the draw of tokens.
@@ -84,7 +84,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
         The reference.
 
     Raises:
-        ModulesError: As ``collect`` raises.
+        ModulesError: As in ``collect``.
     """
     check_at_least("n_tokens", n_tokens, 1)
     check_at_least("n_positions", n_positions, 1)

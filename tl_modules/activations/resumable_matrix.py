@@ -33,20 +33,20 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
 
     Args:
         model: The model.
-        prompts: The prompts, as ``collect`` takes them.
+        prompts: The prompts; see ``collect``.
         folder: Where a float32 store is kept until the caller deletes it (``delete_store``).
         reading: How values come about.
         units: The site.
         batch_size: Prompts per forward pass.
         max_tokens: Truncate prompts to this many tokens.
-        max_memory: The memory limit, as ``collect`` takes it.
+        max_memory: The memory limit; see ``collect``.
         progress: Show a progress bar.
 
     Returns:
         The matrix, float32, in the order of the prompts.
 
     Raises:
-        ModulesError: As ``collect`` raises.
+        ModulesError: As in ``collect``.
         Interrupted: On Ctrl-C.
     """
     frame = prompt_frame(prompts)

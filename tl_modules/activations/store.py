@@ -73,7 +73,7 @@ class ActivationStore:
         self.unit_means = manifest.unit_means
         self.chunks = manifest.chunks
         self.reading = manifest.reading
-        """How the values came about."""
+        """How the values were computed."""
         self.bytes_read = 0
         """Bytes of values that passes over the store have read so far."""
         if sum(chunk.n_rows for chunk in self.chunks) != len(self.samples):
@@ -101,11 +101,11 @@ class ActivationStore:
 
         Args:
             path: The folder, new or empty.
-            units: The columns, all units of some hook points.
+            units: The columns: all units of one or more hook points.
             dtype: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
-            samples_per_chunk: By default as many as make 128 MB.
+            samples_per_chunk: Number of samples per chunk; by default as many as fill 128 MB.
             model_name: The name of the model that the activations come from.
-            reading: How values come about; by default mean |activation| over all tokens.
+            reading: How the values were computed; by default mean |activation| over all tokens.
 
         Returns:
             A writer; the store exists once the writer is closed.
@@ -144,8 +144,9 @@ class ActivationStore:
         """Yield each chunk's first row and its values as bits, while the next chunk is read ahead.
 
         Args:
-            columns: The first column that the caller reads and the one after the last; by default
-                all columns. ``bytes_read`` counts these, and nothing is read ahead.
+            columns: The first column that the caller reads, and the column after the last one; by
+                default all columns. With this argument, ``bytes_read`` counts only these columns,
+                and no chunk is read ahead.
         """
         start = 0
         first, stop = (0, len(self.units)) if columns is None else columns
@@ -195,13 +196,13 @@ class ActivationStore:
         """Load samples as an ``ActivationMatrix``, for functions that need one in memory.
 
         Args:
-            rows: The samples' numbers, in the order wanted; by default all samples.
+            rows: The samples' row numbers, in the wanted order; by default all samples.
 
         Returns:
             The matrix, float32.
 
         Raises:
-            ModulesError: If a number is not a sample's.
+            ModulesError: If no sample has one of the numbers.
         """
         n_samples, n_units = self.shape
         numbers = checked_rows(np.arange(n_samples) if rows is None else rows, n_samples)
@@ -297,8 +298,8 @@ class StoreWriter:
 
         Raises:
             ModulesError: If the shapes do not fit, a value is not finite or too large for the
-                format, or the writer is closed; nothing of the batch is then added. If the disk is
-                full; the store can then not be finished.
+                format, or the writer is closed; nothing from the batch is then added. Also if the
+                disk is full; the store can then no longer be finished.
         """
         self._check_open()
         if values.ndim != 2 or values.shape[1] != len(self._units):

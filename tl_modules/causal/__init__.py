@@ -1,6 +1,6 @@
 """Causal tests on modules and other targets: ablation, patching, attribution, circuits.
 
-Every effect stands beside those of its controls.
+Every effect is reported beside the effects of its controls.
 """
 
 from tl_modules.causal.attribution import Attribution, attribute_modules

@@ -38,8 +38,9 @@ class Attribution:
     """Each unit's estimated effect of patching it alone, at all positions."""
 
     modules: pd.DataFrame
-    """One row per module: ``module``, ``n_units``, ``score`` (the sum of its units'), and, where
-    asked for, ``exact`` (the effect of patching it: patched metric minus corrupted metric)."""
+    """One row per module: ``module``, ``n_units``, ``score`` (the sum of its units' scores), and,
+    with ``exact=True``, ``exact`` (the effect of patching it: patched metric minus corrupted
+    metric)."""
 
     metric_clean: float
     """The metric on the clean run."""
@@ -53,8 +54,8 @@ class Attribution:
     def to_frame(self) -> pd.DataFrame:
         """One row per unit: ``layer``, ``hook_name``, ``unit``, ``module``, ``score``.
 
-        ``module`` is the label of the module that holds the unit: the first, if several do, and
-        missing if none does.
+        ``module`` is the label of the module that holds the unit. If several modules hold it, this
+        is the first; if none does, it is missing.
         """
         labels = np.full(len(self.units), None, dtype=object)
         modules = list(zip(self.modules["module"], self.members, strict=False))
@@ -65,11 +66,11 @@ class Attribution:
         return self.units.to_frame().assign(module=column, score=self.unit_scores)
 
     def beside(self, nodes: Any) -> pd.DataFrame:
-        """The modules' scores beside those of the model's heads and layers, in one table.
+        """Tabulate the modules' scores beside the scores of the model's heads and layers.
 
-        Both are the same estimate, so they can be compared if the metric is the same: here its mean
-        over the prompts, in TransformerLens the ``metric_fn`` of a single prompt without padding.
-        Rows overlap: neurons are parts of the layers' ``mlp_out``.
+        All scores are the same estimate, so they can be compared if the metrics are the same. Here
+        the metric is a mean over the prompts; TransformerLens' ``metric_fn`` takes a single prompt
+        without padding. Rows overlap: neurons are parts of the layers' ``mlp_out``.
 
         Args:
             nodes: What TransformerLens 4's ``attribution_patch`` returned at node granularity.
@@ -80,7 +81,7 @@ class Attribution:
             largest magnitude first.
 
         Raises:
-            ModulesError: If ``nodes`` is no such result.
+            ModulesError: If ``nodes`` is not such a result.
         """
         if not isinstance(getattr(nodes, "node_scores", None), Mapping):
             raise ModulesError(
@@ -111,7 +112,7 @@ class Attribution:
             ``pearson`` and ``spearman`` correlation over the modules; NaN for fewer than three.
 
         Raises:
-            ModulesError: If the exact effects were not asked for.
+            ModulesError: If the exact effects were not measured (``exact=True``).
         """
         if "exact" not in self.modules:
             raise ModulesError("No exact effects are known. Pass exact=True to attribute_modules.")
@@ -149,24 +150,25 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
     attention_mask: TokenArray | None = None,
     progress: bool = True,
 ) -> Attribution:
-    """Estimate what patching each module, and each unit, from the clean run would do.
+    """Estimate the effect of patching each module, and each unit, from the clean run.
 
     To first order, patching unit j changes the metric by the sum over positions of
-    ``(clean activation - corrupted activation) * d metric / d activation``, the gradient taken on
+    ``(clean activation - corrupted activation) * d metric / d activation``, with the gradient of
     the corrupted run: attribution patching (Nanda 2023; Syed, Rager & Conmy 2023), one backward
-    pass for all units. With ``n_steps`` above 1 the gradient is averaged over runs whose embeddings
-    lie at ``n_steps`` midpoints between the corrupted and the clean ones (integrated gradients;
-    Sundararajan, Taly & Yan 2017; EAP-IG of Hanna, Pezzelle & Belinkov 2024), which helps where
-    the corrupted run's gradient is flat. Module scores are sums of their units' and so miss what
-    units do only together; ``exact=True`` patches each module beside it.
+    pass for all units. With ``n_steps`` above 1, the gradient is averaged over runs whose
+    embeddings lie at ``n_steps`` midpoints between the corrupted and the clean embeddings
+    (integrated gradients; Sundararajan, Taly & Yan 2017; EAP-IG of Hanna, Pezzelle & Belinkov
+    2024); this helps where the corrupted run's gradient is flat. A module's score is the sum of its
+    units' scores, so it misses joint effects; ``exact=True`` measures them.
 
     Args:
         model: The model.
         clean_tokens: The clean run's tokens, ``[batch, pos]``.
         corrupted_tokens: The corrupted run's tokens, of the same shape.
-        metric: From logits ``[batch, pos, d_vocab]`` to a scalar, or to ``[batch]``, then averaged.
+        metric: From logits ``[batch, pos, d_vocab]`` to a scalar, or to ``[batch]``, which is
+            averaged.
         modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
-        n_steps: Gradients to average; 1 takes the corrupted run's.
+        n_steps: Number of gradients to average; 1 uses the corrupted run's gradient.
         exact: Also patch each module.
         attention_mask: 1 or True where a token is real; padding counts for nothing.
         progress: Show progress bars.

@@ -31,21 +31,21 @@ class CircuitScores:
     """The modules' labels."""
 
     table: pd.DataFrame
-    """By ``measure``: ``faithfulness`` (the metric's share that is left when every module outside
-    the circuit is ablated: 1 as with all modules, 0 as with none) and ``completeness`` (the share
-    that is lost when the circuit itself is ablated). Columns ``effect``, ``ci_low``, ``ci_high``
-    (95 % bootstrap over prompts), ``control_mean``, ``control_std``, ``p_value`` (one-sided:
-    controls whose share is at least as large)."""
+    """By ``measure``: ``faithfulness`` (the share of the metric that is left when every module
+    outside the circuit is ablated; 1 means as with all modules, 0 as with none) and
+    ``completeness`` (the share that is lost when the circuit itself is ablated). Columns
+    ``effect``, ``ci_low``, ``ci_high`` (95 % bootstrap over prompts), ``control_mean``,
+    ``control_std``, ``p_value`` (one-sided: controls whose share is at least as large)."""
 
     minimality: pd.DataFrame
-    """One row per member: ``module``, and the same numbers of the faithfulness that the circuit
+    """One row per member: ``module``, and the same columns for the faithfulness that the circuit
     loses without the module. Near or below 0, the circuit does not need the module."""
 
     metric_full: float
     """The metric with all modules, averaged over prompts."""
 
     metric_empty: float
-    """The metric with none."""
+    """The metric with none of the modules, averaged over prompts."""
 
     @property
     def faithfulness(self) -> float:
@@ -87,32 +87,31 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     seed: int = 0,
     progress: bool = True,
 ) -> CircuitScores:
-    """Faithfulness, completeness and minimality of a circuit of modules.
+    """Score the faithfulness, completeness and minimality of a circuit of modules.
 
-    With ``F(C)`` the mean metric of the clean run when the units of every module outside ``C`` are
-    ablated, and ``M`` all modules, faithfulness is ``(F(C) - F(none)) / (F(M) - F(none))``, and
-    completeness 1 minus the faithfulness of ``M`` without ``C``, which Marks et al. 2024 report as
-    it is (the three criteria are Wang et al. 2022's). Attention, and units that are in none of the
-    modules, stay as they are: what they do alone is in ``F(none)``. A circuit that was chosen on
-    some prompts should be scored on others.
+    ``F(C)`` is the mean metric of the clean run when every module outside ``C`` is ablated; ``M``
+    is all modules. Faithfulness is ``(F(C) - F(none)) / (F(M) - F(none))``. Completeness is 1 minus
+    the faithfulness of ``M`` without ``C``; Marks et al. 2024 report this faithfulness itself. The
+    three criteria are from Wang et al. 2022. Attention, and units of no module, stay unchanged:
+    their effect is in ``F(none)``. Score a circuit on other prompts than those that chose it.
 
-    A control is the same circuit of pseudo-modules: in each layer the units are dealt out to the
-    modules anew, at random, each keeping its number there.
+    A control is the same circuit of pseudo-modules: each layer's units are assigned to the modules
+    at random, as many to each module as before.
 
     Args:
         model: The model.
         clean_tokens: The run that is ablated, ``[batch, pos]``.
-        corrupted_tokens: Where ``"patch"`` takes its values from, of the same shape; None with
+        corrupted_tokens: The run that ``"patch"`` takes values from, of the same shape; None for
             other methods.
         metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
-        circuit: Labels of some of them.
-        method: What becomes of the units outside: ``"patch"``, ``"mean"`` or ``"zero"``.
-        reference: Where ``"mean"`` takes its values from; by default what the modules were
+        circuit: Labels of the circuit's modules.
+        method: How units outside the circuit are ablated: ``"patch"``, ``"mean"`` or ``"zero"``.
+        reference: Means for ``"mean"``; by default those of the activations that the modules were
             discovered on.
-        n_controls: Controls; the smallest p-value is ``1 / (1 + n_controls)``.
+        n_controls: Number of controls; the smallest p-value is ``1 / (1 + n_controls)``.
         attention_mask: 1 or True where a token is real; padding is not touched.
-        batch_size: Rows of a forward pass: prompts times circuits, which are stacked.
+        batch_size: Rows of a forward pass: prompts times circuits.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
 
@@ -120,8 +119,8 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         The scores.
 
     Raises:
-        ModulesError: If a label is none of the modules', the runs differ in shape, the metric is
-            not one number per prompt, or ablating all modules does not change it.
+        ModulesError: If a label is not a module's, the runs differ in shape, the metric is not one
+            number per prompt, or ablating all modules does not change the metric.
     """
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
@@ -183,36 +182,37 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
 ) -> pd.DataFrame:
     """Grow a circuit: at each step add the module that brings faithfulness nearest to 1.
 
-    A control is a circuit that grows in the same way from pseudo-modules (see ``circuit_scores``):
-    it, too, is the best of several. Arguments with the names of ``circuit_scores``' mean the same.
+    A control is a circuit that grows in the same way from pseudo-modules (see ``circuit_scores``),
+    so it is the best of several too.
 
     Args:
         model: The model.
         clean_tokens: The run that is ablated, ``[batch, pos]``.
-        corrupted_tokens: Where ``"patch"`` takes its values from, of the same shape.
+        corrupted_tokens: The run that ``"patch"`` takes values from, of the same shape.
         metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
-        n_steps: How many modules to add; by default all, one after the other.
-        held_out: Choose on a random half of the prompts and report on the other. If False, both on
-            all, which overrates the faithfulness of the chosen modules. Score the final circuit
-            with ``circuit_scores`` on prompts that are in neither half.
-        method: What becomes of the units outside: ``"patch"``, ``"mean"`` or ``"zero"``.
-        reference: Where ``"mean"`` takes its values from.
-        n_controls: Controls, each of which takes as many runs as the circuit itself; the smallest
-            p-value is ``1 / (1 + n_controls)``.
+        n_steps: Number of modules to add; by default all.
+        held_out: Choose on a random half of the prompts and report on the other half. If False,
+            choose and report on all prompts, which overrates faithfulness. Score the final circuit
+            with ``circuit_scores`` on prompts of neither half.
+        method: See ``circuit_scores``.
+        reference: See ``circuit_scores``.
+        n_controls: Number of controls; each takes as many runs as the circuit. The smallest p-value
+            is ``1 / (1 + n_controls)``.
         attention_mask: 1 or True where a token is real; padding is not touched.
-        batch_size: Rows of a forward pass: prompts times circuits, which are stacked.
+        batch_size: See ``circuit_scores``.
         seed: Seeds the halves, controls and bootstrap.
         progress: Show a progress bar.
 
     Returns:
         One row per step: ``step``, ``module`` (added), ``n_units`` (of the circuit), ``chosen_on``
-        (faithfulness on the prompts that chose), ``effect`` (faithfulness on those held out),
+        (faithfulness on the choosing half), ``effect`` (faithfulness on the held-out half),
         ``ci_low``, ``ci_high``, and ``control_mean``, ``control_std``, ``p_value`` (one-sided:
-        controls at least as faithful) of the controls' circuits of as many pseudo-modules.
+        controls at least as faithful) of controls with as many pseudo-modules.
 
     Raises:
-        ModulesError: As ``circuit_scores`` raises, or if fewer than four prompts are to be halved.
+        ModulesError: As in ``circuit_scores``, or if there are fewer than four prompts to
+            halve.
     """
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)

@@ -66,58 +66,53 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """How far each target erases a concept, and what else it costs, on prompts of several kinds.
+    """Measure how far each target erases a concept, and what else it costs, on sets of prompts.
 
-    Under each intervention a fresh linear probe (logistic regression on standardised mean states
-    without the first token) learns on ``fit`` to tell prompts of the category ``concept`` from the
-    others. Its score on the test prompts under the same intervention says what is left: 0.5 is
-    chance. An intervention that only moves the concept elsewhere, or that a linear map can undo
-    where the probe reads (as EigenShift's by default), does not change the score. The cost is the
-    rise of the mean next-token loss on test prompts *without* the concept. A faithful target erases
-    the concept and changes little else, on prompts like those it was made from and on others. This
-    follows the evaluation of LEACE (arXiv 2306.03819, section 5); the tables are this project's.
+    Under each intervention, a new linear probe learns on ``fit`` to tell prompts of the category
+    ``concept`` from others. Its AUC on the test prompts shows what is left: 0.5 is chance. The cost
+    is the rise of the mean next-token loss on test prompts *without* the concept. The how-to
+    "Compare modules with other interventions" describes the probe and its limits. The evaluation
+    follows LEACE (arXiv 2306.03819, section 5); the tables are this project's.
 
     Args:
         model: The model.
-        targets: Modules and other targets, as ``module_effects`` takes them.
+        targets: Modules and other targets; see ``module_effects``.
         concept: One of the categories.
-        fit: Prompts for the probes, with ``category``: ``concept`` and at least one other. Where
-            all sets have ``answer`` or ``corrupted``, a metric or ``"patch"`` may use them; with
-            answers, the states are those of prompt and answer.
-        tests: Other prompts, with ``category``; several such frames by name, such as in and out of
-            distribution.
-        hook_name: Where the probes read; by default where the output layer does.
-        metric: What is lost, as ``module_effects`` takes it.
-        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
-        method: What becomes of the units of modules, as ``module_effects`` takes it.
-        reference: As ``module_effects`` takes it.
-        factor: As ``module_effects`` takes it.
-        keep_only: As ``module_effects`` takes it.
-        n_controls: Controls for each target.
-        controls: As ``module_effects`` takes it.
-        exclude: As ``module_effects`` takes it.
-        batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
-        max_tokens: Cut prompts after so many tokens.
-        seed: Seeds controls and bootstrap.
+        fit: Prompts for the probes, with ``category``: ``concept`` and at least one other. If all
+            sets have ``answer`` or ``corrupted``, answer metrics or ``"patch"`` use them; with
+            answers, the probe reads prompt and answer.
+        tests: Other prompts, with ``category``; or several frames by name.
+        hook_name: Where the probes read; by default the output layer's input.
+        metric: See ``module_effects``.
+        separator: See ``module_effects``.
+        method: See ``module_effects``.
+        reference: See ``module_effects``.
+        factor: See ``module_effects``.
+        keep_only: See ``module_effects``.
+        n_controls: Controls per target.
+        controls: See ``module_effects``.
+        exclude: See ``module_effects``.
+        batch_size: Rows of a forward pass.
+        max_tokens: Truncate prompts to this many tokens.
+        seed: Seed of controls and bootstrap.
         progress: Show a progress bar.
 
     Returns:
         One row per target and set of test prompts:
 
-        - ``label`` (the target's), ``prompts`` (the set's name), ``n_with``, ``n_without`` (with
-          and without the concept);
-        - ``auc_clean`` and ``auc``: the chance that a prompt with the concept scores higher than
-          one without, without and under the intervention; ``auc_ci_low``, ``auc_ci_high`` (95 %
-          bootstrap over test prompts), ``auc_control_mean``, ``auc_control_std``, ``auc_p_value``
-          (one-sided: as near to 0.5 among its controls);
-        - ``lost`` (nats per token) and the same numbers of it, ``lost_p_value`` being one-sided: as
-          high among its controls; and those of ``harm``, the rise on prompts with the concept.
-          Intervals are NaN for a single prompt;
-        - with an answer metric ``separator``, in quotes.
+        - ``label``, ``prompts`` (the set's name), ``n_with``, ``n_without`` (prompts with and
+          without the concept);
+        - ``auc_clean`` and ``auc``: the probe's AUC without and under the intervention;
+          ``auc_ci_low``, ``auc_ci_high`` (95 % bootstrap over test prompts), ``auc_control_mean``,
+          ``auc_control_std``, ``auc_p_value`` (one-sided: controls at least as near to 0.5);
+        - ``lost`` (the cost, nats per token) and ``harm`` (the rise on prompts with the concept),
+          each with the same columns; p-values count controls at least as high. Intervals are NaN
+          for a single prompt;
+        - ``separator``, in quotes, with an answer metric.
 
     Raises:
-        ModulesError: If a set of prompts lacks the concept or anything else, the model has no hook
-            point of that name, or as ``module_effects`` raises.
+        ModulesError: If a set lacks prompts with or without the concept, the model lacks the hook
+            point, or as in ``module_effects``.
     """
     sets = _named_sets(tests)
     frames = _frames(fit, sets)

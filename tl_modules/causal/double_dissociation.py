@@ -34,12 +34,12 @@ class Dissociation:
 
     effects: pd.DataFrame
     """One row per module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
-    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``, and
-    with an answer metric ``separator``, in quotes."""
+    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``; and,
+    with an answer metric, ``separator``, in quotes."""
 
     contrasts: pd.DataFrame
-    """By ``contrast``, the same numbers of ``P: A - B``, ``Q: B - A`` and their sum, the
-    ``interaction``."""
+    """One row per ``contrast``, with the same columns: ``P: A - B``, ``Q: B - A`` and their sum,
+    the ``interaction``."""
 
     is_double: bool
     """Whether P hurts A, Q hurts B, and each hurts its own set more than the other: the four
@@ -82,9 +82,9 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
 ) -> Dissociation:
     """Test two modules on two sets of prompts (Teuber 1955's double dissociation).
 
-    A module that hurts A more than B may only show that A is the harder set; this cannot explain
-    two modules with opposite preferences. Each contrast is compared with the same contrast of the
-    module's controls, the interaction with that of pairs of controls.
+    If one module hurts A more than B, A may only be the harder set. A harder set cannot explain two
+    modules with opposite preferences. Each contrast is compared with the same contrast of the
+    module's controls; the interaction is compared with the interaction of pairs of controls.
 
     Args:
         model: The model.
@@ -92,17 +92,17 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         module_q: The module, or other target, that should hurt B.
         prompts_a: Strings, or a frame with ``prompt`` and, for the answer metrics, ``answer``.
         prompts_b: The other set, such as recall against multi-step reasoning.
-        metric: As ``module_effects`` takes it: the higher, the worse.
-        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
-        method: As ``module_effects`` takes it.
-        reference: As ``module_effects`` takes it.
-        factor: As ``module_effects`` takes it.
-        keep_only: As ``module_effects`` takes it.
+        metric: See ``module_effects``; the higher, the worse.
+        separator: Text between each prompt and its answer; see ``module_effects``.
+        method: See ``module_effects``.
+        reference: See ``module_effects``.
+        factor: See ``module_effects``.
+        keep_only: See ``module_effects``.
         n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
-        controls: As ``module_effects`` takes it.
-        exclude: As ``module_effects`` takes it.
-        batch_size: As ``module_effects`` takes it.
-        max_tokens: As ``module_effects`` takes it.
+        controls: See ``module_effects``.
+        exclude: See ``module_effects``.
+        batch_size: See ``module_effects``.
+        max_tokens: See ``module_effects``.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
 
@@ -111,7 +111,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
 
     Raises:
         ModulesError: If P and Q hold the same units, there are fewer than 19 controls (p could not
-            reach 0.05), or as ``module_effects`` raises.
+            reach 0.05), or as in ``module_effects``.
     """
     check_at_least("n_controls", n_controls, LEAST_CONTROLS)
     if _are_one(module_p, module_q):

@@ -54,9 +54,10 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     """Ablate each module, and matched random units, and compare the loss on each category.
 
     The effect is the rise of the mean next-token loss (nats per token, each prompt counting the
-    same). Random units hit the few neurons that every prompt needs, so a raw effect says little;
-    the claim is selectivity: the effect on the module's own category minus its mean effect on the
-    others. The how-to "Read the effects table" explains the columns and the kinds of control.
+    same). A raw effect says little, because random units also hit the few neurons that every prompt
+    needs. The evidence is selectivity: the effect on the module's own category minus its mean
+    effect on the others. The how-to "Read the effects table" explains the columns and the kinds of
+    control.
 
     Args:
         model: The model that the activations were collected from.
@@ -66,16 +67,16 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         prompts: Strings, or a frame with ``prompt`` and ``category``.
         metric: ``"loss"``, ``"answer_logprob"`` or ``"answer_accuracy"``: the higher, the worse.
         separator: Text between each prompt and its answer.
-        method: What becomes of the units; see ``Module.fwd_hooks``. ``"patch"`` needs a column
+        method: How units are changed; see ``Module.fwd_hooks``. ``"patch"`` needs a column
             ``corrupted``; see ``with_corrupted``.
-        reference: Where ablation takes its values from.
+        reference: Source of the values that ablation puts in.
         factor: What ``"scale"`` multiplies by.
-        keep_only: Ablate everything but the module, or but the control.
+        keep_only: Ablate everything except the module (or the control).
         n_controls: Controls per module.
-        controls: What controls share with the module.
+        controls: The property that controls share with the module.
         exclude: Units to leave out of modules and controls.
         batch_size: Rows of a forward pass.
-        max_tokens: Cut prompts after so many tokens.
+        max_tokens: Truncate prompts to this many tokens.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
 

@@ -74,7 +74,7 @@ def run_experiment(
     Args:
         model: The model.
         targets: Modules and other targets.
-        prompts: The prompts, as ``module_effects`` takes them.
+        prompts: The prompts; see ``module_effects``.
         options: The experiment's options.
         hook_name: A hook point where each prompt's mean state is read too.
         compares_own: Warn of own categories that are not among the prompts'.
@@ -84,7 +84,7 @@ def run_experiment(
         What was measured.
 
     Raises:
-        ModulesError: As ``module_effects`` raises.
+        ModulesError: As in ``module_effects``.
     """
     frame = with_separator(prompt_frame(prompts), options.separator, answers=options.reads_answers)
     # Once, before anything runs: all that follows reads the labels of this frame.

@@ -38,13 +38,13 @@ class ModuleGraph:
     nodes: pd.DataFrame
     """One row per module: ``module``, ``category``, ``n_units``, ``effect`` (the change of the
     metric when the module is patched, in the metric's units), ``ci_low``, ``ci_high`` (95 %
-    bootstrap over prompts), ``control_mean``, ``control_std``, ``p_value`` (one-sided, in the
-    direction of the clean run, against the same number of its controls), ``control_units`` (mean
-    size of its controls) and ``p_bh``."""
+    bootstrap over prompts), ``control_mean``, ``control_std``, ``p_value`` (one-sided: controls
+    with at least as much effect towards the clean run), ``control_units`` (mean size of its
+    controls) and ``p_bh``."""
 
     edges: pd.DataFrame
-    """One row per ordered pair of modules: ``source``, ``target``, ``effect`` (which share of the
-    target's change between the runs patching the source brings about), and the same numbers;
+    """One row per ordered pair of modules: ``source``, ``target``, ``effect`` (the share of the
+    target's change between the runs that patching the source brings about), and the same columns;
     ``p_value`` counts the controls whose share is at least as large."""
 
     metric_clean: float
@@ -65,11 +65,11 @@ class ModuleGraph:
         return self.edges.pivot(index="source", columns="target", values=value)
 
     def to_networkx(self) -> Any:
-        """The graph for networkx.
+        """Convert the graph for networkx.
 
         Returns:
-            A ``DiGraph``: the modules' labels with the columns of ``nodes``, edges with those of
-            ``edges`` and ``weight``, their effect.
+            A ``DiGraph``. Its nodes are the modules' labels, with the columns of ``nodes``; its
+            edges have the columns of ``edges``, and the effect as ``weight``.
 
         Raises:
             ModulesError: If networkx is not installed.
@@ -116,18 +116,16 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     seed: int = 0,
     progress: bool = True,
 ) -> ModuleGraph:
-    """Patch each module from the clean into the corrupted run, and see what follows it.
+    """Patch each module from the clean into the corrupted run, and measure the other modules.
 
-    The effect of P on Q is the part of Q's change between the runs that patching P brings about:
+    The effect of P on Q is the share of Q's change between the runs that patching P brings about:
     ``sum (a - corrupted) * (clean - corrupted) / sum (clean - corrupted) ** 2`` over Q's units and
-    all positions and prompts, where ``a`` is what reaches the unit while P is patched: 1 if Q is
-    then as in the clean run, 0 if it stays as it was, below 0 if it moves the other way. Earlier
-    modules drive later ones more than the other way round: activations only flow upwards.
+    all positions and prompts, where ``a`` is the activation that reaches the unit while P is
+    patched. The share is 1 if Q becomes as in the clean run, 0 if Q does not change, and below 0 if
+    Q moves the other way.
 
-    A control is a random set of units, in each layer as many as P has there, patched in P's stead.
-    It may hold units of P and of Q. What a control puts into units of Q does not count for Q, but
-    what those units then do to later ones of Q does: if Q drives itself, p-values of P -> Q are too
-    large rather than too small.
+    A control patches random units instead, as many per layer as P has. The how-to "Combine modules
+    with activation patching" explains controls that share units with P or Q.
 
     Args:
         model: The model.
@@ -135,24 +133,23 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         corrupted_tokens: The corrupted run's tokens, of the same shape.
         metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
         modules: A ``ModuleSet``, or some modules of one.
-        direct: Hold all other units of the site at the corrupted run's values, so that only what
-            the patched units do through attention and the residual stream counts (direct effects;
-            Wang et al. 2022's path patching, a module at a time). By default effects through other
-            modules count too.
-        n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``, and
-            for one of m cells to stay below 0.05 after correction it takes ``20 * m - 1``.
-        attention_mask: 1 or True where a token is real; padding counts for nothing.
-        batch_size: Rows of a forward pass: prompts times interventions, which are stacked.
-        seed: Seeds controls and bootstrap.
+        direct: Hold all other units of the site at the corrupted run's values, so that only effects
+            through attention and the residual stream count (direct effects; Wang et al. 2022's path
+            patching, one module at a time). By default, effects through other modules count too.
+        n_controls: Controls per module; the smallest p-value is ``1 / (1 + n_controls)``. One of m
+            cells needs ``20 * m - 1`` controls to stay below 0.05 after correction.
+        attention_mask: 1 or True where a token is real; padding does not count.
+        batch_size: Rows of a forward pass.
+        seed: Seed of controls and bootstrap.
         progress: Show a progress bar.
 
     Returns:
         The graph.
 
     Raises:
-        ModulesError: If the runs differ in shape, there are fewer than two modules, they belong to
-            another model, a module's activations are the same in both runs, or the metric is not
-            one number per prompt.
+        ModulesError: If the runs differ in shape, there are fewer than two modules, a module is of
+            another model or has the same activations in both runs, or the metric is not one number
+            per prompt.
     """
     listed = as_list(modules)
     check_at_least("the number of modules", len(listed), 2)

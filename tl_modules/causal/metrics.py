@@ -55,7 +55,7 @@ def make_task(
             returned, with ``answer``.
         metric: One of ``METRICS``.
         batch_size: Prompts in a batch.
-        max_tokens: Cut prompts after so many tokens; not with answers, which would be cut off.
+        max_tokens: Truncate prompts to this many tokens; not with answers, which would be cut off.
 
     Returns:
         The task.

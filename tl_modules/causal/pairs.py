@@ -23,15 +23,15 @@ from tl_modules.units import Units
 
 @checked
 def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd.DataFrame:
-    """Give each prompt another one of its category to be patched from.
+    """Add to each prompt another prompt of its category, to patch from.
 
-    Patching needs two prompts of as many tokens (Zhang & Nanda 2024, arXiv 2309.16042, on the
-    choice of corrupted prompts). Of those of the same category and length, with another answer
-    where there are answers, one is drawn at random.
+    Patching needs two prompts with equally many tokens; Zhang & Nanda 2024 (arXiv 2309.16042)
+    discuss the choice of corrupted prompts. The other prompt is drawn at random from the prompts of
+    the same category and length; if there are answers, it has another answer.
 
     Args:
-        model: The model, whose tokens count.
-        prompts: A frame with ``prompt`` and, if wanted, ``category`` and ``answer``.
+        model: The model, whose tokenizer decides the lengths.
+        prompts: A frame with ``prompt`` and, optionally, ``category`` and ``answer``.
         seed: Seeds the draw.
 
     Returns:
@@ -39,7 +39,7 @@ def with_corrupted(model: HookedModel, prompts: Prompts, *, seed: int = 0) -> pd
         ``module_effects(..., method="patch")``.
 
     Raises:
-        ModulesError: If none has one, or there is a column ``corrupted`` already.
+        ModulesError: If no prompt has a partner, or there is a column ``corrupted`` already.
     """
     check_seed(seed)
     frame = prompt_frame(prompts)
@@ -93,7 +93,7 @@ class CorruptedRuns:
             frame: The prompts.
             task: The prompts, tokenised.
             metric: What is measured: with answers, they follow the corrupted prompts too.
-            max_tokens: Cut prompts after so many tokens.
+            max_tokens: Truncate prompts to this many tokens.
 
         Raises:
             ModulesError: If there is no such column, or a prompt's has another number of tokens.

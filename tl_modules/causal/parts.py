@@ -29,24 +29,24 @@ KINDS = {"layer": 1, "head": 8, "neuron": 200}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Parts(UnitTarget):
-    """Some layers, heads or neurons, ablated to their means."""
+    """A set of layers, heads or neurons, as a target that is ablated to its means."""
 
     method = "mean"
 
     kind: str
-    """``"layer"`` (all its heads and neurons), ``"head"`` or ``"neuron"``."""
+    """``"layer"`` (all heads and neurons of a layer), ``"head"`` or ``"neuron"``."""
 
     units: Units
-    """Their units."""
+    """The units of the parts."""
 
     reference: HasUnitMeans | None = field()  # it has no default, unlike a UnitTarget's
-    """Its means are put in their place."""
+    """Source of the means that ablation puts in place of the units' activations."""
 
     label: str
     category: str | None = None
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["Parts"]:
-        """Random sets of as many layers, of as many heads of any layer, or of neurons by layer.
+        """Draw random sets of equally many layers, heads of any layer, or neurons per layer.
 
         A control may share some of its parts with this set, as any two random sets may.
 
@@ -55,8 +55,8 @@ class Parts(UnitTarget):
             generator: Draws them.
 
         Returns:
-            The controls. Sets of layers or heads differ from this set and from each other, so that
-            there may be fewer: for one layer of 30 there are 29.
+            The controls. Sets of layers or heads differ from this set and from each other, so there
+            may be fewer than ``n_controls``: one layer of 30 has 29 controls.
         """
         if self.kind == "neuron":
             strata = Strata.by_layer(self.units)
@@ -97,26 +97,25 @@ def specialised_parts(
 ) -> list[Parts]:
     """Find the layers, heads and neurons that each category of prompts needs more than the others.
 
-    After Fartale et al. 2025 ("Disentangling Recall and Reasoning in Transformer Models through
-    Layer-wise Attention and Activation Analysis", arXiv 2510.03366), who ablate and patch layers,
-    heads and neurons on recall and on reasoning prompts, and call those whose loss impairs one and
-    spares the other its circuit. Here a part's score for a category is its estimated effect there,
-    ``sum of (mean - activation) * d metric / d activation`` over its units
-    (``ablation_attribution``), less its mean effect on the other categories; the parts that score
-    highest are taken. Test with ``module_effects``, on other prompts, whether they impair the
-    category selectively.
+    Fartale et al. 2025 ("Disentangling Recall and Reasoning in Transformer Models through
+    Layer-wise Attention and Activation Analysis", arXiv 2510.03366) ablate and patch parts on
+    recall and on reasoning prompts. A part is in the circuit of one set if its loss impairs that
+    set and spares the other. Here a part's score for a category is its estimated effect there,
+    ``sum of (mean - activation) * d metric / d activation`` over its units, minus its mean effect
+    on the other categories. The parts with the highest scores are taken. Test them with
+    ``module_effects`` on other prompts.
 
     Args:
         model: The model.
         prompts: A frame with ``prompt``, ``category`` (two or more) and, for
             ``"answer_logprob"``, ``answer``.
-        reference: Means of the units of the sites ``"mlp+attn_heads"``, such as
-            ``collect_reference(model, prompts, units="mlp+attn_heads")`` makes.
-        kinds: Some of ``"layer"``, ``"head"`` and ``"neuron"``, or how many to take of each; by
-            default 1, 8 and 200.
-        metric: ``"answer_logprob"`` or ``"loss"``, as ``module_effects`` takes it.
-        separator: What stands between each prompt and its answer, as ``module_effects`` takes it.
-        batch_size: Prompts in a pass.
+        reference: Means of the units of ``"mlp+attn_heads"``, for example from
+            ``collect_reference(model, prompts, units="mlp+attn_heads")``.
+        kinds: Some of ``"layer"``, ``"head"`` and ``"neuron"``, or a mapping of these to numbers of
+            parts; by default 1, 8 and 200.
+        metric: ``"answer_logprob"`` or ``"loss"``; see ``module_effects``.
+        separator: See ``module_effects``.
+        batch_size: Prompts per pass.
         progress: Show a progress bar.
 
     Returns:
@@ -126,7 +125,7 @@ def specialised_parts(
     Raises:
         ModulesError: If there are fewer than two categories, the reference has no neurons or heads,
             a kind is unknown or none is given, a number of parts is not a whole number of at least
-            1, or as ``module_effects`` raises.
+            1, or as in ``module_effects``.
     """
     wanted = _counts(kinds)
     remedy = "Use collect_reference(model, prompts, units='mlp+attn_heads')."

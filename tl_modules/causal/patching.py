@@ -45,7 +45,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
     batch_size: int = 16,
     progress: bool = True,
 ) -> Any:
-    """Patch each module's activations of the clean run into the corrupted run, at all positions.
+    """Patch each module's activations from the clean run into the corrupted run, at all positions.
 
     For the other direction pass the clean tokens and the corrupted run's cache.
 
@@ -56,17 +56,17 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
         patching_metric: From logits ``[batch, pos, d_vocab]`` to a scalar (``reduce="scalar"``) or
             a ``[batch]`` tensor (otherwise), or a mapping of names to such functions.
         modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
-        return_index_df: Return the frame of indices too (with a tensor only).
+        return_index_df: Also return the frame of indices; only with a tensor result.
         reduce: ``"scalar"``; ``"mean"`` averages a ``[batch]`` metric, ``"none"`` keeps it.
         baseline: Also measure the corrupted run without a patch.
-        attention_mask: 1 or True where a token is real; padding is not patched. Without it the
-            model runs as TransformerLens' own patching runs it.
+        attention_mask: 1 or True where a token is real; padding is not patched. Without a mask, the
+            model runs as in TransformerLens' own patching.
         batch_size: Rows of a forward pass: prompts times modules, which are stacked.
         progress: Show a progress bar.
 
     Returns:
-        A tensor ``[modules]``. As TransformerLens 4 has it, a ``PatchingResult`` if
-        ``reduce="none"``, ``baseline=True`` or a mapping of metrics asks for more.
+        A tensor ``[modules]``. With ``reduce="none"``, ``baseline=True`` or a mapping of metrics, a
+        ``PatchingResult`` of TransformerLens 4.
 
     Raises:
         ModulesError: If the modules belong to another model, a metric returns another shape, the
@@ -99,16 +99,16 @@ def get_act_patch_module_by_pos(  # noqa: PLR0913 - TransformerLens' arguments, 
     batch_size: int = 16,
     progress: bool = True,
 ) -> Any:
-    """``get_act_patch_module``, one position at a time.
+    """Patch as ``get_act_patch_module`` does, one position at a time.
 
     Args:
         model: The model.
         corrupted_tokens: The corrupted run's tokens, ``[batch, pos]``.
         clean_cache: The clean run's activation cache, of the same batch and length.
-        patching_metric: As ``get_act_patch_module`` takes it.
+        patching_metric: See ``get_act_patch_module``.
         modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
-        return_index_df: Return the frame of indices too (with a tensor only).
-        reduce: As ``get_act_patch_module`` takes it.
+        return_index_df: Also return the frame of indices; only with a tensor result.
+        reduce: See ``get_act_patch_module``.
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched.
         batch_size: Rows of a forward pass: prompts times cells, which are stacked.
@@ -118,7 +118,7 @@ def get_act_patch_module_by_pos(  # noqa: PLR0913 - TransformerLens' arguments, 
         A tensor ``[modules, pos]``, or a ``PatchingResult``.
 
     Raises:
-        ModulesError: As ``get_act_patch_module`` raises.
+        ModulesError: As in ``get_act_patch_module``.
     """
     targets = as_targets(modules)
     each_units = units_on_one_site(targets)
@@ -149,16 +149,16 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
     batch_size: int = 16,
     progress: bool = True,
 ) -> Any:
-    """``get_act_patch_module``, the module's units of one layer at a time.
+    """Patch as ``get_act_patch_module`` does, but only a module's units of one layer at a time.
 
     Args:
         model: The model.
         corrupted_tokens: The corrupted run's tokens, ``[batch, pos]``.
         clean_cache: The clean run's activation cache, of the same batch and length.
-        patching_metric: As ``get_act_patch_module`` takes it.
+        patching_metric: See ``get_act_patch_module``.
         modules: A ``ModuleSet``, some modules of one, or one; or other targets with ``units``.
-        return_index_df: Return the frame of indices too (with a tensor only).
-        reduce: As ``get_act_patch_module`` takes it.
+        return_index_df: Also return the frame of indices; only with a tensor result.
+        reduce: See ``get_act_patch_module``.
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched.
         batch_size: Rows of a forward pass: prompts times cells, which are stacked.
@@ -168,7 +168,7 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
         A tensor ``[modules, layers]``, or a ``PatchingResult``.
 
     Raises:
-        ModulesError: As ``get_act_patch_module`` raises.
+        ModulesError: As in ``get_act_patch_module``.
     """
     targets = as_targets(modules)
     each_units = units_on_one_site(targets)

@@ -22,19 +22,19 @@ class Selectivity:
     """How far the diagonal of the module x category table stands out."""
 
     table: pd.DataFrame
-    """Modules x categories."""
+    """The values: one row per module, one column per category."""
 
     own: pd.Series
     """Each module's own category."""
 
     dominance: float
-    """Mean over the modules of their value on their own category minus its mean on the others."""
+    """Mean over the modules of the value on the own category minus the mean on the others."""
 
     null_mean: float
-    """The same under permuted categories, on average."""
+    """The mean dominance under permuted categories."""
 
     null_std: float
-    """The standard deviation of the same under permuted categories."""
+    """The standard deviation of the dominance under permuted categories."""
 
     p_value: float
     """Share of the permutations, including the true one, with at least as much dominance."""
@@ -58,18 +58,18 @@ class Selectivity:
 def selectivity(
     effects: pd.DataFrame, value: Literal["effect", "z"] = "effect", seed: int = 0
 ) -> Selectivity:
-    """The diagonal dominance of an effects table, against a label-permutation null.
+    """Measure the diagonal dominance of an effects table against a label-permutation null.
 
-    The null gives the categories' names to one another: it keeps which modules share a category,
-    how strong each module is, and how easily each category is hurt.
+    The null permutes the categories' names. It does not change which modules share a category, how
+    strong each module is, or how easily each category is hurt.
 
     Args:
         effects: What ``module_effects`` returned.
         value: ``"effect"`` (nats per token) or ``"z"`` (against the controls).
-        seed: Seeds the random permutations, where there are more than seven categories.
+        seed: Seed of the random permutations; used with more than seven categories.
 
     Returns:
-        The table, its diagonal dominance and the null's.
+        The table, its diagonal dominance, and the dominance under the null.
 
     Raises:
         ModulesError: If the table does not come from ``module_effects``, a value is NaN, a module

@@ -31,12 +31,13 @@ class SharedUnits:
     """Units whose loss harms every category of prompts."""
 
     units: Units
-    """The units, most harmful first by ``least``."""
+    """The units, largest ``least`` first."""
 
     table: pd.DataFrame
-    """One row per unit: ``layer``, ``hook_name``, ``unit``, ``least`` (the smallest of its
-    estimated effects on the categories), ``effect`` (the rise of the mean loss when it alone is
-    ablated, nats per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` of each."""
+    """One row per unit: ``layer``, ``hook_name``, ``unit``, ``least`` (the unit's smallest
+    estimated effect on a category), ``effect`` (the rise of the mean loss when only this unit is
+    ablated, nats per token), and ``estimate[CATEGORY]`` and ``effect[CATEGORY]`` for each
+    category."""
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -61,24 +62,24 @@ def shared_units(
 ) -> SharedUnits:
     """Find the units that every category of prompts needs, whatever module they are in.
 
-    Layer-matched random sets of units catch some of them, and then harm everything more than a
-    module does. They are ranked by the smallest of their estimated effects on the categories (see
-    ``ablation_attribution``), and each is then ablated alone.
+    Layer-matched random sets that catch some of these units harm everything more than a module
+    does. Units are ranked by their smallest estimated effect on a category (see
+    ``ablation_attribution``). Each returned unit is then ablated alone.
 
     Args:
         model: The model.
         prompts: Strings, or a frame with ``prompt`` and ``category``.
-        reference: Its means are what ablation puts in a unit's place: activations or modules.
-        n_units: How many to return.
+        reference: Activations or modules, whose means replace the units' activations.
+        n_units: Number of units to return.
         batch_size: Rows of a forward pass.
-        max_tokens: Cut prompts after so many tokens.
+        max_tokens: Truncate prompts to this many tokens.
         progress: Show progress bars.
 
     Returns:
         The units, for ``module_effects(..., exclude=shared.units)``, and their table.
 
     Raises:
-        ModulesError: As ``module_effects`` raises.
+        ModulesError: As in ``module_effects``.
     """
     check_at_least("n_units", n_units, 1)
     frame = labelled(prompt_frame(prompts))
@@ -126,7 +127,7 @@ def ablation_attribution(
         reference: Its means are what ablation puts in a unit's place.
         metric: ``"loss"`` or ``"answer_logprob"``, which have gradients.
         batch_size: Prompts in a pass.
-        max_tokens: Cut prompts after so many tokens.
+        max_tokens: Truncate prompts to this many tokens.
         progress: Show a progress bar.
         task: The prompts with this metric, if they are tokenised already.
 

@@ -92,7 +92,7 @@ class Rows:
 
         Args:
             metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt.
-            runs: As ``passes`` takes them.
+            runs: See ``passes``.
             desc: What the progress bar says.
             progress: Show it.
 

@@ -1,4 +1,4 @@
-"""From an activation matrix to modules: IterD, its starts and its baselines.
+"""Find modules in an activation matrix: IterD, its starts, and baselines.
 
 Discovery never sees a model.
 """

@@ -35,13 +35,13 @@ _Labels = Int[np.ndarray, " points"]
 def discover_baseline(
     acts: ActivationMatrix, method: Baseline, n_modules: int, seed: int = 0
 ) -> ModuleSet:
-    """Discover modules with a standard clustering, to compare ``discover`` with.
+    """Discover modules with a standard clustering method, as a baseline for ``discover``.
 
     The methods are those of arXiv 2603.17823. Units are clustered by their z-scores over the
     samples, after PCA to 16 dimensions, and each sample gets the module that it drives most.
     ``agglomerative``, ``spectral`` and ``spectral_coclustering`` cluster at most 10,000
-    pre-clusters of units. Co-clustering needs values that are not negative, so it takes the
-    pre-clusters' mean |activation|; it labels the samples itself.
+    pre-clusters of units. Co-clustering needs values that are not negative, so it clusters the
+    pre-clusters' mean |activation|. It also labels the samples itself.
 
     Args:
         acts: The activations.

@@ -68,7 +68,7 @@ def iterd(
 
     Each round visits the units in a random order. It moves each unit to the label that raises L
     most, if a label raises L by more than 1e-8. Then it visits the samples in the same way. A
-    candidate move costs O(1), so a round costs O((samples + units) * modules), and one pass over
+    candidate move costs O(1), so a round costs O((samples + units) * modules), plus one pass over
     the rows and columns that moved.
 
     Args:

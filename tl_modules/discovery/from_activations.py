@@ -33,35 +33,35 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
 
-    A raw matrix is z-scored per unit first. IterD moves units and samples between modules until no
-    move raises the objective L; of several starts, the one with the highest L is kept. Every unit
-    and sample gets a module. If the data hold fewer groups than ``n_modules``, a module may end up
-    empty, and L is then 0. ``stability`` shows how far modules depend on the seed, and
-    ``module_effects`` whether they matter to the model.
+    A raw matrix is first z-scored per unit. IterD then moves units and samples between modules
+    until no move raises the objective L; the start with the highest L is kept. Every unit and
+    sample gets a module. ``stability`` shows how far modules depend on the seed; ``module_effects``
+    shows whether they matter to the model. The how-to "Choose K" explains empty modules, starts and
+    kicks.
 
     Args:
-        acts: The activations. An ``ActivationStore`` is streamed from the disk.
+        acts: The activations; an ``ActivationStore`` is streamed from disk.
         n_modules: K, from 2 to min(samples, units).
-        seed: Start number ``s`` is seeded with ``seed + s``.
-        max_rounds: Stop each start after this number of rounds.
+        seed: Start ``s`` is seeded with ``seed + s``.
+        max_rounds: Stop each start after this many rounds.
         n_starts: Number of starts: balanced k-means, random labels and spectral clustering of the
-            samples, in turn. ``ModuleSet.starts`` lists their results.
-        n_kicks: Number of kicks: each changes some labels of the best partition and lets it
-            converge again. A hundred kicks find a higher L than ten starts in the same time.
-        n_jobs: Number of starts that run at once, in threads; by default the number of cores. The
-            result does not depend on it. A store's starts run one after another.
-        distributed: Share a store's columns among the processes of ``torch.distributed``, which all
-            make this call and get the modules that one process would find, bit for bit.
-        max_memory: Limit on the search's memory beside the activations, in bytes or as a text such
-            as ``"4 GB"``; by default the free memory. If it is short, fewer starts run at once.
-        progress: Show a progress bar over starts and kicks.
+            samples, in turn; see ``ModuleSet.starts``.
+        n_kicks: Number of kicks, which change some labels of the best partition and run IterD
+            again.
+        n_jobs: Starts at once, in threads; by default one per core. Results do not depend on it. A
+            store's starts run one by one.
+        distributed: Share a store's columns among ``torch.distributed`` processes. Each makes this
+            call and gets the modules of a single process, bit for bit.
+        max_memory: Limit beside the activations, in bytes or as ``"4 GB"``; by default free memory.
+            If it is short, fewer starts run at once.
+        progress: Show a progress bar.
 
     Returns:
         The modules.
 
     Raises:
-        ModulesError: If K is out of range, there are fewer than two samples, the search would take
-            more memory than it may, or the processes cannot share the work.
+        ModulesError: If K is out of range, there are fewer than two samples, memory is too small,
+            or the processes cannot share the work.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def _n_jobs(
         acts: The activations.
         n_modules: K.
         n_jobs: The largest number wanted.
-        max_memory: The limit, as ``discover`` takes it.
+        max_memory: The limit; see ``discover``.
         sharing: How many processes share this machine's memory.
 
     Raises:

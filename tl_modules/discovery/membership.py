@@ -28,23 +28,23 @@ def set_aside_background(
 ) -> ModuleSet:
     """Remove the units that fit no module better than chance, to keep only units that belong.
 
-    ``discover`` gives every unit a module, also units that no topic drives. A unit's score is its
-    mean on its module's topic minus its largest mean on another topic. Chance is a second
-    discovery, on the matrix with each column permuted independently: no topic drives those units,
-    and their scores only show how well labels can fit noise. Units whose score is not above the
-    given quantile of chance scores are set aside.
+    ``discover`` gives every unit a module, even units that no topic drives. A unit's score is its
+    mean on its module's topic minus its largest mean on another topic. Chance scores come from a
+    second discovery, on the matrix with each column permuted independently. No topic drives the
+    permuted units, so their scores only show how well labels can fit noise. Units whose score is
+    not above the given quantile of the chance scores are set aside.
 
     Args:
         acts: The activations that the modules were discovered on.
         modules: The modules.
-        quantile: Quantile of the chance scores. With 0.95, about one unit in twenty of those that
-            no topic drives is kept.
-        seed: Seed of the permutation and of its discovery.
-        progress: Show a progress bar over that discovery.
+        quantile: Quantile of the chance scores. With 0.95, about one in twenty of the units that no
+            topic drives is kept.
+        seed: Seed of the permutation and of the second discovery.
+        progress: Show a progress bar for the second discovery.
 
     Returns:
-        The modules without those units, whose label is now ``BACKGROUND`` (-1). xi, B and L are
-        those of the smaller blocks. A module may have no units left.
+        The modules without the units that were set aside, whose label is now ``BACKGROUND`` (-1).
+        xi, B and L are computed on the smaller blocks. A module may have no units left.
 
     Raises:
         ModulesError: If the activations or their normalisation are not those of the modules, some

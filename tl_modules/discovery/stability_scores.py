@@ -33,7 +33,7 @@ def stability(
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure how far discoveries agree, to see whether modules are more than one seed's outcome.
+    """Measure how well discoveries agree, to see whether modules are more than a seed's outcome.
 
     Args:
         acts: Raw activations.
@@ -41,7 +41,7 @@ def stability(
         n_seeds: Number of discoveries on all samples, with different seeds. Every pair is
             compared.
         n_halves: Number of random splits of the samples. The discoveries of the two halves are
-            compared. A null does the same after every column of each half is permuted.
+            compared. The null compares them again after every column of each half is permuted.
         normalise: Normalisation of each half; see ``ActivationMatrix.normalise``.
         seed: Seed of discoveries, splits and permutations.
         progress: Show a progress bar.
@@ -54,8 +54,8 @@ def stability(
           labels.
         - ``L``: mean over the two discoveries.
         - ``held_out_L``: the second half's objective under the first half's unit labels. Each
-          sample gets the module whose units it drives most. NaN for seeds. L grows with the
-          number of samples, so compare ``held_out_L`` with ``L`` of halves and of the null.
+          sample gets the module whose units it drives most. NaN for seeds. L grows with the number
+          of samples, so compare ``held_out_L`` with the ``L`` of the halves and of the null.
 
     Raises:
         ModulesError: If ``acts`` is normalised already, K is out of range for half of the samples,
@@ -107,16 +107,16 @@ def choose_n_modules(
 ) -> pd.DataFrame:
     """Run ``stability`` over a range of K, to choose the number of modules.
 
-    A good K has a high agreement of halves, far above the null's, and a held-out L close to the
-    halves' L. ``plot_n_modules`` draws the result.
+    At a good K, halves agree well, far above the null, and their held-out L is close to their L.
+    ``plot_n_modules`` draws the result.
 
     Args:
         acts: Raw activations.
         n_modules: The values of K.
-        n_seeds: As ``stability`` takes it.
-        n_halves: As ``stability`` takes it.
-        normalise: As ``stability`` takes it.
-        seed: As ``stability`` takes it.
+        n_seeds: See ``stability``.
+        n_halves: See ``stability``.
+        normalise: See ``stability``.
+        seed: See ``stability``.
         progress: Show a progress bar for each K.
 
     Returns:
@@ -124,7 +124,7 @@ def choose_n_modules(
         ``held_out_L``, and under each its ``mean`` and ``std``.
 
     Raises:
-        ModulesError: As ``stability`` raises.
+        ModulesError: As in ``stability``.
     """
     if not len(n_modules):
         raise ModulesError("n_modules should name at least one K; got none. Pass [5, 10, 15, 20].")

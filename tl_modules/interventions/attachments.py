@@ -22,16 +22,16 @@ class Attachment:
     """The module, or other target, that was attached."""
 
     method: str | None
-    """What becomes of its units; None for a target that is not a set of units."""
+    """How its units are changed; None for a target that is not a set of units."""
 
     hook_names: tuple[str, ...]
-    """The hook points that it changes."""
+    """The hook points that the edit changes."""
 
     handle: Attached
     """``handle.remove()`` removes the edit."""
 
     in_with: bool
-    """Whether the end of a ``with`` removes it."""
+    """Whether the end of a ``with`` removes the edit."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -42,11 +42,11 @@ class Attachment:
 def attached(model: HookedModel) -> list[Attachment]:
     """The edits that this package's ``attach`` methods left on a model.
 
-    The list is read from the model's own hooks: it includes edits whose handles are lost, and a
-    copy of the model lists the edits of the copy.
+    The list is read from the model's own hooks, so it includes edits whose handles are lost. For a
+    copy of a model, it holds the edits of the copy.
 
     Args:
-        model: The model, or a ``SplicedModel`` of it: both list the edits of either.
+        model: The model, or a ``SplicedModel`` of it; both give the same list.
 
     Returns:
         One description per edit, with its handle, in the order of their first hook points.

@@ -30,15 +30,15 @@ class Target(ABC):
     """
 
     label: Any
-    """Its name in tables: a number, as modules have, or a text."""
+    """The target's name in tables: a number, as for modules, or a text."""
 
     category: str | None
-    """The category of prompts that it is meant for, if any."""
+    """The category of prompts that the target is meant for, if any."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """How many parts (components, directions, units) it changes."""
+        """The number of parts (components, directions, units) that the target changes."""
 
     @abstractmethod
     def check_model(self, model: HookedModel) -> None:
@@ -67,9 +67,9 @@ class Target(ABC):
             rows: The number of each prompt in the batch; from 0 by default.
 
         Returns:
-            One ``(hook_name, fn)`` pair per hook point. Causal tests stack several interventions
-            in a forward pass, so each function needs a method ``apply_(activation)`` that changes
-            a part of a batch in place, as the hooks of modules have.
+            One ``(hook_name, fn)`` pair per hook point. Causal tests stack several interventions in
+            a forward pass, so each function needs a method ``apply_(activation)`` that changes a
+            part of a batch in place, like the hooks of modules.
         """
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Target(ABC):
             The target itself, unless a subclass follows the options.
 
         Raises:
-            ModulesError: If the options say ``keep_only``, and the target has no complement.
+            ModulesError: If ``keep_only`` is set and the target has no complement.
         """
         if ablation.keep_only:
             raise ModulesError(
@@ -118,9 +118,9 @@ class Target(ABC):
 
         Args:
             model: The model that the target was made from.
-            positions: As ``fwd_hooks`` takes it.
-            attention_mask: As ``fwd_hooks`` takes it.
-            rows: As ``fwd_hooks`` takes it.
+            positions: See ``fwd_hooks``.
+            attention_mask: See ``fwd_hooks``.
+            rows: See ``fwd_hooks``.
 
         Yields:
             The model.
@@ -144,13 +144,13 @@ class Target(ABC):
         """Intervene in every run of the model from now on, until the handle is removed.
 
         ``attached(model)`` lists what is attached, ``detach_all(model)`` removes it. A second
-        ``attach`` of the same target and options warns: both edits act.
+        ``attach`` of the same target and options warns, because both edits act.
 
         Args:
             model: The model that the target was made from.
-            positions: As ``fwd_hooks`` takes it.
-            attention_mask: As ``fwd_hooks`` takes it.
-            rows: As ``fwd_hooks`` takes it.
+            positions: See ``fwd_hooks``.
+            attention_mask: See ``fwd_hooks``.
+            rows: See ``fwd_hooks``.
 
         Returns:
             A handle: ``handle.remove()`` removes the hooks; so does the end of a ``with``.

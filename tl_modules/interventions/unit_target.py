@@ -29,23 +29,23 @@ class UnitTarget(Target):
     same layers, unless it defines ``controls``.
 
     In an experiment such as ``module_effects`` the options ``method``, ``reference``, ``factor``,
-    ``controls``, ``exclude`` and ``keep_only`` apply, unless the subclass sets a ``method``: it
-    then keeps its method, its reference and its controls. Derive an intervention with hooks of its
-    own from ``Target``.
+    ``controls``, ``exclude`` and ``keep_only`` apply, unless the subclass sets a ``method``; then
+    it keeps its method, its reference and its controls. For an intervention with other hooks,
+    derive from ``Target`` instead.
     """
 
     units: Units
     """The units."""
 
     method: Method | None = None
-    """What becomes of the units' activations; None leaves it to the experiment."""
+    """How the units' activations are changed; None leaves the choice to the experiment."""
 
     reference: HasUnitMeans | None = None
     """Where ``"mean"`` takes its values from by default."""
 
     @property
     def size(self) -> int:
-        """How many units it has."""
+        """The number of units."""
         return len(self.units)
 
     def check_model(self, model: HookedModel) -> None:
@@ -74,37 +74,35 @@ class UnitTarget(Target):
     ) -> FwdHooks:
         """Hooks that intervene on the units, for ``model.run_with_hooks(tokens, fwd_hooks=...)``.
 
+        The how-to "Ablate a module in a notebook" explains methods, positions and generation.
+
         Args:
-            method: What becomes of each unit's activation; by default the target's own method, for
-                a module ``"mean"``. ``"zero"``: 0. ``"mean"``: its mean over the tokens of a
-                reference. ``"position_mean"``: its mean over the reference's tokens at the same
-                position. ``"resample"``: its value at a random token of the reference, the same
-                token for all units. ``"patch"``: its value in ``source``, a run on paired
-                (counterfactual) prompts. ``"scale"``: its value times ``factor`` (steering; 1
-                changes nothing, a negative factor turns it round).
-            reference: For the means and for resampling; by default the means of the activations
-                that the modules were discovered on. ``collect_reference`` makes one for all
-                methods.
-            source: The other run's activation cache, of the same batch and length.
-            factor: What ``"scale"`` multiplies by.
+            method: What replaces each unit's activation; by default the target's own method, for a
+                module ``"mean"``. ``"zero"``: 0. ``"mean"``: its mean over a reference's tokens.
+                ``"position_mean"``: its mean over the reference's tokens at the same position.
+                ``"resample"``: its value at a random token of the reference, the same token
+                for all units. ``"patch"``: its value in ``source``. ``"scale"``: its value times
+                ``factor`` (steering).
+            reference: Source of means and tokens; by default the means of the activations that the
+                modules were discovered on. ``collect_reference`` makes one for all methods.
+            source: The activation cache of a run on paired (counterfactual) prompts, of the same
+                batch and length.
+            factor: Multiplier of ``"scale"``; a negative factor changes the sign.
             positions: Where to intervene: None for everywhere, ``"last"`` for the last token of
                 each forward pass, a number or several, a slice, or a mask ``[batch, pos]``.
-                Numbers, slices and masks are places in the whole prompt, and count padding. While
-                the model continues a prompt from a key-value cache, as ``generate`` does,
-                ``"last"`` is the prompt's last token in the first pass and then every token that is
-                generated; negative numbers and bounds are refused there, and a mask has to reach
-                to the last generated token.
+                Numbers, slices and masks are positions in the whole prompt, padding included; the
+                how-to explains runs with a key-value cache.
             attention_mask: 1 or True where a token is real, ``[batch, pos]`` of the whole prompt.
                 Padding is not changed, and ``"last"`` is the last real token.
-            keep_only: Intervene on every unit of the site but these: are they enough alone?
-            seed: Seeds ``"resample"``.
-            rows: The number of each prompt in the batch, from which ``"resample"`` draws together
-                with the seed and the token's place; from 0 by default, in every run.
+            keep_only: Intervene on every unit of the site except these, to test whether these
+                suffice.
+            seed: Seed of ``"resample"``.
+            rows: Each prompt's number, by default from 0 in every run. ``"resample"`` draws by this
+                number, the seed and the position.
 
         Returns:
-            One ``(hook_name, fn)`` pair per hook point. In a run with a key-value cache, use
-            ``ablated`` or ``attach`` where places matter: they read the cache's length, which a
-            pair alone cannot; it then raises.
+            One ``(hook_name, fn)`` pair per hook point. If positions matter and a run has a
+            key-value cache, use ``ablated`` or ``attach``: the pairs raise there.
 
         Raises:
             ModulesError: If the method is unknown or lacks what it needs, or positions or a mask
@@ -129,7 +127,7 @@ class UnitTarget(Target):
         return "mean" if self.method is None else self.method
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> Sequence[Target]:
-        """Random sets of as many units in each layer.
+        """Draw random sets with as many units in each layer as the target has.
 
         Args:
             n_controls: How many.
@@ -177,21 +175,21 @@ class UnitTarget(Target):
 
         Args:
             model: The model that the units belong to.
-            method: As ``fwd_hooks`` takes it.
-            reference: As ``fwd_hooks`` takes it.
-            source: As ``fwd_hooks`` takes it.
-            factor: As ``fwd_hooks`` takes it.
-            positions: As ``fwd_hooks`` takes it.
-            attention_mask: As ``fwd_hooks`` takes it.
-            keep_only: As ``fwd_hooks`` takes it.
-            seed: As ``fwd_hooks`` takes it.
-            rows: As ``fwd_hooks`` takes it.
+            method: See ``fwd_hooks``.
+            reference: See ``fwd_hooks``.
+            source: See ``fwd_hooks``.
+            factor: See ``fwd_hooks``.
+            positions: See ``fwd_hooks``.
+            attention_mask: See ``fwd_hooks``.
+            keep_only: See ``fwd_hooks``.
+            seed: See ``fwd_hooks``.
+            rows: See ``fwd_hooks``.
 
         Yields:
             The model.
 
         Raises:
-            ModulesError: If the units belong to another model, or as ``fwd_hooks`` raises.
+            ModulesError: If the units belong to another model, or as in ``fwd_hooks``.
         """
         self.check_model(model)
         hooks = self.fwd_hooks(
@@ -224,27 +222,27 @@ class UnitTarget(Target):
     ) -> Attached:
         """Intervene in every run of the model from now on, until the handle is removed.
 
-        The hooks outlive the model's own ``reset_hooks``, and a handle that is lost:
-        ``attached(model)`` lists them, ``detach_all(model)`` removes them. A second ``attach`` of
-        the same units, method and options warns: both edits act.
+        The model's own ``reset_hooks`` does not remove the hooks. If the handle is lost,
+        ``attached(model)`` lists the hooks and ``detach_all(model)`` removes them. A second
+        ``attach`` of the same units, method and options warns, because both edits act.
 
         Args:
             model: The model that the units belong to.
-            method: As ``fwd_hooks`` takes it.
-            reference: As ``fwd_hooks`` takes it.
-            source: As ``fwd_hooks`` takes it.
-            factor: As ``fwd_hooks`` takes it.
-            positions: As ``fwd_hooks`` takes it.
-            attention_mask: As ``fwd_hooks`` takes it.
-            keep_only: As ``fwd_hooks`` takes it.
-            seed: As ``fwd_hooks`` takes it.
-            rows: As ``fwd_hooks`` takes it.
+            method: See ``fwd_hooks``.
+            reference: See ``fwd_hooks``.
+            source: See ``fwd_hooks``.
+            factor: See ``fwd_hooks``.
+            positions: See ``fwd_hooks``.
+            attention_mask: See ``fwd_hooks``.
+            keep_only: See ``fwd_hooks``.
+            seed: See ``fwd_hooks``.
+            rows: See ``fwd_hooks``.
 
         Returns:
             A handle: ``handle.remove()`` removes the hooks; so does the end of a ``with``.
 
         Raises:
-            ModulesError: If the units belong to another model, or as ``fwd_hooks`` raises.
+            ModulesError: If the units belong to another model, or as in ``fwd_hooks``.
         """
         self.check_model(model)
         options: dict[str, Any] = {

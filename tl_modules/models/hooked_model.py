@@ -21,7 +21,7 @@ FwdHooks = list[tuple[str, HookFn]]
 
 @runtime_checkable
 class HookedModel(Protocol):
-    """A model with TransformerLens' hook points: the six names that this package uses."""
+    """The interface of a model with TransformerLens' hook points: the names this package uses."""
 
     @property
     def cfg(self) -> Any:

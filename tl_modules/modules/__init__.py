@@ -1,6 +1,6 @@
 """Functional modules: disjoint groups of units across all layers, each with its samples.
 
-Discovery, interpretation and causal tests meet here and nowhere else.
+Modules are the only connection between discovery, interpretation and causal tests.
 """
 
 from tl_modules.modules.lookup import UnitPlace

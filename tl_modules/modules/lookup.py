@@ -18,12 +18,12 @@ class UnitPlace(NamedTuple):
     """The unit's module; None if the unit was set aside."""
 
     score: float
-    """The unit's mean on the module's samples minus its best mean on another module's samples, in
-    normalised activation (see ``ModuleSet.unit_scores``); NaN if the set has no scores."""
+    """The unit's mean on the module's samples minus its largest mean on another module's samples,
+    in normalised activation (see ``ModuleSet.unit_scores``); NaN if the set has no scores."""
 
     runner_up: "Module | None"
-    """The module on whose samples the unit is next most active; None if the set does not hold it,
-    as a file written by an earlier version."""
+    """The module on whose samples the unit is next most active; None if the set has no runners-up,
+    as in a file of an earlier version."""
 
 
 class NoSuchModule(ModulesError, IndexError):

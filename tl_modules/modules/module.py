@@ -29,23 +29,24 @@ class Module(UnitTarget):
     """
 
     label: int
-    """Its number in the set, from 0."""
+    """The module's number in the set, from 0."""
 
     units: Units
-    """Its units."""
+    """The module's units."""
 
     samples: pd.DataFrame
-    """Its topic: the set's samples with this label, strongest first by ``score``
+    """The module's topic: the set's samples with this label, strongest first by ``score``
     (``tlm_score`` where the samples had a column ``score`` of their own)."""
 
     scores: Float[np.ndarray, " _units"] | None = None
-    """How well each unit fits: its normalised mean on this topic minus its best on another."""
+    """How well each unit fits: its normalised mean on this topic minus its largest mean on another
+    topic."""
 
     means: HasUnitMeans | None = None
-    """Where mean ablation takes its values from by default: the set it belongs to."""
+    """Where mean ablation takes its values from by default: the set that the module belongs to."""
 
     topic: Topic | None = None
-    """Its topic's words and label; None until ``with_topics`` finds them."""
+    """The words and the label of the topic; None until ``with_topics`` finds them."""
 
     own_category: str | None = None
     """The category that the user gave the module; see ``with_category``."""
@@ -57,20 +58,20 @@ class Module(UnitTarget):
 
     @property
     def n_units(self) -> int:
-        """How many units it has."""
+        """The number of units."""
         return len(self.units)
 
     @property
     def layers(self) -> list[int]:
-        """The layers it has units in."""
+        """The layers in which the module has units."""
         return sorted({self.units.layers[hook] for hook, _ in self.units.by_hook()})
 
     @property
     def category(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The module's own category: the one that it was given, or else the most frequent one.
+        """The module's own category: the user's choice, or else the most frequent category.
 
-        Of several equally frequent categories it is the first by name; ``tied_categories`` holds
-        all of them. It is None if the samples have no categories.
+        If several categories are equally frequent, this is the first by name; ``tied_categories``
+        holds them all. It is None if the samples have no categories.
         """
         if self.own_category is not None:
             return self.own_category
@@ -78,7 +79,7 @@ class Module(UnitTarget):
 
     @property
     def category_shares(self) -> dict[str, float]:
-        """The share of its samples that each category has, largest first, equal ones by name."""
+        """Each category's share of the samples, largest first; equal shares are sorted by name."""
         if "category" not in self.samples:
             return {}
         counts = Counter(filter(None, label_texts(self.samples["category"])))
@@ -87,15 +88,15 @@ class Module(UnitTarget):
 
     @property
     def category_share(self) -> float:
-        """The share of its samples that its category has; NaN without a category."""
+        """The own category's share of the samples; NaN without a category."""
         category = self.category
         return float("nan") if category is None else self.category_shares.get(category, 0.0)
 
     @property
     def tied_categories(self) -> tuple[str, ...]:
-        """The categories that are equally frequent, and the most frequent, among its samples.
+        """The categories that tie for the most frequent among the module's samples.
 
-        Empty if one category is the most frequent, or if the module was given a category.
+        Empty if one category is the most frequent, or if the user gave the module a category.
         """
         shares = self.category_shares
         largest = max(shares.values(), default=0.0)
@@ -104,24 +105,23 @@ class Module(UnitTarget):
 
     @property
     def category_title(self) -> str | None:
-        """Its category in tables and figures, with all names of a tie: ``"coding / math"``."""
+        """The category as tables and figures show it; for a tie ``"coding / math"``."""
         tied = self.tied_categories
         more = f" and {len(tied) - _MOST_TIED} more" if len(tied) > _MOST_TIED else ""
         return f"{' / '.join(tied[:_MOST_TIED])}{more}" if tied else self.category
 
     @property
     def category_name(self) -> str | None:
-        """Its category in its topic's label; None if at most half of its samples have it.
+        """The category in the topic's label; None if at most half of the samples have it.
 
-        The names of a tie of two or three count together. A category that the module was given
-        always counts.
+        Two or three tied categories count together. A category that the user gave always counts.
         """
         n_tied = len(self.tied_categories)
         share = self.category_share * max(n_tied, 1) if n_tied <= _MOST_TIED else 0.0
         return self.category_title if self.own_category is not None or share > 0.5 else None
 
     def with_category(self, category: str) -> "Module":
-        """The same module with another own category, for instance to decide a tie.
+        """Return the same module with another own category, for example to decide a tie.
 
         ``module_effects`` measures selectivity for the own category. Tables and figures name the
         module after it.
@@ -141,13 +141,13 @@ class Module(UnitTarget):
         """The units of the module that fit it best.
 
         Args:
-            fraction: The share of its units to keep, above 0 and at most 1.
+            fraction: The share of the units to keep, above 0 and at most 1.
 
         Returns:
             A module of the strongest units by ``scores``, at least one, with the same topic.
 
         Raises:
-            ModulesError: If the fraction is out of range or no scores are known.
+            ModulesError: If the fraction is out of range or the module has no scores.
         """
         if not 0 < fraction <= 1:
             raise ModulesError(f"fraction should lie above 0 and at most at 1; got {fraction}.")

@@ -41,7 +41,7 @@ class ModuleSet(Shareable):
     """All units that were partitioned."""
 
     samples: pd.DataFrame
-    """What was collected, one row a sample."""
+    """The collected samples, one row per sample."""
 
     unit_labels: Int[np.ndarray, " _units"]
     """Each unit's module."""
@@ -71,35 +71,38 @@ class ModuleSet(Shareable):
     """Whether the last round moved nothing."""
 
     starts: pd.DataFrame | None = None
-    """One row a start of the discovery: ``kind``, ``seed``, ``L``, ``n_rounds``, ``converged``."""
+    """One row per start of the discovery: ``kind``, ``seed``, ``L``, ``n_rounds``,
+    ``converged``."""
 
     model_name: str = "unknown"
-    """The model that the activations come from."""
+    """The name of the model that the activations come from."""
 
     reading: Reading = field(default_factory=Reading)
-    """How the activations' values came about; see ``ActivationMatrix``."""
+    """How the activations' values were computed; see ``ActivationMatrix``."""
 
     unit_scores: Float[np.ndarray, " _units"] | None = None
-    """How well each unit fits its module: its normalised mean on its topic minus its best other."""
+    """How well each unit fits its module: its normalised mean on its topic minus its largest mean
+    on another topic."""
 
     unit_runners_up: Int[np.ndarray, " _units"] | None = None
     """The other module on whose samples each unit is most active; -1 if there is none."""
 
     unit_means: Float[np.ndarray, " _coordinates"] | None = None
-    """Each coordinate's mean (signed) over the tokens collected: mean ablation's values. Most units
-    have one coordinate, attention heads several."""
+    """Each coordinate's mean (signed) over the collected tokens, for mean ablation. Most units have
+    one coordinate; attention heads have several."""
 
     normaliser: Normaliser | None = None
-    """What normalised the activations, for held-out prompts; it knows each unit's mean value."""
+    """The activations' fitted normaliser, for held-out prompts; it also holds each unit's mean
+    value."""
 
     topics: tuple[Topic, ...] | None = None
-    """What each module is about, once ``with_topics`` has said so."""
+    """What each module is about; None until ``with_topics`` finds it."""
 
     own_categories: tuple[str | None, ...] | None = None
     """The category that the user gave each module, if any; see ``with_categories``."""
 
     versions: dict[str, str] = field(default_factory=package_versions)
-    """Versions of the packages that made it."""
+    """Versions of the packages that made the set."""
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, and make the arrays read-only."""
@@ -167,7 +170,7 @@ class ModuleSet(Shareable):
 
     @property
     def background(self) -> Units:
-        """The units that belong to no module; none unless they were set aside."""
+        """The units that belong to no module because they were set aside."""
         return self.units.select(self.unit_labels == BACKGROUND)
 
     @overload
@@ -180,7 +183,7 @@ class ModuleSet(Shareable):
         """One module, by its number or its label, or several, by a slice.
 
         Args:
-            k: A number from 0, or from -1 at the end; a label: the label of a module's topic, or
+            k: A number from 0, or from -1 backwards; a label, which is that of a module's topic or
                 its category; or a slice.
 
         Raises:
@@ -250,21 +253,21 @@ class ModuleSet(Shareable):
 
     @property
     def score_column(self) -> str:
-        """What ``Module.samples`` calls the samples' scores.
+        """The name of the score column in ``Module.samples``.
 
-        ``"score"``, or ``"tlm_score"`` where the samples have a column ``score`` of their own.
+        It is ``"score"``, or ``"tlm_score"`` if the samples have a column ``score`` of their own.
         """
         return free_name(self.samples, "score", self.sample_scores)
 
     def with_categories(self, categories: Mapping[int, str | None]) -> "ModuleSet":
-        """The same modules, some with another own category: that of a tie which you mean, say.
+        """Return the modules, some with another own category, for example to decide a tie.
 
-        ``module_effects`` measures selectivity for the own category; tables, figures and topics'
-        labels name modules after it, and files keep it.
+        ``module_effects`` measures selectivity for the own category. Tables, figures and topics'
+        labels name modules after it, and saved files keep it.
 
         Args:
-            categories: The own category of each module that should have another one, by the
-                module's number; None for the most frequent of its samples again.
+            categories: The new own categories, by module number. None restores the most frequent
+                category of the module's samples.
 
         Returns:
             A new set.
@@ -298,24 +301,24 @@ class ModuleSet(Shareable):
         return replace(found, topics=tuple(topics))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a module.
+        """Tabulate the modules, one row per module.
 
         Returns:
             Columns ``module``, ``n_units``, ``n_samples``, ``n_layers``, ``mean_activation`` (the
-            block's mean, normalised), ``category`` (its own: the most frequent of its samples, or
-            what it was given; all names of a tie, ``"coding / math"``) and ``category_share`` (that
-            category's share of its samples; of a tie, that of each).
+            block's mean, normalised), ``category`` (the own category; for a tie all names,
+            ``"coding / math"``) and ``category_share`` (the own category's share of the module's
+            samples; for a tie, the share of each category).
         """
         return overview(self)
 
     def describe(self) -> pd.DataFrame:
-        """What each module is about, one row a module; before ``with_topics``, see ``to_frame``.
+        """Tabulate what each module is about, once ``with_topics`` has found the topics.
 
         Returns:
-            Columns ``module``, ``label``, ``category`` and ``category_share`` as in ``to_frame``,
-            ``words``, ``promoted`` and ``suppressed`` (those tokens that are clearer than chance
-            makes one), ``top_prompt``, ``n_units`` and ``n_samples``. ``Module.topic`` has all
-            tokens, and the numbers.
+            One row per module, with the columns ``module``, ``label``, ``category`` and
+            ``category_share`` as in ``to_frame``, ``words``, ``promoted`` and ``suppressed`` (only
+            tokens that stand out more than chance makes any token stand out), ``top_prompt``,
+            ``n_units`` and ``n_samples``. ``Module.topic`` has all tokens, with their numbers.
 
         Raises:
             ModulesError: If the modules have no topics.
@@ -326,13 +329,13 @@ class ModuleSet(Shareable):
         """Write the set to one safetensors file with a JSON header, atomically.
 
         Raises:
-            ModulesError: If the file cannot be written, or a column of ``samples`` holds values
-                that JSON cannot.
+            ModulesError: If the file cannot be written, or a column of ``samples`` cannot be saved
+                as JSON.
         """
         files.write(path, FILE_KIND, *self.parts())
 
     def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What a file keeps: a JSON-ready header, and arrays by name."""
+        """The content of a saved file: a JSON-ready header, and arrays by name."""
         return parts_of(self)
 
     @classmethod
@@ -340,17 +343,17 @@ class ModuleSet(Shareable):
         """Read a set that ``save`` wrote.
 
         Raises:
-            ModulesError: If the file is missing, truncated, altered, or no module set.
+            ModulesError: If the file is missing, truncated or altered, or is not a module set.
         """
         return files.read(path, FILE_KIND, cls.from_parts, largest_shapes)
 
     @classmethod
     def from_parts(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> "ModuleSet":
-        """A set of what ``parts`` gave.
+        """Rebuild a set from what ``parts`` returned.
 
         Raises:
             ModulesError: If the parts do not fit each other.
-            TypeError: If one is of another type.
+            TypeError: If a part has another type.
         """
         return cls(**fields_of(header, arrays))
 

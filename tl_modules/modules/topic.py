@@ -23,76 +23,76 @@ class Word(NamedTuple):
     """A distinctive word."""
 
     word: str
-    """Lower case."""
+    """The word, in lower case."""
 
     score: float
-    """Its c-TF-IDF."""
+    """The word's c-TF-IDF."""
 
 
 class Context(NamedTuple):
-    """A token that drives the module, where it stands."""
+    """A token that drives the module, with the text around it."""
 
     before: str
-    """The text before it, a few tokens."""
+    """The text before the token, a few tokens long."""
 
     token: str
-    """Its text."""
+    """The token's text."""
 
     after: str
-    """The text after it, a few tokens."""
+    """The text after the token, a few tokens long."""
 
     value: float
     """The mean over the module's units of |activation| / the unit's mean |activation|."""
 
     prompt: int
-    """Which of the topic's ``prompts``, from 0."""
+    """The number, from 0, of the prompt in the topic's ``prompts``."""
 
 
 class WrittenToken(NamedTuple):
     """A token whose logit the module's output direction moves."""
 
     token: str
-    """Its text."""
+    """The token's text."""
 
     logit: float
-    """Its logit, less the mean of all tokens', of the direction alone."""
+    """The token's logit from the direction alone, minus the mean logit of all tokens."""
 
     z: float
-    """How far that stands out of the same logit of random units' directions."""
+    """How far the logit stands out from the token's logits under directions of random units."""
 
 
 def clear_tokens(tokens: tuple[WrittenToken, ...], chance_z: float | None) -> list[str]:
-    """The texts, quoted for their spaces, of tokens clearer than chance makes one."""
+    """The quoted texts of the tokens that stand out more than chance makes any token stand out."""
     return [repr(token.token) for token in tokens if abs(token.z) > (chance_z or 0)]
 
 
 @dataclass(frozen=True, repr=False)
 class Topic:
-    """What a module is about. ``with_topics`` makes them."""
+    """What a module is about, as ``with_topics`` finds it."""
 
     label: str
-    """A short name of its own in the set: "coding: python, function"."""
+    """A short name, unique in the set: "coding: python, function"."""
 
     categories: dict[str, float]
     """The share of the module's samples that each category has, largest first."""
 
     words: tuple[Word, ...]
-    """Words that tell its prompts from the other modules', best first."""
+    """Words that distinguish the module's prompts from those of other modules, best first."""
 
     prompts: tuple[str, ...]
-    """The prompts that drive it most, strongest first."""
+    """The prompts that drive the module most, strongest first."""
 
     contexts: tuple[Context, ...] = ()
-    """The tokens of those prompts that drive it most, strongest first."""
+    """The tokens of ``prompts`` that drive the module most, strongest first."""
 
     promoted: tuple[WrittenToken, ...] = ()
-    """The tokens that its output direction makes likelier, clearest first."""
+    """The tokens that the module's output direction makes likelier, clearest first."""
 
     suppressed: tuple[WrittenToken, ...] = ()
-    """The tokens that it makes unlikelier, clearest first."""
+    """The tokens that the module's output direction makes less likely, clearest first."""
 
     chance_z: float | None = None
-    """The clearest |z| of any random direction held against the others: what chance reaches."""
+    """The largest |z| that any random direction reaches against the others, by chance."""
 
     notes: tuple[str, ...] = ()
     """Why contexts or tokens are missing, if they are."""
@@ -117,7 +117,7 @@ class Topic:
         return html_table(repr(self), table, widest=400)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields, JSON-ready."""
+        """The fields, JSON-ready."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: [list(row) if isinstance(row, tuple) else row for row in value]
@@ -128,10 +128,10 @@ class Topic:
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> "Topic":
-        """A topic from what ``to_dict`` returned.
+        """Rebuild a topic from what ``to_dict`` returned.
 
         Raises:
-            ModulesError: If it is malformed.
+            ModulesError: If the description is malformed.
         """
         try:
             topic = cls(
