@@ -39,8 +39,8 @@ def add_parser(commands: Any) -> None:
         help="run prompts through a model and save their activations",
         description="Run prompts through a model and write each unit's mean |activation| on each "
         "prompt to one safetensors file, which 'discover' and 'evaluate' read, or to an activation "
-        "store. The same command resumes an interrupted run: until the file is whole, what was "
-        "collected is in the folder OUT.partial.",
+        "store. The same command resumes an interrupted run: until the file is complete, the "
+        "values so far are in the folder OUT.partial.",
     )
     parser.add_argument(
         "--out",
@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--samples",
         type=Path,
-        help="a further file for the samples: samples.csv, or .json",
+        help="another file, to write the samples to: samples.csv, or .json",
     )
     parser.add_argument(
         "--dtype",

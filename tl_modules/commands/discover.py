@@ -28,7 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("acts", type=Path, help="file that 'collect' wrote, or a store's folder")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument(
-        "--table", type=Path, help="a further file for the table: table.csv, or .json"
+        "--table", type=Path, help="another file, to write the table to: table.csv, or .json"
     )
     parser.add_argument("-k", "--n-modules", type=int, default=10, help="number of modules (10)")
     parser.add_argument(

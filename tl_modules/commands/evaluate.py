@@ -67,7 +67,9 @@ def add_parser(commands: Any) -> None:
         default=[5, 10, 15, 20],
         help="numbers of modules (5 10 15 20)",
     )
-    parser.add_argument("--methods", nargs="+", default=list(COMPARED_METHODS), help="(all)")
+    parser.add_argument(
+        "--methods", nargs="+", default=list(COMPARED_METHODS), help="methods to compare (all)"
+    )
     parser.add_argument("--n-seeds", type=int, default=3, help="runs per method and K (3)")
     add_prompts(parser, max_tokens=128)
     add_common(parser)

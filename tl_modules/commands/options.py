@@ -162,7 +162,7 @@ def writable_output() -> Iterator[None]:
 
 
 def with_checked_paths(value: object) -> object:
-    """An option's value, or several, with paths as ``checked_path`` gives them."""
+    """Return an option's value or values, with each path as ``checked_path`` returns it."""
     if isinstance(value, list):
         return [with_checked_paths(each) for each in value]
     return checked_path(value) if isinstance(value, Path) else value

@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--model",
-        help="a model to run, as for 'collect': it finds missing topics, and colours the top "
+        help="a model, named as for 'collect', to find missing topics and colour the top "
         "prompts' tokens",
     )
     add_common(parser)

@@ -54,15 +54,14 @@ def add_parser(commands: Any) -> None:
         "--n-controls",
         type=int,
         default=19,
-        help="controls per module (19); 20 m - 1 controls let a single one of m modules reach "
-        "p = 0.05 after correction",
+        help="controls per module (19); with m modules, 20 m - 1 controls are needed for a single "
+        "module to reach p = 0.05 after correction",
     )
     parser.add_argument(
         "--n-shared",
         type=int,
         default=0,
-        help="number of units to find that every category needs; the test is repeated without "
-        "them (0)",
+        help="find this many units that every category needs, and repeat the test without them (0)",
     )
     parser.add_argument("--metric", default="loss", help=f"metric: {', '.join(METRICS)} (loss)")
     add_separator(parser)

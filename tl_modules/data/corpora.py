@@ -11,8 +11,8 @@ from tl_modules.runtime.arguments import checked
 
 Corpus = Literal["abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning"]
 """``abilities`` has seven categories, after ULCMOD's (arXiv 2603.17823). ``choices`` has questions
-with four choices. ``contrasts`` has pairs of the same meaning, ``contrasts-ood`` too, in other
-genres. The other corpora have answers."""
+with four choices. ``contrasts`` has pairs of prompts with the same meaning; ``contrasts-ood`` has
+such pairs from other genres. The other corpora have answers."""
 
 CORPORA: tuple[Corpus, ...] = get_args(Corpus)
 
@@ -24,11 +24,12 @@ def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
     Args:
         name: The corpus. ``"abilities"`` has coding, math, linguistic, knowledge, translation,
             ethical and writing prompts. ``"choices"`` has easy questions about facts, sums and
-            inference, with four choices each. ``"contrasts"`` says the same formally and
-            informally, and in English and French, in the same order; ``"contrasts-ood"`` does so
-            in other genres (contracts, chat, recipes, news), with half as many prompts.
-            ``"recall"`` and ``"reasoning"`` have prompts to continue and their short answers, which
-            need one known fact or a few steps of inference.
+            inference, with four choices each. ``"contrasts"`` has the same contents in a formal and
+            an informal version, and in English and French, in the same order. ``"contrasts-ood"``
+            has such versions from other genres (contracts, chat, recipes, news), with half as many
+            prompts. ``"recall"`` and ``"reasoning"`` have prompts to continue, and their short
+            answers; an answer needs one known fact (recall) or a few steps of inference
+            (reasoning).
 
     Returns:
         Columns ``id``, ``category`` and ``prompt``; for a corpus with answers also ``answer`` and

@@ -21,9 +21,9 @@ _REFUSED = ("attribute_map", "sub_configs", "transformers_weights")
 
 
 def check_model_folder(folder: Path, dtype: torch.dtype, *, several_devices: bool) -> None:
-    """Raise for a folder whose ``config.json`` describes a larger model than its weights.
+    """Raise if a folder's ``config.json`` describes more weights than its files hold.
 
-    transformers trusts ``config.json``, and makes random weights that the files do not hold.
+    transformers trusts ``config.json``, and fills in random values for missing weights.
 
     Args:
         folder: The folder.

@@ -43,8 +43,8 @@ def load_model(
         The model in eval mode.
 
     Raises:
-        ModulesError: If the model cannot be loaded, or not with these options, or if a folder's
-            weights are not in safetensors or fewer than its ``config.json`` describes.
+        ModulesError: If the model cannot be loaded with these options, or if a folder's weights are
+            not in safetensors or are fewer than its ``config.json`` describes.
     """
     check_choice("the model's dtype", dtype, MODEL_DTYPES)
     placed: dict[str, Any] = {"dtype": getattr(torch, dtype)}

@@ -42,10 +42,10 @@ def read_prompts(
         source: The path of a JSON Lines (``.jsonl``, ``.ndjson``), JSON (``.json``, a list of
             objects, or JSON Lines), CSV (``.csv``), TSV (``.tsv``) or Parquet (``.parquet``) file.
             Text files are in UTF-8 and may be gzipped (``.gz`` at the end); the case of an ending
-            does not matter. Or a pandas frame, one split of a Hugging Face ``datasets`` object, a
-            mapping of columns, or a list of strings.
+            does not matter. ``source`` can also be a pandas frame, one split of a Hugging Face
+            ``datasets`` object, a mapping of columns, or a list of strings.
         prompt: The column of the prompts.
-        category: The column of the categories. It may be missing if it is not named here.
+        category: The column of the categories. The default column may be missing; another may not.
 
     Returns:
         A new frame with one row per prompt: ``prompt``, ``category`` if there is one, and all other

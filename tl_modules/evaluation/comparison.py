@@ -66,14 +66,16 @@ def compare_methods(
         n_seeds: The number of runs per method and K.
         seed: The seed of the first run; run ``s`` has ``seed + s``.
         progress: Show a progress bar.
-        on_run: A function that gets the table so far after each run, for example to save it.
+        on_run: A function that is called after each run with the table so far, for example to save
+            it.
 
     Returns:
         One row per run: ``method``, ``n_modules``, ``seed``; ``L``, ``xi``, ``B``; accuracy and
         macro-F1 of both classifiers (``svc_``, ``lr_``) on the held-out prompts; ``ari`` and
         ``nmi`` of the training samples' labels with their categories; and the discovery's
         ``seconds`` and ``peak_mb`` (increase of resident memory in 1e6 bytes, sampled every 5 ms,
-        which may miss short peaks). ``summarise`` in this file averages over the seeds.
+        which may miss short peaks). ``tl_modules.evaluation.comparison.summarise`` averages over
+        the seeds.
 
     Raises:
         ModulesError: If an option is not valid, a category is missing, or the units differ.

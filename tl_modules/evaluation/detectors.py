@@ -37,11 +37,11 @@ class Detectors:
     kind that is best on a resample) and ``"neurons"``, ``"layers"``, ``"modules"`` (a logistic
     regression on several features). ``n_features`` is the number of features to choose from.
     ``auc`` is the mean over resamples on the prompts that a resample left out; ``auc_ci_low`` and
-    ``auc_ci_high`` hold 95 % of the resamples. ``auc_in`` is on the resample itself (the difference
-    is optimism), ``auc_shuffled`` is the control with shuffled labels. ``p_value`` is one-sided and
-    conservative: it compares the mean with single shuffled resamples, which vary more than their
-    mean. ``auc_test``, ``auc_test_ci_low`` and ``auc_test_ci_high`` are on the test prompts.
-    ``same_pick`` is the chance that two resamples choose the same feature."""
+    ``auc_ci_high`` hold 95 % of the resamples. ``auc_in`` is the AUC on the resample itself;
+    ``auc_in - auc`` is optimism. ``auc_shuffled`` is the control with shuffled labels. ``p_value``
+    is one-sided and conservative: it compares a mean over resamples with single shuffled resamples,
+    which vary more than means. ``auc_test``, ``auc_test_ci_low`` and ``auc_test_ci_high`` are on
+    the test prompts. ``same_pick`` is the chance that two resamples choose the same feature."""
 
     runs: pd.DataFrame
     """One row per resample and detector: ``resample``, ``shuffled``, ``detector``, ``feature`` (the
@@ -70,18 +70,18 @@ def compare_detectors(
     seed: int = 0,
     progress: bool = True,
 ) -> Detectors:
-    """Compare neurons, layers and modules as detectors of a concept, and how stable each is.
+    """Compare how well and how stably neurons, layers and modules detect a concept.
 
-    The questions are those of Shaik et al. 2025 (arXiv 2509.16660): how stable single neurons are
-    as indicators, and whether features averaged over a layer are more robust. A feature's score is
-    the AUC with which its value, in the better direction, separates prompts of the category from
-    the others. Each bootstrap resample chooses its best neuron, its best layer (by the mean z-score
-    of its units) and its best module (likewise), and scores them on the prompts that it left out.
-    It also scores logistic regressions on the means of all layers, on the means of all modules, and
-    on as many of the best neurons as there are layers.
+    Shaik et al. 2025 (arXiv 2509.16660) ask how stable single neurons are as indicators, and
+    whether features averaged over a layer are more robust. A feature's score is the AUC of its
+    value for prompts of the category against other prompts, in the better direction. Each bootstrap
+    resample chooses its best neuron, layer and module (layers and modules by the mean z-score of
+    their units), and scores each on the prompts outside the resample. It also scores logistic
+    regressions on the means of all layers, on the means of all modules, and on as many of the best
+    neurons as there are layers.
 
     Two things favour the detectors: z-scores use the means and standard deviations of all prompts
-    of ``train``, and modules are discovered on all of them, though without the labels. ``test``
+    of ``train``, and modules are discovered on all these prompts, though without labels. ``test``
     gives the stricter comparison.
 
     Args:
@@ -89,7 +89,7 @@ def compare_detectors(
         concept: One of the categories.
         modules: Modules of the same units; without them, the table has no rows for modules.
         test: Raw activations of other prompts, with ``category``.
-        n_resamples: The number of resamples, and again of resamples with shuffled labels.
+        n_resamples: The number of resamples; equally many have shuffled labels.
         seed: Seeds the resamples and the shuffles.
         progress: Show a progress bar.
 

@@ -46,12 +46,11 @@ def probe(
     test: ActivationMatrix,
     classifier: Classifier = "svc",
 ) -> Probe:
-    """Predict held-out prompts' categories from modules, to see how much modules say about them.
+    """Predict held-out prompts' categories, to measure how much modules tell about them.
 
     This is the paper's downstream test (arXiv 2603.17823). A sample has K features: its mean
-    activation over each module's units, standardised over the training samples. Activations are
-    normalised as at discovery, with the normaliser that was fitted then, also those of held-out
-    samples.
+    activation over each module's units, standardised over the training samples. The normaliser that
+    discovery fitted normalises all activations, of training and held-out samples.
 
     Args:
         modules: The modules.

@@ -132,24 +132,25 @@ def match_modules(
 ) -> ModuleMatch:
     """Match the modules of two sets, for example those before and after fine-tuning.
 
-    The match maximises the sum of the pairs' similarities (Kuhn 1955, the Hungarian method). It has
-    as many pairs as the smaller set has modules, even if no modules are similar: read ``p_value``.
+    The match maximises the sum of the pairs' similarities (Kuhn 1955, the Hungarian method). Every
+    module of the smaller set gets a partner, even a dissimilar one: read ``p_value``.
 
     Args:
         a: The first set.
         b: The second set; the number of modules may differ.
-        profiles: Without it, similarity is the Jaccard overlap of two modules' units, which needs
-            the same hook points. With raw activations of the same held-out prompts from both sets'
-            models, similarity is the Pearson correlation of the modules' normalised means over
-            these samples (0 if one is constant). That also works across architectures.
-        n_permutations: The number of permutations of the null: of the labels of ``b`` within each
-            hook point, which keeps the modules' sizes and layers, or of the samples of ``b``.
+        profiles: Without profiles, similarity is the Jaccard overlap of two modules' units, which
+            needs the same hook points. With profiles (raw activations of the same held-out prompts
+            from both sets' models), it is the Pearson correlation of the modules' normalised means
+            over these samples, 0 if one is constant. Profiles also work across architectures.
+        n_permutations: The number of permutations (the null). Without profiles, they permute the
+            labels of ``b`` within each hook point, which keeps the modules' sizes and layers; with
+            profiles, the samples of ``b``.
         seed: Seeds the permutations.
 
     Returns:
         The pairs. ``null_mean`` and ``p_value`` compare a pair's similarity with the largest
-        similarity of its module of ``a`` to any module of ``b`` in each permutation. The pair need
-        not be its module's best, so the p-value tends to be too large. It is not adjusted for the
+        similarity of its module of ``a`` to any module of ``b`` in each permutation. A pair need
+        not be its module's best, so p-values tend to be too large. They are not adjusted for the
         number of modules.
 
     Raises:

@@ -74,7 +74,7 @@ def normalised_rows(
 
 
 def check_own_units(modules: ModuleSet, acts: ActivationMatrix | ActivationStore) -> None:
-    """Raise unless the activations can be normalised and averaged as the modules' activations.
+    """Raise unless the activations can be normalised and averaged like the modules' own.
 
     Raises:
         ModulesError: If the activations have other units, another reading or another

@@ -17,7 +17,7 @@ from tl_modules.units import Units
 
 @checked
 def module_layers(modules: Module | Iterable[Module]) -> pd.DataFrame:
-    """Count each module's units in each layer, to see where it lies, beside chance.
+    """Count each module's units in each layer, and compare the counts with chance.
 
     Args:
         modules: A ``ModuleSet``, several modules of one set, or one module.
@@ -64,7 +64,7 @@ def module_layers(modules: Module | Iterable[Module]) -> pd.DataFrame:
 def module_depth(
     modules: Module | Iterable[Module], *, n_draws: int = 1999, seed: int = 0
 ) -> pd.DataFrame:
-    """Measure how deep each module lies and over how many layers, beside random sets of units.
+    """Measure each module's depth and spread over the layers, beside random sets of units.
 
     Args:
         modules: A ``ModuleSet``, several modules of one set, or one module.
@@ -74,13 +74,13 @@ def module_depth(
     Returns:
         One row per module. ``mean_layer`` and ``std_layer`` are the mean and the standard deviation
         of its ``n_units`` units' layers. ``evenness`` is the entropy of its units over the layers,
-        divided by that of all units (0: one layer; 1: as even as all units). ``early``, ``middle``
-        and ``late`` are the shares of its units in each third of the layers that have units;
-        ``index`` is ``late - early``, from -1 to 1. ``expected_mean_layer``,
-        ``expected_std_layer`` and ``expected_index`` are the values of all units. ``p_value`` tests
-        ``index``, two-sided, against random sets of equally many units of the site; ``p_holm`` and
-        ``p_bh`` are adjusted over the modules. ``evenness_p_value`` is the share of random sets
-        that are at most as even. A module without units has NaN.
+        divided by the entropy of all units (0: one layer; 1: as even as all units). ``early``,
+        ``middle`` and ``late`` are the shares of its units in each third of the layers that have
+        units; ``index`` is ``late - early``, from -1 to 1. ``expected_mean_layer``,
+        ``expected_std_layer`` and ``expected_index`` are the same figures for the set of all units.
+        ``p_value`` tests ``index``, two-sided, against random sets of equally many units of the
+        site; ``p_holm`` and ``p_bh`` are adjusted over the modules. ``evenness_p_value`` is the
+        share of random sets that are at most as even as the module. A module without units has NaN.
 
     Raises:
         ModulesError: If there is no module, or all units are in one layer.

@@ -60,10 +60,10 @@ def written_tokens(
     layers read what earlier layers wrote. Only the tokens' order and z are meaningful.
 
     Every direction promotes some tokens, so tokens are ordered by z: the distance of a token's
-    logit from the mean of ``n_controls`` random directions, in standard deviations. The median
-    standard deviation over the tokens is added to each one (Tusher et al. 2001); without it, tokens
-    of small deviation would lead by chance. A random direction consists of random units of the same
-    layers, which get the module's scores and keep their own means.
+    logit from the mean of ``n_controls`` random directions, in standard deviations. The median of
+    these deviations over the tokens is added to each of them (Tusher et al. 2001); otherwise tokens
+    of small deviation would come first by chance. A random direction consists of random units of
+    the same layers, which get the module's scores and keep their own means.
 
     Args:
         model: The model that the modules were discovered in.

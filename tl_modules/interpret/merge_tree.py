@@ -34,12 +34,12 @@ class Hierarchy:
 
     cophenetic: float
     """The correlation of the distances with the heights at which modules merge (Sokal & Rohlf
-    1962): how well a tree describes the distances. NaN if all distances are equal, which is always
-    so with two modules."""
+    1962): how well a tree describes the distances. NaN if all distances are equal, as with two
+    modules."""
 
     null_cophenetic: Float[np.ndarray, " _permutations"]
-    """The same correlation when the samples of each profile are permuted independently. Any
-    distances make some tree, so ``cophenetic`` means something only beside this null."""
+    """The cophenetic correlation when the samples of each profile are permuted independently. Any
+    distances make some tree, so compare ``cophenetic`` with this null."""
 
     @property
     def p_value(self) -> float:

@@ -57,11 +57,11 @@ def nestedness(
     """Measure whether the modules of a larger K split those of a smaller K, or cut across them.
 
     The share of a module inside its best coarser module is far above 0 by chance, most of all when
-    the coarser modules are few or unequal. Compare the share with its null. The null permutes
-    units' labels within each hook point, which keeps the modules' sizes and layers, and samples'
-    labels over all samples. A share above its null says that the two sets have structure in common,
-    as any two good partitions of one matrix have. Only a share near 1 says that the finer set
-    splits the coarser set.
+    the coarser modules are few or unequal. Compare the share with its null. The null permutes the
+    labels of units within each hook point, which keeps the modules' sizes and layers. It permutes
+    the labels of samples over all samples. Any two good partitions of one matrix have structure in
+    common, and a share above its null says no more than that. Only a share near 1 says that the
+    finer set splits the coarser set.
 
     Args:
         sets: At least two module sets of one matrix with different K, in any order.

@@ -10,7 +10,7 @@ BROKEN = "\ufffd"  # a decoder's output for a part of a character
 
 
 class NotReadable(ModulesError):
-    """Raised if this model or these modules lack what a part of an interpretation needs."""
+    """Raised if the model or the modules lack something that part of an interpretation needs."""
 
 
 def text_of(model: HookedModel, tokens: Sequence[int]) -> str:

@@ -43,30 +43,30 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     """Describe what each module is about: a label, words, prompts and tokens.
 
     The samples give the shares of categories, the top prompts, and the words that distinguish the
-    module's prompts from the other modules' (c-TF-IDF). The model adds the tokens in the top
-    prompts that drive the module most, and the tokens that the module's output direction promotes
-    and suppresses, compared with random units (a logit lens). The label consists of a category and
-    the most distinctive words. The category is the one that the module was given or that more than
-    half of its samples have; a tie shows both names, ``"coding / math"``. A topic says what drives
-    a module, not what the module does: test that causally.
+    module's prompts from other modules' prompts (c-TF-IDF). The model adds the tokens of the top
+    prompts that drive the module most, and the tokens that its output direction promotes and
+    suppresses, compared with random units (a logit lens). The label consists of a category and the
+    most distinctive words. The category is the one that a user gave the module, or else the
+    category of more than half of its samples; a tie shows both names, ``"coding / math"``. A topic
+    says what drives a module; only causal tests say what the module does.
 
     Args:
         modules: The modules; their samples need a column ``prompt``.
-        model: The model that the modules were discovered in. Without it, the topics describe the
-            samples only.
+        model: The model that the modules were discovered in; without it, topics describe samples
+            only.
         n_words: The largest number of distinctive words per module.
-        n_prompts: The number of top prompts per module; the model reads them.
+        n_prompts: The number of top prompts per module.
         n_contexts: The largest number of top tokens per module.
-        n_tokens: The largest number of promoted tokens, and of suppressed tokens, per module.
-        n_controls: Sets of random units to compare output directions with, at least 3.
+        n_tokens: The largest number of promoted, and of suppressed, tokens per module.
+        n_controls: Sets of random units to compare with, at least 3.
         batch_size: Prompts per forward pass.
-        max_tokens: Cut prompts after this many tokens before the model reads them.
+        max_tokens: Cut prompts after this many tokens.
         seed: Seeds the random units.
         progress: Show progress bars.
 
     Returns:
-        The same modules with ``topics``. A part that the model or the modules do not allow is
-        empty, and the topic's ``notes`` give the reason.
+        The same modules with ``topics``. A part that cannot be computed is empty, and the topic's
+        ``notes`` give the reason.
 
     Raises:
         ModulesError: If the samples have no prompts, the modules belong to another model, or an

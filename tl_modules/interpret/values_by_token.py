@@ -35,10 +35,10 @@ def token_values(
     """Measure how active each module is at each token, to see what it responds to.
 
     ``plot_tokens`` draws the result. A value is the mean, over the module's units, of |a| divided
-    by the unit's mean |a| over the samples that the modules were discovered on. A value of 1 means
-    that the module is as active as on average. In most models a prompt's first token is an outlier,
-    whatever the token is (massive activations, Sun et al. 2024, arXiv 2402.17762). The prompts run
-    as they are, even if the modules were discovered in chat form.
+    by the unit's mean |a| over the samples that the modules were discovered on. A value of 1 is the
+    module's average activity. In most models a prompt's first token is an outlier, whatever the
+    token is (massive activations, Sun et al. 2024, arXiv 2402.17762). The prompts run as they are,
+    even if the modules were discovered in chat form.
 
     Args:
         model: The model that the modules were discovered in.
@@ -82,7 +82,7 @@ def run_values(
     *,
     progress: bool,
 ) -> Iterator[tuple[int, Float[np.ndarray, "_pos _modules"]]]:
-    """Run prompts, longest first, and yield the values of each.
+    """Run prompts, longest first, and yield the modules' values on each prompt.
 
     Yields:
         A prompt's number, and the value of every module at each of the prompt's tokens, as

@@ -26,12 +26,12 @@ _COST = ("lost", "lost_ci_low", "lost_ci_high", "lost_control_mean")
 
 @checked
 def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Figure":
-    """Draw targets by the concept that they leave and the loss that they add, to compare them.
+    """Plot how much of the concept each target leaves against how much loss it adds.
 
-    Each target is a point per set of prompts. A faithful target is low and left: a fresh probe no
-    longer finds the concept (0.5, the dashed line, is chance), and the loss on prompts without the
-    concept does not rise. The line at the top is the probe's score without an intervention. Crosses
-    are the means of the controls; bars are 95 % intervals over prompts.
+    Each target has one point per set of prompts. A faithful target is low and left: a fresh probe
+    no longer finds the concept (0.5, the dashed line, is chance), and the loss on prompts without
+    the concept does not rise. The line at the top is the probe's score without an intervention.
+    Crosses are the means of the controls; bars are 95 % intervals over prompts.
 
     Args:
         effects: The table that ``concept_effects`` returned.

@@ -38,8 +38,8 @@ def plot_layers(modules: Module | Iterable[Module]) -> "Figure":
     """Draw where in the model each module's units lie: layers across, modules down.
 
     Colour is the number of units in a layer divided by the number expected by chance, on a log
-    scale. White is as expected, red is more, blue is fewer. The scale ends at the most extreme
-    cell, and at a factor of 8 at most.
+    scale. White marks as many units as expected, red more, blue fewer. The scale ends at the most
+    extreme cell, and at a factor of 8 at most.
 
     Args:
         modules: A ``ModuleSet``, several modules of one set, or one module.
@@ -101,9 +101,9 @@ def plot_effects(
     """Draw the effect of ablating each module on each category: categories across, modules down.
 
     An asterisk marks an effect above the controls' effects (``p_bh`` at most 0.05). A frame marks
-    the module's own category. If modules are functional, rows are strongest in their frames, which
-    ``selectivity`` tests; large effects alone are no evidence, because random controls may increase
-    the loss of every category as well. Colours change faster near 0.
+    the module's own category. If modules are functional, each row is strongest in its frame;
+    ``selectivity`` tests this. Large effects alone are no evidence, because random controls may
+    increase the loss of every category as well. Colours change faster near 0.
 
     Args:
         effects: The table that ``module_effects`` returned.
@@ -166,7 +166,7 @@ def plot_effects(
 
 @checked
 def plot_coverage(coverage: Coverage, *, modules: Iterable[Module] | None = None) -> "Figure":
-    """Draw which categories some module covers: categories across, modules down.
+    """Draw the categories that modules cover: categories across, modules down.
 
     Colour is the share of the module's samples that belong to the category. A frame marks the best
     module of each covered category: more than ``least_share`` of its samples belong to the

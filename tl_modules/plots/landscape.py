@@ -50,7 +50,7 @@ def plot_landscape(
     max_points: int = 3000,
     seed: int = 0,
 ) -> "Figure":
-    """Draw prompts as points that are near if the same modules are active, to see groups.
+    """Draw prompts as points, near each other if the same modules are active, to see groups.
 
     Colour and shape show the prompt's category or, without categories, the module that is most
     active on the prompt. A module's number is at the middle of the prompts on which the module is

@@ -21,7 +21,7 @@ def plot_n_modules(table: pd.DataFrame) -> "Figure":
 
     The left panel shows the adjusted Rand index of the units' labels between seeds, between halves
     of the prompts, and between halves of a column-permuted matrix (the null). The right panel shows
-    the L of one half under the other half's labels, divided by the L of the half's own discovery.
+    the L of one half under the other half's labels, divided by the half's L under its own labels.
     Bars are standard deviations.
 
     Args:

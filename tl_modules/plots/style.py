@@ -58,7 +58,7 @@ def readable(figure: "Figure") -> "Figure":
 
 
 def rooted_scale() -> list[list[Any]]:
-    """Return ``DIVERGING`` over the root of the value, so that one large cell pales others less."""
+    """Return ``DIVERGING`` over the root of the value, so that small values stay visible."""
     graph_objects()
     from plotly.colors import sample_colorscale
 

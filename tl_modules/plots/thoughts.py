@@ -44,19 +44,19 @@ def plot_thoughts(
     """Draw chains of thought as lines, to see when chains decide and which modules are active.
 
     The left panel shows the states in the plane, from the question alone to the last thought. A
-    state's vector holds its distances to the choices, or the modules' activations. Distances also
-    place the choices themselves (a star is the correct one).
+    state's vector holds its distances to the choices, or the modules' activations. With distances,
+    the panel also shows the choices (a star is the correct one).
 
-    The right panel shows means over the steps. Without ``modules`` these are the share of chains
-    nearest to the answer, the share already nearest to the choice at the chain's end, and the
-    uncertainty divided by that of equal distances. With ``modules`` it is each module's activation,
-    as lines for chains that end nearest to the answer and dots for the others. Later steps average
-    over fewer chains, because not all chains have as many thoughts.
+    The right panel shows means over the steps. Without ``modules`` it shows the share of chains
+    nearest to the answer, the share already nearest to their final choice, and the uncertainty
+    divided by its value for equal distances. With ``modules`` it shows each module's activation:
+    lines for chains that end nearest to the answer, dots for the others. Later steps average over
+    fewer chains, because not all chains have as many thoughts.
 
     Args:
         thoughts: The states that ``thought_states`` returned.
-        by: Makes a state's vector of its ``"distances"`` to the choices or of the ``"modules"``'
-            activations.
+        by: The content of a state's vector: ``"distances"`` to the choices, or activations of
+            ``"modules"``.
         projection: ``"pca"`` takes the two directions of most variance and writes their shares of
             the variance on the axes. ``"tsne"`` (the paper's) keeps neighbourhoods; distances
             between them mean nothing.

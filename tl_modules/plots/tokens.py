@@ -33,7 +33,7 @@ class TokenView:
     """An HTML fragment without scripts; markup in prompts is escaped."""
 
     def save(self, path: str | Path) -> None:
-        """Write the tokens as a page of their own.
+        """Write the tokens to a separate HTML page.
 
         Args:
             path: The HTML file.
@@ -64,10 +64,10 @@ def plot_tokens(
 ) -> TokenView:
     """Show prompts' tokens coloured by a module's activation, to see what the module responds to.
 
-    Each module has a section that opens on a click. Colour starts at 1, where the module is as
-    active as on average, and is full at the strongest token shown. Special tokens and each prompt's
-    first token are not coloured, because they are outliers in every prompt. Pointing at a token
-    shows its value.
+    Each module has a section that opens on a click. Colour starts at 1, the module's average
+    activity, and is full at the strongest token shown. Special tokens and each prompt's first token
+    are not coloured, because they are outliers in every prompt. Pointing at a token shows its
+    value.
 
     Args:
         values: The table that ``token_values`` returned.

@@ -41,7 +41,7 @@ class ConceptErasure(Target):
     hook points."""
 
     covariances: tuple[Covariances, ...]
-    """The fitted statistics of each hook point, from which controls are made too."""
+    """The fitted statistics of each hook point, which the controls use too."""
 
     labels: Float[np.ndarray, " prompts"]
     """1 for prompts with the concept, 0 for prompts without it."""
@@ -125,22 +125,22 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
 
     LEACE is theorem 4.3 of Belrose et al. 2023 ("LEACE: Perfect linear concept erasure in closed
     form", arXiv 2306.03819); the how-to "Compare interventions" explains it. The guarantee holds
-    for the tokens of the fit; ``concept_effects`` tests other prompts. Several hook points are
-    erased in order, each fitted under the erasures before it (concept scrubbing, section 6), with
-    one pass over the prompts per hook point.
+    for the tokens of the fit only; ``concept_effects`` tests other prompts. Several hook points are
+    erased in order. Each fit runs the prompts once, under the earlier erasures (concept scrubbing,
+    section 6).
 
     Args:
         model: The model.
-        towards: Prompts with the concept: strings, or a frame with ``prompt``. Each token counts.
-        against: Prompts without the concept, otherwise alike.
+        towards: Prompts with the concept: strings, or a frame with ``prompt``; each token is a
+            sample.
+        against: Prompts without the concept, otherwise similar.
         at: The coordinates to edit: a module or units, the name of a hook point such as
             ``"blocks.15.hook_resid_post"`` (all its coordinates), or several names.
-        spares_first: Neither fit nor edit each prompt's first token. Its activation is often a
-            thousand times larger (attention sinks), would dominate the fit, and editing it harms
-            every prompt. Generation after a prompt of one token, and left-padded rows without a
-            mask, hide which token is first: pass a mask, or False.
-        shrinkage: Estimate the covariance by linear shrinkage, for tokens that hardly outnumber
-            coordinates. The concept is erased either way.
+        spares_first: Leave each prompt's first token, often an attention sink, out of the fit and
+            the edit (the how-to gives the reasons). It cannot be identified in generation after a
+            one-token prompt or in left-padded rows without a mask: pass a mask, or False.
+        shrinkage: Estimate the covariance by linear shrinkage, for fits with hardly more tokens
+            than coordinates. The concept is erased either way.
         category: The category of ``towards``, which ``module_effects`` uses as the own category.
         batch_size: Prompts per forward pass.
         max_tokens: Cut prompts after this many tokens.
@@ -148,7 +148,7 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
 
     Returns:
         The intervention. It stores a ``d x d`` matrix for ``d`` coordinates of a hook point. A
-        control takes ``d ** 3`` operations, which is seconds for thousands of coordinates.
+        control takes ``d ** 3`` operations (seconds for thousands of coordinates).
 
     Raises:
         ModulesError: If concept-erasure (the extra ``erasure``) is not installed, the model lacks a

@@ -38,7 +38,7 @@ class EigenShift(Target):
 
     directions: Float[np.ndarray, "d_model components"]
     """``V``: the direction that each component reads, largest singular value first. Its sign is
-    such that the mean projection of both sets' states is not negative."""
+    chosen so that the mean projection of both sets' states is not negative."""
 
     singular_values: Float[np.ndarray, " components"]
     """``s``: the singular values, in descending order."""
@@ -151,17 +151,17 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
 
     The method is EigenShift (Shaik et al. 2025, "Redefining Experts: Interpretable Decomposition of
     Language Models for Toxicity Mitigation", arXiv 2509.16660, section 5). It decomposes the output
-    layer, ``W = U diag(s) V.T``, and projects the states ``x`` from which the model generates on
-    both sets, ``V.T x``. The components on which the mean projection of ``towards`` exceeds that of
-    ``against`` most are scaled, ``s_i := factor s_i``. A decomposition does not determine the signs
-    of its directions; here the mean projection of both sets' states is not negative.
+    layer, ``W = U diag(s) V.T``. For both sets of prompts, it projects the states ``x`` from which
+    the model generates: ``V.T x``. It scales, ``s_i := factor s_i``, the components whose mean
+    projection for ``towards`` most exceeds that for ``against``. A decomposition leaves signs open;
+    here they make the mean projection of both sets' states non-negative.
 
     Args:
         model: The model.
         towards: Prompts that lead to the text to weaken: strings, or a frame with ``prompt``.
-        against: Prompts that lead to other text, otherwise alike.
+        against: Prompts that lead to other text, otherwise similar.
         n_components: The number of components to scale.
-        factor: The factor of their singular values: 1 changes nothing, 0 removes the components.
+        factor: The factor of the singular values: 1 changes nothing, 0 removes the components.
         n_new_tokens: The number of tokens that the model generates greedily after each prompt while
             its states are read. With 0, the states at the prompts' own tokens are read instead.
         category: The category of ``towards``, which ``module_effects`` uses as the own category.
@@ -170,8 +170,8 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
         progress: Show progress bars.
 
     Returns:
-        The intervention, with the table of all components. ``module_effects`` tests it beside
-        modules; its controls are random components of similar singular values.
+        The intervention, with a table of all components. Its controls in ``module_effects`` are
+        random components of similar singular values.
 
     Raises:
         ModulesError: If the model does not expose its output layer, a set is not a list or a frame

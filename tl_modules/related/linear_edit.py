@@ -34,7 +34,7 @@ class LinearEdit:
     """The directions that are read."""
 
     write: Float[np.ndarray, "rank coordinates"]
-    """The vector that is added per unit of each direction read."""
+    """The vector that one unit of each read direction adds."""
 
     spares_first: bool = False
     """Whether each prompt's first token is left unedited."""

@@ -1,6 +1,6 @@
 """Write one self-contained HTML page about modules: topics, layers, effects of ablating them.
 
-The page needs no network to be read.
+The page can be read offline.
 """
 
 from tl_modules.report.page import write_report

@@ -46,7 +46,7 @@ def write_report(
     seed: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Write one HTML page to read modules by; it needs no network.
+    """Write one HTML page about modules, to read offline.
 
     The page has a table of the modules, one card per module (topic, layers and top prompts), the
     effects of ablating the modules beside their controls, figures (with the extra ``viz``), and a
@@ -54,15 +54,15 @@ def write_report(
 
     Args:
         path: The HTML file.
-        modules: The modules. If they have no topics, topics are found: from the samples alone, or
-            with ``model`` from the model too.
+        modules: The modules. If they have no topics, ``write_report`` finds topics from the samples
+            and, if given, the model.
         effects: The table that ``module_effects`` returned for these modules, or ``effects.csv`` of
             ``tl-modules test``; it may hold several runs.
         acts: The activations that the modules were discovered on, for the figures that need them. A
             larger matrix, which also holds the held-out prompts, is reduced to the modules'
             samples.
-        model: The model that the modules were discovered in. It finds topics if there are none, and
-            the tokens of the top prompts are coloured by their module's activation.
+        model: The model that the modules were discovered in. It is used to find missing topics, and
+            to colour the tokens of the top prompts by their module's activation.
         seed: Seeds the random directions of topics and the random parts of the figures.
         progress: Show progress bars while the model runs.
 

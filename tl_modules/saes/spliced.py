@@ -74,7 +74,8 @@ class SplicedModel:
         Args:
             fwd_hooks: Pairs of a name, or a function that selects names, and a hook function.
             args: Further arguments of the model's own ``hooks``.
-            options: Further keyword arguments of it. Backward hooks cannot be on latents.
+            options: Further keyword arguments of the model's own ``hooks``. Backward hooks cannot
+                be on latents.
 
         Yields:
             This model.

@@ -24,7 +24,7 @@ def with_saes(model: HookedModel, saes: Any) -> SplicedModel:
     Latents can then be collected, grouped into modules and ablated like neurons. The model itself
     does not change. If hooks change the latents ``f = encode(x)`` to ``g``, the activation ``x``
     becomes ``x + decode(g) - decode(f)``, which keeps the SAE's error ``x - decode(f)``. This
-    happens before the hook point's other hooks. An SAE is one of SAELens, or any object with
+    happens before the hook point's other hooks. SAEs come from SAELens, or are any objects with
     ``encode``, ``decode`` and a ``cfg`` with ``d_in`` and ``d_sae``.
 
     Args:

@@ -1,4 +1,4 @@
 """Share module sets in folders and on the Hugging Face hub.
 
-A model card describes the modules and the causal tests of them.
+A model card describes the modules and their causal tests.
 """

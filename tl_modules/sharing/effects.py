@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 def check_controls(effects: pd.DataFrame | None, n_modules: int) -> None:
-    """Raise for a table without controls, or of other modules.
+    """Raise if the table has no controls or belongs to other modules.
 
     Args:
         effects: The table that ``module_effects`` returned, or None.

@@ -103,7 +103,8 @@ class Shareable(ABC):
                 ``save_pretrained``.
             licence: The hub's name of the licence that you choose, such as ``"cc-by-4.0"``.
             private: Whether the repository is private. None uses the account's default, which is
-                public for most accounts. True raises if the repository exists and is public.
+                public for most accounts. True raises ``ModulesError`` if the repository exists and
+                is public.
             token: A token that may write; by default the token of your login.
             revision: The branch, created if it does not exist; by default the main branch.
             commit_message: The commit's summary.
@@ -144,7 +145,8 @@ class Shareable(ABC):
 
         Args:
             name_or_folder: A folder, or a repository on the Hugging Face hub, ``"user/name"``. If
-                there is a local folder of this name, it is used and the other arguments are not.
+                there is a local folder of this name, it is used and the other arguments are
+                ignored.
             revision: A branch, tag or commit; by default the main branch.
             token: A token that may read a private repository; by default the token of your login.
             cache_dir: The folder for downloads; by default huggingface_hub's own.

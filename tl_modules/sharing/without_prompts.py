@@ -6,8 +6,9 @@ from typing import Any
 def without_prompts(header: dict[str, Any]) -> dict[str, Any]:
     """Remove the text of prompts from the header of a module set's file.
 
-    The samples keep ``category`` and columns of numbers; any other text (an answer, a source) may
-    repeat a prompt. The topics lose their prompts and contexts and keep their single words.
+    The samples keep ``category`` and columns of numbers. Other text columns (an answer, a source)
+    are removed, because they may repeat a prompt. The topics lose their prompts and contexts and
+    keep their single words.
 
     Args:
         header: The header, as ``ModuleSet.save`` writes it; it is not changed.

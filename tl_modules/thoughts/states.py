@@ -60,29 +60,28 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     """Follow chains of thought, to see how each thought moves the model between the answers.
 
     The method is Landscape of Thoughts (Zhou et al. 2025, arXiv 2503.22165, section 2); the how-to
-    "Follow a chain of thought" explains it and two departures. State ``s_i`` is the question with
-    its first ``i`` thoughts (sentences or lines). Its distance to a choice is the choice's
-    perplexity after the state. A choice of frequent words is near to every state: compare with
-    step 0, the question alone.
+    "Follow a chain of thought" explains it and names two departures. State ``s_i`` is the question
+    with its first ``i`` thoughts (sentences or lines). Its distance to a choice is the choice's
+    perplexity after the state. A choice of frequent words is near every state, so compare with step
+    0 (the question alone).
 
     Args:
         model: The model.
-        questions: A frame with ``prompt``, ``choices`` (a list of texts) and ``answer`` (one of
-            them), such as ``load_prompts("choices")``; ``id`` and ``category`` are kept. Rows with
-            the same ``id`` are chains of one question.
+        questions: A frame with ``prompt``, ``choices`` (a list of texts) and ``answer`` (one of the
+            choices), such as ``load_prompts("choices")``; ``id`` and ``category`` are kept. Rows
+            with the same ``id`` are chains of one question.
         modules: Modules of the same model, to read beside the distances.
-        chains: Texts to follow instead of the model's own chains, one per row of ``questions``.
-        n_chains: The number of chains that the model generates per question.
-        n_new_tokens: The largest number of tokens of a chain, which ends at a special token.
+        chains: Texts to follow instead of generated chains, one per row of ``questions``.
+        n_chains: The number of generated chains per question.
+        n_new_tokens: The largest number of tokens of a chain; a special token ends it earlier.
         temperature: The temperature of sampling; 0 takes the likeliest token.
         ask: The template of a question: ``{question}`` and, optionally, ``{choices}``.
-        lead: The text after a state, before the separator and a choice; it is not scored.
-        separator: The text before each choice, scored with it; without ``chat`` also the text
-            between a question and its text of ``chains``.
+        lead: The unscored text between a state and the separator.
+        separator: The text before each choice, scored with the choice. Without ``chat``, it also
+            separates a question from its text in ``chains``.
         chat: Ask in the tokenizer's chat template; the chain is the reply.
         batch_size: Texts per forward pass.
-        seed: Seeds the sampling. Kinds of devices draw different chains: pass ``chains`` to compare
-            them.
+        seed: Seeds the sampling. CPUs and GPUs draw different chains; pass ``chains`` to compare.
         progress: Show progress bars.
 
     Returns:

@@ -21,10 +21,10 @@ class Thoughts:
     ``thought`` (the text of the last thought; at step 0 the question). ``distance_1``,
     ``distance_2``, ... are the distances to the choices, the correct one first, divided by their
     sum; ``perplexity_1``, ... are the undivided distances. ``nearest`` is the text of the nearest
-    choice, ``is_correct`` whether it is the answer, ``consistent`` whether it is also the nearest
-    choice of the chain's last state, and ``uncertainty`` the entropy of the distances in nats.
-    ``thought_perplexity`` is the perplexity of the thought's tokens after the previous state (NaN
-    at step 0). ``module_0``, ... are the modules' mean values over the thought's tokens, as
+    choice. ``is_correct`` is true if this choice is the answer, ``consistent`` if it is also the
+    nearest choice of the chain's last state. ``uncertainty`` is the entropy of the distances in
+    nats. ``thought_perplexity`` is the perplexity of the thought's tokens after the previous state
+    (NaN at step 0). ``module_0``, ... are the modules' mean values over the thought's tokens, as
     ``token_values`` defines them (1 is average activity)."""
 
     n_choices: int
@@ -40,21 +40,21 @@ class Thoughts:
 
     @property
     def landmarks(self) -> Float[np.ndarray, "choices choices"]:
-        """The features of each choice as a state: 0 for itself, equal for the others."""
+        """Each choice's features as a state: distance 0 to itself, equal distances to the rest."""
         return (1 - np.eye(self.n_choices)) / (self.n_choices - 1)
 
     @property
     def of_chain(self) -> Int[np.ndarray, " states"]:
-        """The row in ``chains()`` of each state's chain."""
+        """The number of the row of ``chains()`` that each state belongs to."""
         return np.cumsum(self.states["step"].to_numpy() == 0) - 1
 
     def chains(self) -> pd.DataFrame:
         """Summarise each chain in one row, in order.
 
         Returns:
-            ``id``, ``category`` (if there is one), ``chain``, ``n_thoughts``, ``is_correct`` (of
-            the last state), ``correct_at_first`` (of the question alone), and the modules' means
-            over the chain's states from step 1 (NaN if there are none).
+            ``id``, ``category`` (if there is one), ``chain``, ``n_thoughts``, ``is_correct`` (at
+            the last state), ``correct_at_first`` (at the question alone), and the modules' means
+            over the chain's states from step 1 (NaN if there are no such states).
         """
         starts = np.flatnonzero(self.states["step"] == 0)
         lasts = np.append(starts[1:], len(self.states)) - 1
@@ -89,8 +89,7 @@ class Thoughts:
         A difference is a correlation: it may come from the topics of the questions.
 
         Args:
-            n_permutations: The number of controls, which give the outcomes of whole questions to
-                other questions.
+            n_permutations: The number of controls; each exchanges the outcomes of whole questions.
             seed: Seeds the controls and the bootstrap.
 
         Returns:
@@ -98,7 +97,7 @@ class Thoughts:
             ``mean_correct``, ``mean_wrong``, ``difference`` with its 95 % bootstrap interval over
             questions (``ci_low``, ``ci_high``), the permutations' ``control_mean`` and
             ``control_std``, the two-sided ``p_value``, and ``p_holm`` and ``p_bh``, adjusted over
-            the modules. Values are NaN if all chains end alike.
+            the modules. Values are NaN if all chains end correct or all end wrong.
 
         Raises:
             ModulesError: If there are no modules or no thoughts, or a number is out of range.

@@ -1,6 +1,6 @@
-"""Train only a module's weights, or all but them: unlearning, protection, fusion of models.
+"""Train only a module's weights, or all other weights: unlearning, protection, fusion of models.
 
-Weights change in place, and all other weights keep their bits.
+The selected weights change in place; all other weights stay the same bit for bit.
 """
 
 from tl_modules.training.forgetting_controls import forgetting

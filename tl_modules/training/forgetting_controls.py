@@ -48,27 +48,27 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
 ) -> pd.DataFrame:
     """Unlearn in a module, and measure forgetting and retention beside matched controls.
 
-    The controls show whether the module matters: each control is a random set of units, with as
-    many units per layer as the module, trained in the same way. A control may contain some of the
-    module's own units. The model gets its old weights back after each training.
+    The controls show whether the module matters: each is a random set of as many units per layer,
+    trained in the same way. A control may contain units of the module. The model gets its old
+    weights back after each training.
 
     Args:
         model: The model.
-        module: The module or units to train, as in ``unlearn``; None has no controls.
+        module: The module or units to train, as in ``unlearn``; with None, there are no controls.
         forget: Prompts to unlearn.
         retain: Prompts that the model should still predict.
-        held_out: Two other sets to measure on, of the kind of ``forget`` and of ``retain``. By
-            default the prompts of the training are measured.
+        held_out: Two other sets to measure on, one like ``forget`` and one like ``retain``. By
+            default the training prompts are measured.
         n_controls: The number of controls.
-        n_steps: As ``unlearn`` takes it.
-        learning_rate: As ``unlearn`` takes it.
-        rectify: As ``unlearn`` takes it.
-        smoothing: As ``unlearn`` takes it.
-        saturation: As ``unlearn`` takes it.
-        importance: As ``unlearn`` takes it.
-        optimizer: As ``unlearn`` takes it.
-        batch_size: As ``unlearn`` takes it.
-        max_tokens: Cut prompts after so many tokens, in training and measuring.
+        n_steps: As in ``unlearn``.
+        learning_rate: As in ``unlearn``.
+        rectify: As in ``unlearn``.
+        smoothing: As in ``unlearn``.
+        saturation: As in ``unlearn``.
+        importance: As in ``unlearn``.
+        optimizer: As in ``unlearn``.
+        batch_size: As in ``unlearn``.
+        max_tokens: Cut prompts after this many tokens, in training and measuring.
         seed: Seeds controls, training and bootstrap.
         progress: Show a progress bar.
 
@@ -76,9 +76,9 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
         Three rows, by ``set``: ``"forget"``, ``"retain"`` and ``"margin"`` (forget minus retain).
         The columns are ``n`` (prompts), ``n_units``, ``loss_before`` (nats per token, mean over
         prompts), ``effect`` (the increase of the loss), ``ci_low`` and ``ci_high`` (95 %, bootstrap
-        over prompts), ``control_mean``, ``control_std``, ``p_value`` (how often a control does as
-        well: forgets as much, retains as much, or has as large a margin) and ``control_units`` (the
-        controls' mean size).
+        over prompts), ``control_mean``, ``control_std``, ``p_value`` (how often a control forgets
+        or retains as much, or has as large a margin) and ``control_units`` (the controls' mean
+        size).
 
     Raises:
         ModulesError: As ``unlearn`` raises.

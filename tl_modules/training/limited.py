@@ -35,7 +35,7 @@ def training_only(
         optimizer: A ``torch.optim`` optimizer of all or some of the model's parameters.
 
     Returns:
-        A context manager. At its end, each parameter requires a gradient if it did before.
+        A context manager, which restores each parameter's ``requires_grad`` at its end.
 
     Raises:
         ModulesError: If ``optimizer`` is no optimizer or has none of the module's weights, or as

@@ -68,10 +68,10 @@ def fuse_pathways(
     The method follows Learning without Isolation (Chen et al. 2025, "Learning without Isolation:
     Pathway Protection for Continual Learning", arXiv 2505.18568), which fuses the models before and
     after a task by matching graphs. In each layer a permutation ``P`` assigns the channels of both
-    models to each other, so that ``sum_ij P_ij s_ij`` is largest for similarities ``s``, and
-    matched channels are merged. Here ``s`` is the cosine of two neurons' weights, and all neurons
-    of a layer are assigned (Kuhn 1955). Only the module's neurons are merged, ``w := keep w_old +
-    (1 - keep) w_new``; the others keep what they learnt. In deep layers the paper makes channels as
+    models to each other and maximises ``sum_ij P_ij s_ij`` of their similarities ``s``; matched
+    channels are merged. Here ``s`` is the cosine of two neurons' weights, and all neurons of a
+    layer are assigned (Kuhn 1955). Only the module's neurons are merged, ``w := keep w_old + (1 -
+    keep) w_new``; the others keep what they learnt. In deep layers the paper makes channels as
     *unlike* as possible, so that each task gets its own channels. This function omits that step,
     because the module says which channels belong to the old task.
 

@@ -40,7 +40,7 @@ class Unlearning:
     history: pd.DataFrame
     """One row per step: ``step``, ``forget_loss`` and ``retain_loss`` (nats per token of the step's
     prompts, before the step), ``cosine`` (of the forget gradient and the smoothed retain gradient;
-    below 0 they conflict), ``rectified`` (whether the forget gradient was changed)."""
+    below 0 the gradients conflict), ``rectified`` (whether the forget gradient was changed)."""
 
     units: Units | None
     """The units that were trained; None if the whole model was trained."""
@@ -101,16 +101,16 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     seed: int = 0,
     progress: bool = True,
 ) -> Unlearning:
-    """Train a module's weights to unlearn prompts while the model keeps others; in place.
+    """Train a module's weights, in place, to unlearn some prompts and retain others.
 
-    The objective is minus the next-token loss of the forget prompts, in which ``satimp_weights``
-    weights the tokens (arXiv 2505.11953, section 5). If the objective's gradient conflicts with the
-    gradient of the retain prompts' loss, it is ``rectified`` (arXiv 2503.09117, section 3). The
-    retain gradient is smoothed over steps, as in that paper. Both gradients are with respect to the
-    trained entries alone.
+    The objective is minus the forget prompts' next-token loss, with tokens weighted by
+    ``satimp_weights`` (arXiv 2505.11953, section 5). If its gradient (the forget gradient)
+    conflicts with the retain gradient (smoothed over steps), the forget gradient is ``rectified``;
+    both steps follow arXiv 2503.09117, section 3. Gradients are with respect to the trained entries
+    alone.
 
     Args:
-        model: The model, in eval mode; in training mode, dropout would be trained as well.
+        model: The model, in eval mode (training mode would train with dropout).
         module: The module, or units, of the site ``"mlp"``; None trains every parameter that
             requires a gradient.
         forget: Prompts to unlearn: strings, or a frame with ``prompt``.
@@ -119,18 +119,18 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         learning_rate: The optimizer's ``lr``.
         rectify: Whether to rectify conflicting forget gradients.
         smoothing: The share of past gradients in the retain gradient, from 0 to below 1.
-        saturation: An exponent of ``satimp_weights``; with both at 0, all tokens count equally.
-        importance: The other exponent of ``satimp_weights``.
-        optimizer: An optimizer class. It gets one vector, which holds all trained entries, and
-            ``lr``; its ``step()`` should need no closure.
-        batch_size: The number of prompts of each set per step.
+        saturation: An exponent of ``satimp_weights``; with both 0, tokens count equally.
+        importance: The other exponent.
+        optimizer: An optimizer class, called with one vector of all trained entries and ``lr``; its
+            ``step()`` should need no closure.
+        batch_size: Prompts of each set per step.
         max_tokens: Cut prompts after this many tokens.
         seed: Seeds the draws of prompts.
         progress: Show a progress bar.
 
     Returns:
-        The history; its ``restore(model)`` undoes the training. If an exception or Ctrl-C ends the
-        training early, the model has its old weights.
+        The history; its ``restore(model)`` undoes the training. An exception or Ctrl-C during the
+        training restores the old weights.
 
     Raises:
         ModulesError: If the model is in training mode or not causal, the units are not MLP neurons
