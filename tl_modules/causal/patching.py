@@ -1,4 +1,4 @@
-"""Activation patching of modules: like TransformerLens' ``get_act_patch_*``, a module at a time.
+"""Activation patching of modules: like TransformerLens' ``get_act_patch_*``, one module at a time.
 
 One hook point cannot hold a module, whose units lie in many layers: each cell patches all of them.
 """
