@@ -69,9 +69,10 @@ demo-gemma: $(VENV)/.gemma
 	$(BIN)/tl-modules demo --model gemma-3-270m --out out/demo-gemma
 
 # Workers of one thread each: twice as fast as one of all threads. A file's tests share what it sets
-# up, so one worker has them all. No more than four, for each may hold a model.
+# up, so one worker has them all. No more than four, for each may hold a model. tests/conftest.py
+# orders the files.
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses=logical --maxprocesses=4 \
-  --dist=loadfile --durations=10
+  --dist=loadfile --no-loadscope-reorder --durations=10
 
 test: $(VENV)/.gemma
 	$(call PYTEST,$(VENV))

@@ -21,6 +21,20 @@ long_once = pytest.mark.skipif(
     LEGACY, reason="it takes minutes, and shorter tests cover the same code on TransformerLens 3.9"
 )
 
+LONGEST = [
+    *("test_notebooks.py", "test_wheel_models.py", "test_resume.py", "test_files.py"),
+    *("test_several.py", "test_docs_commands.py", "test_wrong_objects.py", "test_calibration.py"),
+    *("test_demo.py", "test_readme.py", "test_processes.py", "test_wheel.py"),
+]
+"""The files that take longest, in the order in which they begin."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files, so that no worker ends alone with one of them."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
 unsaid = pytest.mark.filterwarnings(
     "ignore:The own category of some modules is a tie",
     "ignore:No module's own category is among the prompts'",
