@@ -54,30 +54,40 @@ def made(model, prompts, folder):
 
 
 def values_of(thing, name=""):
-    """Every value in a result, by its place."""
+    """Every value in a result, by its place.
+
+    Raises:
+        TypeError: If a value is of a kind that would be left out.
+    """
     if isinstance(thing, torch.Tensor):
         thing = thing.detach().float().cpu().numpy()
     if isinstance(thing, np.ndarray) and not thing.dtype.hasobject:
         yield name, f"{thing.dtype} {thing.shape} {digest(np.ascontiguousarray(thing).tobytes())}"
     elif hasattr(thing, "to_plotly_json"):
         yield name, digest(thing.to_json().encode())
-    elif isinstance(thing, bool | int | float | str | np.generic | None):
+    elif isinstance(thing, bool | int | float | str | np.generic | None) or thing is pd.NA:
         yield name, repr(thing)
-    for key, part in parts_of(thing):
-        yield from values_of(part, f"{name}{key}")
+    elif isinstance(thing, Path):
+        yield name, thing.name
+    else:
+        for key, part in parts_of(thing):
+            yield from values_of(part, f"{name}{key}")
 
 
 def parts_of(thing):
     """What a result holds, by what it is held under."""
     if isinstance(thing, pd.DataFrame):
-        return [(f"[{column}]", thing[column].to_numpy()) for column in thing]
+        columns = [(f"[{column}]", thing[column].to_numpy()) for column in thing]
+        return [*columns, (".index", thing.index.to_numpy())]
+    if isinstance(thing, pd.Series):
+        return [("", thing.to_numpy()), (".index", thing.index.to_numpy())]
     if isinstance(thing, dict):
         return [(f"[{key}]", part) for key, part in thing.items()]
-    if isinstance(thing, list | tuple) or (isinstance(thing, np.ndarray) and thing.dtype.hasobject):
+    if isinstance(thing, list | tuple | np.ndarray):
         return [(f"[{number}]", part) for number, part in enumerate(thing)]
-    return [
-        (f".{name}", getattr(thing, name)) for name in getattr(thing, "__dataclass_fields__", ())
-    ]
+    if not hasattr(thing, "__dataclass_fields__"):
+        raise TypeError(f"a {type(thing).__name__} has no values that are compared")
+    return [(f".{name}", getattr(thing, name)) for name in thing.__dataclass_fields__]
 
 
 def digest(content):

@@ -37,8 +37,10 @@ def small_models():
     }
 
 
-# A tiny model's modules mix categories, so that ties are frequent.
+# A tiny model's modules mix categories, so that ties are frequent. One of seven may have none of
+# the few units: which one depends on the last bits of the processor's sums.
 @pytest.mark.filterwarnings("ignore:The own category of some modules is a tie")
+@pytest.mark.filterwarnings(r"ignore:Module \d+ has no units")
 @pytest.mark.parametrize("page", TESTED)
 def test_the_pages_examples_run(page, small_models, monkeypatch, tmp_path):
     if LEGACY and page in NEEDS_4:

@@ -9,6 +9,7 @@ import torch
 
 import tl_modules as tlm
 from tests.calls import CALLS, frames_of, setting
+from tests.outputs import values_of
 from tests.public import FUNCTIONS, OF_DATA
 
 TAKING = {
@@ -38,29 +39,14 @@ def global_states():
     return name, keys.tolist(), rest, torch.get_rng_state().tolist()
 
 
-def parts_of(thing):
-    """A result as what can be compared bit by bit."""
-    if isinstance(thing, pd.DataFrame):
-        return thing.to_dict("tight")
-    if isinstance(thing, np.ndarray | torch.Tensor):
-        return thing.tolist()
-    if isinstance(thing, tuple | list):
-        return [parts_of(part) for part in thing]
-    if hasattr(thing, "__dataclass_fields__"):
-        return [parts_of(getattr(thing, name)) for name in thing.__dataclass_fields__]
-    if hasattr(thing, "to_json"):
-        return thing.to_json()
-    return thing
-
-
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_repeats_bit_by_bit_in_silence_and_draws_from_no_global_generator(
     name, called, capfd
 ):
-    first = repr(parts_of(called(name)))
+    first = list(values_of(called(name)))
     before = global_states()
     capfd.readouterr()
-    again = repr(parts_of(called(name, again=True)))
+    again = list(values_of(called(name, again=True)))
     assert global_states() == before
     assert capfd.readouterr() == ("", "")
     assert again == first

@@ -122,6 +122,7 @@ def test_the_reference_documents_every_command_and_option(name, capsys):
 FREE_TEXTS = {
     *("separator", "category", "concept", "label", "prompt", "hook_name", "model_name", "name"),
     *("language", "unit", "model", "site", "pattern", "apart_from", "own_category"),
+    *("repo_id", "revision", "commit_message", "endpoint", "licence"),
 }
 """Parameters that take any text: a name, a label, a prompt's part."""
 
@@ -145,7 +146,7 @@ def signatures():
         if inspect.isfunction(thing):
             yield name, thing
         elif inspect.isclass(thing):
-            for member, value in vars(thing).items():
+            for member, value in inspect.getmembers(thing):  # inherited ones too
                 function = getattr(value, "__func__", value)
                 if inspect.isfunction(function) and (member[0] != "_" or member == "__init__"):
                     yield f"{name}.{member}".removesuffix(".__init__"), function

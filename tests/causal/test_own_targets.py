@@ -1,18 +1,14 @@
 """Targets that a user writes, in every causal test, against modules of the same units."""
 
-import inspect
-
 import numpy as np
 import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tests.public import HOMES, PUBLIC
 from tl_modules.interventions import UnitTarget
 from tl_modules.interventions.hooks import unit_hooks
 
 QUIET = {"progress": False}
-ROOMS = {"causal", "interventions", "modules", "related", "training"}
 
 
 class EverySecond(tlm.Target):
@@ -232,20 +228,3 @@ def test_it_is_attached_and_ablated(model, target):
     handle.remove()
     assert (model(tokens) == before).all()
     assert not (ablated == before).all()
-
-
-def _signatures():
-    for name, thing in PUBLIC.items():
-        if HOMES.get(name) not in ROOMS:
-            continue
-        if inspect.isfunction(thing):
-            yield name, thing
-        for member, value in inspect.getmembers(thing, inspect.isfunction):
-            if inspect.isclass(thing) and not member.startswith("_"):
-                yield f"{name}.{member}", value
-
-
-@pytest.mark.parametrize(("name", "function"), list(_signatures()))
-def test_no_public_signature_hides_its_options(name, function):
-    kinds = [each.kind for each in inspect.signature(function).parameters.values()]
-    assert inspect.Parameter.VAR_KEYWORD not in kinds

@@ -11,7 +11,7 @@ import torch
 import tl_modules as tlm
 from tests.architectures import hooked_model, hugging_face_model
 from tests.conftest import LEGACY
-from tl_modules.interventions.hooks import Edit, following
+from tl_modules.interventions.hooks import Edit, hooked
 from tl_modules.interventions.positions import Where
 from tl_modules.models.prompt_starts import StartFinder
 from tl_modules.related.linear_edit import LinearEdit
@@ -412,7 +412,7 @@ def test_the_first_token_of_a_prompt_is_spared_and_no_other(model, tokens, cuts)
         return old * 0 if layer == 0 and place > 0 else old
 
     expected = by_hand(model, tokens, change)
-    with following(model, hooks), model.hooks(fwd_hooks=hooks):
+    with hooked(model, hooks):
         found = in_pieces(model, tokens, cuts)
         again = in_pieces(model, tokens[:, :1], [])
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)

@@ -177,7 +177,7 @@ def test_a_topic_goes_through_json_unchanged(interpreted):
 
 
 def test_as_many_topics_as_modules_are_asked_for(interpreted):
-    with pytest.raises(tlm.ModulesError, match="one entry a module, 3; they have 2"):
+    with pytest.raises(tlm.ModulesError, match="one entry per module, 3; they have 2"):
         replace(interpreted, topics=interpreted.topics[:2])
 
 

@@ -218,5 +218,7 @@ def test_categories_that_cannot_be_given_are_refused(tied):
         tied.with_categories({4: "math"})
     with pytest.raises(tlm.ModulesError, match="own category should be a text; got ' '"):
         tied.with_categories({0: " "})
-    with pytest.raises(tlm.ModulesError, match="own_categories should have one entry a module, 4"):
+    with pytest.raises(
+        tlm.ModulesError, match="own_categories should have one entry per module, 4"
+    ):
         replace(tied, own_categories=("math",))

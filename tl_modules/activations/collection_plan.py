@@ -10,9 +10,8 @@ import pandas as pd
 
 from tl_modules.activations._half import StoreDtype
 from tl_modules.activations.chunk_values import chunk_lengths, chunk_rows
-from tl_modules.activations.manifest import DTYPES
 from tl_modules.activations.reading import Reading
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
 from tl_modules.models.fingerprint import fingerprint
 from tl_modules.models.hooked_model import HookedModel, model_name
@@ -77,7 +76,6 @@ def plan_collection(
         ModulesError: If ``dtype`` is not valid, attributions would not be float32, or the samples
             cannot be saved.
     """
-    check_choice("dtype", dtype, DTYPES)
     if reading.weight == "attribution" and dtype != "float32":
         raise ModulesError(
             f"A store of attributions should be float32, for many are below 1e-7; got {dtype!r}. "

@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from tl_modules.activations.normalise import (
-    NORMALISATIONS,
     Normalisation,
     Normaliser,
     ZScore,
@@ -23,7 +22,7 @@ from tl_modules.activations.normalise import (
 )
 from tl_modules.activations.reading import Reading
 from tl_modules.activations.value_checks import check_finite, checked_rows
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files
 from tl_modules.saving.checked_json import checked_text
@@ -181,7 +180,6 @@ class ActivationMatrix:
                 f"These activations are {self.normaliser.noun} already. Normalise the matrix as "
                 "collected."
             )
-        check_choice("normalise", name, NORMALISATIONS)
         # NumPy need not warn of overflow: the new matrix refuses values that are not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             fitted = fit_normaliser(name, self.values) if like is None else like

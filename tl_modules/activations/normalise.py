@@ -163,9 +163,8 @@ def fit_normaliser(name: Normalisation, values: _Values) -> Normaliser:
     """Fit one of ``NORMALISATIONS``.
 
     Raises:
-        ModulesError: If the name is not valid, or there are fewer than two samples.
+        ModulesError: If there are fewer than two samples.
     """
-    check_choice("normalise", name, NORMALISATIONS)
     return _NORMALISERS[name].fit(values)
 
 

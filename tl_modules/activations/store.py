@@ -13,13 +13,13 @@ from tl_modules.activations import _half
 from tl_modules.activations._half import StoreDtype
 from tl_modules.activations.chunk_buffer import ChunkBuffer
 from tl_modules.activations.chunks import Halves, check_chunk, check_fits, read_chunk
-from tl_modules.activations.manifest import DTYPES, MANIFEST, Manifest
+from tl_modules.activations.manifest import MANIFEST, Manifest
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import MIN_STD, ZScore
 from tl_modules.activations.reading import Reading
 from tl_modules.activations.store_folder import make_empty_folder
 from tl_modules.activations.value_checks import check_finite, checked_rows
-from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.processes import ALONE, Processes
 from tl_modules.saving import files
@@ -262,7 +262,6 @@ class StoreWriter:
         reading: Reading | None = None,
     ) -> None:
         """Make the folder; see ``ActivationStore.create``."""
-        check_choice("dtype", dtype, DTYPES)
         half = _half.FORMATS[dtype]
         if not len(units) or not units.are_whole():
             raise ModulesError(

@@ -27,10 +27,10 @@ from tl_modules.tables.prompt_tables import Prompts
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one target's intervention did, and its controls'."""
+    """The effects of one target's intervention, and of its controls'."""
 
     trial: Trial
-    """What was run."""
+    """The target and its controls."""
 
     rises: Float[np.ndarray, "runs prompts"]
     """Rise of each prompt's metric: the target's first, then each control's."""
@@ -41,7 +41,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """What was measured."""
+    """The outcomes of all targets on one set of prompts."""
 
     categories: Shaped[np.ndarray, " prompts"]
     """Each prompt's category."""

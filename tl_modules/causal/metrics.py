@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.models.answers import tokenise_with_answers
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.hooked_model import HookedModel, check_causal
@@ -61,10 +61,9 @@ def make_task(
         The task.
 
     Raises:
-        ModulesError: If the metric is unknown, the model is not causal, a prompt has fewer than two
-            tokens, or an answer is missing or has no tokens of its own.
+        ModulesError: If the model is not causal, a prompt has fewer than two tokens, or an answer
+            is missing or has no tokens of its own.
     """
-    check_choice("metric", metric, METRICS)
     check_causal(model, f"metric={metric!r}")
     if metric == "loss":
         token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.causal.metrics import Measure, Task, make_task
 from tl_modules.causal.prompt_runs import Intervention, no_intervention, on_batches, run_task
-from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.hooks import UnitEdits
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
@@ -138,7 +138,6 @@ def ablation_attribution(
         ModulesError: If the reference has no means or is another model's, or a prompt has fewer
             than two tokens.
     """
-    check_choice("metric", metric, ("loss", "answer_logprob"))
     reference.units.check_model(model)
     UnitEdits(reference.units, "mean", reference)  # refuses a reference without means
     means = np.array(reference.unit_means, dtype=np.float32)

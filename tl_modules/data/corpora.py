@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 import pandas as pd
 
-from tl_modules.errors import check_choice
 from tl_modules.runtime.arguments import checked
 
 Corpus = Literal["abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning"]
@@ -41,7 +40,6 @@ def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
     >>> sorted(load_prompts("recall").columns)
     ['answer', 'category', 'id', 'prompt', 'separator']
     """
-    check_choice("name", name, CORPORA)
     # importlib.resources also works if the package is imported from a zip file.
     text = files("tl_modules.data").joinpath(f"{name}.jsonl").read_text(encoding="utf-8")
     return pd.DataFrame([json.loads(line) for line in text.splitlines()])

@@ -13,7 +13,7 @@ import torch
 
 from tl_modules.data.model_folders import check_model_folder
 from tl_modules.data.wheel_models import SMOLLM2, WHEEL_MODELS, load_demo_model
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving.files import checked_path
@@ -46,7 +46,6 @@ def load_model(
         ModulesError: If the model cannot be loaded with these options, or if a folder's weights are
             not in safetensors or are fewer than its ``config.json`` describes.
     """
-    check_choice("the model's dtype", dtype, MODEL_DTYPES)
     placed: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if device_map is not None:
         placed["device_map"] = _device_map(device_map)

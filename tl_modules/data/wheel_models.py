@@ -13,7 +13,7 @@ from typing import Any, Literal
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving.files import checked_path
 
@@ -107,7 +107,6 @@ def load_demo_model(
         ModulesError: If there is no such model, its wheels or the package gguf are not installed,
             or a file was altered.
     """
-    check_choice("name", name, tuple(WHEEL_MODELS))
     wanted = WHEEL_MODELS[name]
     folder = (checked_path(cache) if cache is not None else user_cache_path("tl_modules")) / name
     if not _is_intact(wanted, folder):

@@ -13,7 +13,7 @@ from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, pca
 from tl_modules.discovery.start import N_COMPONENTS, spectral_labels, strongest_labels
-from tl_modules.errors import check_choice, check_seed
+from tl_modules.errors import check_seed
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
 
@@ -61,7 +61,6 @@ def discover_baseline(
     >>> discover_baseline(acts, "kmeans", 2).to_frame()["n_units"].tolist()
     [8, 8]
     """
-    check_choice("method", method, BASELINES)
     check_seed(seed)
     scored, products = scored_matrix(acts, n_modules)
     matrix = products.matrix

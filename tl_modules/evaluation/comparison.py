@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery.baselines import BASELINES, Baseline, discover_baseline
 from tl_modules.discovery.from_activations import discover
-from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
+from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.evaluation.downstream import (
     CLASSIFIERS,
     Truth,
@@ -83,8 +83,6 @@ def compare_methods(
     check_at_least("n_seeds", n_seeds, 1)
     check_seed(seed)
     check_seed(seed + n_seeds - 1)  # the last run's seed
-    for method in methods:
-        check_choice("methods", method, COMPARED_METHODS)
     truth = compared_categories(train, test)
     for name, acts in (("train", train), ("test", test)):
         if acts.normaliser is not None:

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
 from tl_modules.evaluation.module_means import module_means
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
@@ -134,7 +134,6 @@ def probe_accuracy(
 def _probe(
     modules: ModuleSet, train: ActivationMatrix, test: ActivationMatrix, classifier: Classifier
 ) -> Probe:
-    check_choice("classifier", classifier, CLASSIFIERS)
     truth = compared_categories(train, test)
     return probe_labels(modules, train, test, truth, classifier)
 

@@ -1,7 +1,7 @@
 """Lay prompts out as points; two points are near if the same modules are active on them."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
-from tl_modules.errors import ModulesError, check_choice, check_seed
+from tl_modules.errors import ModulesError, check_seed
 from tl_modules.evaluation.module_means import module_means
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.against_controls import ROUNDING
@@ -18,7 +18,6 @@ from tl_modules.tables.columns import free_name
 Projection = Literal["pca", "tsne"]
 """``pca`` takes the two directions of most variance, which keeps far distances; ``tsne`` is t-SNE
 (van der Maaten & Hinton 2008), which keeps neighbourhoods and nothing else."""
-PROJECTIONS: tuple[Projection, ...] = get_args(Projection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class Landscape:
     of the three new columns, which differ if the samples already have columns of these names."""
 
     projection: Projection
-    """The projection onto the plane, one of ``PROJECTIONS``."""
+    """The projection onto the plane, ``"pca"`` or ``"tsne"``."""
 
     explained: tuple[float, float] | None
     """The shares of the variance along x and along y; None unless the projection is ``pca``."""
@@ -55,7 +54,7 @@ def landscape(
     Args:
         modules: The modules.
         acts: Activations of any samples, raw or normalised.
-        projection: One of ``PROJECTIONS``.
+        projection: ``"pca"`` or ``"tsne"``.
         seed: Seeds t-SNE.
 
     Returns:
@@ -65,7 +64,6 @@ def landscape(
         ModulesError: If the projection is unknown, there are fewer than three samples, or the
             activations have other units or another reading.
     """
-    check_choice("projection", projection, PROJECTIONS)
     check_seed(seed)
     means = module_means(modules, acts).astype(np.float64)
     if len(means) < 3:
@@ -95,7 +93,7 @@ def in_plane(
 
     Args:
         features: At least three vectors.
-        projection: One of ``PROJECTIONS``.
+        projection: ``"pca"`` or ``"tsne"``.
         seed: Seeds t-SNE.
 
     Returns:

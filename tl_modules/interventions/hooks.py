@@ -90,18 +90,19 @@ class Edit:
 
 
 @contextmanager
-def following(model: HookedModel, fwd_hooks: FwdHooks) -> Iterator[None]:
-    """Tell edits where in its prompt each of a model's runs begins, inside the ``with``.
+def hooked(model: HookedModel, fwd_hooks: FwdHooks) -> Iterator[None]:
+    """Hook a model inside the ``with``, and tell edits where in its prompt each run begins.
 
     Args:
-        model: The model that they are hooks of.
-        fwd_hooks: Hook point names with their functions; functions other than edits are ignored.
+        model: The model.
+        fwd_hooks: Hook point names with their functions. Only edits are told where runs begin.
     """
     start_finders = finders(fwd_hooks)
     try:
         for finder in start_finders:
             finder.follow(model)
-        yield
+        with model.hooks(fwd_hooks=fwd_hooks):
+            yield
     finally:
         for finder in start_finders:
             finder.remove()
@@ -227,10 +228,10 @@ class Read:
 
 @dataclass(eq=False)
 class AttachedEdit:
-    """What one ``attach`` puts on a model."""
+    """An edit that ``attach`` put on a model."""
 
     target: object
-    """What was attached."""
+    """The object whose ``attach`` was called."""
 
     method: str | None
     """What becomes of its units; None for a target that is not a set of units."""

@@ -11,7 +11,7 @@ from jaxtyping import Shaped
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Ablation
 from tl_modules.interventions.attachments import attach_edit
-from tl_modules.interventions.hooks import Attached, following
+from tl_modules.interventions.hooks import Attached, hooked
 from tl_modules.interventions.positions import Positions
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, model_name
 from tl_modules.models.token_arrays import TokenArray
@@ -130,7 +130,7 @@ class Target(ABC):
         """
         self.check_model(model)
         hooks = self.fwd_hooks(positions=positions, attention_mask=attention_mask, rows=rows)
-        with following(model, hooks), model.hooks(fwd_hooks=hooks):
+        with hooked(model, hooks):
             yield model
 
     def attach(

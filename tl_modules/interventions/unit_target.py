@@ -1,24 +1,21 @@
-"""Targets that are sets of units: modules, parts of a model, and their controls."""
+"""Targets that are sets of units: modules, and parts of a model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Ablation
 from tl_modules.interventions.attachments import attach_edit
-from tl_modules.interventions.hooks import Attached, UnitEdits, following, unit_hooks
+from tl_modules.interventions.hooks import Attached, hooked, unit_hooks
 from tl_modules.interventions.positions import Positions
+from tl_modules.interventions.prepared_units import AblatedUnits, OwnAblation
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray
-from tl_modules.runtime.call_warnings import warn_user
 from tl_modules.units import Units
 
 
@@ -154,7 +151,7 @@ class UnitTarget(Target):
         if self.method is None:
             return AblatedUnits.of(self, ablation)
         super().in_experiment(ablation)
-        return OwnAblation.of(self)
+        return OwnAblation.of(self, self.method)
 
     @contextmanager
     def ablated(  # noqa: PLR0913 - the options of one intervention, all by keyword
@@ -203,7 +200,7 @@ class UnitTarget(Target):
             seed=seed,
             rows=rows,
         )
-        with following(model, hooks), model.hooks(fwd_hooks=hooks):
+        with hooked(model, hooks):
             yield model
 
     def attach(  # noqa: PLR0913 - the options of one intervention, all by keyword
@@ -256,157 +253,3 @@ class UnitTarget(Target):
         }
         hooks = self.fwd_hooks(method, reference, **options)
         return attach_edit(model, hooks, self, self._method(method), (self.units, options))
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared(Target):
-    """Units in an experiment. Their hooks are built once, for all batches."""
-
-    label: int | str
-    category: str | None
-    n_units: int
-    """How many units the target, or control, has."""
-
-    units: Units
-    """The units that are changed."""
-
-    @cached_property
-    def edits(self) -> UnitEdits:
-        """What changes them."""
-        raise NotImplementedError
-
-    @property
-    def size(self) -> int:
-        """How many units the target has."""
-        return self.n_units
-
-    def check_model(self, model: HookedModel) -> None:
-        """Refuse a model without these units; see ``UnitTarget.check_model``."""
-        self.units.check_model(model)
-
-    def fwd_hooks(
-        self,
-        *,
-        positions: Positions = None,
-        attention_mask: TokenArray | None = None,
-        rows: Shaped[np.ndarray, "..."] | Sequence[int] | None = None,
-    ) -> FwdHooks:
-        """The same edits at other places; see ``Target.fwd_hooks``."""
-        return self.edits.hooks(positions=positions, attention_mask=attention_mask, rows=rows)
-
-
-@dataclass(frozen=True, eq=False)
-class AblatedUnits(_Prepared):
-    """Units that an experiment changes as its options say."""
-
-    own_units: Units
-    """The target's units, of which controls are drawn."""
-
-    reference: HasUnitMeans | None
-    """The target's own."""
-
-    ablation: Ablation
-    """The options."""
-
-    @classmethod
-    def of(cls, target: UnitTarget, ablation: Ablation) -> "AblatedUnits":
-        """A target's units.
-
-        Raises:
-            ModulesError: If an option does not fit, or ``exclude`` belongs to another model.
-        """
-        units = target.units
-        if ablation.exclude is not None:
-            if not ablation.exclude.same_hooks(units):
-                raise ModulesError(
-                    "exclude should be units of the modules' model; its hook points or widths "
-                    "differ."
-                )
-            units = units.without(ablation.exclude)
-        made = cls._made(target.label, target.category, units, target.reference, ablation)
-        if ablation.method != "patch":
-            _ = made.edits  # built now, to refuse what does not fit before the model runs
-        return made
-
-    @classmethod
-    def _made(
-        cls,
-        label: int | str,
-        category: str | None,
-        own_units: Units,
-        reference: HasUnitMeans | None,
-        ablation: Ablation,
-    ) -> "AblatedUnits":
-        changed = ablation.changed(own_units)
-        return cls(label, category, len(own_units), changed, own_units, reference, ablation)
-
-    @cached_property
-    def edits(self) -> UnitEdits:
-        """What changes the units; of no use with ``"patch"``, whose values each batch brings."""
-        options = self.ablation
-        values = self.reference if options.reference is None else options.reference
-        return UnitEdits(
-            self.units, options.method, values, factor=options.factor, seed=options.seed
-        )
-
-    def controls(self, n_controls: int, generator: np.random.Generator) -> list["AblatedUnits"]:
-        """As many random units of each stratum as the target has there.
-
-        Args:
-            n_controls: How many.
-            generator: Draws them.
-
-        Returns:
-            The controls, changed in the same way.
-        """
-        strata = self.ablation.strata(self.own_units, self.reference)
-        drawn = [strata.draw(self.own_units, generator) for _ in range(n_controls)]
-        self._warn_if_nothing_differs(drawn)
-        return [
-            self._made(self.label, self.category, units, self.reference, self.ablation)
-            for units in drawn
-        ]
-
-    def _warn_if_nothing_differs(self, drawn: Sequence[Units]) -> None:
-        """Warn where the target's units are all that its controls can hold."""
-        own = np.sort(self.own_units.flat())
-        if drawn and all(np.array_equal(units.flat(), own) for units in drawn):
-            what = (
-                "holds all units that its controls are drawn from" if len(own) else "has no units"
-            )
-            warn_user(
-                f"Module {self.label} {what}, so that every control is the module itself: its "
-                "p-values are 1 and say nothing. Leave it out, or exclude fewer units."
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class OwnAblation(_Prepared):
-    """Units that an experiment changes by the target's own method, beside its own controls."""
-
-    target: UnitTarget
-    """The target."""
-
-    @classmethod
-    def of(cls, target: UnitTarget) -> "OwnAblation":
-        """A target's units."""
-        units = target.units
-        return cls(target.label, target.category, len(units), units, target)
-
-    @cached_property
-    def edits(self) -> UnitEdits:
-        """What changes the units."""
-        return UnitEdits(self.units, self.target._method(), self.target.reference)
-
-    def controls(self, n_controls: int, generator: np.random.Generator) -> list[Target]:
-        """The target's own controls.
-
-        Args:
-            n_controls: How many.
-            generator: Draws them.
-
-        Returns:
-            The controls.
-        """
-        drawn = self.target.controls(n_controls, generator)
-        return [control.in_experiment(Ablation()) for control in drawn]

@@ -146,7 +146,7 @@ class ModuleSet(Shareable):
             of_modules = getattr(self, name)
             if of_modules is not None and len(of_modules) != self.n_modules:
                 raise ModulesError(
-                    f"{name} should have one entry a module, {self.n_modules}; they have "
+                    f"{name} should have one entry per module, {self.n_modules}; they have "
                     f"{len(of_modules)}. {remedy}"
                 )
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from tl_modules.errors import ModulesError, check_choice, check_seed
-from tl_modules.interpret.landscape import PROJECTIONS, Projection, in_plane
+from tl_modules.errors import ModulesError, check_seed
+from tl_modules.interpret.landscape import Projection, in_plane
 from tl_modules.modules.module_set import Module
 from tl_modules.plots.landscape import axis_title
 from tl_modules.plots.style import COLOURS, graph_objects, names_of, plotly_text, readable, wrapped
@@ -72,8 +72,6 @@ def plot_thoughts(
             ``modules`` differs from that of the states.
     """
     plotly = graph_objects()
-    check_choice("by", by, tuple(_BY))
-    check_choice("projection", projection, PROJECTIONS)
     check_seed(seed)
     named = None if modules is None else list(modules)
     if named is not None and len(named) != thoughts.n_modules:
