@@ -13,6 +13,7 @@ from benchmarks import (
     ablation,
     checkpoints,
     claims,
+    controls,
     detectors,
     erasure,
     iterd,
@@ -74,6 +75,19 @@ def on_contrasts(script, monkeypatch):
     model = tiny_model(known=known, d_mlp=32)
     monkeypatch.setattr(script, "load_model", lambda name: model)
     monkeypatch.setattr(script, "load_prompts", lambda name: prompts)
+
+
+@pytest.mark.filterwarnings("ignore:The own categor")  # a tiny model's modules mix categories
+def test_controls(monkeypatch, capsys):
+    prompts = controls.load_prompts().groupby("category", sort=False).head(4)
+    known = sorted({word for text in prompts["prompt"] for word in text.split()})
+    model = tiny_model(known=known, d_mlp=32, n_ctx=256)
+    monkeypatch.setattr(controls, "load_demo_model", lambda: model)
+    monkeypatch.setattr(controls, "load_prompts", lambda: prompts)
+    words = ["--per-category", "1", "--modules", "3", "--fixed", "19"]
+    found = run(controls, words, monkeypatch, capsys)
+    assert "p_holm_fixed" in found
+    assert re.search(r"runs of the prompts: \d+ against 61 ", found)
 
 
 def test_detectors(monkeypatch, capsys):

@@ -82,7 +82,18 @@ TEXTS = {
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
 }
 COUNTS = {
-    *("module", "layer", "unit", "n", "n_units", "n_samples", "n_layers", "n_tokens", "seed"),
+    *(
+        "module",
+        "layer",
+        "unit",
+        "n",
+        "n_controls",
+        "n_units",
+        "n_samples",
+        "n_layers",
+        "n_tokens",
+        "seed",
+    ),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),

@@ -1,7 +1,7 @@
 """Running prompts under each target's intervention and its controls'."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from tl_modules.causal.own_categories import sample_labels, warn_own_categories
 from tl_modules.causal.pairs import CorruptedRuns
 from tl_modules.causal.prompt_runs import Intervention, no_intervention, run_task
 from tl_modules.causal.states import States
-from tl_modules.causal.trials import Trial, prepare_trials, seed_keys
+from tl_modules.causal.trials import Runs, Trial, prepare_runs, seed_keys
 from tl_modules.interventions.ablation import Ablation
 from tl_modules.interventions.target import Target
 from tl_modules.models.answers import with_separator
@@ -59,6 +59,18 @@ class Experiment:
     """What stood between each prompt and its answer; None where no answers were measured."""
 
 
+FIRST = 19
+"""Controls of every target where a test decides how many it needs; with fewer no p-value reaches
+0.05."""
+
+STEP = 20
+"""Controls that are run before the test is asked again."""
+
+Enough = Callable[[Experiment, Outcome], int | None]
+"""``enough(experiment, outcome)``: how many of an outcome's controls its test used; None if the
+test needs more."""
+
+
 def run_experiment(
     model: HookedModel,
     targets: Sequence[Target],
@@ -68,6 +80,7 @@ def run_experiment(
     hook_name: str | None = None,
     compares_own: bool = False,
     keys: Sequence[Sequence[int]] | None = None,
+    enough: Enough | None = None,
 ) -> Experiment:
     """Run each target and its controls.
 
@@ -79,6 +92,7 @@ def run_experiment(
         hook_name: A hook point where each prompt's mean state is read too.
         compares_own: Warn of own categories that are not among the prompts'.
         keys: What seeds each target's controls; by default what ``seed_keys`` gives.
+        enough: Decides how many controls a target needs, if ``n_controls`` is None.
 
     Returns:
         What was measured.
@@ -94,40 +108,75 @@ def run_experiment(
     corrupted = None
     if options.method == "patch":
         corrupted = CorruptedRuns.of(model, frame, task, options.metric, options.max_tokens)
-    trials = prepare_trials(
+    n_first = FIRST if options.n_controls is None else options.n_controls
+    prepared = prepare_runs(
         model,
         targets,
         _ablation(model, frame, task, options),
-        options.n_controls,
         seed_keys(targets, options.seed) if keys is None else keys,
         corrupted,
     )
+    # Before anything runs: the first draw refuses options that do not fit.
+    waiting = deque((runs, runs.controls(0, n_first)) for runs in prepared)
+    del prepared
     if compares_own:  # after every refusal
-        warn_own_categories(targets, frame, n_controls=options.n_controls)
-    waiting = deque(trials)
-    total = len(frame) * (1 + sum(len(runs) for _, runs in trials))
-    del trials
-    outcomes = []
+        warn_own_categories(targets, frame, n_controls=n_first)
+    total = len(frame) * (1 + sum(1 + len(controls) for _, controls in waiting))
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not options.progress) as bar:
 
-        def run(runs: list[Intervention]) -> tuple[np.ndarray, np.ndarray | None]:
+        def measure(runs: list[Intervention]) -> tuple[np.ndarray, np.ndarray | None]:
             states = None if hook_name is None else States(hook_name, len(runs), len(frame))
             read = runs if states is None else states.read(runs)
             measured = run_task(model, task, read, options.batch_size, bar.update)
             return measured, None if states is None else states.means
 
-        clean, clean_states = run([no_intervention])
-        while waiting:  # each trial's hooks go when it is done
-            trial, runs = waiting.popleft()
-            measured, states = run(runs)
-            outcomes.append(Outcome(trial, measured - clean[0], states))
-    return Experiment(
-        categories,
-        clean[0],
-        outcomes,
-        None if clean_states is None else clean_states[0],
-        frame["separator"].tolist() if options.reads_answers else None,
-    )
+        clean, clean_states = measure([no_intervention])
+        experiment = Experiment(
+            categories,
+            clean[0],
+            [],
+            None if clean_states is None else clean_states[0],
+            frame["separator"].tolist() if options.reads_answers else None,
+        )
+
+        def rises(runs: list[Intervention]) -> np.ndarray:
+            bar.total += len(frame) * len(runs)
+            return measure(runs)[0] - clean[0]
+
+        while waiting:  # each target's hooks go when it is done
+            runs, controls = waiting.popleft()
+            measured, states = measure([runs.of_target(), *controls])
+            outcome = Outcome(runs.trial(len(controls)), measured - clean[0], states)
+            if options.n_controls is None and enough is not None:
+                outcome = _with_enough(experiment, outcome, runs, rises, enough)
+            experiment.outcomes.append(outcome)
+    return experiment
+
+
+def _with_enough(
+    experiment: Experiment,
+    outcome: Outcome,
+    runs: Runs,
+    rises: Callable[[list[Intervention]], np.ndarray],
+    enough: Enough,
+) -> Outcome:
+    """An outcome with as many controls as its test used.
+
+    Args:
+        experiment: The experiment, for its prompts' categories and clean metric.
+        outcome: The target's outcome with its first controls.
+        runs: Draws further controls.
+        rises: Measures interventions.
+        enough: The test.
+    """
+    while (n_used := enough(experiment, outcome)) is None:
+        n_run = len(outcome.rises) - 1
+        more = runs.controls(n_run, n_run + STEP)
+        if not more:  # the target has no other controls
+            return outcome
+        measured = np.concatenate([outcome.rises, rises(more)])
+        outcome = Outcome(runs.trial(n_run + len(more)), measured)
+    return Outcome(runs.trial(n_used), outcome.rises[: 1 + n_used])
 
 
 def _ablation(model: HookedModel, frame: pd.DataFrame, task: Task, options: Options) -> Ablation:

@@ -19,7 +19,9 @@ class Options:
     reference: HasUnitMeans | None
     factor: float | None
     keep_only: bool
-    n_controls: int
+    n_controls: int | None
+    """None: as many as each test needs."""
+
     controls: ControlKind
     exclude: Units | None
     batch_size: int
@@ -33,7 +35,8 @@ class Options:
         Raises:
             ModulesError: If a number is out of range.
         """
-        check_at_least("n_controls", self.n_controls, 0)
+        if self.n_controls is not None:
+            check_at_least("n_controls", self.n_controls, 0)
         check_at_least("batch_size", self.batch_size, 1)
         check_seed(self.seed)
 

@@ -70,12 +70,11 @@ class Parts(UnitTarget):
         groups = _groups(every, self.kind)
         names = np.unique(groups[groups >= 0])
         own = np.unique(groups[self.units.flat()])
-        sets = {tuple(own.tolist())}
+        sets = {tuple(own.tolist()): None}  # a dictionary keeps the order of the draws
         while len(sets) < 1 + min(n_controls, comb(len(names), len(own)) - 1):
             drawn = np.sort(generator.choice(names, size=len(own), replace=False))
-            sets.add(tuple(drawn.tolist()))
-        sets.remove(tuple(own.tolist()))
-        return [every.select(np.isin(groups, drawn)) for drawn in sorted(sets)]
+            sets[tuple(drawn.tolist())] = None
+        return [every.select(np.isin(groups, drawn)) for drawn in list(sets)[1:]]
 
     def __repr__(self) -> str:
         """One line, not its arrays."""

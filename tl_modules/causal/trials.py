@@ -1,7 +1,7 @@
 """What an experiment runs: each target's intervention, and those of its controls."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from numbers import Integral
 
 import numpy as np
@@ -31,6 +31,52 @@ class Trial:
     """How many each control changes."""
 
 
+@dataclass(eq=False)
+class Runs:
+    """A target's intervention, and those of its controls, which are drawn when they are needed."""
+
+    target: Target
+    """The target, prepared for the experiment."""
+
+    key: Sequence[int]
+    """Seed of the controls."""
+
+    intervention: Callable[[Target], Intervention]
+    """Makes the intervention of the target, or of a control."""
+
+    _drawn: list[Target] = field(default_factory=list, init=False)
+    _n_asked: int = field(default=-1, init=False)
+
+    def of_target(self) -> Intervention:
+        """The target's intervention."""
+        return self.intervention(self.target)
+
+    def controls(self, start: int, stop: int) -> list[Intervention]:
+        """The interventions of some controls, numbered in the order of the draws.
+
+        Args:
+            start: The first control.
+            stop: The end.
+
+        Returns:
+            Fewer than ``stop - start`` interventions if the target has no more controls.
+        """
+        if stop > self._n_asked:
+            # Twice as many as before, since the first ones are drawn again: a target may draw its
+            # controls without replacement, so that a call has to know the earlier ones.
+            self._n_asked = max(stop, 2 * self._n_asked)
+            drawn = self.target.controls(self._n_asked, np.random.default_rng(self.key))
+            # A control that changes nothing would make any target look harmful.
+            self._drawn = [each for each in drawn if each.size or not self.target.size]
+        return [self.intervention(control) for control in self._drawn[start:stop]]
+
+    def trial(self, n_controls: int) -> Trial:
+        """What the tables say of the target and its first controls."""
+        sizes = [control.size for control in self._drawn[:n_controls]]
+        category = label_text(self.target.category)
+        return Trial(self.target.label, category, self.target.size, sizes)
+
+
 def seed_keys(targets: Sequence[Target], seed: int) -> list[list[int]]:
     """What seeds each target's controls.
 
@@ -52,23 +98,24 @@ def seed_keys(targets: Sequence[Target], seed: int) -> list[list[int]]:
     return keys
 
 
-def prepare_trials(
+def prepare_runs(
     model: HookedModel,
     targets: Sequence[Target],
     ablation: Ablation,
-    n_controls: int,
     keys: Sequence[Sequence[int]],
     corrupted: CorruptedRuns | None,
-) -> list[tuple[Trial, list[Intervention]]]:
-    """The trials, each with its interventions: the target's, then its controls'.
+) -> list[Runs]:
+    """Prepare the runs of all targets.
 
     Args:
         model: The model.
         targets: Modules and other targets.
         ablation: The options for targets that follow the experiment's.
-        n_controls: Controls per target.
         keys: What seeds each target's controls.
         corrupted: The runs that units are patched from, if they are.
+
+    Returns:
+        The runs, in the order of the targets.
 
     Raises:
         ModulesError: If a target belongs to another model, or an option does not fit.
@@ -84,12 +131,4 @@ def prepare_trials(
         target.check_model(model)
     # All of them before the first draw: some kinds of control run the model.
     prepared = [target.in_experiment(ablation) for target in targets]
-    trials = []
-    for target, key in zip(prepared, keys, strict=True):
-        drawn = target.controls(n_controls, np.random.default_rng(key))
-        # A control that changes nothing would make any target look harmful.
-        drawn = [control for control in drawn if control.size or not target.size]
-        sizes = [control.size for control in drawn]
-        trial = Trial(target.label, label_text(target.category), target.size, sizes)
-        trials.append((trial, [intervention(each) for each in (target, *drawn)]))
-    return trials
+    return [Runs(target, key, intervention) for target, key in zip(prepared, keys, strict=True)]

@@ -53,9 +53,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--n-controls",
         type=int,
-        default=19,
-        help="controls per module (19); with m modules, 20 m - 1 controls are needed for a single "
-        "module to reach p = 0.05 after correction",
+        help="controls per module (as many as each test needs, 19 to 999); with a fixed number "
+        "and m modules, a single module needs 20 m - 1 to reach p = 0.05 after correction",
     )
     parser.add_argument(
         "--n-shared",
@@ -121,7 +120,9 @@ def _test(
         for kind in args.controls
     ]
     for name, modules, left_out, units, kind in cases:
-        say(f"{name}: {args.n_controls} controls by {kind}, excluding {left_out}")
+        n_controls = "as many" if args.n_controls is None else args.n_controls
+        needed = " as each test needs" if args.n_controls is None else ""
+        say(f"{name}: {n_controls} controls by {kind}{needed}, excluding {left_out}")
         effects = module_effects(
             model,
             modules,
@@ -159,7 +160,8 @@ def _check(args: argparse.Namespace) -> None:
         check_choice("controls", kind, KINDS)
     check_choice("metric", args.metric, METRICS)
     check_at_least("per_category", args.per_category, 1)
-    check_at_least("n_controls", args.n_controls, 1)
+    if args.n_controls is not None:
+        check_at_least("n_controls", args.n_controls, 1)
     check_at_least("n_shared", args.n_shared, 0)
     check_at_least("max_tokens", args.max_tokens, 2)
     check_at_least("batch_size", args.batch_size, 1)

@@ -78,10 +78,11 @@ class Target(ABC):
 
         Args:
             n_controls: How many.
-            generator: Draws them.
+            generator: Draws them. From one state of the generator, the first controls should be
+                the same however many are asked for: a test that needs more asks for all anew.
 
         Returns:
-            The controls.
+            The controls. A target with a finite number of possible controls may return fewer.
         """
 
     def in_experiment(self, ablation: Ablation) -> "Target":

@@ -1,7 +1,7 @@
 """A number of a module beside the same number of its controls: p-value, mean and spread."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from tl_modules.tables.bootstrap import percentile_interval
 
@@ -44,10 +44,30 @@ def control_p_value(
     >>> control_p_value(2.0, np.array([1.0, 3.0, 0.5]))
     0.5
     """
-    if len(controls) == 0 or np.isnan(observed):
+    return (
+        float("nan") if np.isnan(observed) else p_value_of(exceeding(observed, controls, tolerance))
+    )
+
+
+def exceeding(
+    observed: float, controls: Float[np.ndarray, " controls"], tolerance: float
+) -> Bool[np.ndarray, " controls"]:
+    """Whether each control's number is at least as large as the module's, but for rounding."""
+    return controls >= observed - tolerance
+
+
+def p_value_of(exceeds: Bool[np.ndarray, " controls"]) -> float:
+    """The p-value against a number of controls that was fixed before; see ``control_p_value``.
+
+    Args:
+        exceeds: Whether each control's number is at least as large as the module's.
+
+    Returns:
+        NaN without controls.
+    """
+    if not len(exceeds):
         return float("nan")
-    at_least = np.count_nonzero(controls >= observed - tolerance)
-    return float((1 + at_least) / (1 + len(controls)))
+    return float((1 + np.count_nonzero(exceeds)) / (1 + len(exceeds)))
 
 
 def control_mean(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:

@@ -1,0 +1,188 @@
+"""The numbers that a table of effects has of one target, beside its controls."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Shaped
+
+from tl_modules.causal.experiment import FIRST, Experiment, Outcome
+from tl_modules.tables.against_controls import (
+    control_mean,
+    control_std,
+    exceeding,
+    p_value_of,
+    run_rounding,
+)
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices, percentile_interval
+from tl_modules.tables.p_values import sign_flip_p_value
+from tl_modules.tables.prompt_frames import is_category
+from tl_modules.tables.sequential import StoppingRule
+
+
+@dataclass(frozen=True, eq=False)
+class EffectNumbers:
+    """One target's ablation runs, and the numbers made of them."""
+
+    categories: Shaped[np.ndarray, " prompts"]
+    """Each prompt's category."""
+
+    clean: Float[np.ndarray, " prompts"]
+    """Each prompt's loss without an intervention."""
+
+    rises: Float[np.ndarray, "runs prompts"]
+    """Rise of each prompt's loss: the target's first, then each control's."""
+
+    own: str | None
+    """The target's own category."""
+
+    seed: int
+    """Seed of the bootstrap."""
+
+    sign: float
+    """1 if harm speaks for the target, -1 if its absence does (keep-only)."""
+
+    n_targets: int | None
+    """How many targets are tested together, if each test decides how many controls it needs."""
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        outcome: Outcome,
+        seed: int,
+        keep_only: bool,
+        n_targets: int | None,
+    ) -> "EffectNumbers":
+        """The numbers of one outcome of an experiment."""
+        sign = -1.0 if keep_only else 1.0
+        own = outcome.trial.category
+        given = (experiment.categories, experiment.clean, outcome.rises, own)
+        return cls(*given, seed, sign, n_targets)
+
+    def n_used(self) -> int | None:
+        """How many of the controls run so far the test used; None if it needs more.
+
+        Selectivity is the test. Where there is none (no own category among the prompts', or no
+        other one), each category's effect is a test.
+        """
+        names = self._names()
+        effects = self._by_category(self.rises, names)
+        selectivity = _selectivity(effects, names, self.own)
+        tests = selectivity[None] if self._is_selective(names) else effects.T
+        used = [self._rule(names).n_used(self._exceeding(runs)) for runs in tests]
+        known = [number for number in used if number is not None]
+        return max([*known, FIRST]) if len(known) == len(used) else None
+
+    def _rule(self, names: list[str]) -> StoppingRule:
+        assert self.n_targets is not None
+        return StoppingRule.for_tests(
+            self.n_targets * (1 if self._is_selective(names) else len(names))
+        )
+
+    def _is_selective(self, names: list[str]) -> bool:
+        """Whether the target can be selective: its own category has others beside it."""
+        return self.own in names and len(names) > 1
+
+    def _exceeding(self, runs: Float[np.ndarray, " runs"]) -> Bool[np.ndarray, " controls"]:
+        """Whether each control's number is at least as large as the target's."""
+        return exceeding(self.sign * float(runs[0]), self.sign * runs[1:], run_rounding(self.clean))
+
+    def _effect_p_values(
+        self, effects: Float[np.ndarray, "runs categories"], names: list[str]
+    ) -> list[float]:
+        """The p-value of each category's effect."""
+        each = [self._exceeding(runs) for runs in effects.T]
+        if self.n_targets is None:
+            return [p_value_of(exceeds) for exceeds in each]
+        if self._is_selective(names):
+            # How many controls ran hangs on them, by way of selectivity. The first ones ran in any
+            # case, so that a p-value of these is valid.
+            return [p_value_of(exceeds[:FIRST]) for exceeds in each]
+        return [self._rule(names).p_value(exceeds) for exceeds in each]
+
+    def _selectivity_p_value(
+        self, selectivity: Float[np.ndarray, " runs"], names: list[str]
+    ) -> float:
+        if not self._is_selective(names):
+            return float("nan")
+        exceeds = self._exceeding(selectivity)
+        return p_value_of(exceeds) if self.n_targets is None else self._rule(names).p_value(exceeds)
+
+    def table(self) -> pd.DataFrame:
+        """One row per category."""
+        names = self._names()
+        effects = self._by_category(self.rises, names)
+        groups = pd.factorize(self.categories, sort=True)[0]
+        draws = bootstrap_indices(groups, N_RESAMPLES, self.seed)
+        members = [is_category(self.categories, name) for name in names]
+        sizes = np.array([int(in_category.sum()) for in_category in members])
+        resampled = self._by_category(self.rises[0][draws], names)
+        # A single prompt has no interval: every resample is that prompt.
+        resampled[:, sizes < 2] = np.nan
+        low, high = percentile_interval(resampled)
+        frame = pd.DataFrame(
+            {
+                "category": names,
+                "own": [name == self.own for name in names],
+                "effect": effects[0],
+                "ci_low": low,
+                "ci_high": high,
+                "control_mean": control_mean(effects[1:]),
+                "control_std": control_std(effects[1:]),
+                "control_max": _max(effects[1:]),
+                "z": _z(effects),
+                "sign_flip_p": [
+                    sign_flip_p_value(self.rises[0, in_category], seed=self.seed)
+                    for in_category in members
+                ],
+                "p_value": self._effect_p_values(effects, names),
+                "n": sizes.tolist(),
+                "loss": self._by_category(self.clean[None], names)[0],
+            }
+        )
+        selectivity = _selectivity(effects, names, self.own)
+        low, high = percentile_interval(_selectivity(resampled, names, self.own))
+        return frame.assign(
+            selectivity=selectivity[0],
+            selectivity_ci_low=float(low),
+            selectivity_ci_high=float(high),
+            selectivity_control_mean=float(control_mean(selectivity[1:])),
+            selectivity_control_std=float(control_std(selectivity[1:])),
+            selectivity_control_max=float(_max(selectivity[1:])),
+            selectivity_z=float(_z(selectivity)),
+            selectivity_p_value=self._selectivity_p_value(selectivity, names),
+        )
+
+    def _names(self) -> list[str]:
+        """The categories, in the order of their first prompts."""
+        return list(dict.fromkeys(self.categories.tolist()))
+
+    def _by_category(
+        self, values: Float[np.ndarray, "runs prompts"], names: list[str]
+    ) -> Float[np.ndarray, "runs categories"]:
+        """Means over each category's prompts. Resampling is within categories, so columns stay."""
+        members = [is_category(self.categories, name) for name in names]
+        return np.stack([values[:, in_category].mean(axis=1) for in_category in members], axis=1)
+
+
+def _selectivity(
+    effects: Float[np.ndarray, "runs categories"], names: list[str], own: str | None
+) -> Float[np.ndarray, " runs"]:
+    """Effect on the own category minus the mean effect on the others; NaN if there are none."""
+    if own not in names or len(names) < 2:
+        return np.full(len(effects), np.nan)
+    column = names.index(own)
+    return effects[:, column] - np.delete(effects, column, axis=1).mean(axis=1)
+
+
+def _z(runs: Float[np.ndarray, " runs *shape"]) -> Float[np.ndarray, " *shape"]:
+    """The first run's number in standard deviations of the others' from their mean."""
+    std = control_std(runs[1:])
+    return np.asarray((runs[0] - control_mean(runs[1:])) / np.where(std > 0, std, np.nan))
+
+
+def _max(controls: Float[np.ndarray, " controls *shape"]) -> Float[np.ndarray, " *shape"]:
+    return np.asarray(
+        controls.max(axis=0) if len(controls) else np.full(controls.shape[1:], np.nan)
+    )
