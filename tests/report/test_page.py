@@ -354,6 +354,20 @@ def test_several_runs_are_told_apart(described, effects, tmp_path):
     assert "share of answers, 16 prompts; excluded: 5 shared; controls: magnitude" in page.text
 
 
+def test_a_caption_says_how_many_controls_there_are(described, effects, tmp_path):
+    few = effects.assign(n_controls=19)
+    more = few.assign(n_controls=few["n_controls"] + 20 * few["module"])
+    of_earlier_version = few.drop(columns="n_controls")
+    for table, said in (
+        (few, "; 19 controls per module"),
+        (more, f"; 19 to {19 + 20 * few['module'].max()} controls per module"),
+        (of_earlier_version, "whose controls held no unit of their module"),
+        (few.assign(n_controls=float("nan")), "whose controls held no unit of their module"),
+    ):
+        page = written(tmp_path, described, effects=table)
+        assert said in html.unescape(page.source)
+
+
 def test_effects_of_other_modules_are_refused(described, effects, tmp_path):
     for wrong, message in (
         (effects.assign(module=effects["module"] + 1), r"these 3 modules; it has rows of \[3\]"),

@@ -86,6 +86,8 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
         for name, value in run.items()
         if name not in ("modules", "metric") and (has_controls or name != "controls")
     ]
+    if has_controls:
+        caption.append(_controls_said(table))
     return EffectsTable(
         caption="; ".join(caption),
         digits=2 if strongest == 0 else min(max(2, 2 - math.floor(math.log10(strongest))), 8),
@@ -93,6 +95,25 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
         categories=[str(category) for category in categories],
         rows=rows,
     )
+
+
+def _controls_said(table: pd.DataFrame) -> str:
+    """How many controls each module has, or that they are of an earlier kind.
+
+    Tables without the column ``n_controls`` are older than controls that are drawn from all units
+    of a layer, so that their p-values may be too small.
+    """
+    column = table["n_controls"] if "n_controls" in table else []
+    numbers = np.asarray(pd.to_numeric(pd.Series(column), errors="coerce"), dtype=float)
+    numbers = numbers[np.isfinite(numbers)]
+    if not len(numbers):
+        return (
+            "the table is of an earlier version, whose controls held no unit of their module: its "
+            "p-values are too small. Run tlm.module_effects again"
+        )
+    fewest, most = int(numbers.min()), int(numbers.max())
+    number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{number} controls per module"
 
 
 def _cell(cell: dict[str, Any] | None, strongest: float) -> dict[str, Any] | None:
