@@ -103,7 +103,7 @@ def _controls_said(table: pd.DataFrame) -> str:
     Tables without the column ``n_controls`` are older than controls that are drawn from all units
     of a layer, so that their p-values may be too small.
     """
-    column = table["n_controls"] if "n_controls" in table else []
+    column = table.get("n_controls", [])
     numbers = np.asarray(pd.to_numeric(pd.Series(column), errors="coerce"), dtype=float)
     numbers = numbers[np.isfinite(numbers)]
     if not len(numbers):
