@@ -32,7 +32,9 @@ def none_left(x):
 )
 def test_sums_and_squares_of_large_16_bit_values_do_not_overflow(dtype, value, span, aggregate):
     x = torch.full((1, 1000, 4), value, dtype=dtype)
-    found = without_overflow(lambda wide: reduced(x, span, all_of(x), none_left(x), aggregate, wide=wide))
+    found = without_overflow(
+        lambda wide: reduced(x, span, all_of(x), none_left(x), aggregate, wide=wide)
+    )
     own = float(x[0, 0, 0])
     np.testing.assert_allclose(found.values, own * np.sqrt(span), rtol=1e-5)
     np.testing.assert_allclose(found.sums[:, 0], 1000 * own, rtol=1e-5)

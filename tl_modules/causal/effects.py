@@ -11,6 +11,7 @@ from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.causal.metrics import MetricName
 from tl_modules.causal.options import Options
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, as_targets
@@ -42,6 +43,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
     factor: float | None = None,
+    positions: Touched = "all",
     keep_only: bool = False,
     n_controls: int = 20,
     controls: ControlKind = "layer",
@@ -71,6 +73,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             ``corrupted``; see ``with_corrupted``.
         reference: Source of the values that ablation puts in.
         factor: What ``"scale"`` multiplies by.
+        positions: ``"content"`` changes no special token and no attention sink, and means leave
+            them out too; ``"all"`` changes every token.
         keep_only: Ablate everything except the module (or the control).
         n_controls: Controls per module.
         controls: The property that controls share with the module.
@@ -92,6 +96,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         method=method,
         reference=reference,
         factor=factor,
+        positions=positions,
         keep_only=keep_only,
         n_controls=n_controls,
         controls=controls,
