@@ -82,3 +82,19 @@ def middle(logits):
 
 CLEAN, CORRUPTED = torch.tensor([[2, 1]]), torch.tensor([[2, 2]])
 """At the last position e is 0.1 and 0.2, the metric 1.7 and 3.4."""
+
+
+class SinkToy(Toy):
+    """The toy with a residual stream, read after both layers: a token's norm is its number / 10."""
+
+    def __init__(self):
+        """Name one more hook point."""
+        super().__init__()
+        self.blocks[1].hook_resid_post = HookPoint()
+        self.setup()
+
+    def forward(self, tokens, return_type="logits", attention_mask=None):
+        """As the toy's; tokens above 2 are predicted as token 2 is."""
+        logits = super().forward(tokens, return_type, attention_mask)
+        self.blocks[1].hook_resid_post(tokens[..., None].float() / 10)
+        return torch.cat([logits, logits[..., 2:].expand(*logits.shape[:2], 97)], dim=-1)

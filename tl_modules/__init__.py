@@ -62,7 +62,7 @@ from tl_modules.interpret import (
     token_values,
     with_topics,
 )
-from tl_modules.interventions import Target, attached, detach_all
+from tl_modules.interventions import Target, attached, content_positions, detach_all
 from tl_modules.models import HookedModel
 from tl_modules.modules import Module, ModuleSet, Topic
 from tl_modules.report import write_report
@@ -95,6 +95,7 @@ __all__ = [
     "compare_detectors",
     "compare_methods",
     "concept_effects",
+    "content_positions",
     "coverage",
     "detach_all",
     "discover",

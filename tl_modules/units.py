@@ -441,7 +441,9 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def check_unit_means(unit_means: Shaped[np.ndarray, "..."] | None, units: Units) -> None:
+def check_unit_means(
+    unit_means: Shaped[np.ndarray, "..."] | None, units: Units, name: str = "unit_means"
+) -> None:
     """Refuse means for ablation that are not one finite number per coordinate.
 
     Raises:
@@ -451,13 +453,12 @@ def check_unit_means(unit_means: Shaped[np.ndarray, "..."] | None, units: Units)
         return
     if unit_means.shape != (units.n_coordinates,):
         raise ModulesError(
-            f"unit_means should have {units.n_coordinates} entries; it has shape "
-            f"{unit_means.shape}."
+            f"{name} should have {units.n_coordinates} entries; it has shape {unit_means.shape}."
         )
     bad = np.flatnonzero(~np.isfinite(unit_means)) if unit_means.dtype.kind == "f" else []
     if len(bad):
         raise ModulesError(
-            f"unit_means should be finite; entry {bad[0]} is {unit_means[bad[0]]}. Collect them "
+            f"{name} should be finite; entry {bad[0]} is {unit_means[bad[0]]}. Collect them "
             "anew, or leave them out."
         )
-    check_float32s("unit_means", unit_means)
+    check_float32s(name, unit_means)

@@ -160,7 +160,7 @@ def test_a_damaged_chunk_is_collected_anew(
     elif damage == "its sums":  # finite, and more than float32 activations add up to
         kind = finished_chunks.FILE_KIND
         header, totals = files.read(
-            note, kind, lambda *parts: (parts[0], parts[1]["totals"]), lambda _: {"totals": (36,)}
+            note, kind, lambda *parts: (parts[0], parts[1]["totals"]), lambda _: {"totals": (2, 36)}
         )
         header = {name: header[name] for name in ("chunk", "n_tokens")}
         files.write(note, kind, header, {"totals": totals + 1e300})

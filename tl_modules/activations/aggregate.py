@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from tl_modules.errors import ModulesError
 
@@ -16,18 +16,46 @@ _Activation = Float[torch.Tensor, "batch pos coordinates"]
 _Counted = Bool[torch.Tensor, "_batch _pos"]
 
 
+LeftOut = tuple[Int[torch.Tensor, " _places"], Int[torch.Tensor, " _places"]]
+"""The rows and positions of tokens that count and are not content."""
+
+
 class Reduced(NamedTuple):
     """Activations reduced over each sample's tokens that count, on the activations' device."""
 
     values: Float[torch.Tensor, "_batch _units"]
     """One value per sample and unit."""
 
-    sums: Float[torch.Tensor, "_batch _coordinates"]
-    """Each sample's signed sums, for mean ablation."""
+    sums: Float[torch.Tensor, "_batch 2 _coordinates"]
+    """Each sample's signed sums, for mean ablation: over the tokens that count, and over the
+    content among them (see ``models.content_tokens``)."""
+
+    n_content: Int[torch.Tensor, " _batch"]
+    """How many tokens of each sample are content; on the CPU."""
+
+
+def left_out(counted: _Counted, content: _Counted) -> LeftOut:
+    """Find the tokens that count and are not content.
+
+    Args:
+        counted: True where a token counts.
+        content: True at content.
+
+    Returns:
+        Their rows and positions, on the CPU: a GPU is not waited for.
+    """
+    rows, positions = (counted.cpu() & ~content.cpu()).nonzero(as_tuple=True)
+    return rows, positions
 
 
 def reduced(
-    activation: _Activation, span: int, counted: _Counted, aggregate: str, *, wide: bool = False
+    activation: _Activation,
+    span: int,
+    counted: _Counted,
+    left: LeftOut,
+    aggregate: str,
+    *,
+    wide: bool = False,
 ) -> Reduced:
     """Reduce one hook point's activations.
 
@@ -35,6 +63,7 @@ def reduced(
         activation: The activations, with all coordinates on the last axis.
         span: Number of coordinates per unit.
         counted: True where a token counts; at least one token per sample.
+        left: The tokens among them that the second sums leave out.
         aggregate: One of ``reading.AGGREGATES``.
         wide: Compute in float64 on the CPU instead of float32, so that large values do not
             overflow.
@@ -51,9 +80,10 @@ def reduced(
             f"got {tuple(counted.shape)}. Pass the mask of the tokens that were run."
         )
     activation = _masked(activation, counted, wide)
-    sums = _summed(activation)
+    sums = _both_sums(activation, left)
     values = _aggregated(activation, span, counted.to(activation.device), aggregate)
-    return Reduced(values.float(), sums)
+    n_content = counted.cpu().sum(1) - left[0].bincount(minlength=len(counted))
+    return Reduced(values.float(), sums, n_content)
 
 
 def without_overflow(reduce: Callable[[bool], Reduced]) -> Reduced:
@@ -71,10 +101,20 @@ def without_overflow(reduce: Callable[[bool], Reduced]) -> Reduced:
 
 
 def signed_sums(
-    activation: _Activation, counted: _Counted, *, wide: bool = False
-) -> Float[torch.Tensor, "batch coordinates"]:
-    """Each sample's sums over the tokens that count, without any other reduction."""
-    return _summed(_masked(activation, counted, wide))
+    activation: _Activation, counted: _Counted, left: LeftOut, *, wide: bool = False
+) -> Float[torch.Tensor, "batch 2 coordinates"]:
+    """Each sample's sums as ``Reduced`` has them, without any other reduction."""
+    return _both_sums(_masked(activation, counted, wide), left)
+
+
+def _both_sums(
+    activation: _Activation, left: LeftOut
+) -> Float[torch.Tensor, "batch 2 coordinates"]:
+    """The sums over all tokens, and over all but those left out."""
+    total = _summed(activation)
+    rows, positions = (part.to(activation.device) for part in left)
+    values = activation[rows, positions].to(total.dtype)
+    return torch.stack([total, total.index_add(0, rows, values, alpha=-1)], dim=1)
 
 
 def _masked(activation: _Activation, counted: _Counted, wide: bool) -> _Activation:

@@ -5,9 +5,17 @@ from dataclasses import replace
 
 import torch
 
-from tl_modules.activations.aggregate import Reduced, reduced, signed_sums, without_overflow
+from tl_modules.activations.aggregate import (
+    LeftOut,
+    Reduced,
+    left_out,
+    reduced,
+    signed_sums,
+    without_overflow,
+)
 from tl_modules.activations.reading import Reading
 from tl_modules.models.batches import Batch
+from tl_modules.models.content_tokens import SinkFinder, content_tokens, ordinary_tokens
 from tl_modules.models.gradients import loss_gradients
 from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.units import Units
@@ -26,10 +34,13 @@ def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Readin
         One value per prompt and unit, and the signed sums of all coordinates. They stay on the
         model's device, so that a GPU is not waited for until the whole batch has run.
     """
-    # Moved once per batch rather than once per hook point.
-    batch = replace(batch, counted=batch.counted.to(getattr(model.cfg, "device", None)))
     reduce = _activations if reading.weight == "activation" else _attributions
     return without_overflow(lambda wide: joined(reduce(model, batch, units, reading, wide), units))
+
+
+def _on_device(model: HookedModel, batch: Batch) -> Batch:
+    """The batch with its mask on the model's device: moved once rather than at each hook point."""
+    return replace(batch, counted=batch.counted.to(getattr(model.cfg, "device", None)))
 
 
 def joined(by_hook: Mapping[str, Reduced], units: Units) -> Reduced:
@@ -43,7 +54,8 @@ def joined(by_hook: Mapping[str, Reduced], units: Units) -> Reduced:
     device = parts[0].values.device  # a model's layers may lie on several devices
     return Reduced(
         torch.cat([part.values.to(device) for part in parts], dim=1),
-        torch.cat([part.sums.to(device) for part in parts], dim=1),
+        torch.cat([part.sums.to(device) for part in parts], dim=2),
+        parts[0].n_content,
     )
 
 
@@ -51,18 +63,44 @@ def _activations(
     model: HookedModel, batch: Batch, units: Units, reading: Reading, wide: bool
 ) -> dict[str, Reduced]:
     """Each sample's aggregated |activation|, by hook; the run ends at the last hook point."""
+    content = ordinary_tokens(model, batch.tokens, batch.mask)
+    finder = SinkFinder(model)
+    by_hook = _read(model, batch, units, reading, wide, left_out(batch.counted, content), finder)
+    sinks = finder.sinks(content)
+    if bool((sinks & batch.counted).any()):
+        # The middle layer comes after layers that were summed already, so the batch runs again.
+        # That is rare: in most models the first token is the only sink.
+        left = left_out(batch.counted, content & ~sinks)
+        by_hook = _read(model, batch, units, reading, wide, left, None)
+    return by_hook
+
+
+def _read(
+    model: HookedModel,
+    batch: Batch,
+    units: Units,
+    reading: Reading,
+    wide: bool,
+    left: LeftOut,
+    finder: SinkFinder | None,
+) -> dict[str, Reduced]:
+    """Run a batch once, up to the last hook point."""
     by_hook: dict[str, Reduced] = {}
+    counted = _on_device(model, batch).counted
 
     def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
         def read(activation: torch.Tensor) -> None:
+            if finder is not None and name in finder.readers:
+                finder.readers[name](activation)
             activation = checked_flat(activation.detach(), width * span, name)
             # Reduced inside the hook, so that one activation is in memory at a time.
-            by_hook[name] = reduced(activation, span, batch.counted, reading.aggregate, wide=wide)
+            by_hook[name] = reduced(activation, span, counted, left, reading.aggregate, wide=wide)
 
         return read
 
     hooks = zip(units.hook_names, units.widths, units.spans, strict=True)
-    readers = {name: reader(name, width, span) for name, width, span in hooks}
+    readers = {} if finder is None else dict(finder.readers)
+    readers |= {name: reader(name, width, span) for name, width, span in hooks}
     run_hooks_only(model, batch.tokens, batch.mask, readers)
     return by_hook
 
@@ -72,6 +110,8 @@ def _attributions(
 ) -> dict[str, Reduced]:
     """Each sample's aggregated |activation x gradient of its summed loss|, by hook."""
     by_hook: dict[str, Reduced] = {}
+    left = left_out(batch.counted, content_tokens(model, batch.tokens, batch.mask))
+    batch = _on_device(model, batch)
     activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
     for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
         activation, gradient = (
@@ -80,7 +120,8 @@ def _attributions(
         # An ablation sets all coordinates of a unit at once, so their first-order effects add up
         # before the magnitude is taken.
         products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
-        values = reduced(products, 1, batch.counted, reading.aggregate, wide=wide).values
+        found = reduced(products, 1, batch.counted, left, reading.aggregate, wide=wide)
         # The sums are mean ablation's values, which are activations whatever the matrix holds.
-        by_hook[name] = Reduced(values, signed_sums(activation, batch.counted, wide=wide))
+        sums = signed_sums(activation, batch.counted, left, wide=wide)
+        by_hook[name] = found._replace(sums=sums)
     return by_hook

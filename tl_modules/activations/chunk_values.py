@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from tl_modules.activations.batch_runner import BatchRunner
+from tl_modules.activations.token_sums import TokenSums
 from tl_modules.activations.value_checks import check_finite
 from tl_modules.models.batches import Batch, batches
 
@@ -31,11 +32,8 @@ class Collected:
     values: Float[np.ndarray, "_samples _units"]
     """One value per prompt and unit, in the order of the chunk."""
 
-    totals: Float[np.ndarray, " _coordinates"]
-    """Each coordinate's signed sum over all tokens that count, float64."""
-
-    n_tokens: int
-    """How many tokens count."""
+    totals: TokenSums
+    """The sums over these prompts' tokens."""
 
 
 def chunk_size(n_units: int) -> int:
@@ -102,10 +100,11 @@ def collect_chunk(
     """
     n_samples = sum(len(batch.rows) for batch in chunk)
     values = np.empty((n_samples, len(runner.units)), dtype=np.float32)
-    done, n_tokens, totals = 0, 0, None
+    done, n_tokens, totals = 0, (0, 0), None
     if begun is not None:
         # The earlier run's sums are continued in the same order, so the result has the same bits.
-        done, n_tokens, totals = len(begun.values), begun.n_tokens, torch.tensor(begun.totals)
+        done, n_tokens = len(begun.values), begun.totals.n_tokens
+        totals = torch.tensor(begun.totals.sums)
         values[:done] = begun.values
     kept = done
     for batch in _from_row(chunk, done):
@@ -115,16 +114,17 @@ def collect_chunk(
             # Checked batch by batch, so that a bad prompt is named before hours of work are done.
             check_finite(part_values, runner.units, part.rows.tolist())
             totals = add_in_turn(totals, reduced.sums)
-            n_tokens += int(part.counted.sum())
+            n_counted, n_content = int(part.counted.sum()), int(reduced.n_content.sum())
+            n_tokens = (n_tokens[0] + n_counted, n_tokens[1] + n_content)
             done += len(part.rows)
             on_batch(len(part.rows))
         # The last piece is not kept: the chunk itself is about to be written.
         if keep is not None and n_samples > done >= kept + max(PIECE_PROMPTS, n_samples // PIECES):
             assert totals is not None
-            keep(kept, Collected(values[kept:done], _to_numpy(totals), n_tokens))
+            keep(kept, Collected(values[kept:done], TokenSums(_to_numpy(totals), n_tokens)))
             kept = done
     assert totals is not None  # every chunk holds at least one batch
-    return Collected(values, _to_numpy(totals), n_tokens)
+    return Collected(values, TokenSums(_to_numpy(totals), n_tokens))
 
 
 def _from_row(chunk: Sequence[Batch], first: int) -> Sequence[Batch]:
@@ -133,22 +133,24 @@ def _from_row(chunk: Sequence[Batch], first: int) -> Sequence[Batch]:
     return chunk[int(np.searchsorted(starts, first)) :]
 
 
-def _to_numpy(totals: Float[torch.Tensor, " coordinates"]) -> Float[np.ndarray, " coordinates"]:
+def _to_numpy(
+    totals: Float[torch.Tensor, "2 coordinates"],
+) -> Float[np.ndarray, "2 coordinates"]:
     """Sums from any device as float64."""
     return totals.cpu().numpy().astype(np.float64)
 
 
 def add_in_turn(
-    totals: Float[torch.Tensor, " coordinates"] | None,
-    sums: Float[torch.Tensor, "batch coordinates"],
-) -> Float[torch.Tensor, " coordinates"]:
+    totals: Float[torch.Tensor, "2 coordinates"] | None,
+    sums: Float[torch.Tensor, "batch 2 coordinates"],
+) -> Float[torch.Tensor, "2 coordinates"]:
     """Add the samples' sums to the totals one after another, on the samples' device.
 
     A single ``sum`` over the batch would round differently for each batch size. The totals are
     float64, or float32 on Apple's GPUs, which have no float64.
     """
     if totals is None:
-        totals = torch.zeros(sums.shape[1], dtype=torch.float64)
+        totals = torch.zeros(sums.shape[1:], dtype=torch.float64)
     dtype = torch.float32 if sums.device.type == "mps" else torch.float64
     totals = totals.to(sums.device, dtype)
     for row in sums:

@@ -25,6 +25,7 @@ from tl_modules.activations.readable_units import readable_units
 from tl_modules.activations.reading import Aggregate, CountedTokens, Reading, Weight
 from tl_modules.activations.resumable import UnfinishedStore
 from tl_modules.activations.store import ActivationStore
+from tl_modules.activations.token_sums import TokenSums
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.measuring import check_unhooked, measures
 from tl_modules.models.answers import with_separator
@@ -172,7 +173,7 @@ def _in_memory(
     """Run all chunks, and put the values into the order of the prompts."""
     units = runner.units
     values = np.empty((len(frame), len(units)), dtype=np.float32)
-    n_tokens, totals = np.empty(len(frame), dtype=np.int64), np.zeros(units.n_coordinates)
+    n_tokens, totals = np.empty(len(frame), dtype=np.int64), TokenSums.none(units.n_coordinates)
     with _progress_bar(len(frame), shown=progress) as bar:
         for chunk in chunks:
             collected = collect_chunk(runner, chunk, bar.update)
@@ -184,9 +185,10 @@ def _in_memory(
         values,
         units,
         beside(frame, {"n_tokens": n_tokens}, warn=True),
-        (totals / n_tokens.sum()).astype(np.float32),
+        totals.unit_means,
         model_name(runner.model),
         reading=runner.reading,
+        content_means=totals.content_means,
     )
 
 
@@ -215,7 +217,7 @@ def _into_store(
                 bar.update(0 if begun is None else len(begun.values))
                 keep = partial(unfinished.keep, number)
                 collected = collect_chunk(runner, chunks[number], bar.update, begun, keep)
-                unfinished.write(number, collected.values, collected.totals, collected.n_tokens)
+                unfinished.write(number, collected.values, collected.totals)
                 del begun, collected  # so that two chunks are never in memory at once
         return unfinished.finish()
 

@@ -8,11 +8,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 
-from tl_modules.activations.aggregate import Reduced, reduced, without_overflow
+from tl_modules.activations.aggregate import Reduced, left_out, reduced, without_overflow
 from tl_modules.activations.batch_values import joined
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.readable_units import readable_units
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.token_sums import ALL, CONTENT, TokenSums
 from tl_modules.activations.value_checks import check_finite
 from tl_modules.errors import ModulesError
 from tl_modules.models.hooked_model import HookedModel, cache_entry, checked_flat, model_name
@@ -58,8 +59,7 @@ class Collector:
         self._values: list[Float[np.ndarray, "batch units"]] = []
         self._samples: list[pd.DataFrame] = []
         self._lengths: list[Int[np.ndarray, " batch"]] = []
-        self._totals = np.zeros(self.units.n_coordinates)
-        self._n_tokens = 0
+        self._totals = TokenSums.none(self.units.n_coordinates)
 
     def add(
         self,
@@ -102,13 +102,18 @@ class Collector:
                 "sample."
             )
 
+        # A cache holds no tokens, so that content is every token but the first of each sample.
+        left = left_out(mask, mask & (mask.cumsum(1) > 1))
+
         def reduce(wide: bool) -> Reduced:
             by_hook: dict[str, Reduced] = {}
             for name, width, span in zip(
                 self.names_filter, self.units.widths, self.units.spans, strict=True
             ):
                 activation = checked_flat(_cached(cache, name).detach(), width * span, name)
-                by_hook[name] = reduced(activation, span, mask, self._reading.aggregate, wide=wide)
+                by_hook[name] = reduced(
+                    activation, span, mask, left, self._reading.aggregate, wide=wide
+                )
             return joined(by_hook, self.units)
 
         self._append(without_overflow(reduce), mask, frame)
@@ -129,23 +134,22 @@ class Collector:
             np.concatenate(self._values),
             self.units,
             beside(samples, {"n_tokens": n_tokens}, warn=True),
-            self._unit_means(),
+            self._totals.unit_means,
             self._model_name,
             reading=self._reading,
+            content_means=self._totals.content_means,
         )
 
     def _append(self, batch: Reduced, mask: torch.Tensor, samples: pd.DataFrame) -> None:
         """Add a batch's reduced activations; a batch with a bad value adds nothing."""
         lengths, values = mask.sum(1).numpy(), batch.values.cpu().numpy()
         check_finite(values, self.units, samples.index.tolist())
-        self._totals += batch.sums.cpu().double().sum(0).numpy()
-        self._n_tokens += int(lengths.sum())
+        sums = batch.sums.cpu().double()
+        both = np.stack([sums[:, row].sum(0).numpy() for row in (ALL, CONTENT)])
+        self._totals += TokenSums(both, (int(lengths.sum()), int(batch.n_content.sum())))
         self._values.append(values)
         self._samples.append(samples)
         self._lengths.append(lengths)
-
-    def _unit_means(self) -> Float[np.ndarray, " units"]:
-        return (self._totals / self._n_tokens).astype(np.float32)
 
 
 def _cached(

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from tl_modules.activations.chunks import Chunk
 from tl_modules.activations.store_folder import FINISHED_CHUNK
+from tl_modules.activations.token_sums import TokenSums, checked_counts
 from tl_modules.errors import ModulesError
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import checked_whole_number
 
 FILE_KIND = "CollectedChunk"
 
@@ -23,11 +22,8 @@ class FinishedChunk:
     chunk: Chunk
     """The file of values."""
 
-    n_tokens: int
-    """How many tokens count in the chunk."""
-
-    totals: Float[np.ndarray, " _coordinates"]
-    """Each coordinate's signed sum over those tokens, float64."""
+    totals: TokenSums
+    """The sums over the chunk's tokens."""
 
     def write(self, folder: Path, number: int) -> None:
         """Record that a chunk is complete.
@@ -35,10 +31,9 @@ class FinishedChunk:
         Raises:
             ModulesError: If the record cannot be written.
         """
-        header = {"chunk": vars(self.chunk), "n_tokens": self.n_tokens}
-        files.write(
-            folder / FINISHED_CHUNK.format(number), FILE_KIND, header, {"totals": self.totals}
-        )
+        header = {"chunk": vars(self.chunk), "n_tokens": list(self.totals.n_tokens)}
+        arrays = {"totals": self.totals.sums}
+        files.write(folder / FINISHED_CHUNK.format(number), FILE_KIND, header, arrays)
 
 
 def read_finished(folder: Path, number: int, n_coordinates: int) -> FinishedChunk | None:
@@ -49,17 +44,18 @@ def read_finished(folder: Path, number: int, n_coordinates: int) -> FinishedChun
         number: The chunk's number.
         n_coordinates: Coordinates of the store's units.
     """
-    largest = {"totals": (n_coordinates,)}
+    largest = {"totals": (2, n_coordinates)}
 
     def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> FinishedChunk:
-        n_tokens = checked_whole_number(header["n_tokens"], least=1)
+        n_tokens = checked_counts(header["n_tokens"])
         totals = arrays["totals"]
         if totals.shape != largest["totals"] or totals.dtype != np.float64:
             raise ValueError("the totals are not of these units")
         # A forged record could otherwise make infinite means of finite chunks.
-        if not (np.abs(totals) <= n_tokens * float(np.finfo(np.float32).max)).all():
+        most = np.array(n_tokens)[:, None] * float(np.finfo(np.float32).max)
+        if not (np.abs(totals) <= most).all():
             raise ValueError("no activations add up to these totals")
-        return FinishedChunk(Chunk.from_dict(header["chunk"]), n_tokens, totals)
+        return FinishedChunk(Chunk.from_dict(header["chunk"]), TokenSums(totals, n_tokens))
 
     try:
         return files.read(

@@ -27,6 +27,8 @@ MANIFEST = "store.safetensors"
 
 _FILE_KIND = "ActivationStore"
 
+_MEANS = ("unit_means", "content_means")
+
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
@@ -53,6 +55,9 @@ class Manifest:
     reading: Reading
     """How the values came about."""
 
+    content_means: Float[np.ndarray, " _coordinates"] | None = None
+    """Each coordinate's mean (signed) over the content tokens."""
+
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Read the list in a store's folder.
@@ -76,7 +81,8 @@ class Manifest:
             "reading": self.reading.to_dict(),
             "chunks": [vars(chunk) for chunk in self.chunks],
         }
-        arrays = {} if self.unit_means is None else {"unit_means": self.unit_means}
+        given = {"unit_means": self.unit_means, "content_means": self.content_means}
+        arrays = {name: means for name, means in given.items() if means is not None}
         files.write(folder / MANIFEST, _FILE_KIND, header, arrays)
 
     @classmethod
@@ -90,7 +96,8 @@ class Manifest:
         units = Units.from_dict(
             header["units"], n_columns(folder, chunks[0], _half.FORMATS[header["dtype"]])
         )
-        check_unit_means(arrays.get("unit_means"), units)
+        for name in _MEANS:
+            check_unit_means(arrays.get(name), units, name)
         return cls(
             units,
             frame_from_json(header["samples"]),
@@ -99,9 +106,10 @@ class Manifest:
             chunks,
             arrays.get("unit_means"),
             Reading.from_dict(header["reading"]),
+            arrays.get("content_means"),
         )
 
 
 def _largest(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """The largest shapes that the list's arrays may have."""
-    return {"unit_means": (Units.sizes(header["units"])[1],)}
+    return dict.fromkeys(_MEANS, (Units.sizes(header["units"])[1],))

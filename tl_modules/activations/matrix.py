@@ -61,6 +61,10 @@ class ActivationMatrix:
     reading: Reading = field(default_factory=Reading)
     """How the raw values were computed."""
 
+    content_means: Float[np.ndarray, " _coordinates"] | None = None
+    """Each coordinate's mean (signed) over the content among these tokens: without special tokens
+    and attention sinks, which are a thousand times larger in some units."""
+
     def __post_init__(self) -> None:
         """Validate the fields: they must fit together, and the values must be finite."""
         if self.values.shape != (len(self.samples), len(self.units)):
@@ -83,6 +87,7 @@ class ActivationMatrix:
                 "ActivationMatrix.from_arrays, which converts them."
             )
         check_unit_means(self.unit_means, self.units)
+        check_unit_means(self.content_means, self.units, "content_means")
         check_normaliser(self.normaliser, len(self.units))
         check_finite(self.values, self.units)
 
@@ -200,7 +205,7 @@ class ActivationMatrix:
             rows: The samples' row numbers, in the wanted order.
 
         Returns:
-            A new matrix. Its ``unit_means`` are still those of all samples.
+            A new matrix. Its ``unit_means`` and ``content_means`` are still those of all samples.
 
         Raises:
             ModulesError: If no sample has one of the numbers.
@@ -230,8 +235,9 @@ class ActivationMatrix:
             "normalisation": None if self.normaliser is None else self.normaliser.name,
         }
         arrays = {"values": self.values, **normaliser_arrays(self.normaliser)}
-        if self.unit_means is not None:
-            arrays["unit_means"] = self.unit_means
+        for name in ("unit_means", "content_means"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name)
         return header, arrays
 
     @classmethod
@@ -248,6 +254,7 @@ class ActivationMatrix:
             shapes = {
                 "values": (n_rows(header["samples"]), n_units),
                 "unit_means": (n_coordinates,),
+                "content_means": (n_coordinates,),
             }
             return shapes | largest_normaliser(n_units)
 
@@ -260,6 +267,7 @@ class ActivationMatrix:
                 checked_text(header["model_name"]),
                 read_normaliser(header["normalisation"], arrays),
                 Reading.from_dict(header["reading"]),
+                arrays.get("content_means"),
             )
 
         return files.read(path, FILE_KIND, build, largest)

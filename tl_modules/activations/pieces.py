@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tl_modules.activations.chunk_values import Collected
+from tl_modules.activations.token_sums import TokenSums, checked_counts
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
 from tl_modules.saving import files
-from tl_modules.saving.checked_json import checked_whole_number
 from tl_modules.units import Units
 
 _FILE_KIND = "CollectedPiece"
@@ -48,8 +48,8 @@ class Pieces:
         Raises:
             ModulesError: If the file cannot be written.
         """
-        header = {"first": first, "n_tokens": piece.n_tokens}
-        arrays = {"values": piece.values, "totals": piece.totals}
+        header = {"first": first, "n_tokens": list(piece.totals.n_tokens)}
+        arrays = {"values": piece.values, "totals": piece.totals.sums}
         files.write(self._path(first), _FILE_KIND, header, arrays)
 
     def read(self, chunk: Sequence[Batch]) -> Collected | None:
@@ -73,7 +73,7 @@ class Pieces:
             return None
         values = np.concatenate([piece.values for piece in pieces])
         # The last piece's sums are over the rows of all pieces.
-        return Collected(values, pieces[-1].totals, pieces[-1].n_tokens)
+        return Collected(values, pieces[-1].totals)
 
     def clear(self) -> None:
         """Delete the chunk's pieces."""
@@ -89,15 +89,15 @@ class Pieces:
         def build(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Collected:
             values, totals = arrays["values"], arrays["totals"]
             shapes = (values.shape[1:], totals.shape)
-            if shapes != ((len(self._units),), (self._units.n_coordinates,)) or not len(values):
+            if shapes != ((len(self._units),), (2, self._units.n_coordinates)) or not len(values):
                 raise ValueError("the values are not of these units")
             if (values.dtype, totals.dtype) != (np.float32, np.float64):
                 raise ValueError("the values are not float32, or the sums not float64")
             if header["first"] != first or not np.isfinite(values).all():
                 raise ValueError("the values are not of these rows, or not finite")
-            return Collected(values, totals, checked_whole_number(header["n_tokens"], least=1))
+            return Collected(values, TokenSums(totals, checked_counts(header["n_tokens"])))
 
-        largest = {"values": (most, len(self._units)), "totals": (self._units.n_coordinates,)}
+        largest = {"values": (most, len(self._units)), "totals": (2, self._units.n_coordinates)}
         try:
             return files.read(self._path(first), _FILE_KIND, build, lambda _: largest)
         except ModulesError:

@@ -11,8 +11,9 @@ from jinja2 import TemplateError
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.models.answers import answers_of, join, tokenise_with_answers, warn_merged
+from tl_modules.models.content_tokens import special_token_ids
 from tl_modules.models.hooked_model import HookedModel, check_causal, check_model
-from tl_modules.models.tokens import check_context, special_ids, tokenise
+from tl_modules.models.tokens import check_context, tokenise
 
 _TokenLists = list[Int[torch.Tensor, " _pos"]]
 _Counted = list[Bool[torch.Tensor, " _pos"]]
@@ -74,11 +75,7 @@ def _content(model: HookedModel, token_lists: _TokenLists) -> _Counted:
 
     It does not matter whether the tokenizer or the user wrote the special tokens.
     """
-    tokenizer: Any = getattr(model, "tokenizer", None)
-    special = set(getattr(tokenizer, "all_special_ids", ()))
-    # UNK and MASK are special tokens, but each stands for a part of the text.
-    special -= special_ids(tokenizer, "unk", "mask")
-    special |= special_ids(tokenizer, "bos", "cls", "eos", "sep")
+    special = special_token_ids(getattr(model, "tokenizer", None))
     counted = []
     for row, tokens in enumerate(token_lists):
         is_text = torch.tensor([number not in special for number in tokens.tolist()])

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.batches import Batch, batches
+from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.models.tokens import tokenise
 from tl_modules.runtime.arguments import checked
@@ -34,6 +35,12 @@ class Reference:
 
     tokens: Float[np.ndarray, "tokens coordinates"]
     """All coordinates' activations at random tokens, for method ``"resample"``."""
+
+    content_means: Float[np.ndarray, " coordinates"] | None = None
+    """Each coordinate's mean (signed) without special tokens and attention sinks."""
+
+    is_content: Bool[np.ndarray, " tokens"] | None = None
+    """Which of the tokens are neither."""
 
     def __repr__(self) -> str:
         """One line without the arrays."""
@@ -94,7 +101,9 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     lengths = np.array([len(tokens) for tokens in token_lists])
     sums = _Sums(site_units(model, units), lengths, n_tokens, n_positions, seed)
     with tqdm(total=len(frame), desc="reference", unit="prompt", disable=not progress) as bar:
-        for batch in batches(token_lists, batch_size):
+        for batch in batches(
+            token_lists, batch_size, content_masks(model, token_lists, batch_size)
+        ):
             readers = {name: sums.reader(batch, name) for name in sums.units.hook_names}
             run_hooks_only(model, batch.tokens, batch.mask, readers)
             bar.update(len(batch.rows))
@@ -119,6 +128,9 @@ class _Sums:
         self._place[drawn] = np.arange(len(drawn))
         self._tokens = np.zeros((len(drawn), len(coordinates)), dtype=np.float32)
         self._totals = np.zeros(len(coordinates))
+        self._left_out = np.zeros(len(coordinates))
+        self._n_content = 0
+        self._is_content = np.zeros(len(drawn), dtype=bool)
         self._by_position = np.zeros((n_positions, len(coordinates)))
         self._n_at = (lengths[:, None] > np.arange(n_positions)).sum(axis=0)
         self._n_all = n_all
@@ -152,6 +164,11 @@ class _Sums:
             places = self._place[self._first[batch.rows[rows]] + positions]
             kept = places >= 0
             self._tokens[places[kept], columns] = values.numpy()[rows[kept], positions[kept]]
+            left = values[batch.mask & ~batch.counted]
+            self._left_out[columns] += left.sum(0, dtype=torch.float64).numpy()
+            if columns.start == 0:  # once a batch
+                self._n_content += int(batch.counted.sum())
+                self._is_content[places[kept]] = batch.counted.numpy()[rows[kept], positions[kept]]
 
         return read
 
@@ -161,4 +178,6 @@ class _Sums:
             self._totals / self._n_all,
             self._by_position / self._n_at[:, None],
             self._tokens,
+            (self._totals - self._left_out) / self._n_content if self._n_content else None,
+            self._is_content,
         )

@@ -29,6 +29,7 @@ from tl_modules.activations.store_folder import (
     wait_for_file,
     write_errors_explained,
 )
+from tl_modules.activations.token_sums import TokenSums
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
 from tl_modules.runtime.processes import ALONE, Processes
@@ -146,16 +147,14 @@ class UnfinishedStore:
         self,
         number: int,
         values: Float[np.ndarray, "_samples _units"],
-        totals: Float[np.ndarray, " _coordinates"],
-        n_tokens: int,
+        totals: TokenSums,
     ) -> None:
         """Write a complete chunk.
 
         Args:
             number: The chunk's number.
             values: The values of its samples.
-            totals: Each coordinate's signed sum over all tokens that count.
-            n_tokens: How many tokens count.
+            totals: The sums over its tokens.
 
         Raises:
             ModulesError: If a value does not fit the format, or the disk is full. Earlier chunks
@@ -165,7 +164,7 @@ class UnfinishedStore:
         chunk = write_chunk(self._path, number, _half.encode(values, self._half), self._half)
         # Recorded only now, so that a record always belongs to a complete file; and the pieces are
         # deleted last, so that no moment is without one of the two.
-        FinishedChunk(chunk, n_tokens, totals).write(self._path, number)
+        FinishedChunk(chunk, totals).write(self._path, number)
         self._n_kept[number] = len(values)
         with write_errors_explained(self._path):
             self._pieces(number).clear()
@@ -217,7 +216,7 @@ class UnfinishedStore:
     def _write_manifest(self) -> None:
         """List the chunks by number, so that equal runs write equal bytes."""
         n_chunks, n_coordinates = len(self._plan.sizes), self._plan.units.n_coordinates
-        chunks, n_tokens, totals = [], 0, np.zeros(n_coordinates)
+        chunks, totals = [], TokenSums.none(n_coordinates)
         for number in range(n_chunks):
             if self._processes.world_size > 1:
                 wait_for_file(self._path, FINISHED_CHUNK.format(number), self._processes.rank)
@@ -228,7 +227,6 @@ class UnfinishedStore:
                     "same collect() to collect it."
                 )
             chunks.append(finished.chunk)
-            n_tokens += finished.n_tokens
             totals += finished.totals
         Manifest(
             self._plan.units,
@@ -236,8 +234,9 @@ class UnfinishedStore:
             self._plan.model_name,
             self._plan.dtype,
             chunks,
-            (totals / n_tokens).astype(np.float32),
+            totals.unit_means,
             self._plan.reading,
+            totals.content_means,
         ).write(self._path)
 
     def _differs(self, *, holds_chunks: bool) -> bool:

@@ -71,6 +71,7 @@ class ActivationStore:
         self.model_name = manifest.model_name
         self.dtype = manifest.dtype
         self.unit_means = manifest.unit_means
+        self.content_means = manifest.content_means
         self.chunks = manifest.chunks
         self.reading = manifest.reading
         """How the values were computed."""
@@ -223,6 +224,7 @@ class ActivationStore:
             self.unit_means,
             self.model_name,
             reading=self.reading,
+            content_means=self.content_means,
         )
 
     def verify(self) -> None:
@@ -279,6 +281,8 @@ class StoreWriter:
         self._reading = Reading() if reading is None else reading
         self.unit_means: Float[np.ndarray, " _coordinates"] | None = None
         """Each coordinate's mean (signed), for mean ablation; kept by ``close``."""
+        self.content_means: Float[np.ndarray, " _coordinates"] | None = None
+        """The means without special tokens and attention sinks; kept by ``close``."""
         self._state = "open"
         self._buffer = ChunkBuffer(self._path, half, samples_per_chunk, len(units))
         self._samples: list[pd.DataFrame] = []
@@ -326,12 +330,13 @@ class StoreWriter:
                 or the disk is full.
         """
         self._check_open()
-        unit_means = self.unit_means
+        unit_means, content_means = self.unit_means, self.content_means
         if not self._samples:
             raise ModulesError(
                 "A store should hold at least one sample; none was added. Call add(values) first."
             )
         check_unit_means(unit_means, self._units)
+        check_unit_means(content_means, self._units, "content_means")
         self._state = "broken"
         self._buffer.flush()
         self._state = "open"
@@ -343,6 +348,7 @@ class StoreWriter:
             self._buffer.chunks,
             unit_means,
             self._reading,
+            content_means,
         ).write(self._path)
         self._state = "closed"
         return ActivationStore(self._path)

@@ -10,8 +10,10 @@ from jaxtyping import Float, Int
 
 from tl_modules.causal.token_runs import Rows, check_pairs, tokens_of
 from tl_modules.errors import ModulesError
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.content_tokens import content_tokens
 from tl_modules.models.hooked_model import FwdHooks
 from tl_modules.models.token_arrays import TokenArray
 from tl_modules.modules.module import Module
@@ -53,6 +55,7 @@ class Kept:
         modules: list[Module],
         method: CircuitMethod,
         reference: HasUnitMeans | None,
+        positions: Touched,
     ) -> "Kept":
         """Check everything, and measure the metric with all modules and with none."""
         rows.check()
@@ -85,10 +88,20 @@ class Kept:
             other = Rows(rows.model, corrupted, rows.attention_mask, rows.batch_size)
             source = other.activations(every.hook_names)
         means = modules[0].means if reference is None else reference
+        where = None
+        if positions == "content" and method != "patch":
+            real = rows.attention_mask
+            real = torch.ones_like(rows.tokens, dtype=torch.bool) if real is None else real
+            where = content_tokens(rows.model, rows.tokens, real)
 
         def ablated(units: Units) -> FwdHooks:
             return unit_hooks(
-                units, method, means, source=source, attention_mask=rows.attention_mask
+                units,
+                method,
+                means,
+                source=source,
+                positions=where,
+                attention_mask=rows.attention_mask,
             )
 
         inside = every.select(labels != OUTSIDE)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from tl_modules.causal.circuit_runs import CircuitMethod, Kept
 from tl_modules.causal.token_runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import HookedModel
@@ -81,6 +82,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     *,
     method: CircuitMethod = "patch",
     reference: HasUnitMeans | None = None,
+    positions: Touched = "all",
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
     batch_size: int = 64,
@@ -109,6 +111,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         method: How units outside the circuit are ablated: ``"patch"``, ``"mean"`` or ``"zero"``.
         reference: Means for ``"mean"``; by default those of the activations that the modules were
             discovered on.
+        positions: Tokens that ``"mean"`` and ``"zero"`` change; see ``module_effects``.
         n_controls: Number of controls; the smallest p-value is ``1 / (1 + n_controls)``.
         attention_mask: 1 or True where a token is real; padding is not touched.
         batch_size: Rows of a forward pass: prompts times circuits.
@@ -133,6 +136,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         listed,
         method,
         reference,
+        positions,
     )
     outside = [place for place in range(len(listed)) if place not in members]
     without = [[other for other in members if other != member] for member in members]
@@ -174,6 +178,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     held_out: bool = True,
     method: CircuitMethod = "patch",
     reference: HasUnitMeans | None = None,
+    positions: Touched = "all",
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
     batch_size: int = 64,
@@ -197,6 +202,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
             with ``circuit_scores`` on prompts of neither half.
         method: See ``circuit_scores``.
         reference: See ``circuit_scores``.
+        positions: See ``circuit_scores``.
         n_controls: Number of controls; each takes as many runs as the circuit. The smallest p-value
             is ``1 / (1 + n_controls)``.
         attention_mask: 1 or True where a token is real; padding is not touched.
@@ -237,6 +243,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         listed,
         method,
         reference,
+        positions,
     )
     gap = task.full - task.empty
     for half in (choosing, testing):

@@ -12,6 +12,7 @@ from tl_modules.causal.experiment import run_experiment
 from tl_modules.causal.metrics import MetricName
 from tl_modules.causal.options import Options
 from tl_modules.errors import ModulesError
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, as_targets
@@ -57,6 +58,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
     factor: float | None = None,
+    positions: Touched = "all",
     keep_only: bool = False,
     n_controls: int = 20,
     controls: ControlKind = "layer",
@@ -88,6 +90,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         method: See ``module_effects``.
         reference: See ``module_effects``.
         factor: See ``module_effects``.
+        positions: See ``module_effects``.
         keep_only: See ``module_effects``.
         n_controls: Controls per target.
         controls: See ``module_effects``.
@@ -131,6 +134,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         method=method,
         reference=reference,
         factor=factor,
+        positions=positions,
         keep_only=keep_only,
         n_controls=n_controls,
         controls=controls,

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from tl_modules.causal.metrics import Task
 from tl_modules.causal.shared_unit_scores import ablation_attribution
 from tl_modules.errors import ModulesError
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import HookedModel
@@ -39,6 +40,9 @@ class Setting:
     max_tokens: int | None
     task: Task | None = None
     """The prompts' task where its metric is the loss: tokenised already."""
+
+    positions: Touched = "all"
+    """The tokens at which units are changed."""
 
 
 _Maker = Callable[[Setting, Units, HasUnitMeans | None], Strata]
@@ -114,6 +118,7 @@ def _attribution(setting: Setting, units: Units, own_reference: HasUnitMeans | N
         max_tokens=setting.max_tokens,
         progress=False,
         task=setting.task,
+        positions=setting.positions,
     )
     # Every prompt counts the same, as it does in the mean over all prompts.
     counts = setting.frame["category"].astype(str).value_counts() if len(names) > 1 else None

@@ -11,6 +11,7 @@ from tl_modules.causal.experiment import Experiment, run_experiment
 from tl_modules.causal.metrics import MetricName
 from tl_modules.causal.options import Options
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, units_of
@@ -71,6 +72,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
     factor: float | None = None,
+    positions: Touched = "all",
     keep_only: bool = False,
     n_controls: int = 39,
     controls: ControlKind = "layer",
@@ -97,6 +99,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         method: See ``module_effects``.
         reference: See ``module_effects``.
         factor: See ``module_effects``.
+        positions: See ``module_effects``.
         keep_only: See ``module_effects``.
         n_controls: Controls of each module; the smallest p-value is ``1 / (1 + n_controls)``.
         controls: See ``module_effects``.
@@ -126,6 +129,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         method=method,
         reference=reference,
         factor=factor,
+        positions=positions,
         keep_only=keep_only,
         n_controls=n_controls,
         controls=controls,

@@ -10,6 +10,7 @@ from tl_modules.causal.effect_numbers import EffectNumbers
 from tl_modules.causal.experiment import Experiment, Outcome, run_experiment
 from tl_modules.causal.metrics import MetricName
 from tl_modules.causal.options import Options
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, as_targets
@@ -33,6 +34,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
     factor: float | None = None,
+    positions: Touched = "all",
     keep_only: bool = False,
     n_controls: int | None = None,
     controls: ControlKind = "layer",
@@ -62,6 +64,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             ``corrupted``; see ``with_corrupted``.
         reference: Source of the values that ablation puts in.
         factor: What ``"scale"`` multiplies by.
+        positions: ``"content"`` changes no special token and no attention sink, and means leave
+            them out too; ``"all"`` changes every token.
         keep_only: Ablate everything except the module (or the control).
         n_controls: Controls per module; by default as many as each test needs, 19 to 999 (see
             ``StoppingRule``).
@@ -84,6 +88,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         method=method,
         reference=reference,
         factor=factor,
+        positions=positions,
         keep_only=keep_only,
         n_controls=n_controls,
         controls=controls,

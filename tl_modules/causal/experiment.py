@@ -104,7 +104,9 @@ def run_experiment(
     # Once, before anything runs: all that follows reads the labels of this frame.
     frame = labelled(frame, *(sample_labels(targets) if compares_own else []))
     categories = categories_of(frame)
-    task = make_task(model, frame, options.metric, options.batch_size, options.max_tokens)
+    task = make_task(
+        model, frame, options.metric, options.batch_size, options.max_tokens, options.touched
+    )
     corrupted = None
     if options.method == "patch":
         corrupted = CorruptedRuns.of(model, frame, task, options.metric, options.max_tokens)
@@ -189,11 +191,13 @@ def _ablation(model: HookedModel, frame: pd.DataFrame, task: Task, options: Opti
         options.batch_size,
         options.max_tokens,
         None if options.reads_answers else task,
+        options.touched,
     )
     return Ablation(
         method=options.method,
         reference=options.reference,
         factor=options.factor,
+        positions=options.touched,
         keep_only=options.keep_only,
         exclude=options.exclude,
         seed=options.seed,

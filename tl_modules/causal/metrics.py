@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from tl_modules.errors import ModulesError
+from tl_modules.interventions.ablation import Touched
 from tl_modules.models.answers import tokenise_with_answers
 from tl_modules.models.batches import Batch, batches
+from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.hooked_model import HookedModel, check_causal
 from tl_modules.models.losses import next_token_losses
 from tl_modules.models.tokens import tokenise
@@ -46,6 +48,7 @@ def make_task(
     metric: MetricName,
     batch_size: int,
     max_tokens: int | None,
+    positions: Touched = "all",
 ) -> Task:
     """Prepare prompts to be measured.
 
@@ -56,6 +59,7 @@ def make_task(
         metric: One of ``METRICS``.
         batch_size: Prompts in a batch.
         max_tokens: Truncate prompts to this many tokens; not with answers, which would be cut off.
+        positions: The tokens that count in the batches: those that interventions change.
 
     Returns:
         The task.
@@ -65,9 +69,16 @@ def make_task(
             is missing or has no tokens of its own.
     """
     check_causal(model, f"metric={metric!r}")
+
+    def padded(token_lists: Sequence[Int[torch.Tensor, " _pos"]]) -> list[Batch]:
+        counted = None
+        if positions == "content":
+            counted = content_masks(model, token_lists, batch_size)
+        return list(batches(token_lists, batch_size, counted))
+
     if metric == "loss":
         token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
-        return Task(list(batches(token_lists, batch_size)), _losses, token_lists)
+        return Task(padded(token_lists), _losses, token_lists)
     if max_tokens is not None:
         raise ModulesError(
             f"max_tokens goes with metric='loss'; with {metric!r} it would cut the answers off. "
@@ -83,7 +94,7 @@ def make_task(
         predicts = positions[None, :] >= torch.from_numpy(starts[rows])[:, None]
         return measure(logits, tokens, (mask[:, 1:] & predicts).to(logits.device))
 
-    return Task(list(batches(token_lists, batch_size)), of_answers, token_lists)
+    return Task(padded(token_lists), of_answers, token_lists)
 
 
 def check_measured(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.metrics import MetricName
 from tl_modules.errors import check_at_least, check_seed
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.units import Units
 
@@ -18,6 +19,7 @@ class Options:
     method: Method
     reference: HasUnitMeans | None
     factor: float | None
+    positions: Touched
     keep_only: bool
     n_controls: int | None
     """None: as many as each test needs."""
@@ -39,6 +41,11 @@ class Options:
             check_at_least("n_controls", self.n_controls, 0)
         check_at_least("batch_size", self.batch_size, 1)
         check_seed(self.seed)
+
+    @property
+    def touched(self) -> Touched:
+        """The tokens at which units are changed. Patching needs no means, and changes them all."""
+        return "all" if self.method == "patch" else self.positions
 
     @property
     def reads_answers(self) -> bool:

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from tl_modules.causal.shared_unit_scores import ablation_attribution
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.strata import Strata
@@ -83,7 +84,7 @@ class Parts(UnitTarget):
 
 @checked
 @measures
-def specialised_parts(
+def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyword
     model: HookedModel,
     prompts: Prompts,
     reference: HasUnitMeans,
@@ -91,6 +92,7 @@ def specialised_parts(
     kinds: Annotated[Mapping[str, int] | Sequence[str], Elsewhere("kinds")] = tuple(KINDS),
     metric: Literal["loss", "answer_logprob"] = "answer_logprob",
     separator: str | None = None,
+    positions: Touched = "all",
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Parts]:
@@ -114,6 +116,7 @@ def specialised_parts(
             parts; by default 1, 8 and 200.
         metric: ``"answer_logprob"`` or ``"loss"``; see ``module_effects``.
         separator: See ``module_effects``.
+        positions: See ``module_effects``.
         batch_size: Prompts per pass.
         progress: Show a progress bar.
 
@@ -145,7 +148,13 @@ def specialised_parts(
             f"one. {remedy}."
         )
     estimates, names = ablation_attribution(
-        model, frame, reference, metric=metric, batch_size=batch_size, progress=progress
+        model,
+        frame,
+        reference,
+        metric=metric,
+        batch_size=batch_size,
+        progress=progress,
+        positions=positions,
     )
     parts = []
     for kind, count in wanted.items():

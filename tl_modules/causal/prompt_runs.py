@@ -21,11 +21,15 @@ def no_intervention(batch: Batch) -> FwdHooks:
 
 
 def on_batches(fwd_hooks: Callable[..., FwdHooks]) -> Intervention:
-    """The intervention of ``fwd_hooks(attention_mask=..., rows=...)``. Padding stays unchanged."""
+    """The intervention of ``fwd_hooks(attention_mask=..., rows=..., ...)``.
+
+    Padding stays unchanged, and so do real tokens that do not count in the batch.
+    """
 
     def make(batch: Batch) -> FwdHooks:
         mask = None if batch.mask.all() else batch.mask  # without padding a mask only costs time
-        return fwd_hooks(attention_mask=mask, rows=batch.rows)
+        where = {} if batch.counted.equal(batch.mask) else {"positions": batch.counted}
+        return fwd_hooks(attention_mask=mask, rows=batch.rows, **where)
 
     return make
 

@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 from tl_modules.causal.metrics import Measure, Task, make_task
 from tl_modules.causal.prompt_runs import Intervention, no_intervention, on_batches, run_task
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.hooks import UnitEdits
 from tl_modules.interventions.measuring import measures
-from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.replacements import HasUnitMeans, means_of
 from tl_modules.models.batches import Batch
 from tl_modules.models.gradients import gradients_of, loss_gradients
 from tl_modules.models.hooked_model import HookedModel, flat
@@ -56,6 +57,7 @@ def shared_units(
     reference: HasUnitMeans,
     *,
     n_units: int = 16,
+    positions: Touched = "all",
     batch_size: int = 16,
     max_tokens: int | None = None,
     progress: bool = True,
@@ -71,6 +73,7 @@ def shared_units(
         prompts: Strings, or a frame with ``prompt`` and ``category``.
         reference: Activations or modules, whose means replace the units' activations.
         n_units: Number of units to return.
+        positions: Tokens at which units are ablated; see ``module_effects``.
         batch_size: Rows of a forward pass.
         max_tokens: Truncate prompts to this many tokens.
         progress: Show progress bars.
@@ -84,16 +87,24 @@ def shared_units(
     check_at_least("n_units", n_units, 1)
     frame = labelled(prompt_frame(prompts))
     estimates, names = ablation_attribution(
-        model, frame, reference, batch_size=batch_size, max_tokens=max_tokens, progress=progress
+        model,
+        frame,
+        reference,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        progress=progress,
+        positions=positions,
     )
     least = estimates.min(axis=0)
     most_needed = np.argsort(-least, kind="stable")[:n_units]
     units = reference.units.select(most_needed)
     categories = categories_of(frame)
-    task = make_task(model, frame, "loss", batch_size, max_tokens)
+    task = make_task(model, frame, "loss", batch_size, max_tokens, positions)
+    of_content = positions == "content"
     runs: list[Intervention] = [no_intervention]
     for unit in range(len(units)):
-        edits = UnitEdits(units.select(np.array([unit])), "mean", reference)
+        alone = units.select(np.array([unit]))
+        edits = UnitEdits(alone, "mean", reference, of_content=of_content)
         runs.append(on_batches(edits.hooks))
     with tqdm(total=len(runs) * len(frame), desc="shared", disable=not progress) as bar:
         losses = run_task(model, task, runs, batch_size, bar.update)
@@ -105,7 +116,7 @@ def shared_units(
     return SharedUnits(units, table)
 
 
-def ablation_attribution(
+def ablation_attribution(  # noqa: PLR0913 - the options of one pass, all by keyword
     model: HookedModel,
     prompts: Prompts,
     reference: HasUnitMeans,
@@ -115,6 +126,7 @@ def ablation_attribution(
     max_tokens: int | None = None,
     progress: bool = True,
     task: Task | None = None,
+    positions: Touched = "all",
 ) -> tuple[Float[np.ndarray, "categories units"], list[str]]:
     """The first-order effect of mean-ablating each unit alone, from a backward pass per batch.
 
@@ -130,6 +142,7 @@ def ablation_attribution(
         max_tokens: Truncate prompts to this many tokens.
         progress: Show a progress bar.
         task: The prompts with this metric, if they are tokenised already.
+        positions: Tokens at which units are ablated.
 
     Returns:
         The estimates, and the categories' names.
@@ -139,12 +152,15 @@ def ablation_attribution(
             than two tokens.
     """
     reference.units.check_model(model)
-    UnitEdits(reference.units, "mean", reference)  # refuses a reference without means
-    means = np.array(reference.unit_means, dtype=np.float32)
+    of_content = positions == "content"
+    # Refuses a reference without means.
+    UnitEdits(reference.units, "mean", reference, of_content=of_content)
+    means = np.array(means_of(reference, of_content=of_content)[1], dtype=np.float32)
     frame = prompt_frame(prompts)
     categories = categories_of(frame)
     names = list(dict.fromkeys(categories.tolist()))
-    task = make_task(model, frame, metric, batch_size, max_tokens) if task is None else task
+    if task is None:
+        task = make_task(model, frame, metric, batch_size, max_tokens, positions)
     measure = None if metric == "loss" else task.measure
     totals = np.zeros((len(names), len(reference.units)))
     with tqdm(total=len(frame), desc="attribute", unit="prompt", disable=not progress) as bar:
@@ -187,7 +203,7 @@ def _batch_estimates(
         change = to - flat(activations[name], width).float()
         change = change * flat(gradients[name], width).float()
         # Padding may hold NaN in some models.
-        change = change.masked_fill(~batch.mask.to(change.device)[..., None], 0)
+        change = change.masked_fill(~batch.counted.to(change.device)[..., None], 0)
         pieces.append(change.sum(1).cpu().numpy())
         start += width
     return units.summed(np.concatenate(pieces, axis=1)) / scale

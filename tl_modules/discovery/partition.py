@@ -50,6 +50,7 @@ def module_set_of(
         model_name=acts.model_name,
         reading=acts.reading,
         unit_means=acts.unit_means,
+        content_means=acts.content_means,
         normaliser=normaliser,
     )
     warn_renamed({"score": modules.score_column})

@@ -4,6 +4,7 @@ A `Target` is anything that causal tests can intervene on.
 """
 
 from tl_modules.interventions.attachments import attached, detach_all
+from tl_modules.interventions.content_positions import content_positions
 from tl_modules.interventions.target import Target
 from tl_modules.interventions.unit_target import UnitTarget
 
@@ -11,5 +12,6 @@ __all__ = [
     "Target",
     "UnitTarget",
     "attached",
+    "content_positions",
     "detach_all",
 ]

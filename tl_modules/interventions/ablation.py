@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.strata import Strata
 from tl_modules.units import Units
+
+Touched = Literal["content", "all"]
+"""The tokens of a prompt at which an experiment changes units. ``content``: all but special tokens
+and attention sinks; means are over such tokens too. ``all``: every token; means are over all."""
 
 
 def layer_strata(units: Units, reference: HasUnitMeans | None) -> Strata:
@@ -36,8 +41,16 @@ class Ablation:
     seed: int = 0
     """Seeds ``"resample"``."""
 
+    positions: Touched = "all"
+    """The tokens at which units are changed."""
+
     strata: Callable[[Units, HasUnitMeans | None], Strata] = layer_strata
     """Makes the strata that controls are drawn from, of a target's units and its own reference."""
+
+    @property
+    def of_content(self) -> bool:
+        """Whether means and resampled tokens are those of content."""
+        return self.positions == "content"
 
     def changed(self, units: Units) -> Units:
         """The units to change so that a target's or a control's are ablated, or kept alone."""

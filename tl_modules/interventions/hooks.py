@@ -146,7 +146,15 @@ def unit_hooks(  # noqa: PLR0913 - the options of one intervention, all by keywo
         ModulesError: If the method is unknown or lacks what it needs, or positions or a mask are
             malformed.
     """
-    edits = UnitEdits(units, method, reference, source=source, factor=factor, seed=seed)
+    edits = UnitEdits(
+        units,
+        method,
+        reference,
+        source=source,
+        factor=factor,
+        seed=seed,
+        of_content=positions is not None,
+    )
     return edits.hooks(positions=positions, attention_mask=attention_mask, rows=rows)
 
 
@@ -162,14 +170,16 @@ class UnitEdits:
         source: Any = None,
         factor: float | None = None,
         seed: int = 0,
+        of_content: bool = False,
     ) -> None:
-        """Build the edits; the arguments are ``unit_hooks``'.
+        """Build the edits; the arguments are ``unit_hooks``', and ``Sources.of_content``.
 
         Raises:
             ModulesError: If the method is unknown or lacks what it needs.
         """
         coordinates = units.coordinates()
-        make = replacements(coordinates, method, Sources(reference, source, factor, seed))
+        sources = Sources(reference, source, factor, seed, of_content)
+        make = replacements(coordinates, method, sources)
         self._edits = []
         for hook, members in coordinates.by_hook():
             name, width = coordinates.hook_names[hook], coordinates.widths[hook]

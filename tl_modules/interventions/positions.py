@@ -13,13 +13,15 @@ from tl_modules.models.prompt_starts import StartFinder
 from tl_modules.models.token_arrays import TokenArray, as_mask, as_tensor
 
 Positions = SupportsIndex | slice | str | TokenArray | None
-"""Which positions: None for all, ``"last"`` for the last token of each row of a forward pass, one
-or several numbers, a slice, or a mask ``[batch, pos]``. Numbers, slices and masks count places in
-the whole prompt, from its first token, padding counted; a prompt that is continued from a key-value
-cache is one prompt."""
+"""Which positions: None for all, ``"content"`` for all but the first token, ``"last"`` for
+the last token of each row of a forward pass, one or several numbers, a slice, or a mask
+``[batch, pos]``. Numbers, slices and masks count places in the whole prompt, from its first token,
+padding counted; a prompt that is continued from a key-value cache is one prompt."""
 
 _Chosen = slice | str | tuple[int, ...] | Bool[torch.Tensor, "_batch _pos"] | None
-_REMEDY = "Use None, 'last', a number, several, a slice, or a mask [batch, pos] of booleans."
+_REMEDY = (
+    "Use None, 'content', 'last', a number, several, a slice, or a mask [batch, pos] of booleans."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,8 @@ class Where:
             real = self._part("attention_mask", self.attention_mask, shape)
         if self.positions is None:
             return real
+        if self.positions == "content":
+            return real & (self.position_numbers(shape) > 0)
         if isinstance(self.positions, str):
             last = real.shape[1] - 1 - real.flip(1).int().argmax(1)
             return real & (torch.arange(real.shape[1]) == last[:, None])
@@ -161,7 +165,7 @@ def _as_positions(positions: Positions) -> _Chosen:
     if positions is None:
         return None
     if isinstance(positions, str):
-        check_choice("positions", positions, ("last",))
+        check_choice("positions", positions, ("content", "last"))
         return positions
     if isinstance(positions, slice):
         try:

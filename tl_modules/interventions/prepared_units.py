@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from tl_modules.errors import ModulesError
-from tl_modules.interventions.ablation import Ablation
+from tl_modules.interventions.ablation import Ablation, Touched
 from tl_modules.interventions.hooks import UnitEdits
 from tl_modules.interventions.positions import Positions
 from tl_modules.interventions.replacements import HasUnitMeans, Method
@@ -111,7 +111,12 @@ class AblatedUnits(_Prepared):
         options = self.ablation
         values = self.reference if options.reference is None else options.reference
         return UnitEdits(
-            self.units, options.method, values, factor=options.factor, seed=options.seed
+            self.units,
+            options.method,
+            values,
+            factor=options.factor,
+            seed=options.seed,
+            of_content=options.of_content,
         )
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["AblatedUnits"]:
@@ -155,16 +160,20 @@ class OwnAblation(_Prepared):
     method: Method
     """The method of the target."""
 
+    positions: Touched
+    """The tokens at which the experiment changes units."""
+
     @classmethod
-    def of(cls, target: "UnitTarget", method: Method) -> "OwnAblation":
+    def of(cls, target: "UnitTarget", method: Method, positions: Touched) -> "OwnAblation":
         """Prepare the units of a target."""
         units = target.units
-        return cls(target.label, target.category, len(units), units, target, method)
+        return cls(target.label, target.category, len(units), units, target, method, positions)
 
     @cached_property
     def edits(self) -> UnitEdits:
         """The edits that change the units."""
-        return UnitEdits(self.units, self.method, self.target.reference)
+        of_content = self.positions == "content"
+        return UnitEdits(self.units, self.method, self.target.reference, of_content=of_content)
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list[Target]:
         """Draw the controls that the target defines.
@@ -177,4 +186,4 @@ class OwnAblation(_Prepared):
             The controls, prepared like the target.
         """
         drawn = self.target.controls(n_controls, generator)
-        return [control.in_experiment(Ablation()) for control in drawn]
+        return [control.in_experiment(Ablation(positions=self.positions)) for control in drawn]

@@ -13,6 +13,7 @@ from tl_modules.errors import ModulesError, check_choice, shown
 from tl_modules.interventions.positions import Where
 from tl_modules.models.hooked_model import cache_entry, flat
 from tl_modules.runtime.arguments import check_argument
+from tl_modules.runtime.call_warnings import warn_once
 from tl_modules.units import Units
 
 Method = Literal["zero", "mean", "position_mean", "resample", "patch", "scale"]
@@ -56,6 +57,8 @@ class Sources:
     source: Any = None
     factor: float | None = None
     seed: int = 0
+    of_content: bool = False
+    """Whether means and resampled tokens leave out special tokens and attention sinks."""
 
 
 def replacements(units: Units, method: str, sources: Sources) -> Make:
@@ -92,11 +95,11 @@ def _zero(units: Units, sources: Sources) -> Make:
 
 
 def _mean(units: Units, sources: Sources) -> Make:
-    return _constant(_means(units, sources.reference))
+    return _constant(_means(units, sources))
 
 
 def _position_mean(units: Units, sources: Sources) -> Make:
-    overall = _means(units, sources.reference)
+    overall = _means(units, sources)
     table = _of_tokens(units, sources.reference, "position_mean", "position_means")
     by_position = table[:, units.flat()]
 
@@ -116,6 +119,13 @@ def _position_mean(units: Units, sources: Sources) -> Make:
 
 def _resample(units: Units, sources: Sources) -> Make:
     tokens = _of_tokens(units, sources.reference, "resample", "tokens")
+    is_content = getattr(sources.reference, "is_content", None) if sources.of_content else None
+    kept = np.arange(len(tokens)) if is_content is None else np.flatnonzero(is_content)
+    if not len(kept):
+        raise ModulesError(
+            "method='resample' needs content tokens to draw from; the reference's tokens are all "
+            "first or special tokens. Collect it with a larger n_tokens=."
+        )
     columns = units.flat()
 
     def make(name: str, at: _At) -> Replace:
@@ -130,14 +140,14 @@ def _resample(units: Units, sources: Sources) -> Make:
             drawn = np.stack(
                 [
                     np.random.default_rng([sources.seed, 0, int(row)]).integers(
-                        len(tokens), size=size
+                        len(kept), size=size
                     )
                     for row in rows
                 ]
             )
             chosen = torch.from_numpy(drawn).gather(1, numbers.long()).numpy()
             # Looked up here, not once and kept: an experiment's controls would hold many copies.
-            return _tensor(tokens[chosen[..., None], columns[at]]).to(old)
+            return _tensor(tokens[kept[chosen][..., None], columns[at]]).to(old)
 
         return replace
 
@@ -199,8 +209,9 @@ def _tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(values, dtype=np.float32))
 
 
-def _means(units: Units, reference: HasUnitMeans | None) -> Float[np.ndarray, " units"]:
+def _means(units: Units, sources: Sources) -> Float[np.ndarray, " units"]:
     """The reference's means of these units."""
+    reference = sources.reference
     if reference is None or reference.unit_means is None:
         raise ModulesError(
             "method='mean' needs the units' mean activations, and none are known: these modules "
@@ -208,9 +219,33 @@ def _means(units: Units, reference: HasUnitMeans | None) -> Float[np.ndarray, " 
             "method='zero'."
         )
     _check_units(units, reference)
-    means = np.asarray(reference.unit_means, dtype=np.float64)[units.flat()]
-    _check_finite(units, means, "unit_means")
+    name, all_means = means_of(reference, of_content=sources.of_content)
+    means = np.asarray(all_means, dtype=np.float64)[units.flat()]
+    _check_finite(units, means, name)
     return means
+
+
+def means_of(
+    reference: HasUnitMeans, *, of_content: bool
+) -> tuple[str, Float[np.ndarray, " coordinates"] | None]:
+    """A reference's means, and their name: those over content, or those over all tokens.
+
+    Args:
+        reference: The reference. If it holds no means over content, a warning says so, and its
+            means over all tokens are used.
+        of_content: Whether the means over content are wanted.
+    """
+    if of_content:
+        means = getattr(reference, "content_means", None)
+        if means is not None:
+            return "content_means", means
+        warn_once(
+            "content means",
+            "The reference holds means over all tokens and none over content, so that units take "
+            "values that attention sinks distort. Collect it anew with this version, or pass "
+            "reference=tlm.collect_reference(model, prompts).",
+        )
+    return "unit_means", reference.unit_means
 
 
 def _of_tokens(

@@ -151,7 +151,7 @@ class UnitTarget(Target):
         if self.method is None:
             return AblatedUnits.of(self, ablation)
         super().in_experiment(ablation)
-        return OwnAblation.of(self, self.method)
+        return OwnAblation.of(self, self.method, ablation.positions)
 
     @contextmanager
     def ablated(  # noqa: PLR0913 - the options of one intervention, all by keyword

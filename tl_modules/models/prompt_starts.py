@@ -84,7 +84,7 @@ class StartFinder:
             start = PromptStart(None, True) if _is_given_a_cache() else PromptStart()
         if start.place is None:
             raise ModulesError(
-                "positions as numbers, slices or masks, attention_mask, and the methods "
+                "positions as 'content', numbers, slices or masks, attention_mask, and the methods "
                 "'position_mean', 'resample' and 'patch' need each token's position in its prompt; "
                 "in a run with a key-value cache, fwd_hooks alone do not know it. Use "
                 "module.ablated(model, ...) or attach, which read the cache's length; or "

@@ -104,6 +104,9 @@ class ModuleSet(Shareable):
     versions: dict[str, str] = field(default_factory=package_versions)
     """Versions of the packages that made the set."""
 
+    content_means: Float[np.ndarray, " _coordinates"] | None = None
+    """The means without special tokens and attention sinks; see ``ActivationMatrix``."""
+
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together, and make the arrays read-only."""
         n_units, n_samples = len(self.units), len(self.samples)
@@ -116,6 +119,7 @@ class ModuleSet(Shareable):
         for name, length in (
             ("unit_labels", n_units),
             ("unit_means", self.units.n_coordinates),
+            ("content_means", self.units.n_coordinates),
             ("unit_scores", n_units),
             ("unit_runners_up", n_units),
             ("sample_labels", n_samples),
@@ -131,7 +135,9 @@ class ModuleSet(Shareable):
                 )
             if name.endswith(("labels", "runners_up")):
                 self._check_labels(name, array)
-            elif name != "unit_means" and array.dtype.kind != "f":  # made by hand, perhaps NaN
+            elif (
+                not name.endswith("_means") and array.dtype.kind != "f"
+            ):  # made by hand, perhaps NaN
                 raise ModulesError(
                     f"{name} should be floats; they are {array.dtype}. Rebuild the module set from "
                     "one discovery."
@@ -139,6 +145,7 @@ class ModuleSet(Shareable):
             object.__setattr__(self, name, _read_only(array))
 
         check_unit_means(self.unit_means, self.units)
+        check_unit_means(self.content_means, self.units, "content_means")
         check_normaliser(self.normaliser, n_units)
         remedies = {"topics": "Find them again: tlm.with_topics(modules, model)."}
         remedies["own_categories"] = "Give them again: modules.with_categories({0: ...})."

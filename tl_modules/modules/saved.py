@@ -29,6 +29,7 @@ _ARRAYS = (
     "unit_scores",
     "unit_means",
     "unit_runners_up",
+    "content_means",
 )
 
 
@@ -92,7 +93,7 @@ def largest_shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """The largest shapes of a file's arrays."""
     n_units, n_coordinates = Units.sizes(header["units"])
     n_samples = n_rows(header["samples"])
-    lengths = (n_units, n_samples, n_samples, n_units, n_coordinates, n_units)
+    lengths = (n_units, n_samples, n_samples, n_units, n_coordinates, n_units, n_coordinates)
     shapes = {name: (length,) for name, length in zip(_ARRAYS, lengths, strict=True)}
     return shapes | largest_normaliser(n_units)
 
