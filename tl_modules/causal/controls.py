@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.causal.metrics import Task
-from tl_modules.causal.shared_unit_scores import ablation_attribution
+from tl_modules.causal.metrics import Task, make_task
+from tl_modules.causal.shared_unit_scores import ablation_magnitudes
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.strata import Strata
@@ -18,7 +18,8 @@ from tl_modules.units import Units
 
 ControlKind = Literal["layer", "magnitude", "attribution"]
 """``layer``: random units of the same layers. ``magnitude``: of the same layers and a similar mean
-|a|. ``attribution``: of the same layers and a similar estimated effect of ablating each alone."""
+|a|. ``attribution``: of the same layers and a similar estimated size of what ablating each alone
+does to the loss."""
 
 KINDS: tuple[ControlKind, ...] = get_args(ControlKind)
 
@@ -106,14 +107,12 @@ def _attribution(setting: Setting, units: Units, own_reference: HasUnitMeans | N
             "controls='attribution' needs a reference of the modules' own units; its site or "
             "model is another. Collect it with the same units=..."
         )
-    estimates, names = ablation_attribution(
-        setting.model,
-        setting.frame,
-        means,
-        batch_size=setting.batch_size,
-        max_tokens=setting.max_tokens,
-        progress=False,
-        task=setting.task,
+    task = setting.task
+    if task is None:
+        options = (setting.batch_size, setting.max_tokens)
+        task = make_task(setting.model, setting.frame, "loss", *options)
+    estimates, names = ablation_magnitudes(
+        setting.model, setting.frame, means, task, progress=False
     )
     # Every prompt counts the same, as it does in the mean over all prompts.
     counts = setting.frame["category"].astype(str).value_counts() if len(names) > 1 else None
