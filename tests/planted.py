@@ -1,9 +1,11 @@
 """Matrices with known blocks, and a model whose neurons' owners are known."""
 
+import importlib.util
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from transformer_lens import HookedRootModule
 
@@ -74,3 +76,18 @@ class PlantedModel(HookedRootModule):
         following = (tokens - first + 1).clamp(min=0) % self.N_SYMBOLS + first
         logits = torch.zeros(*tokens.shape, first + self.N_SYMBOLS)
         return logits.scatter(-1, following[..., None], written[..., None])
+
+
+def truth_model(shared, name):
+    """A trained model whose neurons' owners are known, from beside the project; else skip.
+
+    Returns:
+        The model, the owners, the tasks' tables, and ``prompts(tables, counts, seed)``.
+    """
+    path = shared / "truth" / f"{name}.safetensors"
+    if not path.is_file():
+        pytest.skip("the models of known truth beside the project (../shared/truth) are absent")
+    spec = importlib.util.spec_from_file_location("truth_models", path.with_name("truth_models.py"))
+    truth = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(truth)
+    return *truth.load(path), truth.prompts

@@ -1,14 +1,12 @@
 """P-values against controls: random modules pass as often as the level says, true ones pass."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
 
 import tl_modules as tlm
 from tests.conftest import WORDS, long_once, tiny_model
-from tests.planted import PlantedModel
+from tests.planted import PlantedModel, truth_model
 
 N_RANDOM = 100
 KINDS = ("layer", "magnitude", "attribution")
@@ -98,20 +96,14 @@ def test_true_modules_are_selective(planted_model, planted_acts, controls):
 
 @long_once
 @pytest.mark.slow
-@pytest.mark.parametrize("n_modules", [2, 3])
+@pytest.mark.parametrize(("controls", "n_modules"), [("layer", 2), ("attribution", 3)])
 def test_random_modules_of_a_trained_model_are_selective_in_five_cases_of_a_hundred(
-    shared, n_modules
+    shared, controls, n_modules
 ):
-    path = shared / "truth" / "hard-0.safetensors"
-    if not path.is_file():
-        pytest.skip("the models of known truth beside the project (../shared/truth) are absent")
-    spec = importlib.util.spec_from_file_location("truth_models", path.with_name("truth_models.py"))
-    truth = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(truth)
-    model, _, tables = truth.load(path)
-    acts = tlm.collect(model, truth.prompts(tables, (8,) * 5, 0), batch_size=64, progress=False)
-    prompts = truth.prompts(tables, (4,) * 5, 1)
-    check_calibrated(random_modules_p_values(model, acts, prompts, n_modules, "layer", n=60))
+    model, _, tables, prompts_of = truth_model(shared, "hard-0")
+    acts = tlm.collect(model, prompts_of(tables, (8,) * 5, 0), batch_size=64, progress=False)
+    prompts = prompts_of(tables, (4,) * 5, 1)
+    check_calibrated(random_modules_p_values(model, acts, prompts, n_modules, controls, n=60))
 
 
 def test_a_module_of_whole_layers_equals_its_controls(planted_model, planted_acts):

@@ -81,9 +81,9 @@ def test_other_targets_and_controls_leave_it_alone_too(model, prompts, modules):
 def test_estimates_are_of_the_same_positions_and_means(toy, pair):
     options = {"n_units": 4, "progress": False}
     found = tlm.shared_units(toy, ["20 1 1"], pair, positions="content", **options)
-    np.testing.assert_allclose(found.table[["least", "effect"]], 0, atol=1e-6)
+    np.testing.assert_allclose(found.table[["measured", "estimate", "effect"]], 0, atol=1e-6)
     found = tlm.shared_units(toy, ["20 1 1"], pair, positions="all", **options)
-    assert np.abs(found.table[["least", "effect"]].to_numpy()).max() > 0.1
+    assert np.abs(found.table[["measured", "estimate", "effect"]].to_numpy()).max() > 0.1
 
 
 @pytest.mark.parametrize("method", ["zero", "mean"])

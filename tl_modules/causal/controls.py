@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.causal.metrics import Task
-from tl_modules.causal.shared_unit_scores import ablation_attribution
+from tl_modules.causal.metrics import Task, make_task
+from tl_modules.causal.shared_unit_scores import ablation_magnitudes
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans
@@ -19,7 +19,8 @@ from tl_modules.units import Units
 
 ControlKind = Literal["layer", "magnitude", "attribution"]
 """``layer``: random units of the same layers. ``magnitude``: of the same layers and a similar mean
-|a|. ``attribution``: of the same layers and a similar estimated effect of ablating each alone."""
+|a|. ``attribution``: of the same layers and a similar estimated size of what ablating each alone
+does to the loss."""
 
 KINDS: tuple[ControlKind, ...] = get_args(ControlKind)
 
@@ -110,15 +111,17 @@ def _attribution(setting: Setting, units: Units, own_reference: HasUnitMeans | N
             "controls='attribution' needs a reference of the modules' own units; its site or "
             "model is another. Collect it with the same units=..."
         )
-    estimates, names = ablation_attribution(
+    task = setting.task
+    if task is None:
+        options = (setting.batch_size, setting.max_tokens, setting.positions)
+        task = make_task(setting.model, setting.frame, "loss", *options)
+    estimates, names = ablation_magnitudes(
         setting.model,
         setting.frame,
         means,
-        batch_size=setting.batch_size,
-        max_tokens=setting.max_tokens,
+        task,
+        of_content=setting.positions == "content",
         progress=False,
-        task=setting.task,
-        positions=setting.positions,
     )
     # Every prompt counts the same, as it does in the mean over all prompts.
     counts = setting.frame["category"].astype(str).value_counts() if len(names) > 1 else None
