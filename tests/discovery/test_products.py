@@ -43,6 +43,11 @@ def test_sums_over_labels_agree(pair):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-3)
 
 
+def test_sums_of_squares_agree(pair):
+    streamed, in_memory = pair
+    assert streamed.sum_of_squares() == pytest.approx(in_memory.sum_of_squares(), rel=1e-3)
+
+
 @pytest.mark.parametrize("n_moved", [0, 1, 3, 20, 30])
 def test_sums_brought_up_to_date_are_the_sums_anew(pair, n_moved, monkeypatch):
     streamed, _ = pair
@@ -74,6 +79,17 @@ def test_principal_components_agree(tmp_path, monkeypatch):
     exact = InMemory(store.matrix().zscore().values).principal_components(3, 0)
     found = Streamed(store, store.fit_zscore()).principal_components(3, 0)
     np.testing.assert_allclose(np.abs(found), np.abs(exact), rtol=1e-2, atol=1e-2)
+
+
+def test_topics_first_finds_in_a_store_what_it_finds_in_memory(tmp_path):
+    values = np.float32(planted_matrix(60, 400, 4, seed=0, strength=1.5)[0] + 10)
+    store = stored(tmp_path / "acts", values, samples_per_chunk=16)
+    streamed, in_memory = (
+        tlm.discover(acts, 4, method="topics_first", progress=False)
+        for acts in (store, tlm.ActivationMatrix.from_arrays(values))
+    )
+    assert adjusted_rand_score(in_memory.sample_labels, streamed.sample_labels) == 1
+    assert adjusted_rand_score(in_memory.unit_labels, streamed.unit_labels) > 0.98
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])

@@ -221,6 +221,8 @@ DISCOVER = """
 store = tlm.ActivationStore("acts")
 found = tlm.discover(store, 4, n_starts=3, n_kicks=2, distributed=True, progress=False)
 found.save(f"found{rank}")
+options = {"method": "topics_first", "distributed": True, "progress": False}
+tlm.discover(store, 4, **options).save(f"topics{rank}")
 streamed_module._TILE_BYTES = 4 * 9001 * 3  # three rows at a time
 with process_group(True) as processes:
     products = Streamed(store, store.fit_zscore(processes), processes)
@@ -239,11 +241,14 @@ def test_ranks_find_the_modules_that_one_process_finds_to_the_last_bit(
     store = planted_store(tmp_path / "acts")
     expected = tlm.discover(store, 4, n_starts=3, n_kicks=2, progress=False)
     assert set(said(tmp_path, world, DISCOVER)) == set(range(world))
+    topics = tlm.discover(store, 4, method="topics_first", progress=False).parts()[1]
     for rank in range(world):
         found = tlm.ModuleSet.load(tmp_path / f"found{rank}")
         assert found.objective == expected.objective
         assert found.history == expected.history
         assert found.starts.equals(expected.starts)
+        for name, array in tlm.ModuleSet.load(tmp_path / f"topics{rank}").parts()[1].items():
+            np.testing.assert_array_equal(topics[name], array)
         for name, array in expected.parts()[1].items():
             np.testing.assert_array_equal(found.parts()[1][name], array)
     monkeypatch.setattr(streamed_module, "_TILE_BYTES", 4 * 9001 * 3)

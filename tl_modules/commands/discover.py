@@ -12,6 +12,7 @@ from tl_modules.commands.options import add_common, add_max_memory, say
 from tl_modules.commands.outputs import OutputFile
 from tl_modules.commands.processes import check_alone, is_first, joined
 from tl_modules.discovery.from_activations import discover
+from tl_modules.discovery.search import METHODS
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.evaluation.comparison import split_by_category
 from tl_modules.sharing.shareable import FILE_KIND
@@ -31,6 +32,12 @@ def add_parser(commands: Any) -> None:
         "--table", type=Path, help="another file, to write the table to: table.csv, or .json"
     )
     parser.add_argument("-k", "--n-modules", type=int, default=10, help="number of modules (10)")
+    parser.add_argument(
+        "--method",
+        default="ulcmod",
+        help="ulcmod, the paper's objective, or topics_first, which favours no size of modules "
+        "(ulcmod)",
+    )
     parser.add_argument(
         "--n-starts", type=int, default=1, help="number of starts; the best is kept (1)"
     )
@@ -65,6 +72,7 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Discover in every process; print and write in the first."""
     say(f"Reading {args.acts}")
     output = OutputFile(args, args.table)
+    check_choice("method", args.method, METHODS)
     check_choice("normalise", args.normalise, NORMALISATIONS)
     if args.normalise != "zscore" and args.acts.is_dir():
         raise ModulesError(
@@ -86,6 +94,7 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     modules = discover(
         acts,
         args.n_modules,
+        method=args.method,
         seed=args.seed,
         n_starts=args.n_starts,
         n_kicks=args.n_kicks,

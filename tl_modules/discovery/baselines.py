@@ -1,4 +1,4 @@
-"""The paper's baselines: scikit-learn's clusterings of the units."""
+"""Baselines: the paper's clusterings of the units, and further ways to group them."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -13,6 +13,8 @@ from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, pca
 from tl_modules.discovery.start import N_COMPONENTS, spectral_labels, strongest_labels
+from tl_modules.discovery.topics_first import kmeans_labels
+from tl_modules.discovery.unit_groups import ica_labels, leiden_labels, nmf_labels
 from tl_modules.errors import check_seed
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
@@ -21,7 +23,15 @@ N_PRECLUSTERS = 10_000
 """Number of pre-clusters for the methods that compare all pairs of points, instead of the units."""
 
 Baseline = Literal[
-    "kmeans", "minibatch_kmeans", "agglomerative", "spectral", "spectral_coclustering"
+    "kmeans",
+    "minibatch_kmeans",
+    "agglomerative",
+    "spectral",
+    "spectral_coclustering",
+    "kmeans_argmax",
+    "ica",
+    "nmf",
+    "leiden",
 ]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
@@ -37,16 +47,21 @@ def discover_baseline(
 ) -> ModuleSet:
     """Discover modules with a standard clustering method, as a baseline for ``discover``.
 
-    The methods are those of arXiv 2603.17823. Units are clustered by their z-scores over the
-    samples, after PCA to 16 dimensions, and each sample gets the module that it drives most.
-    ``agglomerative``, ``spectral`` and ``spectral_coclustering`` cluster at most 10,000
-    pre-clusters of units. Co-clustering needs values that are not negative, so it clusters the
-    pre-clusters' mean |activation|. It also labels the samples itself.
+    The first five methods are those of arXiv 2603.17823. Units are clustered by their z-scores
+    over the samples, after PCA to 16 dimensions, and each sample gets the module that it drives
+    most. ``agglomerative``, ``spectral``, ``spectral_coclustering`` and ``leiden`` cluster at most
+    10,000 pre-clusters of units. Co-clustering needs values that are not negative, so it clusters
+    the pre-clusters' mean |activation|. It also labels the samples itself.
+
+    ``kmeans_argmax`` clusters the samples instead, after PCA to 16 dimensions, and each unit gets
+    the cluster on which its mean is highest. ``ica`` and ``nmf`` give each unit the component that
+    it loads on most. ``leiden`` finds communities in a graph of units that correlate, and needs the
+    extra ``leiden``.
 
     Args:
         acts: The activations.
-        method: ``"kmeans"``, ``"minibatch_kmeans"``, ``"agglomerative"``, ``"spectral"`` or
-            ``"spectral_coclustering"``.
+        method: ``"kmeans"``, ``"minibatch_kmeans"``, ``"agglomerative"``, ``"spectral"``,
+            ``"spectral_coclustering"``, ``"kmeans_argmax"``, ``"ica"``, ``"nmf"`` or ``"leiden"``.
         n_modules: K.
         seed: Seed of the clustering.
 
@@ -54,7 +69,7 @@ def discover_baseline(
         The modules. Some may be empty; B and L are then 0.
 
     Raises:
-        ModulesError: If the method is not valid or K is out of range.
+        ModulesError: If the method is not valid, its package is missing, or K is out of range.
 
     >>> planted = np.kron(np.eye(2), np.ones((10, 8))) + np.arange(16) / 100
     >>> acts = ActivationMatrix.from_arrays(planted)
@@ -68,16 +83,25 @@ def discover_baseline(
         # Raw values are not negative. Normalised ones are shifted so that each unit's least is 0.
         positive = acts.values if acts.normaliser is None else matrix - matrix.min(axis=0)
         samples, units = _cocluster(matrix, positive, n_modules, seed)
+    elif method == "kmeans_argmax":
+        samples = kmeans_labels(_principal_components(matrix, seed), n_modules, seed)
+        units = strongest_labels(products.unit_sums(samples, n_modules), samples)
     else:
-        points = _principal_components(matrix.T, seed)
-        cluster = _CLUSTERINGS[method]
-        units = cluster(points, n_modules, seed)
+        units = _unit_labels(matrix, method, n_modules, seed)
         samples = strongest_labels(products.sample_sums(units, n_modules), units)
     value = objective(matrix, samples, units, n_modules)
     result = IterDResult(samples, units, value, history=(value.L,), converged=True)
     return module_set_of(
         acts, scored.normaliser, products, result, n_modules, seed=seed, method=method
     )
+
+
+def _unit_labels(
+    matrix: Float[np.ndarray, "samples units"], method: Baseline, n_modules: int, seed: int
+) -> _Labels:
+    if method in _FACTORISATIONS:
+        return _FACTORISATIONS[method](matrix, n_modules, seed)
+    return _CLUSTERINGS[method](_principal_components(matrix.T, seed), n_modules, seed)
 
 
 def _principal_components(matrix: Float[np.ndarray, "rows columns"], seed: int) -> _Points:
@@ -108,6 +132,11 @@ def _spectral(points: _Points, n_modules: int, seed: int) -> _Labels:
     return spectral_labels(centres, n_modules, seed)[groups]
 
 
+def _leiden(points: _Points, n_modules: int, seed: int) -> _Labels:
+    groups, centres = _preclusters(points, seed)
+    return leiden_labels(centres, n_modules, seed)[groups]
+
+
 def _int64(labels: Any) -> _Labels:
     return np.asarray(labels, dtype=np.int64)
 
@@ -117,6 +146,12 @@ _CLUSTERINGS: dict[str, Callable[[_Points, int, int], _Labels]] = {
     "minibatch_kmeans": _minibatch_kmeans,
     "agglomerative": _agglomerative,
     "spectral": _spectral,
+    "leiden": _leiden,
+}
+
+_FACTORISATIONS: dict[str, Callable[[Float[np.ndarray, "samples units"], int, int], _Labels]] = {
+    "ica": ica_labels,
+    "nmf": nmf_labels,
 }
 
 

@@ -8,7 +8,7 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.descent import check_n_modules
 from tl_modules.discovery.normalised_input import normalised
 from tl_modules.discovery.products import in_memory_bytes
-from tl_modules.discovery.search import SearchOptions, search
+from tl_modules.discovery.search import Method, SearchOptions, search
 from tl_modules.discovery.shared_search import search_together
 from tl_modules.discovery.streamed import streamed_bytes
 from tl_modules.errors import ModulesError, check_at_least, check_seed
@@ -22,6 +22,7 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     acts: ActivationMatrix | ActivationStore,
     n_modules: int = 10,
     *,
+    method: Method = "ulcmod",
     seed: int = 0,
     max_rounds: int = 100,
     n_starts: int = 1,
@@ -33,21 +34,22 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
 
-    A raw matrix is first z-scored per unit. IterD then moves units and samples between modules
-    until no move raises the objective L; the start with the highest L is kept. Every unit and
-    sample gets a module. ``stability`` shows how far modules depend on the seed; ``module_effects``
-    shows whether they matter to the model. The how-to "Choose K" explains empty modules, starts and
-    kicks.
+    A raw matrix is first z-scored per unit. ``"ulcmod"`` moves units and samples by IterD until no
+    move raises L (arXiv 2603.17823), which favours modules of equal size. ``"topics_first"``
+    clusters the samples by k-means on K principal components; each unit joins the topic with its
+    highest expected activation. Nothing there favours equal sizes: use it if modules or topics may
+    differ in size. Every unit and sample gets a module. The how-to "Choose K" explains empty
+    modules, starts and kicks; ``module_effects`` shows whether modules matter to the model.
 
     Args:
         acts: The activations; an ``ActivationStore`` is streamed from disk.
         n_modules: K, from 2 to min(samples, units).
+        method: ``"ulcmod"`` or ``"topics_first"``.
         seed: Start ``s`` is seeded with ``seed + s``.
-        max_rounds: Stop each start after this many rounds.
-        n_starts: Number of starts: balanced k-means, random labels and spectral clustering of the
-            samples, in turn; see ``ModuleSet.starts``.
-        n_kicks: Number of kicks, which change some labels of the best partition and run IterD
-            again.
+        max_rounds: ``ulcmod``: stop each start after this many rounds.
+        n_starts: ``ulcmod``: number of starts, of which the highest L is kept: balanced k-means,
+            random labels, spectral clustering, in turn; see ``ModuleSet.starts``.
+        n_kicks: ``ulcmod``: number of kicks, which change some labels and run IterD again.
         n_jobs: Starts at once, in threads; by default one per core. Results do not depend on it. A
             store's starts run one by one.
         distributed: Share a store's columns among ``torch.distributed`` processes. Each makes this
@@ -60,8 +62,8 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         The modules.
 
     Raises:
-        ModulesError: If K is out of range, there are fewer than two samples, memory is too small,
-            or the processes cannot share the work.
+        ModulesError: If K or an option is not valid, there are fewer than two samples, memory is
+            too small, or the processes cannot share the work.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -78,6 +80,12 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         check_at_least("n_jobs", n_jobs, 1)
     check_seed(seed)
     check_seed(seed + n_starts - 1)
+    if method == "topics_first" and (n_starts, n_kicks) != (1, 0):
+        raise ModulesError(
+            f"n_starts and n_kicks apply to method='ulcmod' only; got n_starts={n_starts}, "
+            f"n_kicks={n_kicks} with method='topics_first', whose k-means restarts by itself. "
+            "Leave them out."
+        )
     n_modules, seed = int(n_modules), int(seed)
     if acts.shape[0] > 1:  # for a single sample, the normalisation's message is clearer
         check_n_modules(n_modules, acts.shape)
@@ -87,10 +95,12 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
                 "distributed=True needs an ActivationStore, of which every process reads its own "
                 "part. Write one with collect(..., store='acts')."
             )
-        options = SearchOptions(n_modules, seed, max_rounds, n_starts, n_kicks, 1, progress)
+        options = SearchOptions(method, n_modules, seed, max_rounds, n_starts, n_kicks, 1, progress)
         return search_together(acts, options, partial(_n_jobs, acts, n_modules, 1, max_memory))
     n_jobs = _n_jobs(acts, n_modules, min(n_starts, n_jobs or os.cpu_count() or 1), max_memory)
-    options = SearchOptions(n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress)
+    options = SearchOptions(
+        method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress
+    )
     return search(acts, *normalised(acts, n_modules), options)
 
 

@@ -62,6 +62,10 @@ class Products(Protocol):
         """
         ...
 
+    def sum_of_squares(self) -> float:
+        """The sum of all squared values."""
+        ...
+
     def principal_components(
         self, n_components: int, seed: int
     ) -> Float[np.ndarray, "samples components"]:
@@ -128,6 +132,11 @@ class InMemory:
     ) -> None:
         """See ``Products``."""
         self._kernels.shift_sample_sums(sums, self.matrix, moved, before, after)
+
+    def sum_of_squares(self) -> float:
+        """See ``Products``."""
+        # Row by row: NumPy would otherwise copy the matrix as float64.
+        return float(sum(np.square(row, dtype=np.float64).sum() for row in self.matrix))
 
     def principal_components(
         self, n_components: int, seed: int

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -14,14 +15,21 @@ from tl_modules.discovery.local_search import improve
 from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, Products
 from tl_modules.discovery.start import START_KINDS, StartKind, principal_components, start_labels
+from tl_modules.discovery.topics_first import topics_first
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.determinism import one_thread
+
+Method = Literal["ulcmod", "topics_first"]
+"""``ulcmod`` is the paper's objective with IterD; ``topics_first`` clusters the samples, and then
+gives each unit its strongest topic."""
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """The options of a search; ``discover`` describes them."""
 
+    method: Method
     n_modules: int
     seed: int
     max_rounds: int
@@ -37,7 +45,7 @@ def search(
     products: Products,
     options: SearchOptions,
 ) -> ModuleSet:
-    """Run IterD from several starts, improve the best partition by kicks, and build its modules.
+    """Search by the method of the options, and build the modules.
 
     Args:
         acts: The activations.
@@ -46,7 +54,29 @@ def search(
         options: The options.
 
     Returns:
-        The modules, with a table of the starts.
+        The modules; those of ``ulcmod`` have a table of the starts.
+    """
+    if options.method == "topics_first":
+        best, starts = topics_first(products, options.n_modules, options.seed), None
+    else:
+        best, starts = _ulcmod(products, options)
+    modules = module_set_of(
+        acts,
+        normaliser,
+        products,
+        best,
+        options.n_modules,
+        seed=options.seed,
+        method=options.method,
+    )
+    return replace(modules, starts=starts)
+
+
+def _ulcmod(products: Products, options: SearchOptions) -> tuple[IterDResult, pd.DataFrame]:
+    """Run IterD from several starts, and improve the best partition by kicks.
+
+    Returns:
+        The best partition, and a table of the starts.
     """
     results = _from_starts(products, options)
     # L with an empty module is 0; the history, which leaves empty blocks out, then decides.
@@ -69,10 +99,7 @@ def search(
         seed=options.seed,
         progress=options.progress,
     )
-    modules = module_set_of(
-        acts, normaliser, products, best, options.n_modules, seed=options.seed, method="iterd"
-    )
-    return replace(modules, starts=starts)
+    return best, starts
 
 
 def _start_kind(start: int) -> StartKind:

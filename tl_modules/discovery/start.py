@@ -24,17 +24,18 @@ spectral clustering of the samples."""
 _Points = Float[np.ndarray, "samples components"]
 
 
-def principal_components(products: Products, seed: int) -> _Points:
-    """The samples' coordinates on the first 16 principal components, which starts cluster.
+def principal_components(products: Products, seed: int, n_modules: int = 0) -> _Points:
+    """The samples' coordinates on the first 16 or K principal components, which starts cluster.
 
     Args:
         products: The normalised matrix.
         seed: Seed of the randomised PCA of a large matrix.
+        n_modules: K, if at least K components are wanted.
 
     Returns:
-        Coordinates, float64, shape ``[samples, at most 16]``.
+        Coordinates, float64, shape ``[samples, at most max(16, K)]``.
     """
-    n_components = min(N_COMPONENTS, *products.shape)
+    n_components = min(max(N_COMPONENTS, n_modules), *products.shape)
     return products.principal_components(n_components, seed).astype(np.float64)
 
 

@@ -107,6 +107,14 @@ class Streamed:
         elif len(moved):
             sums += self._together(self._sample_changes, moved, before, after, n_modules)
 
+    def sum_of_squares(self) -> float:
+        """See ``Products``; (samples - 1) for each z-scored unit.
+
+        A constant unit's squares add up to 0, not samples - 1, which makes no difference to a
+        variance over all units unless many units are constant.
+        """
+        return float((self.shape[0] - 1) * self.shape[1])
+
     def principal_components(
         self, n_components: int, seed: int
     ) -> Float[np.ndarray, "samples components"]:
@@ -291,7 +299,7 @@ def streamed_bytes(shape: tuple[int, int], n_modules: int) -> int:
         n_modules: K.
     """
     n_samples, n_units = shape
-    width = N_COMPONENTS + _OVERSAMPLING
+    width = max(N_COMPONENTS, n_modules) + _OVERSAMPLING
     sums = 4 * 8 * n_modules * (n_samples + n_units)
     return sums + 5 * 4 * width * n_units + 8 * 8 * n_units + 2 * _TILE_BYTES
 

@@ -61,8 +61,9 @@ class ModuleSet(Shareable):
     seed: int | None = None
     """The seed of the discovery."""
 
-    method: str = "iterd"
-    """The algorithm."""
+    method: str = "ulcmod"
+    """The method of ``discover`` or ``discover_baseline`` (``"iterd"`` in old files, which is
+    ``"ulcmod"``)."""
 
     history: tuple[float, ...] = ()
     """L after each round."""

@@ -1,0 +1,90 @@
+"""The method ``"topics_first"``: cluster the samples, then give each unit its strongest topic."""
+
+import warnings
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from tl_modules.discovery.descent import IterDResult
+from tl_modules.discovery.objectives import from_blocks
+from tl_modules.discovery.products import Products
+from tl_modules.discovery.start import N_RESTARTS, principal_components
+from tl_modules.runtime.determinism import one_thread
+
+
+def topics_first(products: Products, n_modules: int, seed: int) -> IterDResult:
+    """Partition samples by k-means, and units by their expected activation on each topic.
+
+    The topics minimise the samples' squared distances to their topic's mean, on the first K
+    principal components: K groups of samples differ along K - 1 directions, and further components
+    add noise. Each unit then joins the topic with the highest expected activation. Nothing rewards
+    equal sizes, so neither small modules nor rare topics are padded with others' units.
+
+    Args:
+        products: The normalised matrix.
+        n_modules: K.
+        seed: Seed of the k-means.
+
+    Returns:
+        The partition. If the samples have fewer than K distinct values, some modules are empty.
+    """
+    # BLAS and k-means add up in an order that depends on their threads.
+    with one_thread():
+        points = principal_components(products, seed, n_modules)[:, :n_modules]
+        samples = kmeans_labels(points, n_modules, seed)
+    sums = products.unit_sums(samples, n_modules)
+    units = expected_labels(sums, samples, products.sum_of_squares())
+    in_block = sums[np.arange(len(units)), units]
+    block_sums = np.bincount(units, weights=in_block, minlength=n_modules)
+    sizes = [np.bincount(labels, minlength=n_modules) for labels in (samples, units)]
+    value = from_blocks(block_sums, sizes[0] * sizes[1])
+    return IterDResult(samples, units, value, history=(value.L,), converged=True)
+
+
+def kmeans_labels(
+    points: Float[np.ndarray, "points axes"], n_modules: int, seed: int
+) -> Int[np.ndarray, " points"]:
+    """The best of 10 restarts of k-means, whose clusters may have any size."""
+    # Slow to import, and only a fit needs them.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # Equal points leave clusters empty; the modules show it.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(n_modules, n_init=N_RESTARTS, random_state=seed).fit(points)
+    return np.asarray(fitted.labels_, dtype=np.int64)
+
+
+def expected_labels(
+    sums: Float[np.ndarray, "units modules"],
+    sample_labels: Int[np.ndarray, " samples"],
+    sum_of_squares: float,
+) -> Int[np.ndarray, " units"]:
+    """For each unit, the topic on which its activation is expected to be highest.
+
+    A mean over few samples is noisy, and the highest of several means is often the noisiest. Each
+    unit's mean on a topic of n samples is therefore shrunk towards 0 by
+    ``between / (between + within / n)``, its posterior mean if true means have the variance
+    ``between`` and samples of one topic the variance ``within`` (James & Stein 1961; Efron &
+    Morris 1973). Both variances are estimated over all units. If topics have equal sizes or the
+    noise is small, the label is that of the highest mean.
+
+    Args:
+        sums: Each unit's activation summed over each topic's samples.
+        sample_labels: Each sample's topic.
+        sum_of_squares: The sum of all squared activations.
+    """
+    n_units, n_modules = sums.shape
+    counts = np.bincount(sample_labels, minlength=n_modules)
+    used = counts > 0
+    means = sums[:, used] / counts[used]
+    n_free = n_units * (len(sample_labels) - used.sum())
+    explained = float((counts[used] * means**2).sum())
+    within = max(sum_of_squares - explained, 0.0) / n_free if n_free else 0.0
+    noise = within / counts[used]
+    between = max(float((means**2 - noise).mean()), 0.0)
+    # ``between`` in the numerator is the same for all topics.
+    scale = between + noise
+    weights = np.divide(1.0, scale, out=np.ones_like(scale), where=scale > 0)
+    return np.flatnonzero(used)[(means * weights).argmax(axis=1)]
