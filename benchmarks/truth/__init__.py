@@ -1,0 +1,1 @@
+"""Small transformers whose neurons' owners are known, and what finds the owners again."""
