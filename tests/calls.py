@@ -175,6 +175,10 @@ CALLS = {
     "greedy_circuit": lambda c: tlm.greedy_circuit(
         c.model, *c.pair, metric, c.modules, n_controls=2, **QUIET
     ),
+    "content_positions": lambda c: tlm.content_positions(c.model, c.pair[0]),
+    "module_effects everywhere": lambda c: tlm.module_effects(
+        c.model, c.modules, c.prompts, n_controls=2, positions="all", **QUIET
+    ),
     "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
     "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
     "thought_states": followed,

@@ -16,6 +16,7 @@ from benchmarks import (
     controls,
     detectors,
     erasure,
+    first_token,
     iterd,
     neighbours,
     parts,
@@ -222,6 +223,18 @@ def test_checkpoints(prompts, monkeypatch, capsys):
     before, after = re.search(r"([\d.]+) before, ([\d.]+) after", out).groups()
     assert abs(float(after) - float(before)) > 0.05  # random words: trained, not better
     assert "by profiles on 4 prompts" in out
+
+
+@unsaid
+def test_first_token(prompts, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(first_token, "load_model", lambda name: tiny_model())
+    monkeypatch.setattr(first_token, "PUBLIC", tmp_path / "absent.jsonl")
+    monkeypatch.setattr(first_token, "load_prompts", lambda: prompts)
+    words = ["--modules", "2", "--controls", "2", "--units", "4", "--max-tokens", "8"]
+    out = run(first_token, words, monkeypatch, capsys)
+    assert "0 tokens are special or sinks" in out
+    assert out.count("r with patching") == 3  # leaving the first token alone is the same here
+    assert "mean over content, sinks left alone" in out
 
 
 @pytest.mark.slow
