@@ -7,8 +7,8 @@ import torch
 
 from tl_modules.activations.aggregate import Reduced, reduced, signed_sums, without_overflow
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.unit_effects import unit_effects
 from tl_modules.models.batches import Batch
-from tl_modules.models.gradients import loss_gradients
 from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.units import Units
 
@@ -28,7 +28,7 @@ def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Readin
     """
     # Moved once per batch rather than once per hook point.
     batch = replace(batch, counted=batch.counted.to(getattr(model.cfg, "device", None)))
-    reduce = _activations if reading.weight == "activation" else _attributions
+    reduce = _effects if reading.needs_gradients else _activations
     return without_overflow(lambda wide: joined(reduce(model, batch, units, reading, wide), units))
 
 
@@ -67,20 +67,15 @@ def _activations(
     return by_hook
 
 
-def _attributions(
+def _effects(
     model: HookedModel, batch: Batch, units: Units, reading: Reading, wide: bool
 ) -> dict[str, Reduced]:
-    """Each sample's aggregated |activation x gradient of its summed loss|, by hook."""
+    """Each sample's aggregated effects of units on the loss or the logits, by hook."""
     by_hook: dict[str, Reduced] = {}
-    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
-    for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
-        activation, gradient = (
-            checked_flat(of[name], width * span, name).float() for of in (activations, gradients)
-        )
-        # An ablation sets all coordinates of a unit at once, so their first-order effects add up
-        # before the magnitude is taken.
-        products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
-        values = reduced(products, 1, batch.counted, reading.aggregate, wide=wide).values
+    activations, effects = unit_effects(model, batch, units, reading)
+    for name in units.hook_names:
+        values = reduced(effects[name], 1, batch.counted, reading.aggregate, wide=wide).values
         # The sums are mean ablation's values, which are activations whatever the matrix holds.
-        by_hook[name] = Reduced(values, signed_sums(activation, batch.counted, wide=wide))
+        sums = signed_sums(activations[name], batch.counted, wide=wide)
+        by_hook[name] = Reduced(values, sums)
     return by_hook
