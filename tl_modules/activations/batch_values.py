@@ -14,9 +14,9 @@ from tl_modules.activations.aggregate import (
     without_overflow,
 )
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.unit_effects import unit_effects
 from tl_modules.models.batches import Batch
 from tl_modules.models.content_tokens import SinkFinder, content_tokens, ordinary_tokens
-from tl_modules.models.gradients import loss_gradients
 from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
 from tl_modules.units import Units
 
@@ -34,7 +34,7 @@ def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Readin
         One value per prompt and unit, and the signed sums of all coordinates. They stay on the
         model's device, so that a GPU is not waited for until the whole batch has run.
     """
-    reduce = _activations if reading.weight == "activation" else _attributions
+    reduce = _effects if reading.needs_gradients else _activations
     return without_overflow(lambda wide: joined(reduce(model, batch, units, reading, wide), units))
 
 
@@ -105,23 +105,17 @@ def _read(
     return by_hook
 
 
-def _attributions(
+def _effects(
     model: HookedModel, batch: Batch, units: Units, reading: Reading, wide: bool
 ) -> dict[str, Reduced]:
-    """Each sample's aggregated |activation x gradient of its summed loss|, by hook."""
+    """Each sample's aggregated effects of units on the loss or the logits, by hook."""
     by_hook: dict[str, Reduced] = {}
     left = left_out(batch.counted, content_tokens(model, batch.tokens, batch.mask))
     batch = _on_device(model, batch)
-    activations, gradients = loss_gradients(model, batch.tokens, batch.mask, units.hook_names)
-    for name, width, span in zip(units.hook_names, units.widths, units.spans, strict=True):
-        activation, gradient = (
-            checked_flat(of[name], width * span, name).float() for of in (activations, gradients)
-        )
-        # An ablation sets all coordinates of a unit at once, so their first-order effects add up
-        # before the magnitude is taken.
-        products = (activation * gradient).unflatten(-1, (width, span)).sum(-1)
-        found = reduced(products, 1, batch.counted, left, reading.aggregate, wide=wide)
+    activations, effects = unit_effects(model, batch, units, reading)
+    for name in units.hook_names:
+        found = reduced(effects[name], 1, batch.counted, left, reading.aggregate, wide=wide)
         # The sums are mean ablation's values, which are activations whatever the matrix holds.
-        sums = signed_sums(activation, batch.counted, left, wide=wide)
+        sums = signed_sums(activations[name], batch.counted, left, wide=wide)
         by_hook[name] = found._replace(sums=sums)
     return by_hook

@@ -49,6 +49,7 @@ def collect(
     batch_size: int = ...,
     max_tokens: int | None = ...,
     weight: Weight = ...,
+    probe_seed: int = ...,
     aggregate: Aggregate = ...,
     tokens: CountedTokens = ...,
     separator: str | None = ...,
@@ -70,6 +71,7 @@ def collect(
     batch_size: int = ...,
     max_tokens: int | None = ...,
     weight: Weight = ...,
+    probe_seed: int = ...,
     aggregate: Aggregate = ...,
     tokens: CountedTokens = ...,
     separator: str | None = ...,
@@ -92,6 +94,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     batch_size: int = 16,
     max_tokens: int | None = None,
     weight: Weight = "activation",
+    probe_seed: int = 0,
     aggregate: Aggregate = "mean",
     tokens: CountedTokens = "all",
     separator: str | None = None,
@@ -120,8 +123,9 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             several with ``+``.
         batch_size: Prompts per forward pass.
         max_tokens: Truncate prompts to this many tokens; None for the model's context.
-        weight: ``"activation"``, or ``"attribution"``: |activation x gradient of the loss|, in
-            nats.
+        weight: ``"activation"``, or a unit's effect by gradients, which the page compares:
+            ``"attribution"``, ``"top_logit"``, ``"effect"``, ``"activation_effect"``.
+        probe_seed: Draws the probes of the last two.
         aggregate: Reduction over tokens: ``"mean"``, ``"rms"``, ``"max"`` or ``"fraction_active"``.
         tokens: Tokens that count: ``"all"``, ``"content"``, ``"last"`` or ``"answer"``.
         separator: Text between prompt and answer; default: column ``separator``.
@@ -146,7 +150,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             "distributed=True needs a store, a folder that all processes write to; one process "
             "holds a matrix. Pass store='acts'."
         )
-    reading = Reading(weight, aggregate, tokens, chat)
+    reading = Reading(weight, aggregate, tokens, chat, probe_seed)
     with process_group(distributed) as processes:
         answers = tokens == "answer"
         frame = with_separator(prompt_frame(prompts), separator, answers=answers, chat=chat)

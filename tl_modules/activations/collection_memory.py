@@ -43,9 +43,10 @@ def needed_memory(
     if torch.device(getattr(model.cfg, "device", None) or "cpu").type == "cpu":
         widths = [width * span for width, span in zip(units.widths, units.spans, strict=True)]
         # One hook point's activation is held at a time, but a backward pass needs all of them.
-        held = max(widths) if runner.reading.weight == "activation" else sum(widths)
+        held = sum(widths) if runner.reading.needs_gradients else max(widths)
         n_tokens = max(batch.tokens.numel() for chunk in chunks for batch in chunk)
-        batch_bytes += 4 * 3 * n_tokens * held
+        # Activations, what the hooks add and gradients; the probes' sum of squares besides.
+        batch_bytes += 4 * (4 if runner.reading.has_probes else 3) * n_tokens * held
     return NeededMemory(matrix, chunk_bytes + batch_bytes)
 
 

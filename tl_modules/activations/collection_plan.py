@@ -73,12 +73,13 @@ def plan_collection(
     """Plan a store, and check its settings before its folder is made.
 
     Raises:
-        ModulesError: If ``dtype`` is not valid, attributions would not be float32, or the samples
+        ModulesError: If ``dtype`` is not valid, effects would not be float32, or the samples
             cannot be saved.
     """
-    if reading.weight == "attribution" and dtype != "float32":
+    if reading.needs_gradients and dtype != "float32":
         raise ModulesError(
-            f"A store of attributions should be float32, for many are below 1e-7; got {dtype!r}. "
+            f"A store of weight={reading.weight!r} should be float32, for many values are below "
+            f"1e-7; got {dtype!r}. "
             "Pass dtype='float32'."
         )
     frame_to_json(frame)  # raises for samples that cannot be saved

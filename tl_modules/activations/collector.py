@@ -83,10 +83,10 @@ class Collector:
                 activation is NaN or infinite, or a column of ``samples`` cannot be saved as JSON.
                 In that case nothing from the cache is added.
         """
-        if self._reading.weight != "activation":
+        if self._reading.needs_gradients:
             raise ModulesError(
                 "A cache holds activations but no gradients. Use collect(..., "
-                "weight='attribution')."
+                f"weight={self._reading.weight!r})."
             )
         mask = as_mask("attention_mask", attention_mask)
         if mask is None:

@@ -40,11 +40,11 @@ def prompt_tokens(
 
     Raises:
         ModulesError: If a prompt has no token that counts or, in chat form, does not fit the
-            model's context; if the tokenizer has no chat template; or if attributions are asked of
-            a model that is not causal.
+            model's context; if the tokenizer has no chat template; or if a reading with gradients
+            is asked of a model that is not causal.
     """
-    if reading.weight == "attribution":
-        check_causal(model, "weight='attribution'")
+    if reading.needs_gradients:
+        check_causal(model, f"weight={reading.weight!r}")
     if reading.tokens == "answer" and max_tokens is not None:
         raise ModulesError(
             "max_tokens would cut off the answers that tokens='answer' reads. Leave max_tokens out."
@@ -58,7 +58,7 @@ def prompt_tokens(
             for tokens, start in zip(token_lists, starts, strict=True)
         ]
     # An attribution needs a next token whose loss it measures.
-    least = 1 if reading.weight == "activation" else 2
+    least = 2 if reading.weight == "attribution" else 1
     token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least)
     if reading.tokens == "content":
         return token_lists, _content(model, token_lists)

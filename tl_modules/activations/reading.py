@@ -3,12 +3,16 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from tl_modules.errors import ModulesError, check_choice
-from tl_modules.saving.checked_json import checked_flag
+from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.models.logit_probes import N_PROBES
+from tl_modules.saving.checked_json import checked_flag, checked_whole_number
 
-Weight = Literal["activation", "attribution"]
+Weight = Literal["activation", "attribution", "top_logit", "effect", "activation_effect"]
 """The quantity. ``activation``: a unit's activation a. ``attribution``: a x the gradient of the
-prompt's summed next-token loss with respect to a, in nats."""
+prompt's summed next-token loss with respect to a, in nats. ``top_logit``: a x the gradient of the
+prompt's largest logits, summed over tokens. ``effect``: root mean square, over 8 random probes of
+the prompt's logits, of a x the probe's gradient. ``activation_effect``: the geometric mean of |a|
+and ``effect``."""
 
 Aggregate = Literal["mean", "rms", "max", "fraction_active"]
 """The aggregate over a prompt's tokens. ``mean``: mean |a| (arXiv 2603.17823). ``rms``: root of the
@@ -19,6 +23,14 @@ CountedTokens = Literal["all", "content", "last", "answer"]
 ``content``: the prompt's own text. ``last``: the last token. ``answer``: the prompt's answer."""
 
 WEIGHTS: tuple[Weight, ...] = get_args(Weight)
+_QUANTITIES: dict[Weight, str] = {
+    "activation": "|activation|",
+    "attribution": "|attribution|",
+    "top_logit": "|effect on the top logit|",
+    "effect": "|effect on the logits|",
+    "activation_effect": "sqrt(|activation| x |effect on the logits|)",
+}
+
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 TOKENS: tuple[CountedTokens, ...] = get_args(CountedTokens)
 
@@ -39,15 +51,24 @@ class Reading:
     chat: bool = False
     """Whether prompts were put into the tokenizer's chat template."""
 
+    probe_seed: int = 0
+    """Draws the random probes of ``"effect"`` and ``"activation_effect"``."""
+
     def __post_init__(self) -> None:
         """Validate the fields, each and together."""
         check_choice("weight", self.weight, WEIGHTS)
         check_choice("aggregate", self.aggregate, AGGREGATES)
         check_choice("tokens", self.tokens, TOKENS)
-        if self.weight == "attribution" and self.aggregate == "fraction_active":
+        check_at_least("probe_seed", self.probe_seed, 0)
+        if self.probe_seed and not self.has_probes:
+            raise ModulesError(
+                "probe_seed draws the probes of weight='effect' and 'activation_effect'; "
+                f"weight={self.weight!r} has none. Leave probe_seed out."
+            )
+        if self.needs_gradients and self.aggregate == "fraction_active":
             raise ModulesError(
                 "aggregate='fraction_active' counts tokens where a unit is active; "
-                "weight='attribution' measures what a unit does to the loss. Choose one of the two."
+                f"weight={self.weight!r} measures what a unit does. Choose one of the two."
             )
         if self.weight == "attribution" and self.tokens in ("last", "answer"):
             raise ModulesError(
@@ -65,6 +86,7 @@ class Reading:
         try:
             reading = cls(**described)
             checked_flag(reading.chat)
+            checked_whole_number(reading.probe_seed)
         except TypeError as error:
             raise ModulesError(f"The file's reading is malformed: {error}.") from error
         return reading
@@ -73,6 +95,16 @@ class Reading:
     def is_magnitude(self) -> bool:
         """Whether the values are magnitudes of activations."""
         return self.weight == "activation" and self.aggregate != "fraction_active"
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the values take a backward pass."""
+        return self.weight != "activation"
+
+    @property
+    def has_probes(self) -> bool:
+        """Whether the values depend on random probes of the logits."""
+        return self.weight in ("effect", "activation_effect")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, JSON-ready."""
@@ -89,4 +121,5 @@ class Reading:
         return value + where + (" in chat form" if self.chat else "")
 
     def _sized(self) -> str:
-        return f"{self.aggregate} |{self.weight}|"
+        probes = f" by {N_PROBES} probes of seed {self.probe_seed}" if self.has_probes else ""
+        return f"{self.aggregate} {_QUANTITIES[self.weight]}{probes}"

@@ -61,7 +61,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--dtype",
         help=f"the dtype of a store's values: {', '.join(DTYPES)} (float16; float32 for "
-        "attributions)",
+        "a --weight with gradients)",
     )
     parser.add_argument(
         "--units", default="mlp", help=f"the site: {', '.join(SITES)}, or several joined by + (mlp)"
@@ -69,8 +69,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--weight",
         default="activation",
-        help="the kind of value: 'activation' (mean |a|) or 'attribution' (mean |a x gradient of "
-        "the loss|)",
+        help="the kind of value: 'activation' (mean |a|), 'attribution' (mean |a x gradient of "
+        "the loss|), 'top_logit' (of the top logit), 'effect' (root mean square over random probes "
+        "of the logits), or 'activation_effect' (geometric mean of |a| and the effect)",
+    )
+    parser.add_argument(
+        "--probe-seed",
+        type=int,
+        default=0,
+        help="draws the probes of --weight effect and activation_effect (0)",
     )
     parser.add_argument(
         "--aggregate",
@@ -117,7 +124,7 @@ def _is_store(args: argparse.Namespace) -> bool:
 def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Collect and write; every process runs this."""
     _check_options(args)
-    reading = Reading(args.weight, args.aggregate, args.tokens, args.chat)
+    reading = Reading(args.weight, args.aggregate, args.tokens, args.chat, args.probe_seed)
     is_store, partial = _is_store(args), partial_folder(args.out)
     # All checks come before the model loads, which takes minutes for a large model.
     check_folder(args.out if is_store else partial)
@@ -181,7 +188,7 @@ def check_prompt_options(args: argparse.Namespace, reading: Reading) -> None:
         ModulesError: If a number is too small.
     """
     # Attributions need a loss, and a loss needs a second token to predict.
-    check_at_least("--max-tokens", args.max_tokens, 1 if reading.weight == "activation" else 2)
+    check_at_least("--max-tokens", args.max_tokens, 2 if reading.weight == "attribution" else 1)
     check_at_least("--batch-size", args.batch_size, 1)
 
 
@@ -241,7 +248,7 @@ def _collect_store(
         max_tokens=_cut(args, reading),
         **reading.to_dict(),
         store=args.out,
-        dtype=args.dtype or ("float32" if reading.weight == "attribution" else "float16"),
+        dtype=args.dtype or ("float32" if reading.needs_gradients else "float16"),
         distributed=distributed,
         max_memory=args.max_memory,
         progress=not args.no_progress,

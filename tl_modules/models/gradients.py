@@ -33,10 +33,19 @@ class Taps:
         self._added: dict[str, torch.Tensor] = {}
         self.fwd_hooks: FwdHooks = [(name, self._tap(name)) for name in hook_names]
 
-    def gradients(self, value: Float[torch.Tensor, ""]) -> dict[str, torch.Tensor]:
-        """Compute d value / d activation at each hook point; 0 if there is no dependence."""
+    def gradients(
+        self, value: Float[torch.Tensor, ""], *, again: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """Compute d value / d activation at each hook point; 0 if there is no dependence.
+
+        Args:
+            value: A number that the run gave.
+            again: Keep the run's graph for another call.
+        """
         with rows_alike():
-            by_added = torch.autograd.grad(value, list(self._added.values()), allow_unused=True)
+            by_added = torch.autograd.grad(
+                value, list(self._added.values()), allow_unused=True, retain_graph=again
+            )
         return {
             name: torch.zeros_like(added) if gradient is None else gradient
             for (name, added), gradient in zip(self._added.items(), by_added, strict=True)
@@ -79,13 +88,25 @@ def loss_gradients(
     Raises:
         ModulesError: If the model was loaded in inference mode.
     """
+    return gradients_of(summed_losses(tokens, mask), model, tokens, mask, hook_names)
+
+
+def summed_losses(
+    tokens: Int[torch.Tensor, "batch pos"], mask: Bool[torch.Tensor, "batch pos"]
+) -> Callable[[torch.Tensor], Float[torch.Tensor, " batch"]]:
+    """What computes each prompt's summed next-token loss from the logits, in nats.
+
+    Args:
+        tokens: Padded token ids.
+        mask: True at real tokens.
+    """
 
     def summed(logits: torch.Tensor) -> torch.Tensor:
         # Clones, because the caller's tensors may have been made in inference mode.
         losses = next_token_losses(logits, tokens.clone(), mask.clone())
         return losses * n_predicted(mask).to(logits.device)
 
-    return gradients_of(summed, model, tokens, mask, hook_names)
+    return summed
 
 
 @contextmanager
@@ -145,6 +166,40 @@ def gradients_of(
         ModulesError: If the model was loaded in inference mode, or ``measure`` uses a tensor that
             was made there.
     """
+    found: list[dict[str, torch.Tensor]] = []
+
+    def take(activations: dict[str, torch.Tensor], gradients: dict[str, torch.Tensor]) -> None:
+        del activations
+        found.append(gradients)
+
+    return each_gradient([measure], model, tokens, mask, hook_names, take), found[0]
+
+
+def each_gradient(
+    measures: Sequence[Callable[[torch.Tensor], Float[torch.Tensor, " batch"]]],
+    model: HookedModel,
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+    hook_names: Sequence[str],
+    take: Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], object],
+) -> dict[str, torch.Tensor]:
+    """Compute the gradients of several numbers per prompt from one forward pass.
+
+    Args:
+        measures: Each computes one number per prompt from the logits.
+        model: The model.
+        tokens: Padded token ids.
+        mask: True at real tokens.
+        hook_names: The hook points.
+        take: Called with the activations and each number's gradients by hook point, so that one
+            number's gradients are in memory at a time.
+
+    Returns:
+        Activations by hook point.
+
+    Raises:
+        ModulesError: As in ``gradients_of``.
+    """
     taps = Taps(hook_names)
     device = getattr(model.cfg, "device", None)
     try:
@@ -154,7 +209,9 @@ def gradients_of(
                 fwd_hooks=taps.fwd_hooks,
                 attention_mask=mask.clone().long().to(device),
             )
-            total = measure(logits).sum()
-            return taps.activations, taps.gradients(total)
+            for number, measure in enumerate(measures, 1):
+                value = measure(logits).sum()
+                take(taps.activations, taps.gradients(value, again=number < len(measures)))
+            return taps.activations
     finally:
         taps.release()
