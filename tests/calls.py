@@ -122,6 +122,9 @@ CALLS = {
     "discover_baseline spectral": lambda c: tlm.discover_baseline(c.acts, "spectral", 3),
     "discover_baseline both": lambda c: tlm.discover_baseline(c.acts, "spectral_coclustering", 3),
     "stability": lambda c: tlm.stability(c.acts, 2, n_seeds=2, n_halves=1, **QUIET),
+    "best_n_modules": lambda c: tlm.best_n_modules(
+        tlm.choose_n_modules(c.acts, (2, 3), n_seeds=2, n_halves=1, **QUIET)
+    ),
     "choose_n_modules": lambda c: tlm.choose_n_modules(
         c.acts, [2, 3], n_seeds=2, n_halves=1, **QUIET
     ),

@@ -36,6 +36,7 @@ from tl_modules.causal import (
     with_corrupted,
 )
 from tl_modules.discovery import (
+    best_n_modules,
     choose_n_modules,
     discover,
     discover_baseline,
@@ -88,6 +89,7 @@ __all__ = [
     "Units",
     "attached",
     "attribute_modules",
+    "best_n_modules",
     "choose_n_modules",
     "circuit_scores",
     "collect",

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
@@ -118,3 +119,24 @@ def test_spectral_starts_of_many_samples_cluster_some(monkeypatch):
     monkeypatch.setattr(start, "N_SPECTRAL", 60)
     points = principal_components(InMemory(matrix), 0)
     assert adjusted_rand_score(samples, start_labels(points, "spectral", 3, seed=0)) > 0.95
+
+
+def of_categories(*counts):
+    """A planted matrix whose samples have so many prompts of each category."""
+    names = [f"c{k}" for k, count in enumerate(counts) for _ in range(count)]
+    frame = pd.DataFrame({"prompt": names, "category": names})
+    values = np.random.default_rng(0).normal(size=(len(names), 30))
+    return tlm.ActivationMatrix.from_arrays(values, samples=frame)
+
+
+def test_unequal_categories_are_warned_of_with_the_papers_objective():
+    with pytest.warns(UserWarning, match="'c0' has 13 prompts and 'c1' has 6.*topics_first"):
+        tlm.discover(of_categories(13, 6), 2, method="ulcmod", progress=False)
+
+
+def test_categories_up_to_twice_as_large_are_not_warned_of():
+    tlm.discover(of_categories(12, 6), 2, method="ulcmod", progress=False)
+
+
+def test_topics_first_does_not_warn_of_unequal_categories():
+    tlm.discover(of_categories(20, 5), 2, method="topics_first", progress=False)

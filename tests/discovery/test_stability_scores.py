@@ -59,3 +59,28 @@ def test_a_range_of_no_k_is_refused():
     acts = tlm.ActivationMatrix.from_arrays(np.random.default_rng(0).normal(size=(12, 30)))
     with pytest.raises(tlm.ModulesError, match="n_modules should name at least one K"):
         tlm.choose_n_modules(acts, ())
+
+
+def test_the_true_k_has_the_highest_silhouette_whatever_the_sizes():
+    generator = np.random.default_rng(0)
+    samples = np.repeat(np.arange(5), [60, 8, 8, 8, 8])
+    units = np.repeat(np.arange(5), [160, 20, 20, 20, 20])
+    values = generator.normal(size=(92, 240)) + 2.5 * (samples[:, None] == units)
+    acts = tlm.ActivationMatrix.from_arrays(values)
+    options = {"n_seeds": 2, "n_halves": 1, "progress": False}
+    for method in ("topics_first", "ulcmod"):
+        table = tlm.choose_n_modules(acts, (3, 4, 5, 6), method=method, **options)
+        assert tlm.best_n_modules(table) == 5
+
+
+def test_topics_first_agrees_with_itself_on_planted_blocks():
+    acts = tlm.ActivationMatrix.from_arrays(planted_matrix(120, 160, 4, seed=0, strength=1.5)[0])
+    options = {"n_seeds": 2, "n_halves": 2, "progress": False}
+    means = tlm.stability(acts, 4, method="topics_first", **options).groupby("kind")["ari"].mean()
+    assert means["halves"] > 0.9
+    assert abs(means["null"]) < 0.1
+
+
+def test_a_table_without_silhouettes_names_no_k(table):
+    with pytest.raises(tlm.ModulesError, match="should be what choose_n_modules returned"):
+        tlm.best_n_modules(table)

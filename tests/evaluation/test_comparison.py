@@ -161,3 +161,15 @@ def test_activations_of_other_units_are_refused_before_any_run():
     )
     with pytest.raises(tlm.ModulesError, match="train and test should have the same units"):
         compare_methods(labelled(0), other, (3,))
+
+
+def test_truth_and_halves_are_measured():
+    train, test = labelled(0), labelled(1)
+    owners = tlm.discover(train, 4, seed=0, progress=False).unit_labels.copy()
+    owners[:3] = -1  # units without a true module do not count
+    options = {"methods": ["iterd", "topics_first"], "n_seeds": 1, "progress": False}
+    runs = compare_methods(train, test, (4,), truth=owners, **options).set_index("method")
+    assert runs.loc["iterd", "truth_ari"] == 1
+    assert (runs[["truth_ari", "halves_ari"]] > 0.8).all(axis=None)
+    with pytest.raises(tlm.ModulesError, match="truth should have one label per unit"):
+        compare_methods(train, test, (4,), truth=owners[:5], **options)

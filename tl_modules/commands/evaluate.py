@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from tl_modules.activations.matrix import FILE_KIND, ActivationMatrix
 from tl_modules.activations.reading import Reading
@@ -16,6 +18,7 @@ from tl_modules.commands.options import add_common, add_prompts, prompts_named, 
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.evaluation.comparison import (
+    ALL_METHODS,
     COMPARED_METHODS,
     compare_methods,
     split_by_category,
@@ -35,6 +38,8 @@ _SHOWN = {
     "lr_macro_f1": "{:.3f}",
     "ari": "{:.3f}",
     "nmi": "{:.3f}",
+    "halves_ari": "{:.3f}",
+    "truth_ari": "{:.3f}",
     "seconds": "{:.1f}",
     "peak_mb": "{:,.0f}",
 }
@@ -68,7 +73,15 @@ def add_parser(commands: Any) -> None:
         help="numbers of modules (5 10 15 20)",
     )
     parser.add_argument(
-        "--methods", nargs="+", default=list(COMPARED_METHODS), help="methods to compare (all)"
+        "--methods",
+        nargs="+",
+        default=list(COMPARED_METHODS),
+        help="methods to compare (all but leiden)",
+    )
+    parser.add_argument(
+        "--truth",
+        type=Path,
+        help="CSV file whose column 'owner' has each unit's true module, or -1",
     )
     parser.add_argument("--n-seeds", type=int, default=3, help="runs per method and K (3)")
     add_prompts(parser, max_tokens=128)
@@ -79,7 +92,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Collect if needed, compare, print, write."""
     for method in args.methods:
-        check_choice("methods", method, COMPARED_METHODS)
+        check_choice("methods", method, ALL_METHODS)
     check_at_least("n_modules", min(args.n_modules), 2)
     check_at_least("n_seeds", args.n_seeds, 1)
     check_seed(args.seed)
@@ -109,6 +122,7 @@ def _compare(
         output.write_table("runs.csv", runs)
         n_runs[0] = len(runs)
 
+    truth = None if args.truth is None else _owners(args.truth)
     train, test = split_by_category(acts, seed=args.seed)
     say(f"{len(train.samples):,} prompts to discover on, {len(test.samples):,} held out")
     runs = compare_methods(
@@ -116,6 +130,7 @@ def _compare(
         test,
         args.n_modules,
         methods=args.methods,
+        truth=truth,
         n_seeds=args.n_seeds,
         seed=args.seed,
         progress=not args.no_progress,
@@ -128,10 +143,23 @@ def _compare(
     say(
         f"\nMean and, after +-, standard deviation over {args.n_seeds} seeds. Accuracy and "
         "macro-F1 on the held-out prompts;\nARI and NMI of the training prompts' labels against "
-        "their categories; peak_mb: increase of resident memory.\n"
+        "their categories; halves_ari: agreement of the units' labels between halves of these "
+        "prompts;\n"
+        "truth_ari: agreement with --truth; peak_mb: increase of resident memory.\n"
     )
     say(_shown(table).to_string())
     say(f"\nWritten to {args.out}/: evaluation.csv, runs.csv")
+
+
+def _owners(path: Path) -> Int[np.ndarray, " units"]:
+    """Read the units' true modules."""
+    try:
+        return pd.read_csv(path)["owner"].to_numpy(dtype=np.int64)
+    except (OSError, KeyError, ValueError, OverflowError) as error:
+        raise ModulesError(
+            f"--truth should be a CSV file with a whole number per unit in the column 'owner'; "
+            f"{str(path)!r} is not ({error}). Write one row per unit, in the units' order."
+        ) from error
 
 
 def _saved(path: Path) -> ActivationMatrix:
@@ -181,6 +209,8 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
     """Format the table as text."""
     shown = pd.DataFrame(index=table.index)
     for name, form in _SHOWN.items():
+        if name not in table:
+            continue
         means, deviations = (table[name, part] for part in ("mean", "std"))
         shown[name] = [
             form.format(mean) + ("" if pd.isna(std) else f" +-{form.format(std)}")

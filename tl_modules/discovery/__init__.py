@@ -8,10 +8,11 @@ from tl_modules.discovery.descent import IterDResult, iterd
 from tl_modules.discovery.from_activations import discover
 from tl_modules.discovery.membership import set_aside_background
 from tl_modules.discovery.objectives import objective
-from tl_modules.discovery.stability_scores import choose_n_modules, stability
+from tl_modules.discovery.stability_scores import best_n_modules, choose_n_modules, stability
 
 __all__ = [
     "IterDResult",
+    "best_n_modules",
     "choose_n_modules",
     "discover",
     "discover_baseline",

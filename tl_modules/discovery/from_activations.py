@@ -1,7 +1,10 @@
 """From activations to modules: ``discover``."""
 
 import os
+from collections import Counter
 from functools import partial
+
+import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
@@ -14,7 +17,9 @@ from tl_modules.discovery.streamed import streamed_bytes
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
+from tl_modules.runtime.call_warnings import warn_once
 from tl_modules.runtime.memory import Size, budget, check_memory
+from tl_modules.tables.labels import label_texts
 
 
 @checked
@@ -86,6 +91,8 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
             f"n_kicks={n_kicks} with method='topics_first', whose k-means restarts by itself. "
             "Leave them out."
         )
+    if method == "ulcmod":
+        _warn_unequal(acts.samples)
     n_modules, seed = int(n_modules), int(seed)
     if acts.shape[0] > 1:  # for a single sample, the normalisation's message is clearer
         check_n_modules(n_modules, acts.shape)
@@ -102,6 +109,23 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress
     )
     return search(acts, *normalised(acts, n_modules), options)
+
+
+def _warn_unequal(samples: pd.DataFrame) -> None:
+    """Warn if the categories' sizes differ so much that the paper's objective splits topics."""
+    if "category" not in samples:
+        return
+    counts = Counter(label for label in label_texts(samples["category"]) if label is not None)
+    if not counts:
+        return
+    (largest, most), (smallest, least) = counts.most_common()[0], counts.most_common()[-1]
+    if most > 2 * least:
+        warn_once(
+            "unequal categories",
+            f"Category {largest!r} has {most} prompts and {smallest!r} has {least}. "
+            "method='ulcmod' favours modules of equal size, so it may split the large category "
+            "and merge small ones. Pass method='topics_first', or prompts in equal numbers.",
+        )
 
 
 def _n_jobs(

@@ -30,9 +30,9 @@ def set_aside_background(
 
     ``discover`` gives every unit a module, even units that no topic drives. A unit's score is its
     mean on its module's topic minus its largest mean on another topic. Chance scores come from a
-    second discovery, on the matrix with each column permuted independently. No topic drives the
-    permuted units, so their scores only show how well labels can fit noise. Units whose score is
-    not above the given quantile of the chance scores are set aside.
+    second discovery by the same method, on the matrix with each column permuted independently. No
+    topic drives the permuted units, so their scores only show how well labels can fit noise. Units
+    whose score is not above the given quantile of the chance scores are set aside.
 
     Args:
         acts: The activations that the modules were discovered on.
@@ -74,8 +74,13 @@ def set_aside_background(
     scored, products = scored_matrix(acts, modules.n_modules)
     matrix = products.matrix
     # Permuting each column keeps every unit's distribution and removes what units share.
-    null = replace(scored, values=np.random.default_rng(seed).permuted(matrix, axis=0))
-    chance = discover(null, modules.n_modules, seed=seed, progress=progress)
+    null = replace(
+        scored,
+        values=np.random.default_rng(seed).permuted(matrix, axis=0),
+        samples=scored.samples.drop(columns="category", errors="ignore"),
+    )
+    method = "topics_first" if modules.method == "topics_first" else "ulcmod"
+    chance = discover(null, modules.n_modules, method=method, seed=seed, progress=progress)
     assert chance.unit_scores is not None  # discover() always sets them
     threshold = float(np.quantile(chance.unit_scores, quantile))
     sums = products.unit_sums(np.asarray(modules.sample_labels), modules.n_modules)

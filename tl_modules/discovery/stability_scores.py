@@ -11,10 +11,13 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import Normalisation, fit_normaliser
-from tl_modules.discovery.descent import IterDResult, iterd
+from tl_modules.discovery.descent import IterDResult, check_n_modules, iterd
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.search import Method
+from tl_modules.discovery.silhouettes import topic_silhouette
 from tl_modules.discovery.start import strongest_labels
+from tl_modules.discovery.topics_first import topics_first
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.runtime.arguments import checked
 
@@ -27,6 +30,7 @@ def stability(
     acts: ActivationMatrix,
     n_modules: int,
     *,
+    method: Method = "ulcmod",
     n_seeds: int = 5,
     n_halves: int = 5,
     normalise: Normalisation = "zscore",
@@ -38,6 +42,7 @@ def stability(
     Args:
         acts: Raw activations.
         n_modules: K.
+        method: The method of the discoveries; see ``discover``.
         n_seeds: Number of discoveries on all samples, with different seeds. Every pair is
             compared.
         n_halves: Number of random splits of the samples. The discoveries of the two halves are
@@ -75,7 +80,7 @@ def stability(
     with tqdm(total=total, desc=desc, unit="fit", disable=not progress) as bar:
 
         def fit(matrix: _Matrix, fit_seed: int) -> IterDResult:
-            result = iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=fit_seed)
+            result = _partition(matrix, n_modules, method, fit_seed)
             bar.update()
             return result
 
@@ -99,6 +104,7 @@ def choose_n_modules(
     acts: ActivationMatrix,
     n_modules: Sequence[int] = (5, 10, 15, 20),
     *,
+    method: Method = "ulcmod",
     n_seeds: int = 5,
     n_halves: int = 5,
     normalise: Normalisation = "zscore",
@@ -107,12 +113,18 @@ def choose_n_modules(
 ) -> pd.DataFrame:
     """Run ``stability`` over a range of K, to choose the number of modules.
 
-    At a good K, halves agree well, far above the null, and their held-out L is close to their L.
-    ``plot_n_modules`` draws the result.
+    ``best_n_modules`` names the K of the highest silhouette: the K at which the prompts form the
+    most distinct groups. At a good K, halves also agree well, far above the null, and their
+    held-out L is close to their L. ``plot_n_modules`` draws the result.
+
+    The silhouette (Rousseeuw 1987) compares each prompt's distance to its own group with its
+    distance to the nearest other group, from -1 to 1. Groups come from k-means, and distances are
+    1 - cosine on the first 16 principal components, so that groups of any size count.
 
     Args:
         acts: Raw activations.
         n_modules: The values of K.
+        method: See ``stability``.
         n_seeds: See ``stability``.
         n_halves: See ``stability``.
         normalise: See ``stability``.
@@ -120,8 +132,9 @@ def choose_n_modules(
         progress: Show a progress bar for each K.
 
     Returns:
-        One row per K and kind. The columns have two levels: ``ari``, ``nmi``, ``L`` and
-        ``held_out_L``, and under each its ``mean`` and ``std``.
+        One row per K and kind. The columns have two levels: ``ari``, ``nmi``, ``L``,
+        ``held_out_L`` and ``silhouette``, and under each its ``mean`` and ``std``. The silhouette
+        belongs to a K: it is the same for every kind, whatever the method.
 
     Raises:
         ModulesError: As in ``stability``.
@@ -131,6 +144,7 @@ def choose_n_modules(
     measured = partial(
         stability,
         acts,
+        method=method,
         n_seeds=n_seeds,
         n_halves=n_halves,
         normalise=normalise,
@@ -138,9 +152,42 @@ def choose_n_modules(
         progress=progress,
     )
     tables = [measured(n_modules=k).assign(n_modules=k) for k in n_modules]
+    scored = InMemory(acts.normalise(normalise).values)
+    for k, table in zip(n_modules, tables, strict=True):
+        table["silhouette"] = topic_silhouette(scored, k, seed)
     grouped = pd.concat(tables).groupby(["n_modules", "kind"])
-    numbers = ["ari", "nmi", "L", "held_out_L"]
+    numbers = ["ari", "nmi", "L", "held_out_L", "silhouette"]
     return pd.DataFrame(grouped[numbers].agg(["mean", "std"]))
+
+
+@checked
+def best_n_modules(table: pd.DataFrame) -> int:
+    """Return the K at which the prompts form the most distinct groups, to pass it to ``discover``.
+
+    Args:
+        table: What ``choose_n_modules`` returned.
+
+    Returns:
+        The K of the highest silhouette; the smallest of several.
+
+    Raises:
+        ModulesError: If the table has no silhouettes.
+    """
+    if ("silhouette", "mean") not in table.columns or table.empty:
+        raise ModulesError(
+            f"table should be what choose_n_modules returned, with silhouettes; its columns are "
+            f"{[str(name) for name in table.columns]}. Pass that table."
+        )
+    values = table[("silhouette", "mean")].to_numpy(dtype=float)
+    best = np.flatnonzero(values == np.nanmax(values))
+    return int(table.index.get_level_values("n_modules")[best].min())
+
+
+def _partition(matrix: _Matrix, n_modules: int, method: Method, seed: int) -> IterDResult:
+    if method == "ulcmod":
+        return iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=seed)
+    check_n_modules(n_modules, matrix.shape)
+    return topics_first(InMemory(matrix), n_modules, seed)
 
 
 def _halves(values: _Matrix, n_halves: int, seed: int) -> Iterator[tuple[str, _Matrix, _Matrix]]:

@@ -1,6 +1,7 @@
 """The method ``"topics_first"``: cluster the samples, then give each unit its strongest topic."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -49,10 +50,11 @@ def kmeans_labels(
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    options: dict[str, Any] = {"n_init": N_RESTARTS}  # scikit-learn's types know text only
     with warnings.catch_warnings():
         # Equal points leave clusters empty; the modules show it.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = KMeans(n_modules, n_init=N_RESTARTS, random_state=seed).fit(points)
+        fitted = KMeans(n_modules, random_state=seed, **options).fit(points)
     return np.asarray(fitted.labels_, dtype=np.int64)
 
 

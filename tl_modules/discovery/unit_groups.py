@@ -1,6 +1,7 @@
 """Baselines beyond the paper's: factors of the matrix, graph communities, topics by k-means."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -46,9 +47,10 @@ def nmf_labels(matrix: _Matrix, n_modules: int, seed: int) -> Int[np.ndarray, " 
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
+    options: dict[str, Any] = {"n_components": n_modules}  # scikit-learn's types know text only
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last iteration's labels count
-        fitted = NMF(n_modules, init="nndsvda", random_state=seed)
+        fitted = NMF(**options, init="nndsvda", random_state=seed)
         weights = np.asarray(fitted.fit_transform(matrix - matrix.min(axis=0)))
     loadings = np.asarray(fitted.components_) * np.linalg.norm(weights, axis=0)[:, None]
     return loadings.argmax(axis=0).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Compare IterD with the paper's baselines: objective, downstream test, agreement, cost."""
+"""Compare methods of discovery: objective, downstream test, agreement, truth, cost."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
@@ -21,14 +22,19 @@ from tl_modules.evaluation.downstream import (
 )
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
+from tl_modules.runtime.call_warnings import warns_once
 from tl_modules.runtime.peak_memory import PeakMemory
 
 KICKS = 100
 """The number of kicks of the method ``"iterd_kicks"``."""
 
-ComparedMethod = Literal["iterd", "iterd_kicks", Baseline]
-COMPARED_METHODS: tuple[ComparedMethod, ...] = ("iterd", "iterd_kicks", *BASELINES)
-"""IterD from one start, IterD with kicks afterwards (see ``discover``), and the baselines."""
+ComparedMethod = Literal["iterd", "iterd_kicks", "topics_first", Baseline]
+ALL_METHODS: tuple[ComparedMethod, ...] = ("iterd", "iterd_kicks", "topics_first", *BASELINES)
+COMPARED_METHODS: tuple[ComparedMethod, ...] = tuple(
+    method for method in ALL_METHODS if method != "leiden"
+)
+"""IterD from one start, IterD with kicks afterwards, ``topics_first`` (see ``discover``), and the
+baselines that need no extra package."""
 
 NUMBERS = (
     "L",
@@ -37,18 +43,22 @@ NUMBERS = (
     *(f"{name}_{number}" for name in CLASSIFIERS for number in ("accuracy", "macro_f1")),
     "ari",
     "nmi",
+    "halves_ari",
+    "truth_ari",
     "seconds",
     "peak_mb",
 )
 
 
 @checked
-def compare_methods(
+@warns_once
+def compare_methods(  # noqa: PLR0913 - the options of one comparison, all by keyword
     train: ActivationMatrix,
     test: ActivationMatrix,
     n_modules: Sequence[int] = (5, 10, 15, 20),
     *,
     methods: Sequence[ComparedMethod] = COMPARED_METHODS,
+    truth: Int[np.ndarray, " _units"] | None = None,
     n_seeds: int = 3,
     seed: int = 0,
     progress: bool = True,
@@ -62,7 +72,8 @@ def compare_methods(
         train: Raw activations to discover on, with ``category``.
         test: Raw activations of held-out prompts, with ``category``.
         n_modules: The values of K.
-        methods: Some of ``COMPARED_METHODS``.
+        methods: ``"leiden"`` or some of ``COMPARED_METHODS``.
+        truth: Each unit's true module, where it is known; -1 for a unit without one.
         n_seeds: The number of runs per method and K.
         seed: The seed of the first run; run ``s`` has ``seed + s``.
         progress: Show a progress bar.
@@ -72,7 +83,10 @@ def compare_methods(
     Returns:
         One row per run: ``method``, ``n_modules``, ``seed``; ``L``, ``xi``, ``B``; accuracy and
         macro-F1 of both classifiers (``svc_``, ``lr_``) on the held-out prompts; ``ari`` and
-        ``nmi`` of the training samples' labels with their categories; and the discovery's
+        ``nmi`` of the training samples' labels with their categories; ``halves_ari``, the adjusted
+        Rand index of the units' labels between discoveries on random halves of the training
+        samples (NaN if a half has fewer than K); ``truth_ari``, that of the units' labels with
+        ``truth``, if given; and the discovery's
         ``seconds`` and ``peak_mb`` (increase of resident memory in 1e6 bytes, sampled every 5 ms,
         which may miss short peaks). ``tl_modules.evaluation.comparison.summarise`` averages over
         the seeds.
@@ -83,7 +97,7 @@ def compare_methods(
     check_at_least("n_seeds", n_seeds, 1)
     check_seed(seed)
     check_seed(seed + n_seeds - 1)  # the last run's seed
-    truth = compared_categories(train, test)
+    labels = compared_categories(train, test)
     for name, acts in (("train", train), ("test", test)):
         if acts.normaliser is not None:
             raise ModulesError(
@@ -100,6 +114,7 @@ def compare_methods(
             "train and test should have the same units; their hook points or widths differ. "
             "Collect both from one model and site."
         )
+    owners = _checked_owners(truth, train)
     _warm_up(methods, train.values.dtype)
     runs: list[tuple[ComparedMethod, int, int]] = [
         (method, k, seed + number)
@@ -111,13 +126,18 @@ def compare_methods(
     with tqdm(runs, desc="evaluate", unit="run", disable=not progress) as bar:
         for method, k, run_seed in bar:
             bar.set_postfix_str(f"{method}, K = {k}")
-            rows.append(_measured(train, test, truth, method, k, run_seed))
+            modules, row = _measured(train, test, labels, method, k, run_seed)
+            row["halves_ari"] = _halves_ari(train, method, k, run_seed)
+            if owners is not None:
+                row["truth_ari"] = _truth_ari(owners, modules)
+            rows.append(row)
             on_run(_table(rows))
     return _table(rows)
 
 
 def _table(rows: list[dict[str, object]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["method", "n_modules", "seed", *NUMBERS])
+    numbers = [name for name in NUMBERS if name in rows[0]]
+    return pd.DataFrame(rows, columns=["method", "n_modules", "seed", *numbers])
 
 
 def summarise(runs: pd.DataFrame) -> pd.DataFrame:
@@ -130,7 +150,8 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
         One row per method and K, in the order of the runs. Each number has two columns, ``mean``
         and ``std`` (ddof 1; NaN for a single seed), on the second level.
     """
-    grouped = runs.groupby(["n_modules", "method"], sort=False)[list(NUMBERS)]
+    numbers = [name for name in NUMBERS if name in runs]
+    grouped = runs.groupby(["n_modules", "method"], sort=False)[numbers]
     return pd.DataFrame(grouped.agg(["mean", "std"]))
 
 
@@ -179,8 +200,8 @@ def _measured(
     method: ComparedMethod,
     n_modules: int,
     seed: int,
-) -> dict[str, object]:
-    """Run one method once and return its row."""
+) -> tuple[ModuleSet, dict[str, object]]:
+    """Run one method once; return its modules and its row."""
     # Slow to import, and only a comparison needs them.
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -202,10 +223,48 @@ def _measured(
         row[f"{classifier}_macro_f1"] = probed.macro_f1
     row["ari"] = float(adjusted_rand_score(truth[0], modules.sample_labels))
     row["nmi"] = float(normalized_mutual_info_score(truth[0], modules.sample_labels))
-    return row
+    return modules, row
+
+
+def _halves_ari(
+    train: ActivationMatrix, method: ComparedMethod, n_modules: int, seed: int
+) -> float:
+    """How well the units' labels of two random halves of the samples agree."""
+    from sklearn.metrics import adjusted_rand_score
+
+    order = np.random.default_rng(seed).permutation(len(train.samples))
+    if n_modules > len(order) // 2:
+        return float("nan")
+    # Without categories: whether they are equal is a question to the whole set.
+    halves = (
+        ActivationMatrix.from_arrays(train.values[np.sort(order[half::2])]) for half in (0, 1)
+    )
+    one, other = (_fitted(half, method, n_modules, seed).unit_labels for half in halves)
+    return float(adjusted_rand_score(one, other))
+
+
+def _checked_owners(
+    truth: Int[np.ndarray, " _units"] | None, train: ActivationMatrix
+) -> Int[np.ndarray, " units"] | None:
+    """Refuse true labels that do not fit the units."""
+    if truth is not None and len(truth) != len(train.units):
+        raise ModulesError(
+            f"truth should have one label per unit, {len(train.units)}; got {len(truth)}. Label "
+            "units without a true module -1."
+        )
+    return truth
+
+
+def _truth_ari(owners: Int[np.ndarray, " units"], modules: ModuleSet) -> float:
+    from sklearn.metrics import adjusted_rand_score
+
+    owned = owners >= 0
+    return float(adjusted_rand_score(owners[owned], modules.unit_labels[owned]))
 
 
 def _fitted(acts: ActivationMatrix, method: ComparedMethod, n_modules: int, seed: int) -> ModuleSet:
+    if method == "topics_first":
+        return discover(acts, n_modules, method=method, seed=seed, progress=False)
     if method == "iterd":
         return discover(acts, n_modules, seed=seed, progress=False)
     if method == "iterd_kicks":
