@@ -61,10 +61,10 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[Truth], pd.DataFra
     seeds, n_random, n_draws, kinds = tuple(range(args.seeds)), args.random, 4, CONTROLS
     options: dict[str, Any] = {}
     if args.quick:
-        seeds, n_random, n_draws, kinds = (0,), 10, 1, CONTROLS[:1]
+        seeds, n_random, n_draws, kinds = (0,), 5, 1, CONTROLS[:1]
         fast = tuple(name for name in BASELINES if name != "agglomerative")
         options = {"methods": (*METHODS, *fast), "chosen": ("balanced",), "ablates": False}
-        options |= {"candidates": range(3, 8), "halves": 2, "readings": READINGS[:1]}
+        options |= {"candidates": range(3, 7), "halves": 2, "readings": READINGS[:1]}
     size = Size(seeds=seeds, **options)
     return {
         "recovery": lambda truth: recovery(truth, size),
