@@ -85,10 +85,12 @@ def printed(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if "power" in tables:
         rest = tables["power"][tables["power"]["kind"] != CANCELLING]
         if len(rest):
-            found["True blocks, and random parts, that are called selective"] = shares(rest, "part")
+            found["True blocks, and random parts, that are called selective"] = shares(
+                rest, "units"
+            )
         apart = tables["power"][tables["power"]["kind"] == CANCELLING]
         if len(apart):
-            found["The same where blocks cancel"] = shares(apart, "part")
+            found["The same where blocks cancel"] = shares(apart, "units")
     if len(tables.get("shared", ())):
         grouped = tables["shared"].groupby(["file", "n"], sort=False)
         found["Precision of shared_units at the number of shared units"] = pd.DataFrame(
