@@ -61,10 +61,10 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[Truth], pd.DataFra
     seeds, n_random, n_draws, kinds = tuple(range(args.seeds)), args.random, 4, CONTROLS
     options: dict[str, Any] = {}
     if args.quick:
-        seeds, n_random, n_draws, kinds = (0,), 10, 1, CONTROLS[:1]
+        seeds, n_random, n_draws, kinds = (0,), 5, 1, CONTROLS[:1]
         fast = tuple(name for name in BASELINES if name != "agglomerative")
         options = {"methods": (*METHODS, *fast), "chosen": ("balanced",), "ablates": False}
-        options |= {"candidates": range(3, 8), "halves": 2, "readings": READINGS[:1]}
+        options |= {"candidates": range(3, 7), "halves": 2, "readings": READINGS[:1]}
     size = Size(seeds=seeds, **options)
     return {
         "recovery": lambda truth: recovery(truth, size),
@@ -85,10 +85,12 @@ def printed(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if "power" in tables:
         rest = tables["power"][tables["power"]["kind"] != CANCELLING]
         if len(rest):
-            found["True blocks, and random parts, that are called selective"] = shares(rest, "part")
+            found["True blocks, and random parts, that are called selective"] = shares(
+                rest, "units"
+            )
         apart = tables["power"][tables["power"]["kind"] == CANCELLING]
         if len(apart):
-            found["The same where blocks cancel"] = shares(apart, "part")
+            found["The same where blocks cancel"] = shares(apart, "units")
     if len(tables.get("shared", ())):
         grouped = tables["shared"].groupby(["file", "n"], sort=False)
         found["Precision of shared_units at the number of shared units"] = pd.DataFrame(

@@ -53,7 +53,9 @@ def power(truth: Truth, kinds: Iterable[str], n_draws: int, seed: int = 0) -> pd
                 masks.append((task, np.isin(np.arange(len(truth.owners)), kept)))
         for kind in kinds:
             found = called(truth, masks, kind, seed)
-            rows.append({"part": part, "controls": kind, "selective": found.sum(), "n": len(found)})
+            rows.append(
+                {"units": part, "controls": kind, "selective": found.sum(), "n": len(found)}
+            )
     return pd.DataFrame(rows)
 
 

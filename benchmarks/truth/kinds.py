@@ -28,7 +28,7 @@ class Recipe:
     """Weight of the squared sum of the other blocks' outputs, which may thus cancel."""
 
     loudness: float = 0.0
-    """Distance from its mean that each other block's output is kept above."""
+    """Norm that each other block's output is kept above."""
 
     equality: float = 0.0
     """Weight of the variance over tasks of the log of each neuron's mean |activation|."""
@@ -44,8 +44,8 @@ RECIPES: dict[Kind, Recipe] = {
     "easy": Recipe(n_tasks=4, n_own=24, silence=0.1, output=0.01),
     "hard": Recipe(n_tasks=5, n_own=20, output=0.03),
     "equal": Recipe(n_tasks=5, n_own=20, output=0.03, equality=0.01),
-    "shared": Recipe(n_tasks=5, n_own=20, n_shared=20, output=0.03, need=1.0),
+    "shared": Recipe(n_tasks=5, n_own=26, n_shared=30, output=0.03, need=1.0),
     "fewshared": Recipe(n_tasks=5, n_own=20, n_shared=2, output=0.03, need=1.0),
-    "cancelling": Recipe(n_tasks=4, n_own=24, total_output=0.1, loudness=2.0, equality=0.1),
+    "cancelling": Recipe(n_tasks=4, n_own=40, total_output=0.1, loudness=2.0, equality=0.1),
     "composed": Recipe(n_tasks=6, n_own=20, composed=True),
 }

@@ -70,8 +70,8 @@ class Size:
     readings: tuple[str, ...] = READINGS
     methods: tuple[str, ...] = (*METHODS, *BASELINES)
     per_task: int = 40
-    candidates: range = range(2, 10)
-    halves: int = 3
+    candidates: range = range(2, 9)
+    halves: int = 2
     chosen: tuple[str, ...] = tuple(scene.name for scene in SCENES)
     """The scenes in which K is chosen too."""
 

@@ -106,8 +106,7 @@ def penalty(
     if recipe.total_output:
         total = total + recipe.total_output * (outputs * other).sum(2).square().sum(-1).mean()
     if recipe.loudness:
-        moving = outputs - outputs.mean((0, 1))
-        size = moving.square().sum(-1, keepdim=True).add(1e-6).sqrt()
+        size = outputs.square().sum(-1, keepdim=True).add(1e-6).sqrt()
         total = total + ((recipe.loudness - size).relu().square() * other).mean()
     if recipe.equality:
         by_task = hidden.abs().mean(1).unflatten(0, (recipe.n_tasks, -1)).mean(1)
