@@ -34,13 +34,20 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=6, help="tested prompts per task")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    rows = pd.concat([tested(path, args) for path in args.files], ignore_index=True)
-    for name, part in {**dict(list(rows.groupby("file"))), "all files": rows}.items():
-        print(f"\n{name}")
-        for kind, passed in part.groupby("set", sort=False)["selective"]:
-            low, high = binomtest(int(passed.sum()), len(passed)).proportion_ci(method="wilson")
-            share = f"{passed.mean():.2f} [{low:.2f}, {high:.2f}]"
-            print(f"  {kind:14} selective {share} of {len(passed)}", flush=True)
+    rows = []
+    for path in args.files:
+        rows.append(tested(path, args))
+        print_shares(path.stem, rows[-1])
+    print_shares("all files", pd.concat(rows))
+
+
+def print_shares(name: str, rows: pd.DataFrame) -> None:
+    """Print the share of each kind of set that is selective, with its 95 % interval."""
+    print(f"\n{name}")
+    for kind, passed in rows.groupby("set", sort=False)["selective"]:
+        low, high = binomtest(int(passed.sum()), len(passed)).proportion_ci(method="wilson")
+        share = f"{passed.mean():.2f} [{low:.2f}, {high:.2f}]"
+        print(f"  {kind:14} selective {share} of {len(passed)}", flush=True)
 
 
 def tested(path: Path, args: argparse.Namespace) -> pd.DataFrame:
@@ -69,7 +76,7 @@ def tested(path: Path, args: argparse.Namespace) -> pd.DataFrame:
         batch_size=600,
     ).drop_duplicates("module")
     selective = effects["selectivity_p_value"].to_numpy() <= 0.05 + 1e-9
-    return pd.DataFrame({"file": path.stem, "set": kinds, "selective": selective})
+    return pd.DataFrame({"set": kinds, "selective": selective})
 
 
 def sets(

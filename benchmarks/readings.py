@@ -1,6 +1,7 @@
 """Which tokens to read, how to aggregate and normalise them: L, stability, held-out accuracy.
 
     python -m benchmarks.readings [--model demo] [--per-category 100] [--max-tokens 64] [--out FILE]
+        [--effects] [--junk 0.2]
 
 Prompts are the public ones beside the project, or the project's own where those are absent. One
 pass in plain form and one in chat form (where the tokenizer has a template) serve all readings.
@@ -8,6 +9,7 @@ pass in plain form and one in chat form (where the tokenizer has a template) ser
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import tl_modules as tlm
 from benchmarks.search import public_prompts
 from tl_modules.activations.normalise import NORMALISATIONS
 from tl_modules.activations.prompt_tokens import prompt_tokens
-from tl_modules.activations.reading import Reading
+from tl_modules.activations.reading import WEIGHTS, Reading
 from tl_modules.data.models import load_model
 from tl_modules.models.batches import batches
 from tl_modules.models.hooked_model import run_hooks_only
@@ -38,10 +40,15 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--modules", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--effects", action="store_true", help="also every weight with gradients")
+    parser.add_argument(
+        "--junk", type=float, default=0, help="add this share of prompts of random symbols"
+    )
     parser.add_argument("--only-sinks", action="store_true", help="only what the first token does")
     parser.add_argument("--out", type=Path, help="CSV file for the table")
     args = parser.parse_args()
     prompts = prompt_frame(public_prompts().groupby("category", sort=False).head(args.per_category))
+    prompts = with_junk(prompts, args.junk)
     model = load_model(args.model)
     print(f"{len(prompts)} prompts, cut at {args.max_tokens} tokens, K = {args.modules}")
     found: dict[str, tlm.ActivationMatrix] = {}
@@ -50,6 +57,17 @@ def main() -> None:
             print("The tokenizer has no chat template: plain form only.")
             continue
         found |= collected(model, prompts, chat, args)
+    if args.effects:
+        for weight in WEIGHTS[1:]:
+            acts = tlm.collect(
+                model,
+                prompts,
+                weight=weight,
+                max_tokens=args.max_tokens,
+                batch_size=args.batch_size,
+            )
+            samples = acts.samples.assign(length=acts.samples["n_tokens"])
+            found[f"all, {weight}"] = replace(acts, samples=samples)
     reference = found["all"]
     sinks(found.pop("BOS"), found["content"], reference)
     if args.only_sinks:
@@ -65,6 +83,18 @@ def main() -> None:
     print(f"\n{table.round(3).to_string()}")
     if args.out is not None:
         table.to_csv(args.out, index_label="reading")
+
+
+def with_junk(prompts: pd.DataFrame, share: float) -> pd.DataFrame:
+    """Add prompts of 20 random symbols, so that they are this share of all."""
+    generator = np.random.default_rng(0)
+    n = round(len(prompts) * share / (1 - share))
+    if not n:
+        return prompts
+    symbols = list("!#$%&*+-/:;<=>?@^_|~")
+    junk = [" ".join(generator.choice(symbols, 20)) for _ in range(n)]
+    frame = pd.DataFrame({"prompt": junk, "category": "junk"})
+    return pd.concat([prompts, frame], ignore_index=True)[list(prompts.columns)]
 
 
 def collected(

@@ -19,6 +19,7 @@ from benchmarks import (
     first_token,
     iterd,
     neighbours,
+    partial,
     parts,
     readings,
     report,
@@ -194,6 +195,31 @@ def test_readings(template, prompts, monkeypatch, capsys, tmp_path):
     acts = tlm.collect(model, prompts, max_tokens=12, tokens="content", aggregate="max")
     expected = tlm.discover(acts, 2).objective.L
     assert table.loc["content, max", "L"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_readings_of_effects_with_junk_prompts(prompts, monkeypatch, capsys, tmp_path):
+    model = tiny_model()
+    monkeypatch.setattr(readings, "load_model", lambda name: model)
+    monkeypatch.setattr(search, "PUBLIC", tmp_path / "absent.jsonl")
+    monkeypatch.setattr(search, "load_prompts", lambda: prompts)
+    words = ["--modules", "2", "--max-tokens", "12", "--effects", "--junk", "0.2"]
+    words += ["--out", str(tmp_path / "table.csv")]
+    out = run(readings, words, monkeypatch, capsys)
+    assert f"{round(1.25 * len(prompts))} prompts" in out
+    table = pd.read_csv(tmp_path / "table.csv", index_col="reading")
+    assert np.isfinite(table.loc["all, activation_effect"]).all()
+    assert abs(table.loc["all, effect", "r_with_all"]) < 0.999
+
+
+@pytest.mark.slow
+def test_partial(shared, monkeypatch, capsys):
+    path = shared / "truth" / "fewshared-0.safetensors"
+    if not path.is_file():
+        pytest.skip("the models of known truth beside the project (../shared/truth) are absent")
+    words = [str(path), "--repeats", "1", "--controls", "1", "--prompts", "2"]
+    found = run(partial, words, monkeypatch, capsys)
+    assert re.search(r"a quarter +selective 0\.00 \[0\.00, 0\.43\] of 5", found)
+    assert re.search(r"shared block +selective .* of 5", found)
 
 
 def test_claims(acts, monkeypatch, capsys, tmp_path):
