@@ -1,15 +1,13 @@
 """Print how often each kind of p-value is at most 0.05 under its null, and what controls cost.
 
-    python -m benchmarks.calibration [--scale 1] [--only dissociation] [--seed 0] [--no-power]
+python -m benchmarks.calibration [--scale 1] [--only dissociation] [--seed 0] [--no-power]
 """
 
 import argparse
 
-from benchmarks.calibration import ablations, partitions, patching, samples
+from benchmarks.calibration.kinds import SIMULATIONS
 from benchmarks.calibration.levels import Level
 from benchmarks.calibration.power import power_table
-
-ROOMS = (ablations, patching, partitions, samples)
 
 
 def main() -> None:
@@ -21,11 +19,11 @@ def main() -> None:
     parser.add_argument("--no-power", action="store_true", help="leave out the table of powers")
     args = parser.parse_args()
     print("share of p <= 0.05 [95 % interval], simulations, tests")
-    for simulation in (each for room in ROOMS for each in room.SIMULATIONS):
-        if args.only not in simulation.run.__name__:
+    for short, simulation in SIMULATIONS.items():
+        if args.only not in short:
             continue
         n = max(4, round(simulation.n * args.scale))
-        print(f"\n{simulation.run.__name__}, seed {args.seed}. Null: {simulation.null}")
+        print(f"\n{short}, seed {args.seed}. Null: {simulation.null}")
         for name, p_values in simulation.run(n, args.seed).items():
             level = Level.of(p_values)
             print(
@@ -35,7 +33,7 @@ def main() -> None:
             )
     if not args.no_power:
         n = max(20, round(2000 * args.scale))
-        print("\nshare of modules called selective: controls from all units / from the truth")
+        print("\nPower: the share of sets called selective at 0.05")
         print(power_table(n, args.seed).round(3).to_string())
 
 

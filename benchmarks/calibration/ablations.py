@@ -94,8 +94,7 @@ def sequential(n: int, seed: int) -> dict[str, PValues]:
     world = _World(seed)
     modules = world.random_modules(n, 3)
     tables = [
-        world.effects(modules[start : start + 3], seed, n_controls=None)
-        for start in range(0, n, 3)
+        world.effects(modules[start : start + 3], seed, n_controls=None) for start in range(0, n, 3)
     ]
     return _columns(pd.concat(tables), "sequential")
 

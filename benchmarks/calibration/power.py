@@ -1,8 +1,9 @@
 """The power that valid controls cost: they share units with the module that they test.
 
 A layer has 600 units. Those of a true module add to its selectivity; every unit adds noise of its
-own. The controls are random sets of all units, the module's own included. The oracle compares with
-sets whose units have the other units' values alone, so that none shares a unit with the module.
+own. "all": 99 controls from all units, the set's own included, as in the package. "all, infinite":
+infinitely many such controls. "apart, infinite": an oracle that knows what sets of units without
+the module's signal do.
 """
 
 import numpy as np
@@ -12,6 +13,9 @@ from tl_modules.tables.against_controls import control_p_value
 from tl_modules.tables.strata import draw_like
 
 N_UNITS, N_CONTROLS, LEVEL = 600, 99, 0.05
+SETS = {"whole": (1.0, 0.0), "half": (0.5, 0.0), "diluted": (0.5, 0.5)}
+"""The shares of a set's size that are the true module's units, and units of others."""
+
 SIGNAL = 4.5
 """Selectivity of a whole module, in standard deviations of a random set's selectivity."""
 
@@ -21,18 +25,23 @@ def power_table(n: int, seed: int) -> pd.DataFrame:
     rows = []
     for n_modules in (2, 3, 5, 10):
         row: dict[str, object] = {"module holds": f"1/{n_modules}"}
-        for name, of_set in (("whole", (1.0, 0.0)), ("half", (0.5, 0.0)), ("diluted", (0.5, 0.5))):
+        for name, shares in SETS.items():
             generator = np.random.default_rng([seed, n_modules])
-            found = [_selective(n_modules, *of_set, generator) for _ in range(n)]
-            row[name], row[f"{name}, oracle"] = np.mean(found, axis=0)
+            found = np.mean([_selective(n_modules, *shares, generator) for _ in range(n)], axis=0)
+            row |= {
+                f"{name}: {kind}": share
+                for kind, share in zip(("all", "infinite", "apart"), found, strict=True)
+            }
         rows.append(row)
     return pd.DataFrame(rows).set_index("module holds")
 
 
 def _selective(
     n_modules: int, true: float, false: float, generator: np.random.Generator
-) -> tuple[bool, bool]:
-    """Whether a set of shares of the true module's size is selective: controls, then oracle."""
+) -> tuple[bool, bool, bool]:
+    """Whether a set of shares of the true module's size is selective, by each kind of control."""
+    from scipy.stats import norm
+
     size = N_UNITS // n_modules
     noise = generator.normal(size=N_UNITS)
     values = noise + (np.arange(N_UNITS) < size) * SIGNAL / np.sqrt(size)
@@ -43,7 +52,9 @@ def _selective(
     number, n_chosen = values[chosen].sum(), chosen.sum()
     strata = [np.arange(N_UNITS)]
     drawn = [values[draw_like(strata, chosen, generator)].sum() for _ in range(N_CONTROLS)]
-    apart = generator.normal(size=(N_CONTROLS, n_chosen)).sum(axis=1)
-    p_values = (control_p_value(number, np.array(runs)) for runs in (drawn, apart))
-    one, other = (p_value <= LEVEL for p_value in p_values)
-    return one, other
+    # Sums of units drawn without replacement are nearly normal.
+    spread = np.sqrt(n_chosen * (1 - n_chosen / N_UNITS)) * values.std(ddof=1)
+    infinite = norm.sf((number - n_chosen * values.mean()) / spread)
+    apart = norm.sf(number / np.sqrt(n_chosen))
+    one, *others = (control_p_value(number, np.array(drawn)), infinite, apart)
+    return one <= LEVEL, others[0] <= LEVEL, others[1] <= LEVEL

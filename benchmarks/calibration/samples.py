@@ -18,7 +18,9 @@ def signs(n: int, seed: int) -> dict[str, PValues]:
 
     def found(n_values: int) -> PValues:
         values = generator.standard_t(3, size=(n, n_values))
-        return np.array([[sign_flip_p_value(row, 199, number)] for number, row in enumerate(values)])
+        return np.array(
+            [[sign_flip_p_value(row, 199, number)] for number, row in enumerate(values)]
+        )
 
     return {"sign_flip_p, 8 prompts": found(8), "sign_flip_p, 20 prompts": found(20)}
 
@@ -78,9 +80,7 @@ def thoughts(n: int, seed: int) -> dict[str, PValues]:
 def detectors(n: int, seed: int) -> dict[str, PValues]:
     """Noise that knows nothing of the categories."""
     generator = np.random.default_rng(seed)
-    units = tlm.Units.whole(
-        ("blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"), (0, 1), (10, 10)
-    )
+    units = tlm.Units.whole(("blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"), (0, 1), (10, 10))
     samples = pd.DataFrame({"category": ["with", "without"] * 15})
     found = []
     for number in range(n):
@@ -96,9 +96,7 @@ def forgetting(n: int, seed: int) -> dict[str, PValues]:
     generator = np.random.default_rng(seed)
     model = PlantedModel()
     prompts = model.prompts(2)
-    sets = [
-        prompts.loc[prompts["category"] == f"task{at}", "prompt"].tolist() for at in range(2)
-    ]
+    sets = [prompts.loc[prompts["category"] == f"task{at}", "prompt"].tolist() for at in range(2)]
     every = tlm.collect(model, prompts, progress=False).units
     found = []
     for number in range(n):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tl_modules as tlm
+from benchmarks.calibration.planted import PlantedModel
 from tests.conftest import WORDS, long_once, tiny_model
-from tests.planted import PlantedModel
 
 N_RANDOM = 100
 KINDS = ("layer", "magnitude", "attribution")
