@@ -10,6 +10,7 @@ import tl_modules as tlm
 from tl_modules.causal.double_dissociation import _outcome
 from tl_modules.causal.experiment import Experiment, Outcome
 from tl_modules.causal.trials import Trial
+from tl_modules.tables.strata import draw_like
 
 
 def experiment(module, p, q, noise=0.1, n_controls=39, n_prompts=10):
