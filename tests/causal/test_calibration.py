@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import tl_modules as tlm
+from benchmarks.calibration.planted import PlantedModel
 from tests.conftest import WORDS, long_once, tiny_model
-from tests.planted import PlantedModel, truth_model
+from tests.planted import truth_model
 
 N_RANDOM = 100
 KINDS = ("layer", "magnitude", "attribution")

@@ -10,6 +10,7 @@ import tl_modules as tlm
 from tl_modules.causal.double_dissociation import _outcome
 from tl_modules.causal.experiment import Experiment, Outcome
 from tl_modules.causal.trials import Trial
+from tl_modules.tables.strata import draw_like
 
 
 def experiment(module, p, q, noise=0.1, n_controls=39, n_prompts=10):
@@ -65,8 +66,8 @@ def test_effects_on_a_model_are_those_of_module_effects(model, modules, prompts)
     found = tlm.dissociation(model, modules[0], modules[1], a, b, **options)
     both = pd.concat([a.assign(category="A"), b.assign(category="B")], ignore_index=True)
     for name, module in (("P", modules[0]), ("Q", modules[1])):
-        # The label seeds the controls.
-        own = replace(module, label=int(name == "Q"), own_category="A")
+        # The label seeds the controls, and both draw theirs alike.
+        own = replace(module, label=0, own_category="A")
         expected = tlm.module_effects(model, own, both, **options)
         rows = found.effects[found.effects["module"] == name]
         for column in ("effect", "ci_low", "ci_high", "control_mean", "p_value"):
@@ -79,3 +80,11 @@ def test_one_module_cannot_be_held_against_itself(model, modules, prompts):
         tlm.dissociation(model, modules[0], twin, prompts, prompts)
     with pytest.raises(tlm.ModulesError, match="n_controls should be at least 19; got 5"):
         tlm.dissociation(model, modules[0], modules[1], prompts, prompts, n_controls=5)
+
+
+def test_controls_of_two_modules_share_no_unit_if_the_modules_share_none():
+    """Else the interaction of random halves passes too often: pairs of controls vary less."""
+    strata = [np.arange(40), np.arange(40, 100)]
+    chosen = np.arange(100) % 2 == 0
+    drawn = [draw_like(strata, each, np.random.default_rng([3, 0])) for each in (chosen, ~chosen)]
+    assert np.array_equal(np.sort(np.concatenate(drawn)), np.arange(100))

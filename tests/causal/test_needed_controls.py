@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tl_modules as tlm
-from tests.planted import PlantedModel
+from benchmarks.calibration.planted import PlantedModel
 from tl_modules.tables.sequential import StoppingRule
 
 QUIET = {"progress": False}

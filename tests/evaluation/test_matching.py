@@ -163,9 +163,9 @@ def test_chance_overlaps_are_told_from_real_ones():
     chance = pd.concat(
         [tlm.match_modules(a, module_set(dealt(seed=seed))).pairs for seed in range(2, 22)]
     )
-    # Matched beside best: on the large side, never on the small one.
     assert (chance["p_value"] <= 0.1).mean() < 0.15
-    assert chance["p_value"].mean() > 0.4
+    # A match beside the best of a row would give 0.66.
+    assert 0.4 < chance["p_value"].mean() < 0.6
     np.testing.assert_allclose(chance["similarity"].mean(), chance["null_mean"].mean(), atol=0.05)
 
 

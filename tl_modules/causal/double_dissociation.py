@@ -86,7 +86,8 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
 
     If one module hurts A more than B, A may only be the harder set. A harder set cannot explain two
     modules with opposite preferences. Each contrast is compared with the same contrast of the
-    module's controls; the interaction is compared with the interaction of pairs of controls.
+    module's controls; the interaction is compared with the interaction of pairs of controls, which
+    have no unit in common if P and Q have none.
 
     Args:
         model: The model.
@@ -144,7 +145,9 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         [module_p, module_q],
         pd.concat(sets, ignore_index=True),
         options,
-        keys=[[seed, 0], [seed, 1]],  # by place: the two may have one label
+        # One key: the two are permuted alike, so that pairs of controls share as many units as the
+        # pair does. Controls of modules without common units would vary less than these do.
+        keys=[[seed, 0], [seed, 0]],
     )
     return _outcome(experiment, seed)
 

@@ -148,10 +148,9 @@ def match_modules(
         seed: Seeds the permutations.
 
     Returns:
-        The pairs. ``null_mean`` and ``p_value`` compare a pair's similarity with the largest
-        similarity of its module of ``a`` to any module of ``b`` in each permutation. A pair need
-        not be its module's best, so p-values tend to be too large. They are not adjusted for the
-        number of modules.
+        The pairs. ``null_mean`` and ``p_value`` compare a pair's similarity with that of the pair
+        that its module of ``a`` makes in the match of each permutation, which is sought in the same
+        way. P-values are not adjusted for the number of modules.
 
     Raises:
         ModulesError: If the hook points differ and there are no profiles, or the profiles have
@@ -163,8 +162,6 @@ def match_modules(
     >>> match_modules(modules, modules)
     ModuleMatch(2 pairs of 2 and 2 modules by units, mean similarity 1.000)
     """
-    from scipy.optimize import linear_sum_assignment  # slow to import
-
     check_at_least("n_permutations", n_permutations, 1)
     check_seed(seed)
     generator = np.random.default_rng(seed)
@@ -172,10 +169,7 @@ def match_modules(
         similarity, null = _by_units(a, b, n_permutations, generator)
     else:
         similarity, null = _by_profiles(a, b, profiles, n_permutations, generator)
-    # A greedy match would depend on the order of the modules.
-    matched = linear_sum_assignment(similarity, maximize=True)
-    partners = np.full(len(a), _NOBODY)
-    partners[matched[0]] = matched[1]
+    partners = _partners(similarity)
     left = np.setdiff1d(np.arange(len(b)), partners)
     at_a = np.concatenate([np.arange(len(a)), np.full(len(left), _NOBODY)])
     at_b = np.concatenate([partners, left])
@@ -183,10 +177,27 @@ def match_modules(
     return ModuleMatch(a, b, by, similarity, _pairs(a, b, at_a, at_b, similarity, null))
 
 
+def _partners(similarity: _Similarity) -> _Numbers:
+    """Find the partner of each module of ``a``; ``_NOBODY`` for a module without one."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
+    # A greedy match would depend on the order of the modules.
+    matched = linear_sum_assignment(similarity, maximize=True)
+    partners = np.full(len(similarity), _NOBODY)
+    partners[matched[0]] = matched[1]
+    return partners
+
+
+def _of_pairs(similarity: _Similarity) -> Float[np.ndarray, " modules_a"]:
+    """Return the similarity of each module of ``a`` to its partner; NaN without one."""
+    partners = _partners(similarity)
+    return np.where(partners == _NOBODY, np.nan, similarity[np.arange(len(partners)), partners])
+
+
 def _by_units(
     a: ModuleSet, b: ModuleSet, n_permutations: int, generator: np.random.Generator
 ) -> tuple[_Similarity, _Null]:
-    """Compute Jaccard overlaps, and each module's best overlap in permutations per hook point."""
+    """Compute Jaccard overlaps, and each pair's in matches of permutations per hook point."""
     crossed = _crossed_units(a, b)
     if crossed is None:
         raise ModulesError(
@@ -199,7 +210,7 @@ def _by_units(
     null = np.empty((n_permutations, len(a)))
     for row in null:
         shuffled = np.concatenate([generator.permutation(part) for part in parts])
-        row[:] = _jaccard(_crossed(a.unit_labels, shuffled, len(a), len(b))).max(axis=1)
+        row[:] = _of_pairs(_jaccard(_crossed(a.unit_labels, shuffled, len(a), len(b))))
     return _jaccard(crossed), null
 
 
@@ -210,7 +221,7 @@ def _by_profiles(
     n_permutations: int,
     generator: np.random.Generator,
 ) -> tuple[_Similarity, _Null]:
-    """Compute correlations over samples, and each module's best in permutations of samples."""
+    """Compute correlations over samples, and each pair's in matches of permuted samples."""
     _check_same_prompts(*profiles)
     one, other = (
         _standardised(module_means(modules, acts))
@@ -218,7 +229,7 @@ def _by_profiles(
     )
     null = np.empty((n_permutations, len(a)))
     for row in null:
-        row[:] = (one.T @ generator.permutation(other)).max(axis=1)
+        row[:] = _of_pairs(one.T @ generator.permutation(other))
     return one.T @ other, null
 
 
@@ -299,12 +310,14 @@ def _pairs(
     both = (at_a != _NOBODY) & (at_b != _NOBODY)
     similarities = np.where(both, similarity[at_a, at_b], np.nan)
     before, after = _described(a, at_a), _described(b, at_b)
+    n_matched = np.maximum(np.count_nonzero(~np.isnan(null), axis=0), 1)
+    null_mean = np.nansum(null, axis=0) / n_matched
     return pd.DataFrame(
         {
             "module_a": _nullable(at_a),
             "module_b": _nullable(at_b),
             "similarity": similarities,
-            "null_mean": np.where(both, null.mean(axis=0)[at_a], np.nan),
+            "null_mean": np.where(both, null_mean[at_a], np.nan),
             "p_value": [
                 control_p_value(float(value), null[:, module], ROUNDING)
                 for value, module in zip(similarities, at_a, strict=True)

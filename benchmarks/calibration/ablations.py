@@ -1,0 +1,201 @@
+"""P-values of ablations of random targets in the planted model."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import tl_modules as tlm
+from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.planted import PlantedModel, random_labels
+
+N_CONTROLS = 19
+
+
+class _World:
+    """The planted model, its activations and held-out prompts."""
+
+    def __init__(self, seed: int) -> None:
+        self.model = PlantedModel()
+        self.acts = tlm.collect(self.model, self.model.prompts(6), progress=False)
+        self.prompts = self.model.prompts(2, seed=1)
+        self.means = tlm.discover(self.acts, 2, progress=False)  # holds mean |activation| too
+        self.generator = np.random.default_rng(seed)
+
+    def module(self, label: int, is_member: np.ndarray) -> tlm.Module:
+        """A module of these units; its own category goes round."""
+        name = f"task{label % self.model.N_CATEGORIES}"
+        samples = self.acts.samples[self.acts.samples["category"] == name]
+        return tlm.Module(label, self.acts.units.select(is_member), samples, means=self.means)
+
+    def random_modules(self, n: int, n_modules: int) -> list[tlm.Module]:
+        """Modules of 1 / n_modules of the units, each drawn on its own."""
+        n_units = len(self.acts.units)
+        draws = [random_labels(n_units, n_modules, self.generator) == 0 for _ in range(n)]
+        return [self.module(label, draw) for label, draw in enumerate(draws)]
+
+    def effects(self, targets: list[Any], seed: int, **options: Any) -> pd.DataFrame:
+        """The effects table of random targets."""
+        given = {"prompts": self.prompts, "method": "zero", "n_controls": N_CONTROLS} | options
+        rows = (1 + N_CONTROLS) * len(given["prompts"])
+        return tlm.module_effects(
+            self.model, targets, seed=seed, batch_size=rows, progress=False, **given
+        )
+
+
+def _columns(table: pd.DataFrame, name: str) -> dict[str, PValues]:
+    """An effects table's two kinds of p-values, one row per target."""
+    cells = table.pivot(index="module", columns="category", values="p_value")
+    selectivity = table.drop_duplicates("module")["selectivity_p_value"]
+    return {
+        f"module_effects, cells, {name}": cells.to_numpy(),
+        f"module_effects, selectivity, {name}": selectivity.to_numpy()[:, None],
+    }
+
+
+def _fixed(n: int, seed: int, name: str, **options: Any) -> dict[str, PValues]:
+    world = _World(seed)
+    table = world.effects(world.random_modules(n, 3), seed, **options)
+    return _columns(table, name)
+
+
+def layer(n: int, seed: int) -> dict[str, PValues]:
+    """Controls of the same layers, a fixed number."""
+    return _fixed(n, seed, "layer")
+
+
+def magnitude(n: int, seed: int) -> dict[str, PValues]:
+    """Controls of similar mean |activation|."""
+    return _fixed(n, seed, "magnitude", controls="magnitude")
+
+
+def attribution(n: int, seed: int) -> dict[str, PValues]:
+    """Controls of similar estimated effect."""
+    return _fixed(n, seed, "attribution", controls="attribution")
+
+
+def keep_only(n: int, seed: int) -> dict[str, PValues]:
+    """Everything but the module is ablated."""
+    return _fixed(n, seed, "keep_only", keep_only=True)
+
+
+def patch(n: int, seed: int) -> dict[str, PValues]:
+    """Values from a paired prompt of another category and other symbols."""
+    world = _World(seed)
+    corrupted = world.prompts["prompt"].to_numpy()[np.roll(np.arange(len(world.prompts)), 2)]
+    prompts = world.prompts.assign(corrupted=corrupted)
+    table = world.effects(world.random_modules(n, 3), seed, prompts=prompts, method="patch")
+    return _columns(table, "patch")
+
+
+def sequential(n: int, seed: int) -> dict[str, PValues]:
+    """As many controls as each test needs, in sets of three modules."""
+    world = _World(seed)
+    modules = world.random_modules(n, 3)
+    tables = [
+        world.effects(modules[start : start + 3], seed, n_controls=None) for start in range(0, n, 3)
+    ]
+    return _columns(pd.concat(tables), "sequential")
+
+
+def dissociation(n: int, seed: int) -> dict[str, PValues]:
+    """Two modules of one random partition into two."""
+    world = _World(seed)
+    sets = [world.prompts[world.prompts["category"] == f"task{at}"] for at in (0, 1)]
+    found = []
+    for number in range(n):
+        labels = random_labels(len(world.acts.units), 2, world.generator)
+        pair = [world.module(label, labels == label) for label in (0, 1)]
+        result = tlm.dissociation(
+            world.model,
+            *pair,
+            *sets,
+            method="zero",
+            n_controls=N_CONTROLS,
+            seed=number,
+            batch_size=1000,
+            progress=False,
+        )
+        found.append([*result.effects["p_value"], *result.contrasts["p_value"]])
+    p_values = np.array(found)
+    return {
+        "dissociation, effects": p_values[:, :4],
+        "dissociation, P and Q": p_values[:, 4:6],
+        "dissociation, interaction": p_values[:, 6:],
+    }
+
+
+def concepts(n: int, seed: int) -> dict[str, PValues]:
+    """Random modules, and how well probes still find a category."""
+    world = _World(seed)
+    fit, tests = (world.model.prompts(8, seed=at) for at in (2, 3))
+    for frame in (fit, tests):  # labels at random: a probe that is always right has no p-value
+        frame["category"] = world.generator.permutation(frame["category"])
+    table = tlm.concept_effects(
+        world.model,
+        world.random_modules(n, 3),
+        "task0",
+        fit,
+        tests,
+        method="zero",
+        n_controls=N_CONTROLS,
+        batch_size=2000,
+        seed=seed,
+        progress=False,
+    )
+    return {
+        f"concept_effects, {name}": table[[f"{name}_p_value"]].to_numpy()
+        for name in ("auc", "lost", "harm")
+    }
+
+
+def eigenshift(n: int, seed: int) -> dict[str, PValues]:
+    """Random components of the output layer."""
+    world = _World(seed)
+    texts = [frame["prompt"].tolist() for _, frame in world.prompts.groupby("category")]
+    made = tlm.related.eigenshift(
+        world.model, *texts[:2], n_components=3, n_new_tokens=0, progress=False
+    )
+    n_components = len(made.singular_values)
+    targets = [
+        replace(
+            made,
+            components=np.sort(world.generator.permutation(n_components)[:3]),
+            label=number,
+            category=f"task{number % 3}",
+        )
+        for number in range(n)
+    ]
+    return _columns(world.effects(targets, seed), "EigenShift")
+
+
+def leace(n: int, seed: int) -> dict[str, PValues]:
+    """An erasure of labels that were drawn at random."""
+    world = _World(seed)
+    texts = world.acts.samples["prompt"].to_numpy()
+    targets = []
+    for number in range(n):
+        order = world.generator.permutation(len(texts))
+        halves = (texts[half].tolist() for half in np.split(order, 2))
+        category = f"task{number % 3}"
+        made = tlm.related.leace(
+            world.model, *halves, "unembed.hook_in", category=category, progress=False
+        )
+        targets.append(replace(made, label=number))
+    return _columns(world.effects(targets, seed), "ConceptErasure")
+
+
+_UNITS = "a module's units are a random third of all units, in each stratum"
+SIMULATIONS = (
+    Simulation(layer, _UNITS, 2000),
+    Simulation(magnitude, _UNITS, 2000),
+    Simulation(attribution, _UNITS, 2000),
+    Simulation(keep_only, _UNITS, 2000),
+    Simulation(patch, _UNITS, 2000),
+    Simulation(sequential, _UNITS, 1500),
+    Simulation(dissociation, "P and Q are the halves of a random partition", 1000),
+    Simulation(concepts, _UNITS, 500),
+    Simulation(eigenshift, "the components are a random set of all", 2000),
+    Simulation(leace, "the concept's labels are permuted over the prompts of the fit", 1000),
+)

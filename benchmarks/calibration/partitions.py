@@ -1,0 +1,123 @@
+"""P-values of partitions without a model: matches, layers, nestedness, coverage, hierarchy."""
+
+import numpy as np
+import pandas as pd
+
+import tl_modules as tlm
+from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.planted import module_set, random_labels
+
+N_LAYERS, WIDTH, N_SAMPLES = 6, 300, 300
+N_PERMUTATIONS = 99
+
+
+def _matrix(generator: np.random.Generator, n_samples: int = N_SAMPLES) -> tlm.ActivationMatrix:
+    """Standard normal values of a site of six layers; four categories of unequal sizes."""
+    units = tlm.Units.whole(
+        tuple(f"blocks.{layer}.mlp.hook_post" for layer in range(N_LAYERS)),
+        tuple(range(N_LAYERS)),
+        (WIDTH,) * N_LAYERS,
+    )
+    names = generator.choice(list("abcd"), size=n_samples, p=[0.4, 0.3, 0.2, 0.1])
+    samples = pd.DataFrame({"prompt": [str(at) for at in range(n_samples)], "category": names})
+    values = generator.normal(size=(n_samples, len(units)))
+    return tlm.ActivationMatrix.from_arrays(values, samples=samples, units=units)
+
+
+def _unequal(n: int, n_modules: int, generator: np.random.Generator) -> np.ndarray:
+    """Random labels; the groups' sizes differ, so that few shares are equal."""
+    sizes = np.arange(1, n_modules + 1) + n_modules
+    return generator.permutation(np.repeat(np.arange(n_modules), -(-n * sizes // sizes.sum()))[:n])
+
+
+def _set(
+    acts: tlm.ActivationMatrix, n_modules: int, generator: np.random.Generator
+) -> tlm.ModuleSet:
+    units = _unequal(len(acts.units), n_modules, generator)
+    return module_set(acts, units, _unequal(len(acts.samples), n_modules, generator), n_modules)
+
+
+def matches(n: int, seed: int) -> dict[str, PValues]:
+    """Two independent partitions, by units and by profiles of independent noise."""
+    generator = np.random.default_rng(seed)
+    units, profiles = [], []
+    acts, others = (_matrix(generator, 40).normalise("zscore") for _ in range(2))
+    for number in range(n):
+        pair = _set(acts, 4, generator), _set(acts, 4, generator)
+        options = {"n_permutations": N_PERMUTATIONS, "seed": number}
+        units.append(tlm.match_modules(*pair, **options).pairs["p_value"])
+        found = tlm.match_modules(*pair, profiles=(acts, others), **options)
+        profiles.append(found.pairs["p_value"])
+    return {
+        "match_modules, by units": np.array(units),
+        "match_modules, by profiles": np.array(profiles),
+    }
+
+
+def layers(n: int, seed: int) -> dict[str, PValues]:
+    """Random units of all layers."""
+    generator = np.random.default_rng(seed)
+    acts, each, depth = _matrix(generator, 8), [], []
+    for number in range(n):
+        modules = _set(acts, 4, generator)
+        each.append(tlm.module_layers(modules)["p_value"])
+        depth.append(
+            tlm.module_depth(modules, n_draws=N_PERMUTATIONS, seed=number)[
+                ["p_value", "evenness_p_value"]
+            ]
+        )
+    both = np.array(depth)
+    return {
+        "module_layers": np.array(each),
+        "module_depth, index": both[..., 0],
+        "module_depth, evenness": both[..., 1],
+    }
+
+
+def nested(n: int, seed: int) -> dict[str, PValues]:
+    """Two independent partitions."""
+    generator = np.random.default_rng(seed)
+    acts, each, overall = _matrix(generator), [], []
+    for number in range(n):
+        sets = [_set(acts, n_modules, generator) for n_modules in (3, 5)]
+        found = tlm.nestedness(sets, n_permutations=N_PERMUTATIONS, seed=number, progress=False)
+        each.append(found.table["p_value"])
+        overall.append(found.overall["p_value"])
+    return {"nestedness, modules": np.array(each), "nestedness, overall": np.array(overall)}
+
+
+def covered(n: int, seed: int) -> dict[str, PValues]:
+    """Samples' modules that do not depend on their categories."""
+    generator = np.random.default_rng(seed)
+    acts, found = _matrix(generator).normalise("zscore"), []
+    for number in range(n):
+        modules = _set(acts, 4, generator)
+        result = tlm.coverage(modules, acts, n_permutations=N_PERMUTATIONS, seed=number)
+        found.append(result.categories["p_value"])
+    return {"coverage": np.array(found)}
+
+
+def trees(n: int, seed: int) -> dict[str, PValues]:
+    """Profiles of independent noise."""
+    generator = np.random.default_rng(seed)
+    found = []
+    acts = _matrix(generator, 30)
+    for number in range(n):
+        values = generator.normal(size=acts.values.shape)
+        noise = tlm.ActivationMatrix.from_arrays(values, samples=acts.samples, units=acts.units)
+        labels = random_labels(len(acts.units), 6, generator)
+        noise = noise.normalise("zscore")
+        modules = module_set(noise, labels, np.arange(30) % 6, 6)
+        tree = tlm.hierarchy(modules, noise, n_permutations=N_PERMUTATIONS, seed=number)
+        found.append([tree.p_value])
+    return {"hierarchy, cophenetic": np.array(found)}
+
+
+_INDEPENDENT = "the two partitions are independent"
+SIMULATIONS = (
+    Simulation(matches, f"{_INDEPENDENT}; profiles are independent noise", 1000),
+    Simulation(layers, "a module's units are a random set of all layers' units", 1000),
+    Simulation(nested, _INDEPENDENT, 1000),
+    Simulation(covered, "categories are permuted over the samples", 1000),
+    Simulation(trees, "modules' profiles are independent noise", 1000),
+)
