@@ -334,7 +334,7 @@ def test_excluded_units_are_kept_when_only_the_module_is(model, modules, prompts
 
 
 def test_options_of_places_are_refused(model, modules, prompts):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'positions'"):
+    with pytest.raises(tlm.ModulesError, match=r"positions should be one of 'content', 'all'"):
         tlm.module_effects(model, modules, prompts, positions="last", progress=False)
 
 
