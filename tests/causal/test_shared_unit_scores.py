@@ -48,7 +48,7 @@ def test_estimates_do_not_depend_on_the_batch(model, prompts, acts, estimates):
 
 
 def test_units_come_by_the_smallest_of_their_estimates(model, prompts, acts, estimates):
-    found = tlm.shared_units(model, prompts, acts, n_units=5, progress=False)
+    found = tlm.shared_units(model, prompts, acts, n_units=5, positions="all", progress=False)
     expected = np.argsort(-estimates[0].min(axis=0))[:5]
     assert found.units.flat().tolist() == expected.tolist()
     np.testing.assert_allclose(found.table["least"], estimates[0].min(axis=0)[expected], atol=1e-5)
@@ -62,7 +62,8 @@ def test_the_effects_are_those_of_ablating_each_alone(model, prompts, acts, modu
         for name in ("animal", "code"):
             texts = prompts.loc[prompts["category"] == name, "prompt"]
             rises = [
-                loss_by_hand(model, text, alone.fwd_hooks()) - loss_by_hand(model, text)
+                loss_by_hand(model, text, alone.fwd_hooks(positions="content"))
+                - loss_by_hand(model, text)
                 for text in texts
             ]
             assert found.table[f"effect[{name}]"].iloc[at] == pytest.approx(

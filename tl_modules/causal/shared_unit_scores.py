@@ -57,7 +57,7 @@ def shared_units(
     reference: HasUnitMeans,
     *,
     n_units: int = 16,
-    positions: Touched = "all",
+    positions: Touched = "content",
     batch_size: int = 16,
     max_tokens: int | None = None,
     progress: bool = True,
