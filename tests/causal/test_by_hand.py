@@ -63,6 +63,7 @@ def test_effects_are_losses_by_hand(toy, pair, method, options, logits):
     prompt = "2 1" if method == "mean" else "1 1"
     before = 3.4 if method == "mean" else 1.7
     options = {"method": method, "n_controls": 3, "progress": False, **options}
+    options["positions"] = "all"  # the first token too: of two, it alone predicts
     with pytest.warns(UserWarning, match="the prompts have none"):  # no category: no selectivity
         found = tlm.module_effects(toy, pair, [prompt], **options)
     rises = {tuple(units): loss(logits[name]) - loss(before) for name, units in UNITS.items()}
@@ -79,6 +80,7 @@ def test_p_values_count_controls_that_harm_more_or_with_keep_only_less(toy, pair
         logits = {"bc": 0.6, "ad": 1.0, "bd": 1.0, "ac": 0.1}
     rises = {tuple(units): loss(logits[name]) - loss(1.7) for name, units in UNITS.items()}
     options = {"method": "zero", "n_controls": 3, "keep_only": keep_only, "progress": False}
+    options["positions"] = "all"
     with pytest.warns(UserWarning, match="the prompts have none"):
         found = tlm.module_effects(toy, pair, ["1 1"], **options)
     np.testing.assert_allclose(found["effect"], [rises[0, 3], rises[1, 2]], rtol=1e-5)
@@ -176,7 +178,16 @@ def test_the_greedy_circuit_takes_the_better_module_first(toy, pair):
 
 def test_mean_circuits_need_no_corrupted_run(toy, pair):
     found = tlm.circuit_scores(
-        toy, CORRUPTED, None, middle, pair, [1], method="mean", n_controls=0, progress=False
+        toy,
+        CORRUPTED,
+        None,
+        middle,
+        pair,
+        [1],
+        method="mean",
+        positions="all",
+        n_controls=0,
+        progress=False,
     )
     # None kept: c = 0.7, d = 0.1. Module 1 kept: a = 0.1, b = 0.4, c = 1.3, d = 0.1.
     assert found.metric_empty == pytest.approx(1.7)

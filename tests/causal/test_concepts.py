@@ -64,7 +64,7 @@ def test_the_probe_and_the_losses_are_those_of_single_prompts(
     name, target = output_layer(model).hook_name, targets[number]
     truths = [(frame["category"] == "animal").to_numpy() for frame in (fit, test)]
     before = [by_hand(model, frame, name) for frame in (fit, test)]
-    with target.ablated(model):
+    with target.ablated(model, positions="content"):
         after = [by_hand(model, frame, name) for frame in (fit, test)]
     label = "leace" if number else str(targets[0].label)
     row = table[(table["label"] == label) & (table["prompts"] == "held out")].iloc[0]

@@ -31,6 +31,7 @@ def two_modules(acts, unit_labels):
         objective=tlm.modules.Objective(0.0, 0.0, 0.0),
         sample_scores=np.zeros(len(acts.samples)),
         unit_means=acts.unit_means,
+        content_means=acts.content_means,
     )
 
 
@@ -43,7 +44,8 @@ def test_an_effect_is_the_rise_of_the_categorys_mean_loss(model, modules, prompt
     for module in modules:
         for category, group in prompts.groupby("category"):  # noqa: B007 - in the query
             rises = [
-                loss_by_hand(model, prompt, module.fwd_hooks()) - loss_by_hand(model, prompt)
+                loss_by_hand(model, prompt, module.fwd_hooks(positions="content"))
+                - loss_by_hand(model, prompt)
                 for prompt in group["prompt"]
             ]
             row = effects.query("module == @module.label and category == @category").iloc[0]
@@ -334,7 +336,7 @@ def test_excluded_units_are_kept_when_only_the_module_is(model, modules, prompts
 
 
 def test_options_of_places_are_refused(model, modules, prompts):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'positions'"):
+    with pytest.raises(tlm.ModulesError, match=r"positions should be one of 'content', 'all'"):
         tlm.module_effects(model, modules, prompts, positions="last", progress=False)
 
 

@@ -213,7 +213,7 @@ def test_hooks_take_masks_of_any_form(form, model, modules, pair):
         (np.ones((1, 2, 3)), "positions should be whole numbers, or a mask"),
         (slice("a", None), "whole numbers as its bounds"),
         (slice(0, 4, 0), "a step other than 0"),
-        ("first", "positions should be one of 'last'; got 'first'"),
+        ("first", "positions should be one of 'content', 'last'; got 'first'"),
         (["last"], "positions should hold numbers; got list"),
     ],
 )

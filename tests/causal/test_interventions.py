@@ -210,7 +210,9 @@ def test_positions_that_a_run_does_not_have_are_refused(model, module, tokens):
         hooks = module.fwd_hooks("zero", **{name: torch.ones(2, 5)})
         with pytest.raises(tlm.ModulesError, match=f"{name} should have the shape"):
             activations(model, tokens, hooks)
-    with pytest.raises(tlm.ModulesError, match="positions should be one of 'last'; got 'first'"):
+    with pytest.raises(
+        tlm.ModulesError, match="positions should be one of 'content', 'last'; got 'first'"
+    ):
         activations(model, tokens, module.fwd_hooks("zero", positions="first"))
 
 

@@ -90,7 +90,7 @@ def test_a_reference_that_is_no_number_is_refused(model, modules, acts, prompts)
         broken = replace(reference, **{name: bad})
         (owner,) = [module for module in modules if 14 in module.units.flat()]
         with pytest.raises(tlm.ModulesError, match=rf"{name} .* at 'blocks\.1.*index 2, they are"):
-            effects_of(model, owner, prompts, method=method, reference=broken)
+            effects_of(model, owner, prompts, method=method, reference=broken, positions="all")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -95,7 +95,7 @@ def test_they_stand_beside_modules_with_controls_of_their_own_kind(
     table = tlm.module_effects(model, [*modules, *parts], questions, **options)
     before = surprise(model, questions)
     for part in parts:
-        with part.ablated(model):
+        with part.ablated(model, positions="content"):
             rises = surprise(model, questions) - before
         for category, group in questions.groupby("category"):
             row = table.loc[(table["module"] == part.label) & (table["category"] == category)]

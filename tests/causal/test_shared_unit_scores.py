@@ -76,7 +76,7 @@ def test_units_come_by_the_smallest_of_their_measured_changes(model, prompts, ac
 
 
 def test_the_shortlist_comes_from_the_gradients_magnitudes(model, prompts, acts):
-    options = {"progress": False, "n_units": len(acts.units)}
+    options = {"progress": False, "n_units": len(acts.units), "positions": "all"}
     every = tlm.shared_units(model, prompts, acts, **options).table
     texts = prompts.loc[prompts["category"] == "animal", "prompt"].tolist()
     products = []
@@ -89,7 +89,8 @@ def test_the_shortlist_comes_from_the_gradients_magnitudes(model, prompts, acts)
         products.append(moved / (tokens.shape[1] - 1))
     of_layer = every[every["layer"] == 1].sort_values("unit")
     np.testing.assert_allclose(of_layer["estimate[animal]"], np.mean(products, 0), rtol=1e-3)
-    listed = tlm.shared_units(model, prompts, acts, n_units=3, shortlist=3, progress=False).table
+    options |= {"n_units": 3, "shortlist": 3}
+    listed = tlm.shared_units(model, prompts, acts, **options).table
     expected = every.sort_values("estimate", ascending=False).head(3)
     assert sorted(listed["estimate"].round(6)) == sorted(expected["estimate"].round(6))
     np.testing.assert_allclose(
@@ -107,10 +108,10 @@ def test_the_changes_are_those_of_ablating_each_alone(model, prompts, acts, modu
         row = found.table.iloc[at]
         for name in ("animal", "code"):
             texts = prompts.loc[prompts["category"] == name, "prompt"]
-            change, rise = changes_by_hand(model, texts, alone.fwd_hooks())
+            change, rise = changes_by_hand(model, texts, alone.fwd_hooks(positions="content"))
             assert row[f"measured[{name}]"] == pytest.approx(change, abs=1e-5)
             assert row[f"effect[{name}]"] == pytest.approx(rise, abs=1e-5)
-        _, rise = changes_by_hand(model, prompts["prompt"], alone.fwd_hooks())
+        _, rise = changes_by_hand(model, prompts["prompt"], alone.fwd_hooks(positions="content"))
         assert row["effect"] == pytest.approx(rise, abs=1e-5)
     assert "3 units" in repr(found)
 

@@ -58,7 +58,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
     factor: float | None = None,
-    positions: Touched = "all",
+    positions: Touched = "content",
     keep_only: bool = False,
     n_controls: int = 20,
     controls: ControlKind = "layer",

@@ -72,7 +72,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
     factor: float | None = None,
-    positions: Touched = "all",
+    positions: Touched = "content",
     keep_only: bool = False,
     n_controls: int = 39,
     controls: ControlKind = "layer",

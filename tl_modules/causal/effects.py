@@ -34,7 +34,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
     factor: float | None = None,
-    positions: Touched = "all",
+    positions: Touched = "content",
     keep_only: bool = False,
     n_controls: int | None = None,
     controls: ControlKind = "layer",
@@ -47,8 +47,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     """Ablate each module, and matched random units, and compare the loss on each category.
 
     The effect is the rise of the mean next-token loss (nats per token, each prompt counting the
-    same). A raw effect says little, because random units also hit the few neurons that every prompt
-    needs. The evidence is selectivity: the effect on the module's own category minus its mean
+    same). Random units also hit the few neurons that every prompt needs, so that the raw effect is
+    no evidence. The evidence is selectivity: the effect on the module's own category minus its mean
     effect on the others. The how-to "Read the effects table" explains the columns and the kinds of
     control.
 

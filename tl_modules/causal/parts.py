@@ -92,7 +92,7 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
     kinds: Annotated[Mapping[str, int] | Sequence[str], Elsewhere("kinds")] = tuple(KINDS),
     metric: Literal["loss", "answer_logprob"] = "answer_logprob",
     separator: str | None = None,
-    positions: Touched = "all",
+    positions: Touched = "content",
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Parts]:

@@ -59,7 +59,7 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
     reference: HasUnitMeans,
     *,
     n_units: int = 16,
-    positions: Touched = "all",
+    positions: Touched = "content",
     shortlist: int | None = None,
     batch_size: int = 16,
     max_tokens: int | None = None,

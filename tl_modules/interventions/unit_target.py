@@ -85,10 +85,11 @@ class UnitTarget(Target):
             source: The activation cache of a run on paired (counterfactual) prompts, of the same
                 batch and length.
             factor: Multiplier of ``"scale"``; a negative factor changes the sign.
-            positions: Where to intervene: None for everywhere, ``"last"`` for the last token of
-                each forward pass, a number or several, a slice, or a mask ``[batch, pos]``.
-                Numbers, slices and masks are positions in the whole prompt, padding included; the
-                how-to explains runs with a key-value cache.
+            positions: Where to intervene: None for everywhere, ``"content"`` for all but a prompt's
+                first token, ``"last"`` for the last token of each pass, a number or several, a
+                slice, or a mask ``[batch, pos]``; numbers, slices and masks count from the
+                prompt's first token, padding included. With None, means are over all tokens, else
+                over content; see ``content_positions``.
             attention_mask: 1 or True where a token is real, ``[batch, pos]`` of the whole prompt.
                 Padding is not changed, and ``"last"`` is the last real token.
             keep_only: Intervene on every unit of the site except these, to test whether these
