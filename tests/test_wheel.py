@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.truth.kinds import KINDS
+from benchmarks.truth.files import shipped
 from tests.conftest import once
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def test_the_sdist_holds_nothing_that_is_made_in_use(release):
     made = ("__pycache__", ".venv", ".git/", "_build", "out/", "dist/", ".safetensors")
     found = {name for name in names_in(release[0]) if any(part in name for part in made)}
     # The models of known truth are kept in the repository: they take minutes to train.
-    assert found == {f"benchmarks/truth/{kind}-0.safetensors" for kind in KINDS}
+    assert found == {f"benchmarks/truth/{path.name}" for path in shipped()}
 
 
 def test_the_sdist_builds_the_same_bytes_elsewhere_and_later(release, tmp_path):
