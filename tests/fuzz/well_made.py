@@ -11,6 +11,7 @@ from safetensors import safe_open
 import tl_modules as tlm
 from tl_modules.activations.collection_plan import Plan
 from tl_modules.activations.resumable import UnfinishedStore
+from tl_modules.activations.token_sums import TokenSums
 from tl_modules.modules.topic import Context, Topic, Word, WrittenToken
 
 N_SAMPLES, N_COORDINATES = 8, 14
@@ -87,7 +88,8 @@ def plan() -> Plan:
 
 def write_part(unfinished: UnfinishedStore, number: int) -> None:
     rows = (slice(0, 5), slice(5, 8))[number]
-    unfinished.write(number, VALUES[rows], MEANS.astype(np.float64), 20)
+    sums = np.stack([MEANS, MEANS]).astype(np.float64)
+    unfinished.write(number, VALUES[rows], TokenSums(sums, (20, 18)))
 
 
 def write_unfinished(folder: Path) -> Path:
