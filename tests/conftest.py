@@ -42,6 +42,9 @@ unsaid = pytest.mark.filterwarnings(
 )
 """Of tests on small models and prompts, whose modules' categories are not what is tested."""
 
+unequal = pytest.mark.filterwarnings("ignore:Category .* prompts and .* has")
+"""Of tests whose few samples happen to be unequally many of each category."""
+
 WORDS = [
     "the",
     "a",

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tl_modules as tlm
-from tests.conftest import tiny_model
+from tests.conftest import tiny_model, unequal
 from tests.planted import planted_matrix
 from tl_modules.evaluation.module_means import module_means
 from tl_modules.units import Units
@@ -253,6 +253,7 @@ def architectures():
     return found
 
 
+@unequal
 def test_different_architectures_are_matched_by_profiles_of_the_same_prompts(architectures):
     (a, acts_a), (b, acts_b) = architectures
     match = tlm.match_modules(a, b, profiles=(acts_a, acts_b))
@@ -271,6 +272,7 @@ def test_different_architectures_are_matched_by_profiles_of_the_same_prompts(arc
     assert diff["samples_kept"].sum() >= 27
 
 
+@unequal
 def test_profiles_over_shuffled_samples_match_no_better_than_chance(architectures):
     (a, acts_a), (b, acts_b) = architectures
     acts_a, acts_b = (
@@ -283,6 +285,7 @@ def test_profiles_over_shuffled_samples_match_no_better_than_chance(architecture
     assert pairs["p_value"].mean() > 0.4
 
 
+@unequal
 def test_a_module_without_units_has_a_constant_profile_and_no_correlation(architectures):
     a, acts = architectures[0]
     labels = np.where(a.unit_labels == 2, 1, a.unit_labels)
@@ -292,6 +295,7 @@ def test_a_module_without_units_has_a_constant_profile_and_no_correlation(archit
     assert (np.abs(match.similarity[[0, 1, 3]]) > 0).all()
 
 
+@unequal
 def test_what_cannot_be_matched_is_refused(architectures):
     (a, acts_a), (b, acts_b) = architectures
     with pytest.raises(tlm.ModulesError, match=r"same hook points.*160.*100.*Pass profiles="):

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import unequal
 from tl_modules.evaluation.comparison import split_by_category
 from tl_modules.interpret.own_samples import own_activations
 
@@ -21,6 +22,7 @@ def acts(frame):
     return tlm.ActivationMatrix.from_arrays(values, samples=frame)
 
 
+@unequal
 @pytest.mark.parametrize("rows", [[1, 2, 3, 5, 6], [7, 0, 4, 3], [0, 2, 5, 7]])
 def test_the_own_samples_are_found_in_their_order(acts, rows):
     modules = tlm.discover(acts.select(rows), 2)

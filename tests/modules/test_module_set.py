@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import unequal
 
 
 def test_modules_partition_the_units_and_the_samples(modules, acts):
@@ -22,6 +23,7 @@ def test_a_module_is_its_units_and_its_samples_strongest_first(modules):
     assert set(module.samples.index) == set(np.flatnonzero(modules.sample_labels == 1))
 
 
+@unequal
 def test_the_category_is_the_most_frequent_one_of_its_samples(planted):
     samples = pd.DataFrame({"category": ["b"] * 3 + ["a"] * 3 + ["c"] * 54})
     acts = tlm.ActivationMatrix.from_arrays(planted[0], samples=samples)

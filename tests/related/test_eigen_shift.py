@@ -130,7 +130,7 @@ def test_controls_scale_as_many_components_of_similar_singular_values(shift):
 
 
 def test_it_stands_beside_modules_in_one_table(model, modules, prompts, shift):
-    options = {"n_controls": 4, "progress": False, "seed": 3}
+    options = {"n_controls": 4, "progress": False, "seed": 3, "positions": "all"}
     table = tlm.module_effects(model, [*modules, shift], prompts, **options)
     alone = tlm.module_effects(model, modules, prompts, **options)
     own = table.loc[table["module"] == "eigenshift"].reset_index(drop=True)

@@ -79,7 +79,7 @@ def test_every_method_acts_on_latents_at_chosen_positions(
     if method == "scale":
         torch.testing.assert_close(after[at], before[at] / 2)
     if method == "mean":
-        means = torch.from_numpy(reference.unit_means[own]).float()
+        means = torch.from_numpy(reference.content_means[own]).float()
         torch.testing.assert_close(after[at], means.expand(2, -1))
     assert not torch.equal(after, before)
     # Where no latent was touched, the residual stream is what it was.

@@ -175,7 +175,7 @@ def test_the_card_has_the_numbers_of_the_set(modules, tmp_path):
         "- units: 36 at 3 hook points, blocks.0.mlp.hook&#95;post to blocks.2.mlp.hook&#95;post",
         "- samples: 16 (animal 8, code 8)",
         "- activations: mean &#124;activation&#124;; normalisation: zscore",
-        f"- method: iterd; K = 3; seed = {modules.seed}; starts = 1",
+        f"- method: ulcmod; K = 3; seed = {modules.seed}; starts = 1",
         f"L = {modules.objective.L:,.3f}, xi = {modules.objective.xi:,.3f}, "
         f"B = {modules.objective.B:,.3f}",
         f"- rounds: {len(modules.history)}; converged",
