@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tl_modules as tlm
-from tests.conftest import tiny_model
+from tests.conftest import LEGACY, tiny_model
 from tests.planted import truth_model
 from tl_modules.models.logit_probes import N_PROBES, logit_probes
 
@@ -92,7 +92,10 @@ def test_heads_and_last_tokens_are_read_and_means_are_activations(model, prompts
 def test_a_unit_that_the_logits_do_not_depend_on_has_no_effect(prompts):
     model = tiny_model()
     with torch.no_grad():
-        model.blocks[2].mlp.out.weight[:, 4] = 0
+        if LEGACY:
+            model.blocks[2].mlp.W_out[4] = 0
+        else:
+            model.blocks[2].mlp.out.weight[:, 4] = 0
     for weight in WEIGHTS:
         column = collected(model, prompts, weight).values[:, 2 * 12 + 4]
         np.testing.assert_array_equal(column, 0)
