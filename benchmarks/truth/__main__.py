@@ -64,7 +64,7 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[Truth], pd.DataFra
         seeds, n_random, n_draws, kinds = (0,), 5, 1, CONTROLS[:1]
         fast = tuple(name for name in BASELINES if name != "agglomerative")
         options = {"methods": (*METHODS, *fast), "chosen": ("balanced",), "ablates": False}
-        options |= {"candidates": range(3, 7), "halves": 2, "readings": READINGS[:1]}
+        options |= {"candidates": range(3, 7), "readings": READINGS[:1]}
     size = Size(seeds=seeds, **options)
     return {
         "recovery": lambda truth: recovery(truth, size),

@@ -14,7 +14,6 @@ import tl_modules as tlm
 from benchmarks.truth.files import Truth
 from benchmarks.truth.options import (
     BASELINES,
-    CHOOSING,
     METHODS,
     READINGS,
     chosen_n_modules,
@@ -71,7 +70,6 @@ class Size:
     methods: tuple[str, ...] = (*METHODS, *BASELINES)
     per_task: int = 40
     candidates: range = range(2, 9)
-    halves: int = 2
     chosen: tuple[str, ...] = tuple(scene.name for scene in SCENES)
     """The scenes in which K is chosen too."""
 
@@ -129,8 +127,8 @@ def labels(
         warnings.simplefilter("ignore")  # a module without units is a result here
         for method in size.methods:
             yield (method, "true"), unit_labels(acts, method, truth.n_tasks, seed)
-            if method in CHOOSING and reading == READINGS[0] and scene.name in size.chosen:
-                k = chosen_n_modules(acts, method, size.candidates, seed, size.halves)
+            if method in METHODS and reading == READINGS[0] and scene.name in size.chosen:
+                k = chosen_n_modules(acts, size.candidates, seed)
                 yield (method, "chosen"), unit_labels(acts, method, k, seed)
         z = np.asarray(acts.zscore().values)
         category = acts.samples["category"].to_numpy()

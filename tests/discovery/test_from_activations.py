@@ -60,7 +60,7 @@ def test_too_many_modules_are_refused_with_the_most_there_can_be(planted):
 
 def test_more_modules_than_groups_leave_one_empty_and_an_objective_of_zero(planted):
     acts = tlm.ActivationMatrix.from_arrays(np.exp(0.3 * planted[0][:, ::2]))
-    found = tlm.discover(acts, 5)
+    found = tlm.discover(acts, 5, method="ulcmod")
     sizes = np.array([module.n_units * len(module.samples) for module in found])
     assert found.objective.L == 0
     assert (sizes == 0).sum() == 1

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import tl_modules as tlm
-from tl_modules.discovery.topics_first import expected_labels
+from tl_modules.discovery.topics_first import expected_labels, kmeans_labels, topic_labels
 
 
 def planted(sample_counts, unit_counts, *, effect=1.5, seed=0):
@@ -71,7 +71,26 @@ def test_a_set_remembers_its_method(tmp_path):
     modules = discovered(acts, 3)
     modules.save(tmp_path / "modules.safetensors")
     assert tlm.ModuleSet.load(tmp_path / "modules.safetensors").method == "topics_first"
-    assert tlm.discover(acts, 3, progress=False).method == "ulcmod"
+
+
+def test_it_is_the_default_unless_an_option_of_the_descent_is_passed():
+    acts, _, _ = planted((10,) * 3, (20,) * 3)
+    assert tlm.discover(acts, 3, progress=False).method == "topics_first"
+    for option in ({"n_starts": 1}, {"n_kicks": 1}, {"max_rounds": 5}):
+        assert tlm.discover(acts, 3, progress=False, **option).method == "ulcmod"
+
+
+def test_long_samples_do_not_draw_a_topic_of_their_own():
+    """Topics are directions: samples that show theirs ten times as strongly stay in it."""
+    generator = np.random.default_rng(0)
+    topics = np.repeat([0, 1, 2], 20)
+    strength = np.where(np.arange(60) % 20 < 4, 20.0, 2.0)[:, None]
+    signal = strength * (topics[:, None] == np.repeat([0, 1, 2], 40))
+    points = np.linalg.svd(signal + generator.normal(size=(60, 120)) - signal.mean(axis=0))
+    coordinates = (points[0] * points[1])[:, :16]
+    by_length = kmeans_labels(coordinates[:, :2], 3, 0)
+    assert adjusted_rand_score(topics, topic_labels(coordinates, 3, 0)) > 0.95
+    assert adjusted_rand_score(topics, by_length) < 0.8
 
 
 def test_its_objective_is_that_of_its_partition():
@@ -82,7 +101,7 @@ def test_its_objective_is_that_of_its_partition():
     assert pytest.approx(own.L) == modules.objective.L
 
 
-@pytest.mark.parametrize("option", [{"n_starts": 2}, {"n_kicks": 1}])
+@pytest.mark.parametrize("option", [{"n_starts": 1}, {"n_kicks": 1}, {"max_rounds": 9}])
 def test_options_of_the_descent_are_refused(option):
     acts, _, _ = planted((10,) * 3, (20,) * 3)
     with pytest.raises(tlm.ModulesError, match="method='ulcmod' only"):

@@ -34,16 +34,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-k", "--n-modules", type=int, default=10, help="number of modules (10)")
     parser.add_argument(
         "--method",
-        default="ulcmod",
-        help="ulcmod, the paper's objective, or topics_first, which favours no size of modules "
-        "(ulcmod)",
+        help="topics_first, which favours no size of modules, or ulcmod, the paper's objective "
+        "(topics_first; ulcmod if --n-starts or --n-kicks is given)",
     )
     parser.add_argument(
-        "--n-starts", type=int, default=1, help="number of starts; the best is kept (1)"
+        "--n-starts", type=int, help="ulcmod: number of starts; the best is kept (1)"
     )
-    parser.add_argument(
-        "--n-kicks", type=int, default=0, help="number of kicks of the best start (0)"
-    )
+    parser.add_argument("--n-kicks", type=int, help="ulcmod: number of kicks of the best start (0)")
     parser.add_argument(
         "--held-out",
         type=float,
@@ -72,7 +69,8 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Discover in every process; print and write in the first."""
     say(f"Reading {args.acts}")
     output = OutputFile(args, args.table)
-    check_choice("method", args.method, METHODS)
+    if args.method is not None:
+        check_choice("method", args.method, METHODS)
     check_choice("normalise", args.normalise, NORMALISATIONS)
     if args.normalise != "zscore" and args.acts.is_dir():
         raise ModulesError(

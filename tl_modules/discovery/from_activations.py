@@ -11,7 +11,7 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.descent import check_n_modules
 from tl_modules.discovery.normalised_input import normalised
 from tl_modules.discovery.products import in_memory_bytes
-from tl_modules.discovery.search import Method, SearchOptions, search
+from tl_modules.discovery.search import MAX_ROUNDS, Method, SearchOptions, search
 from tl_modules.discovery.shared_search import search_together
 from tl_modules.discovery.streamed import streamed_bytes
 from tl_modules.errors import ModulesError, check_at_least, check_seed
@@ -27,11 +27,11 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     acts: ActivationMatrix | ActivationStore,
     n_modules: int = 10,
     *,
-    method: Method = "ulcmod",
+    method: Method | None = None,
     seed: int = 0,
-    max_rounds: int = 100,
-    n_starts: int = 1,
-    n_kicks: int = 0,
+    max_rounds: int | None = None,
+    n_starts: int | None = None,
+    n_kicks: int | None = None,
     n_jobs: int | None = None,
     distributed: bool = False,
     max_memory: Size | None = None,
@@ -39,22 +39,23 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
 ) -> ModuleSet:
     """Find functional modules: groups of units, each paired with the samples that drive it.
 
-    A raw matrix is first z-scored per unit. ``"ulcmod"`` moves units and samples by IterD until no
-    move raises L (arXiv 2603.17823), which favours modules of equal size. ``"topics_first"``
-    clusters the samples by k-means on K principal components; each unit joins the topic with its
-    highest expected activation. Nothing there favours equal sizes: use it if modules or topics may
-    differ in size. Every unit and sample gets a module. The how-to "Choose K" explains empty
-    modules, starts and kicks; ``module_effects`` shows whether modules matter to the model.
+    A raw matrix is first z-scored per unit. ``"topics_first"`` clusters the samples by k-means on
+    their principal components; each unit joins the topic with its highest expected activation.
+    Modules and topics may have any size. ``"ulcmod"`` moves units and samples by IterD until no
+    move raises L (arXiv 2603.17823), which favours modules of equal size. Every unit and sample
+    gets a module. The how-to "Choose K" explains empty modules, starts and kicks;
+    ``module_effects`` shows whether modules matter to the model.
 
     Args:
         acts: The activations; an ``ActivationStore`` is streamed from disk.
         n_modules: K, from 2 to min(samples, units).
-        method: ``"ulcmod"`` or ``"topics_first"``.
-        seed: Start ``s`` is seeded with ``seed + s``.
-        max_rounds: ``ulcmod``: stop each start after this many rounds.
-        n_starts: ``ulcmod``: number of starts, of which the highest L is kept: balanced k-means,
-            random labels, spectral clustering, in turn; see ``ModuleSet.starts``.
-        n_kicks: ``ulcmod``: number of kicks, which change some labels and run IterD again.
+        method: ``"topics_first"`` or ``"ulcmod"``. By default ``"ulcmod"`` if one of the next three
+            options is passed, which are options of IterD, and otherwise ``"topics_first"``.
+        seed: The seed; start ``s`` of IterD is seeded with ``seed + s``.
+        max_rounds: Stop each start after this many rounds (100).
+        n_starts: Number of starts, of which the highest L is kept: balanced k-means, random
+            labels, spectral clustering, in turn (1); see ``ModuleSet.starts``.
+        n_kicks: Number of kicks, which change some labels and run IterD again (0).
         n_jobs: Starts at once, in threads; by default one per core. Results do not depend on it. A
             store's starts run one by one.
         distributed: Share a store's columns among ``torch.distributed`` processes. Each makes this
@@ -78,6 +79,9 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     >>> [module.n_units for module in modules]
     [8, 8]
     """
+    method = _method(method, max_rounds=max_rounds, n_starts=n_starts, n_kicks=n_kicks)
+    max_rounds = MAX_ROUNDS if max_rounds is None else max_rounds
+    n_starts, n_kicks = 1 if n_starts is None else n_starts, n_kicks or 0
     check_at_least("n_starts", n_starts, 1)
     check_at_least("n_kicks", n_kicks, 0)
     check_at_least("max_rounds", max_rounds, 1)
@@ -85,12 +89,6 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         check_at_least("n_jobs", n_jobs, 1)
     check_seed(seed)
     check_seed(seed + n_starts - 1)
-    if method == "topics_first" and (n_starts, n_kicks) != (1, 0):
-        raise ModulesError(
-            f"n_starts and n_kicks apply to method='ulcmod' only; got n_starts={n_starts}, "
-            f"n_kicks={n_kicks} with method='topics_first', whose k-means restarts by itself. "
-            "Leave them out."
-        )
     if method == "ulcmod":
         _warn_unequal(acts.samples)
     n_modules, seed = int(n_modules), int(seed)
@@ -109,6 +107,18 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress
     )
     return search(acts, *normalised(acts, n_modules), options)
+
+
+def _method(method: Method | None, **iterd: int | None) -> Method:
+    """The method that the options mean; refuse options of IterD beside another method."""
+    passed = {name: value for name, value in iterd.items() if value is not None}
+    if method == "topics_first" and passed:
+        raise ModulesError(
+            f"{', '.join(iterd)} apply to method='ulcmod' only; got "
+            f"{', '.join(f'{name}={value}' for name, value in passed.items())} with "
+            "method='topics_first', whose k-means restarts by itself. Leave them out."
+        )
+    return method or ("ulcmod" if passed else "topics_first")
 
 
 def _warn_unequal(samples: pd.DataFrame) -> None:

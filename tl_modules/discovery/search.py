@@ -19,10 +19,13 @@ from tl_modules.discovery.topics_first import topics_first
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.determinism import one_thread
 
-Method = Literal["ulcmod", "topics_first"]
-"""``ulcmod`` is the paper's objective with IterD; ``topics_first`` clusters the samples, and then
-gives each unit its strongest topic."""
+Method = Literal["topics_first", "ulcmod"]
+"""``topics_first`` clusters the samples, and then gives each unit its strongest topic; ``ulcmod``
+is the paper's objective with IterD."""
 METHODS: tuple[Method, ...] = get_args(Method)
+
+MAX_ROUNDS = 100
+"""Rounds of IterD after which a start stops; most starts converge in about ten."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 
 from tl_modules.discovery.products import Products
 from tl_modules.discovery.start import N_COMPONENTS, principal_components
-from tl_modules.discovery.topics_first import kmeans_labels
+from tl_modules.discovery.topics_first import topic_labels
 from tl_modules.runtime.determinism import one_thread
 
 
@@ -27,7 +27,7 @@ def topic_silhouette(products: Products, n_modules: int, seed: int) -> float:
 
     with one_thread():
         points = principal_components(products, seed, n_modules)
-        labels = kmeans_labels(points[:, :n_modules], n_modules, seed)
+        labels = topic_labels(points, n_modules, seed)
         if not 1 < len(np.unique(labels)) < len(points):
             return float("nan")
         return float(silhouette_score(points[:, :N_COMPONENTS], labels, metric="cosine"))

@@ -14,7 +14,7 @@ from tl_modules.activations.normalise import Normalisation, fit_normaliser
 from tl_modules.discovery.descent import IterDResult, check_n_modules, iterd
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
-from tl_modules.discovery.search import Method
+from tl_modules.discovery.search import MAX_ROUNDS, Method
 from tl_modules.discovery.silhouettes import topic_silhouette
 from tl_modules.discovery.start import strongest_labels
 from tl_modules.discovery.topics_first import topics_first
@@ -22,7 +22,6 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.runtime.arguments import checked
 
 _Matrix = Float[np.ndarray, "samples units"]
-_MAX_ROUNDS = 100
 
 
 @checked
@@ -30,7 +29,7 @@ def stability(
     acts: ActivationMatrix,
     n_modules: int,
     *,
-    method: Method = "ulcmod",
+    method: Method = "topics_first",
     n_seeds: int = 5,
     n_halves: int = 5,
     normalise: Normalisation = "zscore",
@@ -104,7 +103,7 @@ def choose_n_modules(
     acts: ActivationMatrix,
     n_modules: Sequence[int] = (5, 10, 15, 20),
     *,
-    method: Method = "ulcmod",
+    method: Method = "topics_first",
     n_seeds: int = 5,
     n_halves: int = 5,
     normalise: Normalisation = "zscore",
@@ -185,7 +184,7 @@ def best_n_modules(table: pd.DataFrame) -> int:
 
 def _partition(matrix: _Matrix, n_modules: int, method: Method, seed: int) -> IterDResult:
     if method == "ulcmod":
-        return iterd(matrix, n_modules, max_rounds=_MAX_ROUNDS, seed=seed)
+        return iterd(matrix, n_modules, max_rounds=MAX_ROUNDS, seed=seed)
     check_n_modules(n_modules, matrix.shape)
     return topics_first(InMemory(matrix), n_modules, seed)
 

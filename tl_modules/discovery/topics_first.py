@@ -12,14 +12,15 @@ from tl_modules.discovery.products import Products
 from tl_modules.discovery.start import N_RESTARTS, principal_components
 from tl_modules.runtime.determinism import one_thread
 
+TINY = float(np.finfo(float).tiny)
+
 
 def topics_first(products: Products, n_modules: int, seed: int) -> IterDResult:
     """Partition samples by k-means, and units by their expected activation on each topic.
 
-    The topics minimise the samples' squared distances to their topic's mean, on the first K
-    principal components: K groups of samples differ along K - 1 directions, and further components
-    add noise. Each unit then joins the topic with the highest expected activation. Nothing rewards
-    equal sizes, so neither small modules nor rare topics are padded with others' units.
+    ``topic_labels`` finds the topics. Each unit then joins the topic with the highest expected
+    activation. Nothing rewards equal sizes, so neither small modules nor rare topics are padded
+    with others' units.
 
     Args:
         products: The normalised matrix.
@@ -31,8 +32,8 @@ def topics_first(products: Products, n_modules: int, seed: int) -> IterDResult:
     """
     # BLAS and k-means add up in an order that depends on their threads.
     with one_thread():
-        points = principal_components(products, seed, n_modules)[:, :n_modules]
-        samples = kmeans_labels(points, n_modules, seed)
+        points = principal_components(products, seed, n_modules)
+        samples = topic_labels(points, n_modules, seed)
     sums = products.unit_sums(samples, n_modules)
     units = expected_labels(sums, samples, products.sum_of_squares())
     in_block = sums[np.arange(len(units)), units]
@@ -40,6 +41,29 @@ def topics_first(products: Products, n_modules: int, seed: int) -> IterDResult:
     sizes = [np.bincount(labels, minlength=n_modules) for labels in (samples, units)]
     value = from_blocks(block_sums, sizes[0] * sizes[1])
     return IterDResult(samples, units, value, history=(value.L,), converged=True)
+
+
+def topic_labels(
+    points: Float[np.ndarray, "samples components"], n_modules: int, seed: int
+) -> Int[np.ndarray, " samples"]:
+    """Each sample's topic: k-means on K - 1 principal components, with lengths evened out.
+
+    K groups of centred samples span K - 1 directions; further components add noise. A sample's
+    direction says which topic it is of; its length says how strongly, and large lengths would draw
+    topics of their own. Each length is therefore replaced by its fourth root. With all lengths
+    equal, samples near 0, whose direction is noise, would count as much as others.
+
+    Args:
+        points: The samples' principal components, the largest first.
+        n_modules: K.
+        seed: Seed of the k-means.
+    """
+    points = points[:, : max(1, n_modules - 1)]
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    points, lengths = (values / max(lengths.max(), TINY) for values in (points, lengths))
+    evened = points / np.maximum(lengths, TINY) ** 0.75
+    # Rounding errors would otherwise tell equal samples apart.
+    return kmeans_labels(evened.round(6), n_modules, seed)
 
 
 def kmeans_labels(

@@ -266,9 +266,9 @@ def _fitted(acts: ActivationMatrix, method: ComparedMethod, n_modules: int, seed
     if method == "topics_first":
         return discover(acts, n_modules, method=method, seed=seed, progress=False)
     if method == "iterd":
-        return discover(acts, n_modules, seed=seed, progress=False)
+        return discover(acts, n_modules, method="ulcmod", seed=seed, progress=False)
     if method == "iterd_kicks":
-        return discover(acts, n_modules, seed=seed, n_kicks=KICKS, progress=False)
+        return discover(acts, n_modules, n_kicks=KICKS, seed=seed, progress=False)
     return discover_baseline(acts, method, n_modules, seed=seed)
 
 
