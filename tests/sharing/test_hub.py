@@ -175,12 +175,11 @@ def test_the_card_has_the_numbers_of_the_set(modules, tmp_path):
         "- units: 36 at 3 hook points, blocks.0.mlp.hook&#95;post to blocks.2.mlp.hook&#95;post",
         "- samples: 16 (animal 8, code 8)",
         "- activations: mean &#124;activation&#124;; normalisation: zscore",
-        f"- method: ulcmod; K = 3; seed = {modules.seed}; starts = 1",
+        f"- method: topics&#95;first; K = 3; seed = {modules.seed}",
         f"L = {modules.objective.L:,.3f}, xi = {modules.objective.xi:,.3f}, "
         f"B = {modules.objective.B:,.3f}",
-        f"- rounds: {len(modules.history)}; converged",
         f"torch {modules.versions['torch']}",
-        "modules = tlm.discover(acts, 3, seed=0)",
+        'modules = tlm.discover(acts, 3, method="topics_first", seed=0)',
         "2603.17823",
         "holds the text of every prompt",
         "`tlm.module_effects` runs them",
@@ -188,6 +187,18 @@ def test_the_card_has_the_numbers_of_the_set(modules, tmp_path):
         assert line in card
     assert "\n\n\n" not in card
     assert "Topics hold" not in card
+
+
+def test_the_card_of_the_papers_method_has_its_rounds_and_starts(acts, tmp_path):
+    modules = tlm.discover(acts, 3, n_starts=2)
+    modules.save_pretrained(tmp_path)
+    card = read_card(tmp_path)
+    for line in (
+        "- method: ulcmod; K = 3; seed = 0; starts = 2",
+        f"- rounds: {len(modules.history)}; converged",
+        'modules = tlm.discover(acts, 3, method="ulcmod", seed=0, n_starts=2)',
+    ):
+        assert line in card
 
 
 def test_the_cards_code_is_python(modules, tmp_path):
