@@ -4,10 +4,12 @@ import pytest
 import torch
 
 import tl_modules as tlm
+from benchmarks.truth.files import shipped
+from benchmarks.truth.loading import load as load_truth
 from tests.causal.test_effects import loss_by_hand
 from tests.conftest import long_once
 from tests.planted import truth_model
-from tl_modules.causal.shared_unit_scores import ablation_attribution
+from tl_modules.causal.shared_unit_scores import ablation_attribution, lower_quartile
 from tl_modules.models.gradients import loss_gradients
 from tl_modules.models.losses import token_losses
 
@@ -75,6 +77,13 @@ def test_units_come_by_the_smallest_of_their_measured_changes(model, prompts, ac
     pd.testing.assert_frame_equal(every.head(5), found)
 
 
+def test_one_idle_category_of_five_does_not_decide():
+    of_all, idle_in_one, of_two = [0.2] * 5, [0.0, 0.5, 0.5, 0.5, 0.5], [0.9, 0.9, 0.0, 0.0, 0.0]
+    values = np.array([of_all, idle_in_one, of_two]).T
+    assert lower_quartile(values).tolist() == [0.2, 0.5, 0.0]
+    assert lower_quartile(values[:4]).tolist() == [0.2, 0.0, 0.0]  # of four the smallest
+
+
 def test_the_shortlist_comes_from_the_gradients_magnitudes(model, prompts, acts):
     options = {"progress": False, "n_units": len(acts.units), "positions": "all"}
     every = tlm.shared_units(model, prompts, acts, **options).table
@@ -126,7 +135,17 @@ def test_shared_units_of_trained_models_are_found(shared, name):
     tested = prompts_of(tables, (20,) * 5, 1)
     options = {"n_units": n, "batch_size": 800, "shortlist": 2 * n, "progress": False}
     found = tlm.shared_units(model, tested, acts, **options)
-    assert np.isin(found.units.flat(), np.flatnonzero(owner < 0)).mean() >= 0.85
+    assert np.isin(found.units.flat(), np.flatnonzero(owner < 0)).mean() >= 0.9
+
+
+@pytest.mark.slow
+def test_shared_units_of_the_shipped_model_are_found():
+    truth = load_truth(next(path for path in shipped() if path.stem == "shared-0"))
+    n = int((truth.owners < 0).sum())
+    acts = tlm.collect(truth.model, truth.prompts(20, 0), batch_size=64, progress=False)
+    options = {"n_units": n, "batch_size": 800, "shortlist": 2 * n, "progress": False}
+    found = tlm.shared_units(truth.model, truth.prompts(20, 1), acts, **options)
+    assert (truth.owners[found.units.flat()] < 0).mean() >= 0.9
 
 
 def test_what_cannot_be_estimated_is_refused(model, other_model, prompts, acts):

@@ -39,8 +39,8 @@ class SharedUnits:
     """One row per unit: ``layer``, ``hook_name``, ``unit``, and in nats per token, when only this
     unit is ablated, ``measured[CATEGORY]``, the mean |change| of a token's loss,
     ``estimate[CATEGORY]``, its estimate from gradients, and ``effect[CATEGORY]``, the rise of the
-    mean loss. ``measured`` and ``estimate`` are the smallest over the categories, ``effect`` is the
-    mean over all prompts."""
+    mean loss. ``measured`` and ``estimate`` are the lower quartile over the categories (of up to
+    four categories the smallest), ``effect`` is the mean over all prompts."""
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
@@ -68,10 +68,11 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
     """Find the units that every category of prompts needs, whatever module they are in.
 
     Gradients give a shortlist: the units with the largest mean |(mean - activation) x gradient of
-    the loss|, on the category where it is smallest. Each is then ablated alone, and the units
-    with the largest measured mean |change| of a token's loss come first, again on the category
-    where it is smallest. Magnitudes are ranked because a unit's rise of the mean loss is close to 0
-    where rises and falls cancel.
+    the loss| in the lower quartile of the categories. Each is then ablated alone, and the units
+    with the largest measured mean |change| of a token's loss come first, again in the lower
+    quartile: what counts is a change that at least three of four categories reach. The smallest of
+    many categories would hang on one in which the unit happens to be idle. Magnitudes are ranked
+    because a unit's rise of the mean loss is close to 0 where rises and falls cancel.
 
     Args:
         model: The model.
@@ -104,7 +105,7 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
     estimates, names = ablation_magnitudes(
         model, frame, reference, task, of_content=of_content, progress=progress
     )
-    listed = np.argsort(-estimates.min(axis=0), kind="stable")[:n_ablated]
+    listed = np.argsort(-lower_quartile(estimates), kind="stable")[:n_ablated]
     units = reference.units.select(listed)
     with tqdm(total=(1 + len(units)) * len(frame), desc="shared", disable=not progress) as bar:
         changes = unit_changes(
@@ -115,14 +116,14 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
         np.stack([values[:, is_category(categories, name)].mean(axis=1) for name in names])
         for values in (changes.change, changes.rise)
     )
-    best = np.argsort(-measured.min(axis=0), kind="stable")[:n_units]
+    best = np.argsort(-lower_quartile(measured), kind="stable")[:n_units]
     estimates, measured, effects = estimates[:, listed[best]], measured[:, best], effects[:, best]
     table = (
         units.select(best)
         .to_frame()
         .assign(
-            measured=measured.min(axis=0),
-            estimate=estimates.min(axis=0),
+            measured=lower_quartile(measured),
+            estimate=lower_quartile(estimates),
             effect=changes.rise[best].mean(axis=1),
         )
     )
@@ -131,6 +132,13 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
         table[f"estimate[{name}]"] = estimates[row]
         table[f"effect[{name}]"] = effects[row]
     return SharedUnits(units.select(best), table)
+
+
+def lower_quartile(
+    values: Float[np.ndarray, "categories units"],
+) -> Float[np.ndarray, " units"]:
+    """Each unit's largest value that at least three quarters of the categories reach."""
+    return np.quantile(values, 0.25, axis=0, method="lower")
 
 
 def ablation_attribution(  # noqa: PLR0913 - the options of one pass, all by keyword
