@@ -68,7 +68,7 @@ class EffectNumbers:
         """
         names = self._names()
         effects = self._by_category(self.rises, names)
-        selectivity = _selectivity(effects, names, self.own)
+        selectivity = self._selectivity(effects, names)
         tests = selectivity[None] if self._is_selective(names) else effects.T
         used = [self._rule(names).n_used(self._exceeding(runs)) for runs in tests]
         known = [number for number in used if number is not None]
@@ -83,6 +83,15 @@ class EffectNumbers:
     def _is_selective(self, names: list[str]) -> bool:
         """Whether the target can be selective: its own category has others beside it."""
         return self.own in names and len(names) > 1
+
+    def _selectivity(
+        self, effects: Float[np.ndarray, "runs categories"], names: list[str]
+    ) -> Float[np.ndarray, " runs"]:
+        """Effect on the own category minus the mean effect on the others; NaN without these."""
+        if not self._is_selective(names):
+            return np.full(len(effects), np.nan)
+        column = names.index(str(self.own))
+        return effects[:, column] - np.delete(effects, column, axis=1).mean(axis=1)
 
     def _exceeding(self, runs: Float[np.ndarray, " runs"]) -> Bool[np.ndarray, " controls"]:
         """Whether each control's number is at least as large as the target's."""
@@ -141,8 +150,8 @@ class EffectNumbers:
                 "loss": self._by_category(self.clean[None], names)[0],
             }
         )
-        selectivity = _selectivity(effects, names, self.own)
-        low, high = percentile_interval(_selectivity(resampled, names, self.own))
+        selectivity = self._selectivity(effects, names)
+        low, high = percentile_interval(self._selectivity(resampled, names))
         return frame.assign(
             selectivity=selectivity[0],
             selectivity_ci_low=float(low),
@@ -164,16 +173,6 @@ class EffectNumbers:
         """Means over each category's prompts. Resampling is within categories, so columns stay."""
         members = [is_category(self.categories, name) for name in names]
         return np.stack([values[:, in_category].mean(axis=1) for in_category in members], axis=1)
-
-
-def _selectivity(
-    effects: Float[np.ndarray, "runs categories"], names: list[str], own: str | None
-) -> Float[np.ndarray, " runs"]:
-    """Effect on the own category minus the mean effect on the others; NaN if there are none."""
-    if own not in names or len(names) < 2:
-        return np.full(len(effects), np.nan)
-    column = names.index(own)
-    return effects[:, column] - np.delete(effects, column, axis=1).mean(axis=1)
 
 
 def _z(runs: Float[np.ndarray, " runs *shape"]) -> Float[np.ndarray, " *shape"]:
