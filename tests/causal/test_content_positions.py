@@ -173,3 +173,25 @@ def test_patching_changes_every_token(model, modules, prompts):
         for positions in ("all", "content")
     )
     np.testing.assert_array_equal(one["effect"], other["effect"])
+
+
+@unsaid
+def test_every_table_says_which_tokens_were_changed(model, modules, prompts):
+    options = {"n_controls": 0, "progress": False}
+    paired = tlm.with_corrupted(model, prompts)
+    for given, said in (
+        ({}, "content"),
+        ({"positions": "all"}, "all"),
+        ({"method": "patch"}, "all"),
+    ):
+        found = tlm.module_effects(model, modules, paired, **given, **options)
+        assert found["positions"].tolist() == [said] * len(found)
+    columns = found.columns.tolist()
+    assert columns[columns.index("controls") + 1] == "positions"
+    tables = [
+        tlm.concept_effects(model, modules, "animal", prompts, prompts, **options),
+        tlm.dissociation(
+            model, modules[0], modules[1], prompts[:2], prompts[2:4], n_controls=19, progress=False
+        ).effects,
+    ]
+    assert [table["positions"].unique().tolist() for table in tables] == [["content"]] * 2
