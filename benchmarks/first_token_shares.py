@@ -5,11 +5,12 @@
 - steering: the rise of the loss if a module's units are scaled at every token, or at content;
 - paired runs whose first tokens differ (there is no BOS, and the prompts begin with other names):
   the first token's share of the squared change that a graph's edges are shares of;
-- unlearning in a module: how far the state of the first token and of the others moves, and what
-  the rise of the loss is if the first token's states are put back;
+- unlearning in a module, with gradients through every token or through content: how far the state
+  of the first token and of the others moves, and how far the loss rises, also if the first token's
+  states are put back;
 - the states that EigenShift reads from prompts: the first one's norm beside the others'.
 
-    python -m benchmarks.first_token_shares
+    python -m benchmarks.first_token_shares [--only unlearning]
 """
 
 import argparse
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=24)
     parser.add_argument("--controls", type=int, default=3)
     parser.add_argument("--trained", type=int, default=2, help="modules to unlearn in (2)")
-    parser.add_argument("--steps", type=int, default=10, help="steps of unlearning (10)")
+    parser.add_argument("--steps", type=int, default=20, help="steps of unlearning (20)")
+    parser.add_argument("--only", choices=["states", "paired", "steering", "unlearning"])
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
@@ -50,10 +52,15 @@ def main() -> None:
     collected = rest.groupby("category").head(args.collected)
     acts = tlm.collect(model, collected, max_tokens=args.max_tokens, progress=False)
     modules = tlm.discover(acts, args.modules, seed=args.seed, progress=False)
-    _print("States that EigenShift reads", states(model, tested))
-    _print("Paired runs", paired(model, modules))
-    _print("Steering", steering(model, modules, tested, args))
-    _print("Unlearning", unlearning(model, list(modules)[: args.trained], rest, tested, args))
+    if args.only in (None, "states"):
+        _print("States that EigenShift reads", states(model, tested))
+    if args.only in (None, "paired"):
+        _print("Paired runs", paired(model, modules))
+    if args.only in (None, "steering"):
+        _print("Steering", steering(model, modules, tested, args))
+    if args.only in (None, "unlearning"):
+        for module in list(modules)[: args.trained]:
+            _print("Unlearning", unlearning(model, module, rest, tested, args))
 
 
 def _print(title: str, table: pd.DataFrame) -> None:
@@ -123,25 +130,27 @@ def states(model: Any, tested: pd.DataFrame) -> pd.DataFrame:
 
 def unlearning(
     model: Any,
-    modules: list[tlm.Module],
+    module: tlm.Module,
     rest: pd.DataFrame,
     tested: pd.DataFrame,
     args: argparse.Namespace,
 ) -> pd.DataFrame:
-    """What unlearning each module's category does at the first token and elsewhere."""
+    """What unlearning a module's category does at the first token and elsewhere."""
     tokens = [model.to_tokens(text)[:, : args.max_tokens] for text in tested["prompt"]]
     names = [f"blocks.{layer}.hook_resid_post" for layer in range(model.cfg.n_layers)]
     middle = names[len(names) // 2]
     before, losses = _runs(model, tokens, names)
+    is_own = rest["category"] == module.category
+    own = (tested["category"] == module.category).to_numpy()
     rows = []
-    for module in modules:
-        is_own = rest["category"] == module.category
+    for positions in ("all", "content"):
         done = tlm.training.unlearn(
             model,
             module,
             rest[is_own].head(12),
             rest[~is_own].groupby("category").head(4),
             n_steps=args.steps,
+            positions=positions,
             max_tokens=args.max_tokens,
             seed=args.seed,
             progress=False,
@@ -153,15 +162,15 @@ def unlearning(
             (one[middle] - other[middle]).norm(dim=1) / other[middle].norm(dim=1)
             for one, other in zip(after, before, strict=True)
         ]
-        own = (tested["category"] == module.category).to_numpy()
         rows.append(
             {
                 "module": module.category,
+                "positions": positions,
                 "first token moves by": float(np.mean([float(move[0]) for move in moved])),
                 "others": float(torch.cat([move[1:] for move in moved]).mean()),
                 "rise on own": (raised - losses)[own].mean(),
                 "with the first token's states put back": (kept - losses)[own].mean(),
-                "on others": (raised - losses)[~own].mean(),
+                "on other categories": (raised - losses)[~own].mean(),
                 "put back": (kept - losses)[~own].mean(),
             }
         )
