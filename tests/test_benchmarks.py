@@ -17,6 +17,7 @@ from benchmarks import (
     detectors,
     erasure,
     first_token,
+    first_token_shares,
     iterd,
     neighbours,
     partial,
@@ -261,6 +262,21 @@ def test_first_token(prompts, monkeypatch, capsys, tmp_path):
     assert "0 tokens are special or sinks" in out
     assert out.count("r with patching") == 3  # leaving the first token alone is the same here
     assert "mean over content, sinks left alone" in out
+
+
+@unsaid
+def test_first_token_shares(prompts, monkeypatch, capsys):
+    model = tiny_model()  # its own: it is trained
+    monkeypatch.setattr(first_token_shares, "load_model", lambda name: model)
+    monkeypatch.setattr(first_token_shares, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(first_token_shares, "NAMES", [("cat", "dog"), ("bird", "house")])
+    monkeypatch.setattr(first_token_shares, "TASK", "{} and {} sat and {} ran")
+    words = ["--modules", "2", "--controls", "2", "--trained", "1", "--steps", "2"]
+    out = run(first_token_shares, [*words, "--per-category", "2"], monkeypatch, capsys)
+    titles = ["States that EigenShift reads", "Paired runs", "Steering", "Unlearning"]
+    places = [out.index(title) for title in titles]
+    assert places == sorted(places)
+    assert "nan" not in out.lower()
 
 
 @pytest.mark.slow

@@ -78,6 +78,7 @@ def test_a_seed_that_cannot_be_is_refused(call, acts):
 
 TEXTS = {
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
+    "positions",
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
 }

@@ -116,6 +116,21 @@ def values_at(model, module, tokens, **options):
     ]
 
 
+@pytest.mark.parametrize("method", ["zero", "resample", "scale"])
+def test_every_method_leaves_the_first_token_alone(model, modules, prompts, method):
+    """Steering too."""
+    tokens = model.to_tokens("the cat sat on the mat")
+    options = {"reference": tlm.collect_reference(model, prompts, n_tokens=9, progress=False)}
+    if method == "scale":
+        options = {"factor": -3.0}
+    before, after = values_at(model, modules[0], tokens, method=method, **options)
+    assert not torch.allclose(before[:, 0], after[:, 0])
+    options["positions"] = "content"
+    before, after = values_at(model, modules[0], tokens, method=method, **options)
+    assert torch.equal(before[:, 0], after[:, 0])
+    assert not torch.allclose(before[:, 1:], after[:, 1:])
+
+
 def test_hooks_leave_the_first_token_alone(model, modules, acts):
     tokens = model.to_tokens("the cat sat on the mat")
     before, after = values_at(model, modules[0], tokens, positions="content")
@@ -173,3 +188,43 @@ def test_patching_changes_every_token(model, modules, prompts):
         for positions in ("all", "content")
     )
     np.testing.assert_array_equal(one["effect"], other["effect"])
+
+
+@unsaid
+def test_every_table_says_which_tokens_were_changed(model, modules, prompts):
+    options = {"n_controls": 0, "progress": False}
+    paired = tlm.with_corrupted(model, prompts)
+    for given, said in (
+        ({}, "content"),
+        ({"positions": "all"}, "all"),
+        ({"method": "patch"}, "all"),
+    ):
+        found = tlm.module_effects(model, modules, paired, **given, **options)
+        assert found["positions"].tolist() == [said] * len(found)
+    columns = found.columns.tolist()
+    assert columns[columns.index("controls") + 1] == "positions"
+    tables = [
+        tlm.concept_effects(model, modules, "animal", prompts, prompts, **options),
+        tlm.dissociation(
+            model, modules[0], modules[1], prompts[:2], prompts[2:4], n_controls=19, progress=False
+        ).effects,
+    ]
+    assert [table["positions"].unique().tolist() for table in tables] == [["content"]] * 2
+
+
+def test_a_first_token_that_both_prompts_share_adds_nothing(model, modules):
+    """Paired runs need no positions: nothing differs at a shared first token."""
+    clean, corrupted = (
+        model.to_tokens(text) for text in ("the cat sat on the mat", "the dog ran on the mat")
+    )
+    assert torch.equal(clean[:, 0], corrupted[:, 0])
+
+    def metric(logits):
+        return logits[:, -1, 5] - logits[:, -1, 9]
+
+    _, cache = model.run_with_cache(clean)
+    options = {"reduce": "mean", "progress": False}
+    by_pos = tlm.get_act_patch_module_by_pos(model, corrupted, cache, metric, modules, **options)
+    unpatched = metric(model(corrupted)).mean().expand(len(modules))
+    torch.testing.assert_close(by_pos[:, 0], unpatched, atol=1e-5, rtol=0)
+    assert not torch.allclose(by_pos[:, 2], unpatched, atol=1e-5)

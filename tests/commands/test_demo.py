@@ -59,6 +59,13 @@ def test_discovery_does_not_see_the_prompts_of_the_causal_test(small_demo, promp
     assert not set(seen.index[seen["prompt"].isin(held_out["prompt"])])
 
 
+def test_the_demo_ablates_at_every_token_if_asked(small_demo, tmp_path, capsys):
+    words = ["demo", "--out", str(tmp_path / "demo"), "-k", "3", "--n-controls", "1"]
+    assert cli.main([*words, "--positions", "all", "--no-progress"]) == 0
+    assert (pd.read_csv(tmp_path / "demo" / "effects.csv")["positions"] == "all").all()
+    assert "when a module is mean-ablated\nat every token;" in capsys.readouterr().out
+
+
 @unsaid
 def test_the_same_seed_gives_the_same_files(small_demo, tmp_path):
     for name in ("a", "b"):
@@ -74,6 +81,7 @@ def test_the_same_seed_gives_the_same_files(small_demo, tmp_path):
         (["-k", "1"], "--n-modules should be at least 2; got 1"),
         (["--n-controls", "-1"], "--n-controls should be at least 0; got -1"),
         (["--max-tokens", "1"], "--max-tokens should be at least 2; got 1"),
+        (["--positions", "first"], "--positions should be one of 'content', 'all'; got 'first'"),
         (["--seed", "-1"], "--seed should lie between 0 and 2**32 - 1; got -1"),
         (
             ["-k", "999"],

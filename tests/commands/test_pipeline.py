@@ -158,6 +158,10 @@ def test_evaluate_writes_one_table_of_every_method(
         (["discover", "nowhere"], "There is no file 'nowhere'"),
         (["collect", "--max-memory", "much"], "--max-memory should be a number of bytes above 0"),
         (["discover", "nowhere", "--normalise", "minmax"], "--normalise should be one of 'zscore'"),
+        (
+            ["test", "nowhere", "--positions", "last"],
+            "--positions should be one of 'content', 'all'",
+        ),
         (["evaluate", "--methods", "guess"], "--methods should be one of 'iterd'"),
         (["evaluate", "-k", "1"], "--n-modules should be at least 2; got 1"),
         (["evaluate", "--seed", "-1"], "--seed should lie between"),
@@ -317,6 +321,19 @@ def test_test_compares_sets_and_controls_on_unseen_prompts(
     beyond = (each["selectivity"] > each["selectivity_control_max"]).sum()
     assert table["n_beyond_all"][0] == beyond
     assert "n_selective" in capsys.readouterr().out
+
+
+def test_test_ablates_at_every_token_if_asked(two_sets, prompt_file, tmp_path):
+    words = ["test", two_sets[0], "--prompts", str(prompt_file), "--no-progress"]
+    words += ["--per-category", "1", "--n-controls", "1", "--n-shared", "2"]
+    tables = []
+    for positions in ("content", "all"):
+        out = tmp_path / positions
+        assert cli.main([*words, "--out", str(out), "--positions", positions]) == 0
+        tables.append([pd.read_csv(out / f"{name}.csv") for name in ("effects", "shared")])
+        assert (tables[-1][0]["positions"] == positions).all()
+    for of_content, of_all in zip(*tables, strict=True):
+        assert not np.allclose(of_content["effect"], of_all["effect"], rtol=1e-3)
 
 
 def test_modules_at_the_level_count_as_selective():

@@ -354,6 +354,16 @@ def test_several_runs_are_told_apart(described, effects, tmp_path):
     assert "share of answers, 16 prompts; excluded: 5 shared; controls: magnitude" in page.text
 
 
+def test_a_caption_says_which_tokens_were_changed(described, effects, tmp_path):
+    for table, said in (
+        (effects.assign(positions="content"), "; units changed at content tokens; "),
+        (effects.assign(positions="all"), "; units changed at every token; "),
+        # A table of an earlier version, which changed every token.
+        (effects.drop(columns="positions"), "; units changed at every token; "),
+    ):
+        assert said in written(tmp_path, described, effects=table).text
+
+
 def test_a_caption_says_how_many_controls_there_are(described, effects, tmp_path):
     few = effects.assign(n_controls=19)
     more = few.assign(n_controls=few["n_controls"] + 20 * few["module"])

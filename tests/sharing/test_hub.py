@@ -279,8 +279,14 @@ def test_effects_stand_beside_their_controls(modules, effects, tmp_path):
         column = head.index(name.replace("_", " "))
         assert [row[column] for row in found] == [f"{value:,.3f}" for value in effects[name]]
     assert "tlm.module_effects" not in card
+    assert "The module's units were changed at content tokens." in card
     again = pd.read_csv(tmp_path / "effects.csv")
     assert again["effect"].to_numpy() == pytest.approx(effects["effect"].to_numpy())
+
+
+def test_the_card_says_that_earlier_effects_are_of_every_token(modules, effects, tmp_path):
+    modules.save_pretrained(tmp_path, effects=effects.drop(columns="positions"))
+    assert "The module's units were changed at every token." in read_card(tmp_path)
 
 
 @pytest.mark.parametrize(

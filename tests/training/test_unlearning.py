@@ -95,8 +95,9 @@ def test_the_retain_gradient_is_smoothed(monkeypatch):
     found = []
     real = unlearning._gradient
 
-    def gradient(model, entries, batch, weights):
-        loss, each = real(model, entries, batch, weights)
+    def gradient(*given):
+        loss, each = real(*given)
+        weights = given[-1]
         if weights is None:
             found.append(each)
         return loss, each
@@ -385,3 +386,74 @@ def test_parts_on_several_devices_are_one_vector_on_the_first():
     second = NeuronRows("away", away, (2, 3), (3, 1), 0), torch.tensor([1])
     Entries(entries.names, entries.parameters, (second, None)).write(torch.arange(7.0))
     assert here.tolist() == [3, 4, 5, 6]
+
+
+# The first token.
+
+
+def test_with_content_no_gradient_goes_through_the_first_token():
+    """Of prompts whose only prediction is the first token's, nothing is left to train on."""
+    model = tiny_model()
+    units = some_units(model)
+    before = weights(model)
+    prompts = (["cat", "dog"], ["print", "return"])
+    assert {len(model.to_tokens(word)[0]) for words in prompts for word in words} == {2}
+    options = {"n_steps": 2, "learning_rate": 0.1, "optimizer": torch.optim.SGD, **QUIET}
+    done = tlm.training.unlearn(model, units, *prompts, positions="content", **options)
+    assert not any(bits.any() for bits in moved(before, weights(model)).values())
+    done.restore(model)
+    tlm.training.unlearn(model, units, *prompts, positions="all", **options)
+    assert any(bits.any() for bits in moved(before, weights(model)).values())
+
+
+def test_with_content_the_step_is_that_of_a_fixed_first_token():
+    model = tiny_model()
+    units = some_units(model)
+    masks = tlm.training.parameter_masks(model, units)
+    named = dict(model.named_parameters())
+    tokens = model.to_tokens(FORGET[0])
+    names = [f"blocks.{layer}.hook_mlp_out" for layer in range(model.cfg.n_layers)]
+    _, cache = model.run_with_cache(tokens, names_filter=names)
+
+    def fixed(name):
+        first = cache[name][:, :1].detach()
+        return lambda written, hook: torch.cat([first, written[:, 1:]], dim=1)
+
+    logits = model.run_with_hooks(tokens, fwd_hooks=[(name, fixed(name)) for name in names])
+    loss = torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:])
+    found = torch.autograd.grad(-loss, [named[name] for name in masks])
+    pairs = zip(found, masks.items(), strict=True)
+    expected = [named[name][mask] - 0.5 * gradient[mask] for gradient, (name, mask) in pairs]
+    tlm.training.unlearn(
+        model,
+        units,
+        FORGET[:1],
+        RETAIN,
+        n_steps=1,
+        learning_rate=0.5,
+        rectify=False,
+        saturation=0.0,
+        importance=0.0,
+        positions="content",
+        optimizer=torch.optim.SGD,
+        **QUIET,
+    )
+    for (name, mask), values in zip(masks.items(), expected, strict=True):
+        torch.testing.assert_close(named[name][mask], values, atol=1e-5, rtol=1e-4)
+
+
+def test_forgetting_takes_the_same_paths():
+    words = (["cat", "dog"], ["print", "return"])
+    options = {"n_controls": 1, "n_steps": 1, "learning_rate": 0.1, **QUIET}
+    model = tiny_model()
+    found = tlm.training.forgetting(
+        model, some_units(model), *words, positions="content", **options
+    )
+    assert (found["effect"] == 0).all()
+    found = tlm.training.forgetting(model, some_units(model), *words, **options)
+    assert (found["effect"] != 0).any()
+
+
+def test_the_whole_model_has_no_content_paths(model):
+    with pytest.raises(tlm.ModulesError, match="module=None trains attention too"):
+        tlm.training.unlearn(model, None, FORGET, RETAIN, positions="content", **QUIET)

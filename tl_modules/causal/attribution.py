@@ -159,7 +159,8 @@ def attribute_modules(  # noqa: PLR0913 - TransformerLens' arguments, and the mo
     embeddings lie at ``n_steps`` midpoints between the corrupted and the clean embeddings
     (integrated gradients; Sundararajan, Taly & Yan 2017; EAP-IG of Hanna, Pezzelle & Belinkov
     2024); this helps where the corrupted run's gradient is flat. A module's score is the sum of its
-    units' scores, so it misses joint effects; ``exact=True`` measures them.
+    units' scores, so it misses joint effects; ``exact=True`` measures them. A first token that both
+    prompts share, such as BOS, has the same activations in both runs and adds 0.
 
     Args:
         model: The model.

@@ -111,7 +111,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         - ``lost`` (the cost, nats per token) and ``harm`` (the rise on prompts with the concept),
           each with the same columns; p-values count controls at least as high. Intervals are NaN
           for a single prompt;
-        - ``separator``, in quotes, with an answer metric.
+        - ``positions``, the tokens at which units were changed; ``separator``, in quotes, with an
+          answer metric.
 
     Raises:
         ModulesError: If a set lacks prompts with or without the concept, the model lacks the hook
@@ -172,6 +173,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
                     rises, np.ones(len(counted)), draws, tolerance=rounding
                 )
                 row |= _named(what, numbers)
+            row["positions"] = options.touched
             if experiment.separators is not None:
                 row["separator"] = shown_separators(experiment.separators)
             rows.append(row)

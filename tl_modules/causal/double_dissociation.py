@@ -1,6 +1,6 @@
 """Double dissociation: does one module hurt one kind of prompts, and another module the other?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -35,8 +35,9 @@ class Dissociation:
 
     effects: pd.DataFrame
     """One row per module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
-    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``; and,
-    with an answer metric, ``separator``, in quotes."""
+    ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``;
+    with an answer metric, ``separator``, in quotes; and ``positions``, the tokens at which units
+    were changed."""
 
     contrasts: pd.DataFrame
     """One row per ``contrast``, with the same columns: ``P: A - B``, ``Q: B - A`` and their sum,
@@ -149,7 +150,8 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         # pair does. Controls of modules without common units would vary less than these do.
         keys=[[seed, 0], [seed, 0]],
     )
-    return _outcome(experiment, seed)
+    outcome = _outcome(experiment, seed)
+    return replace(outcome, effects=outcome.effects.assign(positions=options.touched))
 
 
 def _are_one(one: Target, other: Target) -> bool:

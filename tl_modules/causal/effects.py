@@ -118,6 +118,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         table = numbers(experiment, outcome).table()
         table = table.assign(
             controls=controls,
+            positions=options.touched,
             n_controls=len(sizes),
             n_units=trial.size,
             control_units=float(np.mean(sizes)) if sizes else float("nan"),

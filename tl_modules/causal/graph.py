@@ -122,7 +122,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     ``sum (a - corrupted) * (clean - corrupted) / sum (clean - corrupted) ** 2`` over Q's units and
     all positions and prompts, where ``a`` is the activation that reaches the unit while P is
     patched. The share is 1 if Q becomes as in the clean run, 0 if Q does not change, and below 0 if
-    Q moves the other way.
+    Q moves the other way. Positions where the runs agree, such as a shared BOS, add 0.
 
     A control patches random units instead, as many per layer as P has. The how-to "Combine modules
     with activation patching" explains controls that share units with P or Q.

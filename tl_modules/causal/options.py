@@ -1,6 +1,7 @@
 """The options that every experiment on prompts shares."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.metrics import MetricName
@@ -8,6 +9,8 @@ from tl_modules.errors import check_at_least, check_seed
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.units import Units
+
+POSITIONS: tuple[Touched, ...] = get_args(Touched)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

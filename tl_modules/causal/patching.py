@@ -47,7 +47,9 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
 ) -> Any:
     """Patch each module's activations from the clean run into the corrupted run, at all positions.
 
-    For the other direction pass the clean tokens and the corrupted run's cache.
+    For the other direction pass the clean tokens and the corrupted run's cache. A first token that
+    both prompts share, such as BOS, has the same activations in both runs; patching it changes
+    nothing.
 
     Args:
         model: The model.

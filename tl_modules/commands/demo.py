@@ -14,19 +14,21 @@ from tl_modules.activations.reading import Reading
 from tl_modules.activations.resumable_matrix import collect_resumably
 from tl_modules.activations.store_folder import check_folder, delete_store
 from tl_modules.causal.effects import module_effects
+from tl_modules.causal.options import POSITIONS
 from tl_modules.commands.collect import partial_folder
 from tl_modules.commands.interruption import RESUME, on_interrupt
-from tl_modules.commands.options import add_common, add_model, say
+from tl_modules.commands.options import add_common, add_model, add_positions, say
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.commands.test import summary
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.discovery.from_activations import discover
-from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.interpret.topics import with_topics
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.page import ReportPage
 from tl_modules.sharing.shareable import FILE_KIND as MODULES
+from tl_modules.tables.effects_frame import positions_said
 
 FILES = ("report.html", "effects.csv", "modules.safetensors", "acts.safetensors", "summary.json")
 HELD_OUT = 3
@@ -52,6 +54,7 @@ def add_parser(commands: Any) -> None:
     demo.add_argument(
         "--max-tokens", type=int, default=24, help="cut prompts after this many tokens (24)"
     )
+    add_positions(demo)
     add_common(demo)
     demo.set_defaults(run=run)
 
@@ -62,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
     check_at_least("n_modules", args.n_modules, 2)
     check_at_least("n_controls", args.n_controls, 0)
     check_at_least("max_tokens", args.max_tokens, 2)
+    check_choice("positions", args.positions, POSITIONS)
     check_seed(args.seed)
     prompts = load_prompts()
     held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
@@ -103,6 +107,7 @@ def _run(
         model,
         modules,
         held_out,
+        positions=args.positions,
         n_controls=args.n_controls,
         batch_size=len(held_out),  # the prompts are short, so that one pass fits into memory
         max_tokens=args.max_tokens,
@@ -155,7 +160,8 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame, numbers: dict[str,
     objective = modules.objective
     say(f"\nL = {objective.L:,.0f}, xi = {objective.xi:.4f}, B = {objective.B:,.0f}")
     say(
-        "\nIncrease of the mean next-token loss (nats per token) when a module is mean-ablated;\n"
+        "\nIncrease of the mean next-token loss (nats per token) when a module is mean-ablated\n"
+        f"{positions_said(effects)};\n"
         "* = the module's own category; (controls) = the range over categories of the mean\n"
         "increase of its controls. Selectivity = own category minus mean of the others.\n"
     )

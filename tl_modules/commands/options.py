@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tl_modules.causal.options import POSITIONS
 from tl_modules.data import prompt_files
 from tl_modules.data.corpora import CORPORA, load_prompts
 from tl_modules.data.models import DEMO, MODEL_DTYPES
@@ -35,6 +36,16 @@ def add_separator(parser: argparse.ArgumentParser) -> None:
         "--separator",
         help="text between each prompt and its answer, such as ' '; by default the column "
         "'separator', if there is one",
+    )
+
+
+def add_positions(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the tokens at which units are changed."""
+    parser.add_argument(
+        "--positions",
+        default=POSITIONS[0],
+        help="tokens at which modules are ablated: content (neither special tokens nor attention "
+        "sinks), or all (content)",
     )
 
 

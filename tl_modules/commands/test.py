@@ -11,11 +11,19 @@ import pandas as pd
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.metrics import METRICS
+from tl_modules.causal.options import POSITIONS
 from tl_modules.causal.own_categories import no_common_category
 from tl_modules.causal.selectivities import selectivity
 from tl_modules.causal.shared_unit_scores import shared_units
 from tl_modules.commands.interruption import on_interrupt
-from tl_modules.commands.options import add_common, add_prompts, add_separator, prompts_named, say
+from tl_modules.commands.options import (
+    add_common,
+    add_positions,
+    add_prompts,
+    add_separator,
+    prompts_named,
+    say,
+)
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
@@ -63,6 +71,7 @@ def add_parser(commands: Any) -> None:
         help="find this many units that every category needs, and repeat the test without them (0)",
     )
     parser.add_argument("--metric", default="loss", help=f"metric: {', '.join(METRICS)} (loss)")
+    add_positions(parser)
     add_separator(parser)
     add_prompts(parser, max_tokens=24)
     add_common(parser)
@@ -105,6 +114,7 @@ def _test(
     options: dict[str, Any] = {
         "batch_size": args.batch_size,
         "max_tokens": args.max_tokens if args.metric == "loss" else None,
+        "positions": args.positions,
         "progress": not args.no_progress,
     }
     excluded: list[tuple[str, Units | None]] = [("none", None)]
@@ -159,6 +169,7 @@ def _check(args: argparse.Namespace) -> None:
     for kind in args.controls:
         check_choice("controls", kind, KINDS)
     check_choice("metric", args.metric, METRICS)
+    check_choice("positions", args.positions, POSITIONS)
     check_at_least("per_category", args.per_category, 1)
     if args.n_controls is not None:
         check_at_least("n_controls", args.n_controls, 1)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.cards import module_label
-from tl_modules.tables.effects_frame import SIGNIFICANT, effect_unit, is_own
+from tl_modules.tables.effects_frame import SIGNIFICANT, effect_unit, is_own, positions_said
 
 _SELECTIVITY = tuple(
     f"selectivity{end}"
@@ -84,8 +84,9 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
     caption += [
         f"{name}: {value}"
         for name, value in run.items()
-        if name not in ("modules", "metric") and (has_controls or name != "controls")
+        if name not in ("modules", "metric", "positions") and (has_controls or name != "controls")
     ]
+    caption.append(f"units changed {positions_said(table)}")
     if has_controls:
         caption.append(_controls_said(table))
     return EffectsTable(

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from tl_modules.activations.reading import Reading
 from tl_modules.sharing.effects import COLUMNS
 from tl_modules.sharing.markdown import markdown_table, markdown_text
+from tl_modules.tables.effects_frame import positions_said
 from tl_modules.tables.labels import label_texts
 from tl_modules.tables.text import isolated
 
@@ -70,6 +71,7 @@ def model_card(
         options=Markup(_options(header)),
         table=Markup(markdown_table(modules)),
         effects=None if effects is None else Markup(markdown_table(effects.loc[:, list(COLUMNS)])),
+        changed=None if effects is None else positions_said(effects),
     )
 
 

@@ -11,8 +11,14 @@ from tl_modules.errors import ModulesError
 SIGNIFICANT = 0.05
 """Largest significant p-value after the Benjamini-Hochberg correction."""
 
-_RUN_COLUMNS = ("modules", "reading", "excluded", "controls", "metric")
+_RUN_COLUMNS = ("modules", "reading", "excluded", "controls", "positions", "metric")
 """The columns that tell apart the runs in one table, as ``tl-modules test`` writes it."""
+
+_EVERY_TOKEN = "all"
+_POSITIONS = {
+    "content": "at content tokens",
+    _EVERY_TOKEN: "at every token",
+}
 
 _UNITS = {"answer_logprob": "nats", "answer_accuracy": "share of answers"}
 _REMEDY = "Pass what tlm.module_effects(model, modules, prompts) returned."
@@ -86,6 +92,18 @@ def _cell_text(value: object) -> str:
 def effect_unit(run: dict[str, str]) -> str:
     """The unit of a run's effects."""
     return _UNITS.get(run.get("metric", "loss"), "nats per token")
+
+
+def positions_said(effects: pd.DataFrame) -> str:
+    """Where units were changed, in words.
+
+    Args:
+        effects: What ``module_effects`` returned. A table without the column ``positions`` is older
+            than the column, and of changes at every token.
+    """
+    values = pd.Series(effects.get("positions", [_EVERY_TOKEN]), dtype=object)
+    found = values.fillna(_EVERY_TOKEN).astype(str).unique()
+    return " or ".join(_POSITIONS.get(value, f"at positions {value}") for value in found)
 
 
 def is_own(effects: pd.DataFrame) -> Bool[np.ndarray, " rows"]:

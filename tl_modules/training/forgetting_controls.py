@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import HookedModel
@@ -41,6 +42,7 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
     optimizer: Annotated[
         Callable[..., torch.optim.Optimizer], Elsewhere("an optimizer class")
     ] = torch.optim.Adam,
+    positions: Touched = "all",
     batch_size: int = 8,
     max_tokens: int | None = None,
     seed: int = 0,
@@ -67,6 +69,7 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
         saturation: As in ``unlearn``.
         importance: As in ``unlearn``.
         optimizer: As in ``unlearn``.
+        positions: As in ``unlearn``.
         batch_size: As in ``unlearn``.
         max_tokens: Cut prompts after this many tokens, in training and measuring.
         seed: Seeds controls, training and bootstrap.
@@ -116,6 +119,7 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
             saturation=saturation,
             importance=importance,
             optimizer=optimizer,
+            positions=positions,
             batch_size=batch_size,
             max_tokens=max_tokens,
             seed=seed,

@@ -50,7 +50,8 @@ def parameter_masks(
 
     An MLP neuron has a vector of the up-projection (``W_in``), a vector of the gate (``W_gate``) if
     the MLP is gated, an entry of each bias, and a vector of the down-projection (``W_out``), which
-    it writes. Zeroing a module's entries of ``W_out`` is the same as zero-ablating the module.
+    it writes. Weights act at every token, a prompt's first token included: zeroing a module's
+    entries of ``W_out`` is the same as zero-ablating the module everywhere.
 
     Args:
         model: The model.

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from tqdm.auto import trange
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.gradients import check_differentiable
@@ -23,6 +24,7 @@ from tl_modules.runtime.determinism import rows_alike
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.training.content_gradients import GradientPaths
 from tl_modules.training.entries import Entries
 from tl_modules.training.masks import units_of
 from tl_modules.training.rectify import rectified
@@ -96,6 +98,7 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     optimizer: Annotated[
         Callable[..., torch.optim.Optimizer], Elsewhere("an optimizer class")
     ] = torch.optim.Adam,
+    positions: Touched = "all",
     batch_size: int = 8,
     max_tokens: int | None = None,
     seed: int = 0,
@@ -123,6 +126,9 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         importance: The other exponent.
         optimizer: An optimizer class, called with one vector of all trained entries and ``lr``; its
             ``step()`` should need no closure.
+        positions: With ``"content"``, gradients take no path through what the trained layers write
+            at special tokens and attention sinks, such as the first token (see
+            ``content_positions``). The trained weights still act there.
         batch_size: Prompts of each set per step.
         max_tokens: Cut prompts after this many tokens.
         seed: Seeds the draws of prompts.
@@ -144,17 +150,16 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     check_causal(model, "unlearn")
     if getattr(model, "training", False):
         raise ModulesError("The model should be in eval mode. Call model.eval() first.")
-    if not 0 < learning_rate < np.inf:
-        raise ModulesError(f"learning_rate should be a positive number; got {learning_rate}.")
-    if not 0 <= smoothing < 1:
-        raise ModulesError(f"smoothing should be at least 0 and below 1; got {smoothing}.")
+    _check_rates(learning_rate, smoothing)
     satimp_weights(torch.zeros(0), saturation, importance)  # validates the exponents
     units = None if module is None else units_of(module)
+    paths = GradientPaths.of(model, units, positions)
     sets = [
         tokenise(model, prompt_frame(prompts)["prompt"].tolist(), max_tokens, least=2)
         for prompts in (forget, retain)
     ]
     entries = Entries.of(model, units)
+    drawn = [(tokens, paths.counted(model, tokens, batch_size)) for tokens in sets]
     before = entries.gather(entries.parameters)  # in the model's dtype, to be restored bit for bit
     # The optimizer sees these entries only, so weight decay and momentum do not change others.
     # They are in float32: in 16 bits small steps are lost, and Adam's epsilon is 0.
@@ -168,9 +173,9 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     try:
         with entries.differentiable():
             for step in trange(n_steps, desc="unlearn", unit="step", disable=not progress):
-                to_forget, to_retain = (_draw(tokens, batch_size, generator) for tokens in sets)
-                forget_loss, gradient = _gradient(model, entries, to_forget, weights)
-                retain_loss, retain_gradient = _gradient(model, entries, to_retain, None)
+                to_forget, to_retain = (_draw(*each, batch_size, generator) for each in drawn)
+                forget_loss, gradient = _gradient(model, entries, paths, to_forget, weights)
+                retain_loss, retain_gradient = _gradient(model, entries, paths, to_retain, None)
                 smoothed = (
                     retain_gradient
                     if smoothed is None
@@ -200,6 +205,13 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     return Unlearning(pd.DataFrame(rows), units, before, tuple(dict.fromkeys(entries.names)))
 
 
+def _check_rates(learning_rate: float, smoothing: float) -> None:
+    if not 0 < learning_rate < np.inf:
+        raise ModulesError(f"learning_rate should be a positive number; got {learning_rate}.")
+    if not 0 <= smoothing < 1:
+        raise ModulesError(f"smoothing should be at least 0 and below 1; got {smoothing}.")
+
+
 def _check_optimizer(
     optimizer: Callable[..., torch.optim.Optimizer], learning_rate: float, device: torch.device
 ) -> None:
@@ -218,17 +230,24 @@ def _check_optimizer(
 
 
 def _draw(
-    token_lists: Sequence[torch.Tensor], batch_size: int, generator: np.random.Generator
+    token_lists: Sequence[torch.Tensor],
+    counted: Sequence[torch.Tensor] | None,
+    batch_size: int,
+    generator: np.random.Generator,
 ) -> Batch:
     """Draw a batch of prompts without replacement."""
     size = min(batch_size, len(token_lists))
     numbers = generator.choice(len(token_lists), size=size, replace=False)
-    (batch,) = batches(token_lists, size, chosen=numbers)
+    (batch,) = batches(token_lists, size, counted, numbers)
     return batch
 
 
 def _gradient(
-    model: HookedModel, entries: Entries, batch: Batch, weights: _Weights | None
+    model: HookedModel,
+    entries: Entries,
+    paths: GradientPaths,
+    batch: Batch,
+    weights: _Weights | None,
 ) -> tuple[float, Float[torch.Tensor, " entries"]]:
     """Compute a batch's loss (nats per token) and the objective's gradient by the entries.
 
@@ -237,7 +256,9 @@ def _gradient(
     device = getattr(model.cfg, "device", None)
     with torch.enable_grad():
         logits = model.run_with_hooks(
-            batch.tokens.to(device), fwd_hooks=[], attention_mask=batch.mask.long().to(device)
+            batch.tokens.to(device),
+            fwd_hooks=paths.fwd_hooks(batch),
+            attention_mask=batch.mask.long().to(device),
         )
         losses = token_losses(logits, batch.tokens, batch.mask)
         n_tokens = n_predicted(batch.mask).sum().to(losses.device)
