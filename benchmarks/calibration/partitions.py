@@ -7,21 +7,24 @@ import tl_modules as tlm
 from benchmarks.calibration.levels import PValues, Simulation
 from benchmarks.calibration.planted import module_set, random_labels
 
-N_LAYERS, WIDTH, N_SAMPLES = 6, 300, 300
-N_PERMUTATIONS = 99
+N_LAYERS, N_PERMUTATIONS = 6, 19
+WIDTH = 1536
+"""Units of a layer, as many as a small model has: tests of numbers of units are conservative where
+these are small."""
 
 
-def _matrix(generator: np.random.Generator, n_samples: int = N_SAMPLES) -> tlm.ActivationMatrix:
-    """Standard normal values of a site of six layers; four categories of unequal sizes."""
+def _matrix(width: int, n_samples: int, generator: np.random.Generator) -> tlm.ActivationMatrix:
+    """Normalised noise of a site of six layers; four categories of unequal sizes."""
     units = tlm.Units.whole(
         tuple(f"blocks.{layer}.mlp.hook_post" for layer in range(N_LAYERS)),
         tuple(range(N_LAYERS)),
-        (WIDTH,) * N_LAYERS,
+        (width,) * N_LAYERS,
     )
     names = generator.choice(list("abcd"), size=n_samples, p=[0.4, 0.3, 0.2, 0.1])
     samples = pd.DataFrame({"prompt": [str(at) for at in range(n_samples)], "category": names})
     values = generator.normal(size=(n_samples, len(units)))
-    return tlm.ActivationMatrix.from_arrays(values, samples=samples, units=units)
+    made = tlm.ActivationMatrix.from_arrays(values, samples=samples, units=units)
+    return made.normalise("zscore")
 
 
 def _unequal(n: int, n_modules: int, generator: np.random.Generator) -> np.ndarray:
@@ -38,15 +41,17 @@ def _set(
 
 
 def matches(n: int, seed: int) -> dict[str, PValues]:
-    """Two independent partitions, by units and by profiles of independent noise."""
+    """Two independent partitions of many units, and partitions of units that are noise."""
     generator = np.random.default_rng(seed)
     units, profiles = [], []
-    acts, others = (_matrix(generator, 40).normalise("zscore") for _ in range(2))
+    wide = _matrix(WIDTH, 8, generator)
     for number in range(n):
-        pair = _set(acts, 4, generator), _set(acts, 4, generator)
         options = {"n_permutations": N_PERMUTATIONS, "seed": number}
+        pair = (_set(wide, 4, generator) for _ in range(2))
         units.append(tlm.match_modules(*pair, **options).pairs["p_value"])
-        found = tlm.match_modules(*pair, profiles=(acts, others), **options)
+        noise = tuple(_matrix(8, 30, generator) for _ in range(2))
+        pair = (_set(each, 4, generator) for each in noise)
+        found = tlm.match_modules(*pair, profiles=noise, **options)
         profiles.append(found.pairs["p_value"])
     return {
         "match_modules, by units": np.array(units),
@@ -57,7 +62,7 @@ def matches(n: int, seed: int) -> dict[str, PValues]:
 def layers(n: int, seed: int) -> dict[str, PValues]:
     """Random units of all layers."""
     generator = np.random.default_rng(seed)
-    acts, each, depth = _matrix(generator, 8), [], []
+    acts, each, depth = _matrix(WIDTH, 8, generator), [], []
     for number in range(n):
         modules = _set(acts, 4, generator)
         each.append(tlm.module_layers(modules)["p_value"])
@@ -75,9 +80,9 @@ def layers(n: int, seed: int) -> dict[str, PValues]:
 
 
 def nested(n: int, seed: int) -> dict[str, PValues]:
-    """Two independent partitions."""
+    """Two independent partitions of the units, and of the samples."""
     generator = np.random.default_rng(seed)
-    acts, each, overall = _matrix(generator), [], []
+    acts, each, overall = _matrix(100, 600, generator), [], []
     for number in range(n):
         sets = [_set(acts, n_modules, generator) for n_modules in (3, 5)]
         found = tlm.nestedness(sets, n_permutations=N_PERMUTATIONS, seed=number, progress=False)
@@ -89,8 +94,9 @@ def nested(n: int, seed: int) -> dict[str, PValues]:
 def covered(n: int, seed: int) -> dict[str, PValues]:
     """Samples' modules that do not depend on their categories."""
     generator = np.random.default_rng(seed)
-    acts, found = _matrix(generator).normalise("zscore"), []
+    found = []
     for number in range(n):
+        acts = _matrix(8, 100, generator)
         modules = _set(acts, 4, generator)
         result = tlm.coverage(modules, acts, n_permutations=N_PERMUTATIONS, seed=number)
         found.append(result.categories["p_value"])
@@ -101,12 +107,9 @@ def trees(n: int, seed: int) -> dict[str, PValues]:
     """Profiles of independent noise."""
     generator = np.random.default_rng(seed)
     found = []
-    acts = _matrix(generator, 30)
     for number in range(n):
-        values = generator.normal(size=acts.values.shape)
-        noise = tlm.ActivationMatrix.from_arrays(values, samples=acts.samples, units=acts.units)
-        labels = random_labels(len(acts.units), 6, generator)
-        noise = noise.normalise("zscore")
+        noise = _matrix(8, 30, generator)
+        labels = random_labels(len(noise.units), 6, generator)
         modules = module_set(noise, labels, np.arange(30) % 6, 6)
         tree = tlm.hierarchy(modules, noise, n_permutations=N_PERMUTATIONS, seed=number)
         found.append([tree.p_value])

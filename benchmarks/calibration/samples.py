@@ -92,19 +92,20 @@ def detectors(n: int, seed: int) -> dict[str, PValues]:
 
 
 def forgetting(n: int, seed: int) -> dict[str, PValues]:
-    """Random units are trained."""
+    """Random units are trained; prompts to forget and to retain are of the same categories."""
     generator = np.random.default_rng(seed)
-    model = PlantedModel()
-    prompts = model.prompts(2)
-    sets = [prompts.loc[prompts["category"] == f"task{at}", "prompt"].tolist() for at in range(2)]
-    every = tlm.collect(model, prompts, progress=False).units
+    model = PlantedModel(n_layers=1)
+    # Otherwise training would change the losses to retain by nothing: neurons have one category.
+    prompts = model.prompts(2, n_symbols=3)["prompt"].to_numpy()
+    every = tlm.collect(model, prompts.tolist(), progress=False).units
     found = []
     for number in range(n):
         units = every.select(random_labels(len(every), 3, generator) == 0)
         table = tlm.training.forgetting(
             model,
             units,
-            *sets,
+            prompts[::2].tolist(),
+            prompts[1::2].tolist(),
             n_controls=19,
             n_steps=1,
             learning_rate=0.01,
@@ -112,7 +113,11 @@ def forgetting(n: int, seed: int) -> dict[str, PValues]:
             progress=False,
         )
         found.append(table["p_value"])
-    return {"training.forgetting": np.array(found)}
+    p_values = np.array(found)
+    return {
+        f"training.forgetting, {name}": p_values[:, [at]]
+        for at, name in enumerate(("forget", "retain", "margin"))
+    }
 
 
 SIMULATIONS = (
