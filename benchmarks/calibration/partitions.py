@@ -82,9 +82,19 @@ def layers(n: int, seed: int) -> dict[str, PValues]:
 def nested(n: int, seed: int) -> dict[str, PValues]:
     """Two independent partitions of the units, and of the samples."""
     generator = np.random.default_rng(seed)
-    acts, each, overall = _matrix(100, 600, generator), [], []
+    acts, each, overall = _matrix(400, 2400, generator), [], []
     for number in range(n):
-        sets = [_set(acts, n_modules, generator) for n_modules in (3, 5)]
+        # Modules of one size: otherwise all of the finer ones lie best in the largest coarser one,
+        # whose size is then the overall number, whatever the partition.
+        sets = [
+            module_set(
+                acts,
+                random_labels(len(acts.units), n_modules, generator),
+                random_labels(len(acts.samples), n_modules, generator),
+                n_modules,
+            )
+            for n_modules in (3, 5)
+        ]
         found = tlm.nestedness(sets, n_permutations=N_PERMUTATIONS, seed=number, progress=False)
         each.append(found.table["p_value"])
         overall.append(found.overall["p_value"])
@@ -96,7 +106,7 @@ def covered(n: int, seed: int) -> dict[str, PValues]:
     generator = np.random.default_rng(seed)
     found = []
     for number in range(n):
-        acts = _matrix(8, 100, generator)
+        acts = _matrix(2, 1200, generator)
         modules = _set(acts, 4, generator)
         result = tlm.coverage(modules, acts, n_permutations=N_PERMUTATIONS, seed=number)
         found.append(result.categories["p_value"])

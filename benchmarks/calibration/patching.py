@@ -64,7 +64,7 @@ def graph(n: int, seed: int) -> dict[str, PValues]:
 
 def scores(n: int, seed: int) -> dict[str, PValues]:
     """A circuit of two of three modules."""
-    world, table, minimality = _World(seed), [], []
+    world, table, minimality = _World(seed, n_layers=2), [], []
     for number in range(n):
         found = world.run(tlm.circuit_scores, [0, 1], seed=number, method="zero")
         table.append(found.table["p_value"])

@@ -81,12 +81,12 @@ def detectors(n: int, seed: int) -> dict[str, PValues]:
     """Noise that knows nothing of the categories."""
     generator = np.random.default_rng(seed)
     units = tlm.Units.whole(("blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"), (0, 1), (10, 10))
-    samples = pd.DataFrame({"category": ["with", "without"] * 15})
+    samples = pd.DataFrame({"category": ["with", "without"] * 40})
     found = []
     for number in range(n):
-        values = generator.normal(size=(30, 20))
+        values = generator.normal(size=(80, 20))
         acts = tlm.ActivationMatrix.from_arrays(values, samples=samples, units=units)
-        compared = compare_detectors(acts, "with", n_resamples=19, seed=number, progress=False)
+        compared = compare_detectors(acts, "with", n_resamples=2, seed=number, progress=False)
         found.append(compared.table["p_value"])
     return {"compare_detectors": np.array(found)}
 
