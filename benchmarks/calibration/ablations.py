@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 import tl_modules as tlm
-from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import PlantedModel, random_labels
 
 N_CONTROLS = 19
@@ -21,7 +21,7 @@ class _World:
         self.acts = tlm.collect(self.model, self.model.prompts(6), progress=False)
         self.prompts = self.model.prompts(2, seed=1, n_symbols=2)
         self.means = self.acts.normalise("zscore")  # holds mean |activation| too
-        self.generator = np.random.default_rng(seed)
+        self.generator = generator_of(seed)
 
     def module(self, label: int, is_member: np.ndarray) -> tlm.Module:
         """A module of these units; its own category goes round."""
@@ -212,10 +212,10 @@ SIMULATIONS = (
     Simulation(attribution, _UNITS, 2000),
     Simulation(keep_only, _UNITS, 2000),
     Simulation(patch, _UNITS, 2000),
-    Simulation(sequential, _UNITS, 1500),
-    Simulation(dissociation, "P and Q are the halves of a random partition", 1000),
-    Simulation(concepts, _UNITS, 500),
+    Simulation(sequential, _UNITS, 2000),
+    Simulation(dissociation, "P and Q are the halves of a random partition", 2000),
+    Simulation(concepts, _UNITS, 800),
     Simulation(eigenshift, "the components are a random set of all", 2000),
-    Simulation(leace, _LABELS, 1000),
-    Simulation(leace_several, _LABELS, 1000),
+    Simulation(leace, _LABELS, 2000),
+    Simulation(leace_several, _LABELS, 800),
 )

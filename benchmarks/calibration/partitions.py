@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 import tl_modules as tlm
-from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import module_set, random_labels
 
 N_LAYERS, N_PERMUTATIONS = 6, 19
@@ -42,7 +42,7 @@ def _set(
 
 def matches(n: int, seed: int) -> dict[str, PValues]:
     """Two independent partitions of many units, and partitions of units that are noise."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     units, profiles = [], []
     wide = _matrix(WIDTH, 8, generator)
     for number in range(n):
@@ -61,7 +61,7 @@ def matches(n: int, seed: int) -> dict[str, PValues]:
 
 def layers(n: int, seed: int) -> dict[str, PValues]:
     """Random units of all layers."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     acts, each, depth = _matrix(WIDTH, 8, generator), [], []
     for number in range(n):
         modules = _set(acts, 4, generator)
@@ -81,7 +81,7 @@ def layers(n: int, seed: int) -> dict[str, PValues]:
 
 def nested(n: int, seed: int) -> dict[str, PValues]:
     """Two independent partitions of the units, and of the samples."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     acts, each, overall = _matrix(400, 2400, generator), [], []
     for number in range(n):
         # Modules of one size: otherwise all of the finer ones lie best in the largest coarser one,
@@ -103,7 +103,7 @@ def nested(n: int, seed: int) -> dict[str, PValues]:
 
 def covered(n: int, seed: int) -> dict[str, PValues]:
     """Samples' modules that do not depend on their categories."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     found = []
     for number in range(n):
         acts = _matrix(2, 1200, generator)
@@ -115,7 +115,7 @@ def covered(n: int, seed: int) -> dict[str, PValues]:
 
 def trees(n: int, seed: int) -> dict[str, PValues]:
     """Profiles of independent noise."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     found = []
     for number in range(n):
         noise = _matrix(8, 30, generator)
@@ -128,9 +128,9 @@ def trees(n: int, seed: int) -> dict[str, PValues]:
 
 _INDEPENDENT = "the two partitions are independent"
 SIMULATIONS = (
-    Simulation(matches, f"{_INDEPENDENT}; profiles are independent noise", 1000),
-    Simulation(layers, "a module's units are a random set of all layers' units", 1000),
-    Simulation(nested, _INDEPENDENT, 1000),
-    Simulation(covered, "categories are permuted over the samples", 1000),
-    Simulation(trees, "modules' profiles are independent noise", 1000),
+    Simulation(matches, f"{_INDEPENDENT}; profiles are independent noise", 800),
+    Simulation(layers, "a module's units are a random set of all layers' units", 500),
+    Simulation(nested, _INDEPENDENT, 1200),
+    Simulation(covered, "categories are permuted over the samples", 800),
+    Simulation(trees, "modules' profiles are independent noise", 2000),
 )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import tl_modules as tlm
-from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import PlantedModel, module_set, random_labels
 
 N_CONTROLS, N_MODULES = 19, 3
@@ -27,7 +27,7 @@ class _World:
         self.clean, self.corrupted = (
             torch.cat([self.model.to_tokens(text) for text in each]) for each in texts
         )
-        self.generator = np.random.default_rng(seed)
+        self.generator = generator_of(seed)
 
     def modules(self) -> tlm.ModuleSet:
         """A random partition."""
@@ -89,7 +89,7 @@ def greedy(n: int, seed: int) -> dict[str, PValues]:
 
 _NULL = "modules are a random partition of all units"
 SIMULATIONS = (
-    Simulation(graph, _NULL, 1000),
-    Simulation(scores, _NULL, 1000),
-    Simulation(greedy, _NULL, 1000),
+    Simulation(graph, _NULL, 800),
+    Simulation(scores, _NULL, 2000),
+    Simulation(greedy, _NULL, 1300),
 )
