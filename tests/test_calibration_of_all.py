@@ -38,7 +38,7 @@ KINDS = {
         f"module_effects, {what}, {of}"
         for of in (
             *("layer", "magnitude", "attribution", "keep_only", "patch", "sequential"),
-            *("EigenShift", "LEACE", "LEACE at two hook points"),
+            *("Parts", "EigenShift", "LEACE", "LEACE at two hook points"),
         )
         for what in ("cells", "selectivity")
     ],

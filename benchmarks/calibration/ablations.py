@@ -9,6 +9,7 @@ import pandas as pd
 import tl_modules as tlm
 from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import PlantedModel, random_labels
+from tl_modules.causal.parts import Parts
 
 N_CONTROLS = 19
 
@@ -158,6 +159,17 @@ def concepts(n: int, seed: int) -> dict[str, PValues]:
     }
 
 
+def parts(n: int, seed: int) -> dict[str, PValues]:
+    """Three random layers of seven."""
+    world = _World(seed, n_layers=7)
+    every, targets = world.acts.units, []
+    for number in range(n):
+        layers = world.generator.permutation(7)[:3]
+        units = every.select(np.isin(every.hook, layers))
+        targets.append(Parts("layer", units, world.acts, str(number), f"task{number % 3}"))
+    return _columns(world.effects(targets, seed), "Parts")
+
+
 def eigenshift(n: int, seed: int) -> dict[str, PValues]:
     """Random components of the output layer."""
     world = _World(seed)
@@ -215,6 +227,7 @@ SIMULATIONS = (
     Simulation(sequential, _UNITS, 2000),
     Simulation(dissociation, "P and Q are the halves of a random partition", 2000),
     Simulation(concepts, _UNITS, 800),
+    Simulation(parts, "the parts are a random set of all", 2000),
     Simulation(eigenshift, "the components are a random set of all", 2000),
     Simulation(leace, _LABELS, 2000),
     Simulation(leace_several, _LABELS, 800),
