@@ -17,8 +17,8 @@ N_CONTROLS = 19
 class _World:
     """The planted model, its activations and held-out prompts of three tokens."""
 
-    def __init__(self, seed: int, n_layers: int = 1) -> None:
-        self.model = PlantedModel(n_layers=n_layers)
+    def __init__(self, seed: int, n_layers: int = 1, n_neurons: int = 60) -> None:
+        self.model = PlantedModel(n_layers=n_layers, n_neurons=n_neurons)
         self.acts = tlm.collect(self.model, self.model.prompts(6), progress=False)
         self.prompts = self.model.prompts(2, seed=1, n_symbols=2)
         self.means = self.acts.normalise("zscore")  # holds mean |activation| too
@@ -161,7 +161,7 @@ def concepts(n: int, seed: int) -> dict[str, PValues]:
 
 def parts(n: int, seed: int) -> dict[str, PValues]:
     """Three random layers of seven."""
-    world = _World(seed, n_layers=7)
+    world = _World(seed, n_layers=7, n_neurons=12)
     every, targets = world.acts.units, []
     for number in range(n):
         layers = world.generator.permutation(7)[:3]

@@ -40,12 +40,14 @@ class PlantedModel(HookedRootModule):
     With ``coupling`` a layer's neurons read random mixtures of the previous layer's.
     """
 
-    N_CATEGORIES, N_SYMBOLS, N_NEURONS = 3, 10, 60
+    N_CATEGORIES, N_SYMBOLS = 3, 10
 
-    def __init__(self, seed: int = 0, coupling: float = 0.0, n_layers: int = 2) -> None:
+    def __init__(
+        self, seed: int = 0, coupling: float = 0.0, n_layers: int = 2, n_neurons: int = 60
+    ) -> None:
         """Draw owners, strengths and couplings."""
         super().__init__()
-        n, vocabulary = self.N_NEURONS, self.N_CATEGORIES + self.N_SYMBOLS
+        n, vocabulary = n_neurons, self.N_CATEGORIES + self.N_SYMBOLS
         self.cfg = SimpleNamespace(
             n_layers=n_layers,
             d_mlp=n,
