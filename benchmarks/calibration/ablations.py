@@ -192,7 +192,7 @@ def eigenshift(n: int, seed: int) -> dict[str, PValues]:
 
 def _leace(n: int, seed: int, at: list[str], name: str) -> dict[str, PValues]:
     """Erasures of labels that were drawn at random."""
-    world = _World(seed)
+    world = _World(seed, n_neurons=12)  # an erasure's cost grows with the cube of its coordinates
     texts = world.model.prompts(6)["prompt"].to_numpy()
     targets = []
     for number in range(n):
