@@ -129,7 +129,7 @@ def concepts(n: int, seed: int) -> dict[str, PValues]:
     world, found = _World(seed), []
     for number, module in enumerate(world.random_modules(n)):
         sets = {}
-        for name, task, size in [("fit", None, 24), *(("task", at, 40) for at in range(3))]:
+        for name, task, size in [("fit", None, 24), *(("task", at, 80) for at in range(3))]:
             tasks = range(3) if task is None else [task]
             texts = [
                 text
