@@ -29,6 +29,7 @@ from benchmarks import (
     thoughts,
     unlearning,
 )
+from benchmarks.calibration import __main__ as calibration
 from tests.conftest import tiny_model, unsaid
 from tl_modules.discovery import _kernel
 
@@ -52,6 +53,17 @@ def test_iterd(monkeypatch, capsys):
     monkeypatch.setattr(_kernel, "PARALLEL", _kernel.PARALLEL)
     words = ["--samples", "40", "--units", "200", "--modules", "3", "--slice", "20"]
     assert "ratio (published" in run(iterd, words, monkeypatch, capsys)
+
+
+def test_calibration(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "levels.csv"
+    words = ["--scale", "0.01", "--only", "covered", "--out", str(path)]
+    found = run(calibration, words, monkeypatch, capsys)
+    assert re.search(r"coverage +0\.\d{3} \[0\.\d{3}, 0\.\d{3}\] +8 +\d+\n", found)
+    assert "module holds" in found
+    level = pd.read_csv(path, index_col="kind").loc["coverage"]
+    assert level["n_tests"] == 32
+    assert level["low"] <= level["share"] <= level["high"]
 
 
 def test_report(monkeypatch, capsys):

@@ -7,21 +7,22 @@ import numpy as np
 import pandas as pd
 
 import tl_modules as tlm
-from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import PlantedModel, random_labels
+from tl_modules.causal.parts import Parts
 
 N_CONTROLS = 19
 
 
 class _World:
-    """The planted model, its activations and held-out prompts."""
+    """The planted model, its activations and held-out prompts of three tokens."""
 
-    def __init__(self, seed: int) -> None:
-        self.model = PlantedModel()
+    def __init__(self, seed: int, n_layers: int = 1, n_neurons: int = 60) -> None:
+        self.model = PlantedModel(n_layers=n_layers, n_neurons=n_neurons)
         self.acts = tlm.collect(self.model, self.model.prompts(6), progress=False)
-        self.prompts = self.model.prompts(2, seed=1)
-        self.means = tlm.discover(self.acts, 2, progress=False)  # holds mean |activation| too
-        self.generator = np.random.default_rng(seed)
+        self.prompts = self.model.prompts(2, seed=1, n_symbols=2)
+        self.means = self.acts.normalise("zscore")  # holds mean |activation| too
+        self.generator = generator_of(seed)
 
     def module(self, label: int, is_member: np.ndarray) -> tlm.Module:
         """A module of these units; its own category goes round."""
@@ -29,7 +30,7 @@ class _World:
         samples = self.acts.samples[self.acts.samples["category"] == name]
         return tlm.Module(label, self.acts.units.select(is_member), samples, means=self.means)
 
-    def random_modules(self, n: int, n_modules: int) -> list[tlm.Module]:
+    def random_modules(self, n: int, n_modules: int = 3) -> list[tlm.Module]:
         """Modules of 1 / n_modules of the units, each drawn on its own."""
         n_units = len(self.acts.units)
         draws = [random_labels(n_units, n_modules, self.generator) == 0 for _ in range(n)]
@@ -55,8 +56,8 @@ def _columns(table: pd.DataFrame, name: str) -> dict[str, PValues]:
 
 
 def _fixed(n: int, seed: int, name: str, **options: Any) -> dict[str, PValues]:
-    world = _World(seed)
-    table = world.effects(world.random_modules(n, 3), seed, **options)
+    world = _World(seed, n_layers=2 if name == "layer" else 1)
+    table = world.effects(world.random_modules(n), seed, **options)
     return _columns(table, name)
 
 
@@ -85,17 +86,14 @@ def patch(n: int, seed: int) -> dict[str, PValues]:
     world = _World(seed)
     corrupted = world.prompts["prompt"].to_numpy()[np.roll(np.arange(len(world.prompts)), 2)]
     prompts = world.prompts.assign(corrupted=corrupted)
-    table = world.effects(world.random_modules(n, 3), seed, prompts=prompts, method="patch")
+    table = world.effects(world.random_modules(n), seed, prompts=prompts, method="patch")
     return _columns(table, "patch")
 
 
 def sequential(n: int, seed: int) -> dict[str, PValues]:
-    """As many controls as each test needs, in sets of three modules."""
+    """As many controls as each test needs."""
     world = _World(seed)
-    modules = world.random_modules(n, 3)
-    tables = [
-        world.effects(modules[start : start + 3], seed, n_controls=None) for start in range(0, n, 3)
-    ]
+    tables = [world.effects([each], seed, n_controls=None) for each in world.random_modules(n)]
     return _columns(pd.concat(tables), "sequential")
 
 
@@ -127,27 +125,49 @@ def dissociation(n: int, seed: int) -> dict[str, PValues]:
 
 
 def concepts(n: int, seed: int) -> dict[str, PValues]:
-    """Random modules, and how well probes still find a category."""
-    world = _World(seed)
-    fit, tests = (world.model.prompts(8, seed=at) for at in (2, 3))
-    for frame in (fit, tests):  # labels at random: a probe that is always right has no p-value
-        frame["category"] = world.generator.permutation(frame["category"])
-    table = tlm.concept_effects(
-        world.model,
-        world.random_modules(n, 3),
-        "task0",
-        fit,
-        tests,
-        method="zero",
-        n_controls=N_CONTROLS,
-        batch_size=2000,
-        seed=seed,
-        progress=False,
-    )
+    """How well probes find a category of random labels, on prompts of each task."""
+    world, found = _World(seed), []
+    for number, module in enumerate(world.random_modules(n)):
+        sets = {}
+        for name, task, size in [("fit", None, 24), *(("task", at, 80) for at in range(3))]:
+            tasks = range(3) if task is None else [task]
+            texts = [
+                text
+                for at in tasks
+                for text in world.model.noise(size // len(tasks), at, world.generator)
+            ]
+            # Labels at random: a probe that is always right has no p-value.
+            labels = world.generator.permutation(["with", "without"] * (size // 2))
+            sets[f"{name} {task}"] = pd.DataFrame({"prompt": texts, "category": labels})
+        table = tlm.concept_effects(
+            world.model,
+            module,
+            "with",
+            sets.pop("fit None"),
+            sets,
+            method="zero",
+            n_controls=N_CONTROLS,
+            batch_size=5000,
+            seed=number,
+            progress=False,
+        )
+        found.append(table[["auc_p_value", "lost_p_value", "harm_p_value"]])
+    p_values = np.array(found)
     return {
-        f"concept_effects, {name}": table[[f"{name}_p_value"]].to_numpy()
-        for name in ("auc", "lost", "harm")
+        f"concept_effects, {name}": p_values[..., at]
+        for at, name in enumerate(("auc", "lost", "harm"))
     }
+
+
+def parts(n: int, seed: int) -> dict[str, PValues]:
+    """Three random layers of seven."""
+    world = _World(seed, n_layers=7, n_neurons=12)
+    every, targets = world.acts.units, []
+    for number in range(n):
+        layers = world.generator.permutation(7)[:3]
+        units = every.select(np.isin(every.hook, layers))
+        targets.append(Parts("layer", units, world.acts, str(number), f"task{number % 3}"))
+    return _columns(world.effects(targets, seed), "Parts")
 
 
 def eigenshift(n: int, seed: int) -> dict[str, PValues]:
@@ -162,7 +182,7 @@ def eigenshift(n: int, seed: int) -> dict[str, PValues]:
         replace(
             made,
             components=np.sort(world.generator.permutation(n_components)[:3]),
-            label=number,
+            label=str(number),
             category=f"task{number % 3}",
         )
         for number in range(n)
@@ -170,32 +190,45 @@ def eigenshift(n: int, seed: int) -> dict[str, PValues]:
     return _columns(world.effects(targets, seed), "EigenShift")
 
 
-def leace(n: int, seed: int) -> dict[str, PValues]:
-    """An erasure of labels that were drawn at random."""
-    world = _World(seed)
-    texts = world.acts.samples["prompt"].to_numpy()
+def _leace(n: int, seed: int, at: list[str], name: str) -> dict[str, PValues]:
+    """Erasures of labels that were drawn at random."""
+    world = _World(seed, n_neurons=12)  # an erasure's cost grows with the cube of its coordinates
+    texts = world.model.prompts(6)["prompt"].to_numpy()
     targets = []
     for number in range(n):
-        order = world.generator.permutation(len(texts))
-        halves = (texts[half].tolist() for half in np.split(order, 2))
+        halves = np.split(world.generator.permutation(texts), 2)
         category = f"task{number % 3}"
         made = tlm.related.leace(
-            world.model, *halves, "unembed.hook_in", category=category, progress=False
+            world.model, *(half.tolist() for half in halves), at, category=category, progress=False
         )
-        targets.append(replace(made, label=number))
-    return _columns(world.effects(targets, seed), "ConceptErasure")
+        targets.append(replace(made, label=str(number)))
+    return _columns(world.effects(targets, seed), name)
+
+
+def leace(n: int, seed: int) -> dict[str, PValues]:
+    """LEACE at one hook point."""
+    return _leace(n, seed, ["unembed.hook_in"], "LEACE")
+
+
+def leace_several(n: int, seed: int) -> dict[str, PValues]:
+    """LEACE at two hook points, of which the second is fitted under the first one's erasure."""
+    at = ["blocks.0.mlp.hook_post", "unembed.hook_in"]
+    return _leace(n, seed, at, "LEACE at two hook points")
 
 
 _UNITS = "a module's units are a random third of all units, in each stratum"
+_LABELS = "the concept's labels are permuted over the prompts of the fit"
 SIMULATIONS = (
     Simulation(layer, _UNITS, 2000),
     Simulation(magnitude, _UNITS, 2000),
     Simulation(attribution, _UNITS, 2000),
     Simulation(keep_only, _UNITS, 2000),
     Simulation(patch, _UNITS, 2000),
-    Simulation(sequential, _UNITS, 1500),
-    Simulation(dissociation, "P and Q are the halves of a random partition", 1000),
-    Simulation(concepts, _UNITS, 500),
+    Simulation(sequential, _UNITS, 2000),
+    Simulation(dissociation, "P and Q are the halves of a random partition", 2000),
+    Simulation(concepts, _UNITS, 800),
+    Simulation(parts, "the parts are a random set of all", 2000),
     Simulation(eigenshift, "the components are a random set of all", 2000),
-    Simulation(leace, "the concept's labels are permuted over the prompts of the fit", 1000),
+    Simulation(leace, _LABELS, 2000),
+    Simulation(leace_several, _LABELS, 800),
 )

@@ -26,6 +26,15 @@ class Simulation:
     """How many simulations the benchmark runs."""
 
 
+def generator_of(seed: int) -> np.random.Generator:
+    """The generator of what is random under the null.
+
+    Controls are seeded by ``[seed, label]``, and zeros at the end of a seed change nothing: 0 would
+    give the numbers of ``[0, 0]``.
+    """
+    return np.random.default_rng([seed, 0, 0, 1])
+
+
 @dataclass(frozen=True)
 class Level:
     """The share of p-values at most 0.05, with a 95 % interval."""
@@ -35,6 +44,9 @@ class Level:
     high: float
     n_simulations: int
     n_tests: int
+
+    n_effective: float
+    """How many independent tests would tell as much."""
 
     @classmethod
     def of(cls, p_values: PValues) -> "Level":
@@ -53,4 +65,5 @@ class Level:
             n = min(n, share * (1 - share) / variance)
         centre = (share + 1.96**2 / (2 * n)) / (1 + 1.96**2 / n)
         half = 1.96 / (1 + 1.96**2 / n) * np.sqrt(share * (1 - share) / n + (1.96 / (2 * n)) ** 2)
-        return cls(share, float(centre - half), float(centre + half), len(found), found.size)
+        low, high = float(centre - half), float(centre + half)
+        return cls(share, low, high, len(found), found.size, float(n))

@@ -4,24 +4,27 @@ import numpy as np
 import pandas as pd
 
 import tl_modules as tlm
-from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import module_set, random_labels
 
-N_LAYERS, WIDTH, N_SAMPLES = 6, 300, 300
-N_PERMUTATIONS = 99
+N_LAYERS, N_PERMUTATIONS = 6, 19
+WIDTH = 1536
+"""Units of a layer, as many as a small model has: tests of numbers of units are conservative where
+these are small."""
 
 
-def _matrix(generator: np.random.Generator, n_samples: int = N_SAMPLES) -> tlm.ActivationMatrix:
-    """Standard normal values of a site of six layers; four categories of unequal sizes."""
+def _matrix(width: int, n_samples: int, generator: np.random.Generator) -> tlm.ActivationMatrix:
+    """Normalised noise of a site of six layers; four categories of unequal sizes."""
     units = tlm.Units.whole(
         tuple(f"blocks.{layer}.mlp.hook_post" for layer in range(N_LAYERS)),
         tuple(range(N_LAYERS)),
-        (WIDTH,) * N_LAYERS,
+        (width,) * N_LAYERS,
     )
     names = generator.choice(list("abcd"), size=n_samples, p=[0.4, 0.3, 0.2, 0.1])
     samples = pd.DataFrame({"prompt": [str(at) for at in range(n_samples)], "category": names})
     values = generator.normal(size=(n_samples, len(units)))
-    return tlm.ActivationMatrix.from_arrays(values, samples=samples, units=units)
+    made = tlm.ActivationMatrix.from_arrays(values, samples=samples, units=units)
+    return made.normalise("zscore")
 
 
 def _unequal(n: int, n_modules: int, generator: np.random.Generator) -> np.ndarray:
@@ -38,15 +41,17 @@ def _set(
 
 
 def matches(n: int, seed: int) -> dict[str, PValues]:
-    """Two independent partitions, by units and by profiles of independent noise."""
-    generator = np.random.default_rng(seed)
+    """Two independent partitions of many units, and partitions of units that are noise."""
+    generator = generator_of(seed)
     units, profiles = [], []
-    acts, others = (_matrix(generator, 40).normalise("zscore") for _ in range(2))
+    wide = _matrix(WIDTH, 8, generator)
     for number in range(n):
-        pair = _set(acts, 4, generator), _set(acts, 4, generator)
         options = {"n_permutations": N_PERMUTATIONS, "seed": number}
+        pair = (_set(wide, 4, generator) for _ in range(2))
         units.append(tlm.match_modules(*pair, **options).pairs["p_value"])
-        found = tlm.match_modules(*pair, profiles=(acts, others), **options)
+        noise = tuple(_matrix(8, 30, generator) for _ in range(2))
+        pair = (_set(each, 4, generator) for each in noise)
+        found = tlm.match_modules(*pair, profiles=noise, **options)
         profiles.append(found.pairs["p_value"])
     return {
         "match_modules, by units": np.array(units),
@@ -56,8 +61,8 @@ def matches(n: int, seed: int) -> dict[str, PValues]:
 
 def layers(n: int, seed: int) -> dict[str, PValues]:
     """Random units of all layers."""
-    generator = np.random.default_rng(seed)
-    acts, each, depth = _matrix(generator, 8), [], []
+    generator = generator_of(seed)
+    acts, each, depth = _matrix(WIDTH, 8, generator), [], []
     for number in range(n):
         modules = _set(acts, 4, generator)
         each.append(tlm.module_layers(modules)["p_value"])
@@ -75,11 +80,21 @@ def layers(n: int, seed: int) -> dict[str, PValues]:
 
 
 def nested(n: int, seed: int) -> dict[str, PValues]:
-    """Two independent partitions."""
-    generator = np.random.default_rng(seed)
-    acts, each, overall = _matrix(generator), [], []
+    """Two independent partitions of the units, and of the samples."""
+    generator = generator_of(seed)
+    acts, each, overall = _matrix(400, 2400, generator), [], []
     for number in range(n):
-        sets = [_set(acts, n_modules, generator) for n_modules in (3, 5)]
+        # Modules of one size: otherwise all of the finer ones lie best in the largest coarser one,
+        # whose size is then the overall number, whatever the partition.
+        sets = [
+            module_set(
+                acts,
+                random_labels(len(acts.units), n_modules, generator),
+                random_labels(len(acts.samples), n_modules, generator),
+                n_modules,
+            )
+            for n_modules in (3, 5)
+        ]
         found = tlm.nestedness(sets, n_permutations=N_PERMUTATIONS, seed=number, progress=False)
         each.append(found.table["p_value"])
         overall.append(found.overall["p_value"])
@@ -88,9 +103,10 @@ def nested(n: int, seed: int) -> dict[str, PValues]:
 
 def covered(n: int, seed: int) -> dict[str, PValues]:
     """Samples' modules that do not depend on their categories."""
-    generator = np.random.default_rng(seed)
-    acts, found = _matrix(generator).normalise("zscore"), []
+    generator = generator_of(seed)
+    found = []
     for number in range(n):
+        acts = _matrix(2, 1200, generator)
         modules = _set(acts, 4, generator)
         result = tlm.coverage(modules, acts, n_permutations=N_PERMUTATIONS, seed=number)
         found.append(result.categories["p_value"])
@@ -99,14 +115,11 @@ def covered(n: int, seed: int) -> dict[str, PValues]:
 
 def trees(n: int, seed: int) -> dict[str, PValues]:
     """Profiles of independent noise."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     found = []
-    acts = _matrix(generator, 30)
     for number in range(n):
-        values = generator.normal(size=acts.values.shape)
-        noise = tlm.ActivationMatrix.from_arrays(values, samples=acts.samples, units=acts.units)
-        labels = random_labels(len(acts.units), 6, generator)
-        noise = noise.normalise("zscore")
+        noise = _matrix(8, 30, generator)
+        labels = random_labels(len(noise.units), 6, generator)
         modules = module_set(noise, labels, np.arange(30) % 6, 6)
         tree = tlm.hierarchy(modules, noise, n_permutations=N_PERMUTATIONS, seed=number)
         found.append([tree.p_value])
@@ -115,9 +128,9 @@ def trees(n: int, seed: int) -> dict[str, PValues]:
 
 _INDEPENDENT = "the two partitions are independent"
 SIMULATIONS = (
-    Simulation(matches, f"{_INDEPENDENT}; profiles are independent noise", 1000),
-    Simulation(layers, "a module's units are a random set of all layers' units", 1000),
-    Simulation(nested, _INDEPENDENT, 1000),
-    Simulation(covered, "categories are permuted over the samples", 1000),
-    Simulation(trees, "modules' profiles are independent noise", 1000),
+    Simulation(matches, f"{_INDEPENDENT}; profiles are independent noise", 800),
+    Simulation(layers, "a module's units are a random set of all layers' units", 500),
+    Simulation(nested, _INDEPENDENT, 1200),
+    Simulation(covered, "categories are permuted over the samples", 800),
+    Simulation(trees, "modules' profiles are independent noise", 2000),
 )

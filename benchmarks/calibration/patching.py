@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import tl_modules as tlm
-from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import PlantedModel, module_set, random_labels
 
 N_CONTROLS, N_MODULES = 19, 3
@@ -20,14 +20,14 @@ def _logit(logits: torch.Tensor) -> torch.Tensor:
 class _World:
     """The planted model with coupled layers, and random partitions of its units."""
 
-    def __init__(self, seed: int) -> None:
-        self.model = PlantedModel(coupling=0.5)
+    def __init__(self, seed: int, n_layers: int = 1) -> None:
+        self.model = PlantedModel(coupling=0.5, n_layers=n_layers)
         self.acts = tlm.collect(self.model, self.model.prompts(2), progress=False)
+        texts = (self.model.prompts(3, at, n_symbols=2)["prompt"] for at in (1, 2))
         self.clean, self.corrupted = (
-            torch.cat([self.model.to_tokens(text) for text in self.model.prompts(3, at)["prompt"]])
-            for at in (1, 2)
+            torch.cat([self.model.to_tokens(text) for text in each]) for each in texts
         )
-        self.generator = np.random.default_rng(seed)
+        self.generator = generator_of(seed)
 
     def modules(self) -> tlm.ModuleSet:
         """A random partition."""
@@ -54,7 +54,7 @@ class _World:
 
 def graph(n: int, seed: int) -> dict[str, PValues]:
     """Nodes and edges."""
-    world, nodes, edges = _World(seed), [], []
+    world, nodes, edges = _World(seed, n_layers=2), [], []
     for number in range(n):
         found = world.run(tlm.module_graph, seed=number)
         nodes.append(found.nodes["p_value"])
@@ -64,7 +64,7 @@ def graph(n: int, seed: int) -> dict[str, PValues]:
 
 def scores(n: int, seed: int) -> dict[str, PValues]:
     """A circuit of two of three modules."""
-    world, table, minimality = _World(seed), [], []
+    world, table, minimality = _World(seed, n_layers=2), [], []
     for number in range(n):
         found = world.run(tlm.circuit_scores, [0, 1], seed=number, method="zero")
         table.append(found.table["p_value"])
@@ -78,10 +78,10 @@ def scores(n: int, seed: int) -> dict[str, PValues]:
 
 
 def greedy(n: int, seed: int) -> dict[str, PValues]:
-    """All steps but the last, where a circuit and its controls hold everything."""
+    """The first two steps of three; the last circuit and its controls hold everything."""
     world = _World(seed)
     found = [
-        world.run(tlm.greedy_circuit, seed=number, method="zero")["p_value"][:-1]
+        world.run(tlm.greedy_circuit, seed=number, n_steps=2, method="zero")["p_value"]
         for number in range(n)
     ]
     return {"greedy_circuit, steps": np.array(found)}
@@ -89,7 +89,7 @@ def greedy(n: int, seed: int) -> dict[str, PValues]:
 
 _NULL = "modules are a random partition of all units"
 SIMULATIONS = (
-    Simulation(graph, _NULL, 1000),
-    Simulation(scores, _NULL, 1000),
-    Simulation(greedy, _NULL, 1000),
+    Simulation(graph, _NULL, 800),
+    Simulation(scores, _NULL, 2000),
+    Simulation(greedy, _NULL, 1300),
 )

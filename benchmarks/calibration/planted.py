@@ -32,26 +32,33 @@ class _Unembed(torch.nn.Module):
 
 
 class PlantedModel(HookedRootModule):
-    """Two layers of neurons, each of which one category of prompts alone needs.
+    """Layers of neurons, each of which one category of prompts alone needs.
 
     A prompt is a tag (its category's number) and symbols that count upwards. Every neuron fires on
     every token; what it writes raises the logit of the right next symbol, but only in prompts of
     its owner's category. Neurons write with random strengths, so that sets of equally many differ.
-    With ``coupling`` the second layer's neurons read random mixtures of the first layer's.
+    With ``coupling`` a layer's neurons read random mixtures of the previous layer's.
     """
 
-    N_CATEGORIES, N_SYMBOLS, N_NEURONS = 3, 10, 60
+    N_CATEGORIES, N_SYMBOLS = 3, 10
 
-    def __init__(self, seed: int = 0, coupling: float = 0.0) -> None:
+    def __init__(
+        self, seed: int = 0, coupling: float = 0.0, n_layers: int = 2, n_neurons: int = 60
+    ) -> None:
         """Draw owners, strengths and couplings."""
         super().__init__()
-        n, vocabulary = self.N_NEURONS, self.N_CATEGORIES + self.N_SYMBOLS
+        n, vocabulary = n_neurons, self.N_CATEGORIES + self.N_SYMBOLS
         self.cfg = SimpleNamespace(
-            n_layers=2, d_mlp=n, n_ctx=64, device="cpu", model_name="planted", d_vocab=vocabulary
+            n_layers=n_layers,
+            d_mlp=n,
+            n_ctx=64,
+            device="cpu",
+            model_name="planted",
+            d_vocab=vocabulary,
         )
         generator = np.random.default_rng(seed)
-        self.owner = generator.permutation(np.arange(2 * n) % self.N_CATEGORIES)
-        strength = torch.from_numpy(generator.lognormal(sigma=1.0, size=(2, n)) / 20).float()
+        self.owner = generator.permutation(np.arange(n_layers * n) % self.N_CATEGORIES)
+        strength = torch.from_numpy(generator.lognormal(sigma=1.0, size=(n_layers, n)) / 20).float()
         mix = generator.normal(size=(n, n)) * coupling / np.sqrt(n)
         self.mix = torch.from_numpy(mix).float()
         mixed = torch.from_numpy(generator.normal(size=(vocabulary, vocabulary))).float()
@@ -60,7 +67,7 @@ class PlantedModel(HookedRootModule):
         self._inverse = torch.linalg.inv(self.W_U)
         tokens, neurons = torch.arange(vocabulary)[:, None], torch.arange(1, n + 1)
         blocks = []
-        for layer, owner in enumerate(torch.from_numpy(self.owner).view(2, -1)):
+        for layer, owner in enumerate(torch.from_numpy(self.owner).view(n_layers, -1)):
             fires = 1 + 0.5 * torch.sin(tokens * neurons + layer)
             owned = owner[:, None] == torch.arange(self.N_CATEGORIES)
             blocks.append(_Block(fires, strength[layer][:, None] * owned))
@@ -69,16 +76,21 @@ class PlantedModel(HookedRootModule):
         self.setup()
         self.eval()
 
-    def prompts(self, per_category: int, seed: int = 0) -> pd.DataFrame:
+    def prompts(self, per_category: int, seed: int = 0, n_symbols: int = 5) -> pd.DataFrame:
         """So many prompts of each category, as a frame."""
         generator = np.random.default_rng([1, seed])
         rows = []
         for category in range(self.N_CATEGORIES):
             for start in generator.integers(self.N_SYMBOLS, size=per_category):
-                symbols = (start + np.arange(5)) % self.N_SYMBOLS + self.N_CATEGORIES
+                symbols = (start + np.arange(n_symbols)) % self.N_SYMBOLS + self.N_CATEGORIES
                 text = " ".join(map(str, [category, *symbols]))
                 rows.append({"prompt": text, "category": f"task{category}"})
         return pd.DataFrame(rows)
+
+    def noise(self, n: int, category: int, generator: np.random.Generator) -> list[str]:
+        """So many prompts of one category whose four symbols are random."""
+        symbols = generator.integers(self.N_SYMBOLS, size=(n, 4)) + self.N_CATEGORIES
+        return [" ".join(map(str, [category, *row])) for row in symbols]
 
     def to_tokens(self, text: str, truncate: bool = True) -> torch.Tensor:
         """Numbers are tokens."""
@@ -128,4 +140,5 @@ def module_set(
         objective=tlm.modules.Objective(0.0, 0.0, 0.0),
         sample_scores=np.zeros(len(acts.samples)),
         unit_means=acts.values.mean(axis=0),
+        versions={},  # looking them up takes longer than the rest
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 import tl_modules as tlm
-from benchmarks.calibration.levels import PValues, Simulation
+from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import PlantedModel, random_labels
 from tl_modules.evaluation.detectors import compare_detectors
 from tl_modules.tables.p_values import sign_flip_p_value
@@ -14,7 +14,7 @@ from tl_modules.thoughts.beside_correctness import beside_correctness
 
 def signs(n: int, seed: int) -> dict[str, PValues]:
     """Values symmetric around 0: all sign flips, and random ones."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
 
     def found(n_values: int) -> PValues:
         values = generator.standard_t(3, size=(n, n_values))
@@ -27,7 +27,7 @@ def signs(n: int, seed: int) -> dict[str, PValues]:
 
 def selectivities(n: int, seed: int) -> dict[str, PValues]:
     """An effects table of noise, with modules and categories of different strengths."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
 
     def found(n_categories: int, n_modules: int) -> PValues:
         categories = [f"task{at}" for at in range(n_categories)]
@@ -52,7 +52,7 @@ def selectivities(n: int, seed: int) -> dict[str, PValues]:
 
 def rule(n: int, seed: int) -> dict[str, PValues]:
     """Random numbers, and as many controls as the rule asks for: one test, and one of seven."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
 
     def found(n_tests: int) -> PValues:
         rule = StoppingRule.for_tests(n_tests)
@@ -64,7 +64,7 @@ def rule(n: int, seed: int) -> dict[str, PValues]:
 
 def thoughts(n: int, seed: int) -> dict[str, PValues]:
     """Chains of questions of one to three chains; outcomes depend on the question alone."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     questions = np.repeat(np.arange(24), np.tile([1, 2, 3], 8))
     found = []
     for number in range(n):
@@ -79,32 +79,33 @@ def thoughts(n: int, seed: int) -> dict[str, PValues]:
 
 def detectors(n: int, seed: int) -> dict[str, PValues]:
     """Noise that knows nothing of the categories."""
-    generator = np.random.default_rng(seed)
+    generator = generator_of(seed)
     units = tlm.Units.whole(("blocks.0.mlp.hook_post", "blocks.1.mlp.hook_post"), (0, 1), (10, 10))
-    samples = pd.DataFrame({"category": ["with", "without"] * 15})
+    samples = pd.DataFrame({"category": ["with", "without"] * 40})
     found = []
     for number in range(n):
-        values = generator.normal(size=(30, 20))
+        values = generator.normal(size=(80, 20))
         acts = tlm.ActivationMatrix.from_arrays(values, samples=samples, units=units)
-        compared = compare_detectors(acts, "with", n_resamples=19, seed=number, progress=False)
+        compared = compare_detectors(acts, "with", n_resamples=2, seed=number, progress=False)
         found.append(compared.table["p_value"])
     return {"compare_detectors": np.array(found)}
 
 
 def forgetting(n: int, seed: int) -> dict[str, PValues]:
-    """Random units are trained."""
-    generator = np.random.default_rng(seed)
-    model = PlantedModel()
-    prompts = model.prompts(2)
-    sets = [prompts.loc[prompts["category"] == f"task{at}", "prompt"].tolist() for at in range(2)]
-    every = tlm.collect(model, prompts, progress=False).units
+    """Random units are trained; prompts to forget and to retain are of the same categories."""
+    generator = generator_of(seed)
+    model = PlantedModel(n_layers=1)
+    # Otherwise training would change the losses to retain by nothing: neurons have one category.
+    prompts = model.prompts(2, n_symbols=3)["prompt"].to_numpy()
+    every = tlm.collect(model, prompts.tolist(), progress=False).units
     found = []
     for number in range(n):
         units = every.select(random_labels(len(every), 3, generator) == 0)
         table = tlm.training.forgetting(
             model,
             units,
-            *sets,
+            prompts[::2].tolist(),
+            prompts[1::2].tolist(),
             n_controls=19,
             n_steps=1,
             learning_rate=0.01,
@@ -112,14 +113,18 @@ def forgetting(n: int, seed: int) -> dict[str, PValues]:
             progress=False,
         )
         found.append(table["p_value"])
-    return {"training.forgetting": np.array(found)}
+    p_values = np.array(found)
+    return {
+        f"training.forgetting, {name}": p_values[:, [at]]
+        for at, name in enumerate(("forget", "retain", "margin"))
+    }
 
 
 SIMULATIONS = (
-    Simulation(signs, "values are symmetric around 0", 4000),
-    Simulation(selectivities, "the categories' names are permuted", 1000),
+    Simulation(signs, "values are symmetric around 0", 5000),
+    Simulation(selectivities, "the categories' names are permuted", 2000),
     Simulation(rule, "the module's number is one more control's", 10_000),
-    Simulation(thoughts, "outcomes do not depend on the values, given the question", 1000),
-    Simulation(detectors, "values are independent of the categories", 200),
-    Simulation(forgetting, "the trained units are a random third of each layer", 300),
+    Simulation(thoughts, "outcomes do not depend on the values, given the question", 2000),
+    Simulation(detectors, "values are independent of the categories", 800),
+    Simulation(forgetting, "the trained units are a random third of each layer", 800),
 )

@@ -66,7 +66,7 @@ def test_what_many_units_hold_faintly_a_layers_mean_tells_better_than_the_best_u
     assert table.loc["neuron", "same_pick"] < 0.5
     assert table.loc["layer", "same_pick"] == 1
     assert table["auc_shuffled"].between(0.3, 0.7).all()
-    assert table.loc["layer", "p_value"] == pytest.approx(1 / 21)
+    assert table.loc["layer", "p_value"] == pytest.approx(1 / 20)
     single = found.runs.loc[(found.runs["detector"] == "layer") & ~found.runs["shuffled"]]
     assert set(single["feature"]) == {1}
 
@@ -134,6 +134,17 @@ def test_the_tables_numbers_are_those_of_the_unshuffled_resamples(acts):
         assert row["auc_shuffled"] == pytest.approx(shuffled["auc"].mean())
 
 
+def test_the_p_value_compares_means_of_equally_many_resamples(acts):
+    found = tlm.compare_detectors(acts, "animal", n_resamples=30, n_shuffles=7, **QUIET)
+    numbers = found.runs.groupby("shuffle")["resample"].nunique()
+    assert numbers.tolist() == [30] + [3] * 7
+    for _, row in found.table.iterrows():
+        own = found.runs.loc[found.runs["detector"] == row["detector"]]
+        mean, *others = own.loc[own["resample"] < 3].groupby("shuffle")["auc"].mean()
+        as_high = np.count_nonzero(np.array(others) >= mean - 1e-9)
+        assert row["p_value"] == pytest.approx((1 + as_high) / 8)
+
+
 def test_the_same_seed_gives_the_same_comparison(acts, modules):
     first, second, other = (
         tlm.compare_detectors(acts, "code", modules, n_resamples=4, seed=seed, **QUIET).runs
@@ -152,6 +163,8 @@ def test_what_cannot_be_is_refused(acts, spread_out):
         tlm.compare_detectors(spread_out, "yes", test=acts, **QUIET)
     with pytest.raises(tlm.ModulesError, match="z-scores already"):
         tlm.compare_detectors(acts.zscore(), "animal", **QUIET)
+    with pytest.raises(tlm.ModulesError, match="n_shuffles should be at least 1"):
+        tlm.compare_detectors(acts, "animal", n_shuffles=0, **QUIET)
     with pytest.raises(tlm.ModulesError, match="n_resamples should be at least 2"):
         tlm.compare_detectors(acts, "animal", n_resamples=1, **QUIET)
 

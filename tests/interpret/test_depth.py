@@ -41,6 +41,25 @@ def test_a_modules_layers_are_counted_beside_what_chance_would_give():
     assert (table["p_bh"] >= p_values).all()
 
 
+@pytest.mark.parametrize(("width", "level"), [(100, 0.038), (300, 0.041), (1536, 0.047)])
+def test_the_share_of_random_modules_that_pass_is_what_whole_numbers_allow(width, level):
+    units, shares = layered([width] * 6), []
+    samples = module_set(np.arange(6 * width) % 2, units).samples
+    for size in (115 * width // 100, 138 * width // 100, 162 * width // 100, 185 * width // 100):
+        chance = hypergeom.pmf(np.arange(width + 1), 6 * width, width, size)
+        likely = np.flatnonzero(chance > 1e-6)
+        # One module with each number of units in the first layer, and the rest in the others.
+        places = [np.r_[:count, width : width + size - count] for count in likely]
+        modules = [
+            tlm.Module(label, units.select(np.isin(np.arange(6 * width), place)), samples)
+            for label, place in enumerate(places)
+        ]
+        table = tlm.module_layers(modules).query("layer == 0")
+        assert table["n_units"].tolist() == likely.tolist()
+        shares.append(chance[likely][table["p_value"] <= 0.05].sum())
+    assert np.mean(shares) == pytest.approx(level, abs=0.0006)
+
+
 def test_the_planted_layers_stand_out_and_those_of_an_even_module_do_not(planted):
     table = tlm.module_layers(planted)
     ratio = table.pivot(index="module", columns="layer", values="ratio").to_numpy()

@@ -22,6 +22,12 @@ def test_who_forgets_most_and_loses_least_has_the_least_p_values(module, p_value
     assert table["loss_before"].tolist() == [2, 6.5, -4.5]
 
 
+def test_losses_that_no_training_changes_have_a_p_value_of_one():
+    runs = np.where(OF_FORGET, np.arange(4.0)[::-1, None], 1e-7 * np.arange(4.0)[:, None])
+    table = increases_table(BEFORE, runs, OF_FORGET, 0).set_index("set")
+    assert table["p_value"].tolist() == [0.25, 1, 0.25]
+
+
 def test_intervals_are_those_of_prompts_resampled_on_each_side():
     table = increases_table(BEFORE, np.stack([BEST, *CONTROLS]), OF_FORGET, 4)
     drawn = BEST[bootstrap_indices(OF_FORGET, N_RESAMPLES, 4)]

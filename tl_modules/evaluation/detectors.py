@@ -13,7 +13,7 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.evaluation.module_means import check_own_units
 from tl_modules.modules.module_set import ModuleSet, check_module_set
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.against_controls import control_p_value
+from tl_modules.tables.against_controls import ROUNDING, control_p_value
 from tl_modules.tables.bootstrap import bootstrap_indices, percentile_interval
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import warn_spelling
@@ -39,12 +39,13 @@ class Detectors:
     ``auc`` is the mean over resamples on the prompts that a resample left out; ``auc_ci_low`` and
     ``auc_ci_high`` hold 95 % of the resamples. ``auc_in`` is the AUC on the resample itself;
     ``auc_in - auc`` is optimism. ``auc_shuffled`` is the control with shuffled labels. ``p_value``
-    is one-sided and conservative: it compares a mean over resamples with single shuffled resamples,
-    which vary more than means. ``auc_test``, ``auc_test_ci_low`` and ``auc_test_ci_high`` are on
+    is one-sided: it compares the mean over the first resamples with each shuffle's mean over
+    equally many. ``auc_test``, ``auc_test_ci_low`` and ``auc_test_ci_high`` are on
     the test prompts. ``same_pick`` is the chance that two resamples choose the same feature."""
 
     runs: pd.DataFrame
-    """One row per resample and detector: ``resample``, ``shuffled``, ``detector``, ``feature`` (the
+    """One row per resample and detector: ``shuffle`` (0: the true labels), ``shuffled``,
+    ``resample`` (numbered within each shuffle), ``detector``, ``feature`` (the
     column of the best feature; -1 if several are used), ``auc_in``, ``auc``, ``auc_test``."""
 
     def __repr__(self) -> str:
@@ -67,6 +68,7 @@ def compare_detectors(
     *,
     test: ActivationMatrix | None = None,
     n_resamples: int = 50,
+    n_shuffles: int = 19,
     seed: int = 0,
     progress: bool = True,
 ) -> Detectors:
@@ -80,8 +82,9 @@ def compare_detectors(
     regressions on the means of all layers, on the means of all modules, and on as many of the best
     neurons as there are layers.
 
-    ``p_value`` compares a mean over resamples with single resamples of shuffled labels, which vary
-    more. It is therefore too large: none of 160 was at most 0.05 for noise.
+    The control repeats the procedure with shuffled labels. Each shuffle is resampled a tenth as
+    often as the true labels, at least once. ``p_value`` counts the shuffles whose mean AUC is at
+    least that of as many resamples of the true labels, a permutation test.
 
     Two things favour the detectors: z-scores use the means and standard deviations of all prompts
     of ``train``, and modules are discovered on all these prompts, though without labels. ``test``
@@ -92,7 +95,8 @@ def compare_detectors(
         concept: One of the categories.
         modules: Modules of the same units; without them, the table has no rows for modules.
         test: Raw activations of other prompts, with ``category``.
-        n_resamples: The number of resamples; equally many have shuffled labels.
+        n_resamples: The number of resamples with the true labels.
+        n_shuffles: The number of shuffles; the smallest p-value is ``1 / (1 + n_shuffles)``.
         seed: Seeds the resamples and the shuffles.
         progress: Show a progress bar.
 
@@ -104,6 +108,7 @@ def compare_detectors(
             differ, ``modules`` is no module set, or ``train`` is already normalised.
     """
     check_at_least("n_resamples", n_resamples, 2)
+    check_at_least("n_shuffles", n_shuffles, 1)
     check_seed(seed)
     if test is not None and not test.units.same_hooks(train.units):
         raise ModulesError(
@@ -120,14 +125,13 @@ def compare_detectors(
     test_truth = None if test is None else _truth("test", test, concept, least=1)
     features = _features(train, modules, test)
     n_layers = features["layer"][0].shape[1]
-    # The second half of the resamples has shuffled labels: the control for choosing the best of
-    # many features.
     generator = np.random.default_rng(seed)
     rows = []
-    bar = tqdm(range(2 * n_resamples), desc="resample", disable=not progress)
-    for number in bar:
-        shuffled = number >= n_resamples
-        labels = generator.permutation(truth) if shuffled else truth
+    n_each = max(1, n_resamples // 10)
+    labellings = _labellings(truth, n_resamples, n_shuffles, n_each, generator)
+    total = n_resamples + n_shuffles * n_each
+    bar = tqdm(labellings, desc="resample", total=total, disable=not progress)
+    for shuffle, number, labels in bar:
         drawn = _draw(labels, generator)
         left = np.setdiff1d(np.arange(len(labels)), drawn)
         for kind, (values, others) in features.items():
@@ -136,13 +140,34 @@ def compare_detectors(
             best = np.argsort(-np.abs(aucs - 0.5), kind="stable")
             # As many neurons as layers, so that both regressions have as many features.
             used = best[:n_layers] if kind == "neuron" else np.arange(values.shape[1])
-            head = {"resample": number % n_resamples, "shuffled": shuffled}
+            head = {"shuffle": shuffle, "shuffled": shuffle > 0, "resample": number}
             alone = score.alone(int(best[0]), aucs)
             rows.append(head | {"detector": kind, "feature": int(best[0])} | alone)
             rows.append(head | {"detector": f"{kind}s", "feature": -1} | score.together(used))
     runs = pd.DataFrame(rows)
     sizes = {kind: values.shape[1] for kind, (values, _) in features.items()}
     return Detectors(concept, _table(runs, sizes), runs)
+
+
+def _labellings(
+    truth: Bool[np.ndarray, " samples"],
+    n_resamples: int,
+    n_shuffles: int,
+    n_each: int,
+    generator: np.random.Generator,
+) -> Iterator[tuple[int, int, Bool[np.ndarray, " samples"]]]:
+    """Yield each resample's shuffle, its number within the shuffle, and its labels.
+
+    The true labels come first, as shuffle 0. Shuffles are the control for choosing the best of many
+    features. One shuffle's resamples share their labels, as those of the true labels do: means over
+    equally many resamples are then exchangeable if the labels say nothing of the values.
+    """
+    for number in range(n_resamples):
+        yield 0, number, truth
+    for shuffle in range(1, 1 + n_shuffles):
+        labels = generator.permutation(truth)
+        for number in range(n_each):
+            yield shuffle, number, labels
 
 
 def _truth(
@@ -255,17 +280,18 @@ def _table(runs: pd.DataFrame, sizes: dict[str, int]) -> pd.DataFrame:
     rows = []
     for name, group in runs.groupby("detector", sort=False):
         real, shuffled = group.loc[~group["shuffled"]], group.loc[group["shuffled"]]
-        mean = float(real["auc"].mean())
+        by_shuffle = shuffled.groupby("shuffle")["auc"].mean().to_numpy()
+        first = real["auc"].head(len(shuffled) // len(by_shuffle)).mean()
         low, high = percentile_interval(real["auc"].to_numpy())
         row = {
             "detector": name,
             "n_features": sizes[str(name).removesuffix("s")],
-            "auc": mean,
+            "auc": float(real["auc"].mean()),
             "auc_ci_low": float(low),
             "auc_ci_high": float(high),
             "auc_in": float(real["auc_in"].mean()),
             "auc_shuffled": float(shuffled["auc"].mean()),
-            "p_value": control_p_value(mean, shuffled["auc"].to_numpy()),
+            "p_value": control_p_value(float(first), by_shuffle, ROUNDING),
             "auc_test": float(real["auc_test"].mean()),
         }
         low, high = percentile_interval(real["auc_test"].to_numpy())

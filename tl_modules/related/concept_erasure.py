@@ -81,7 +81,9 @@ class ConceptErasure(Target):
         """Fit the same erasure to shuffled labels of the prompts.
 
         With several hook points, a control uses the activations under the true erasure at earlier
-        hook points; the model does not run again.
+        hook points; the model does not run again. The target and its controls are then not exactly
+        exchangeable. Random labels keep the level in the planted model of
+        ``benchmarks.calibration``.
 
         Args:
             n_controls: The number of controls.

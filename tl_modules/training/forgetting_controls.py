@@ -80,8 +80,8 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
         The columns are ``n`` (prompts), ``n_units``, ``loss_before`` (nats per token, mean over
         prompts), ``effect`` (the increase of the loss), ``ci_low`` and ``ci_high`` (95 %, bootstrap
         over prompts), ``control_mean``, ``control_std``, ``p_value`` (how often a control forgets
-        or retains as much, or has as large a margin) and ``control_units`` (the controls' mean
-        size).
+        or retains as much, or has as large a margin; 1 if no training changes the losses) and
+        ``control_units`` (the controls' mean size).
 
     Raises:
         ModulesError: As ``unlearn`` raises.
