@@ -37,6 +37,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, fewer draws: minutes")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of recovery")
+    parser.add_argument("--readings", nargs="+", choices=READINGS, default=READINGS)
+    parser.add_argument(
+        "--no-unit-ablation",
+        action="store_true",
+        help="leave out the supervised rival that ablates every unit alone, which takes longest",
+    )
     parser.add_argument("--random", type=int, default=60, help="random sets per K and file")
     parser.add_argument("--out", type=Path, help="CSV file for every single figure")
     args = parser.parse_args()
@@ -59,11 +65,14 @@ def main() -> None:
 def measures(args: argparse.Namespace) -> dict[str, Callable[[Truth], pd.DataFrame]]:
     """How each part is measured, by its name."""
     seeds, n_random, n_draws, kinds = tuple(range(args.seeds)), args.random, 4, CONTROLS
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {
+        "readings": tuple(args.readings),
+        "ablates": not args.no_unit_ablation,
+    }
     if args.quick:
         seeds, n_random, n_draws, kinds = (0,), 5, 1, CONTROLS[:1]
         fast = tuple(name for name in BASELINES if name != "agglomerative")
-        options = {"methods": (*METHODS, *fast), "chosen": ("balanced",), "ablates": False}
+        options |= {"methods": (*METHODS, *fast), "chosen": ("balanced",), "ablates": False}
         options |= {"candidates": range(3, 7), "readings": READINGS[:1]}
     size = Size(seeds=seeds, **options)
     return {
