@@ -37,7 +37,7 @@ def main() -> None:
     model = load_model(args.model)
     fit, held_out = halves(load_prompts("contrasts"))
     acts = tlm.collect(model, fit)
-    modules = tlm.discover(acts, args.modules, n_starts=8)
+    modules = tlm.discover(acts, args.modules)
     targets = [*modules]
     for against, towards in PAIRS:
         sets = [fit.loc[fit["category"] == name] for name in (towards, against)]
