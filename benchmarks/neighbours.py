@@ -76,6 +76,7 @@ def table(effects: pd.DataFrame) -> pd.DataFrame:
         found[name] = own[name].to_numpy()
     found["its controls'"] = own["selectivity_control_mean"].to_numpy()
     found["p"] = own["selectivity_p_value"].to_numpy()
+    found["p after BH"] = own["selectivity_p_bh"].to_numpy()
     return found.round(3)
 
 
