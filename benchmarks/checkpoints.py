@@ -42,10 +42,11 @@ def main() -> None:
 
     model = load_demo_model()
     base = tlm.collect(model, seen, **options)
-    modules = tlm.discover(base, args.modules)
+    modules = tlm.discover(base, args.modules, method="ulcmod")
     profiles = tlm.collect(model, held_out, **options)
     print("\nAnother seed, the same model:")
-    show(tlm.match_modules(modules, tlm.discover(base, args.modules, seed=1)))
+    again = tlm.discover(base, args.modules, method="ulcmod", seed=1)
+    show(tlm.match_modules(modules, again))
 
     texts = seen.query("category == @args.category")["prompt"].tolist()
     own = held_out.query("category == @args.category")["prompt"].tolist()
@@ -55,12 +56,12 @@ def main() -> None:
         f"\nFine-tuned on {len(texts)} {args.category} prompts, {args.steps} steps: held-out loss"
     )
     print(f"  {before:.3f} before, {loss(model, own, args.max_tokens):.3f} after (nats per token)")
-    tuned = tlm.discover(tlm.collect(model, seen, **options), args.modules)
+    tuned = tlm.discover(tlm.collect(model, seen, **options), args.modules, method="ulcmod")
     show(tlm.match_modules(modules, tuned))
     del model
     if args.other != "none":
         other = load_model(args.other)
-        others = tlm.discover(tlm.collect(other, seen, **options), args.modules)
+        others = tlm.discover(tlm.collect(other, seen, **options), args.modules, method="ulcmod")
         theirs = tlm.collect(other, held_out, **options)
         print(f"\n{args.other}, by profiles on {len(held_out)} prompts that no discovery saw:")
         show(tlm.match_modules(modules, others, profiles=(profiles, theirs)))

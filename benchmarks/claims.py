@@ -29,7 +29,7 @@ def main() -> None:
     else:
         acts = tlm.collect(load_demo_model(), public_prompts(), max_tokens=128)
     print(acts)
-    sets = [tlm.discover(acts, k) for k in ks]
+    sets = [tlm.discover(acts, k, method="ulcmod") for k in ks]
     middle = tlm.with_topics(sets[len(sets) // 2])
     depth = tlm.module_depth(middle)
     depth.insert(1, "label", [module.topic.label for module in middle])

@@ -38,7 +38,7 @@ def main() -> None:
     train, test = (
         tlm.collect(model, load_prompts(name)) for name in ("contrasts", "contrasts-ood")
     )
-    modules = tlm.discover(train, args.modules, n_starts=8)
+    modules = tlm.discover(train, args.modules)
     found = None
     for concept in args.concepts:
         options = {"test": test, "n_resamples": args.resamples}

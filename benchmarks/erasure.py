@@ -34,7 +34,7 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.model)
     fit, held_out = halves(load_prompts("contrasts"))
-    modules = tlm.discover(tlm.collect(model, fit), args.modules, n_starts=8)
+    modules = tlm.discover(tlm.collect(model, fit), args.modules)
     module = max(modules, key=lambda it: it.category == args.concept)
     sets = [fit.loc[fit["category"] == name] for name in (args.concept, args.other)]
     n_layers = int(model.cfg.n_layers)

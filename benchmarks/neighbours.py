@@ -37,7 +37,7 @@ def main() -> None:
     model = load_model(args.model)
     fit, held_out = halves(load_prompts("contrasts"))
     acts = tlm.collect(model, fit)
-    modules = tlm.discover(acts, args.modules, n_starts=8)
+    modules = tlm.discover(acts, args.modules)
     targets = [*modules]
     for against, towards in PAIRS:
         sets = [fit.loc[fit["category"] == name] for name in (towards, against)]
@@ -76,6 +76,7 @@ def table(effects: pd.DataFrame) -> pd.DataFrame:
         found[name] = own[name].to_numpy()
     found["its controls'"] = own["selectivity_control_mean"].to_numpy()
     found["p"] = own["selectivity_p_value"].to_numpy()
+    found["p after BH"] = own["selectivity_p_bh"].to_numpy()
     return found.round(3)
 
 

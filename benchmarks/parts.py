@@ -34,7 +34,7 @@ def main() -> None:
     reference = tlm.collect_reference(model, fit, units="mlp+attn_heads")
     kinds = {"layer": 1, "head": args.heads, "neuron": args.neurons}
     parts = tlm.specialised_parts(model, fit, reference, kinds=kinds)
-    modules = tlm.discover(tlm.collect(model, fit), args.modules, n_starts=8)
+    modules = tlm.discover(tlm.collect(model, fit), args.modules)
     options = {"metric": args.metric, "n_controls": args.controls, "method": args.method}
     if args.method == "patch":
         held_out = tlm.with_corrupted(model, held_out)

@@ -173,10 +173,12 @@ def figures(
     acts: tlm.ActivationMatrix, reference: tlm.ActivationMatrix, kind: str, k: int
 ) -> dict[str, float]:
     """One reading's numbers."""
-    modules = tlm.discover(acts.normalise(kind), k)
-    halves = tlm.stability(acts, k, n_seeds=2, n_halves=3, normalise=kind, progress=False)
+    modules = tlm.discover(acts.normalise(kind), k, method="ulcmod")
+    halves = tlm.stability(
+        acts, k, method="ulcmod", n_seeds=2, n_halves=3, normalise=kind, progress=False
+    )
     train, test = tlm.split_by_category(acts)
-    parted = tlm.discover(train.normalise(kind), k)
+    parted = tlm.discover(train.normalise(kind), k, method="ulcmod")
     values = acts.normalise(kind).values
     correlation = column_correlations(values, reference.zscore().values)
     by_kind = halves.groupby("kind")["ari"].mean()

@@ -62,7 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.model)
     fit, held_out = halves(load_prompts("contrasts"))
-    modules = tlm.discover(tlm.collect(model, fit, progress=False), args.modules, n_starts=8)
+    modules = tlm.discover(tlm.collect(model, fit, progress=False), args.modules)
     found = [module for module in modules if module.category == "french"]
     module = max(found or modules, key=lambda each: each.n_units)
     print(repr(module), flush=True)

@@ -31,9 +31,9 @@ def plot_activations(
 
     Samples and units are sorted by module, strongest first. Each cell is the mean over consecutive
     samples and units of one module, and areas are proportional to the numbers of samples and units.
-    Frames mark the modules' blocks. Discovery maximises the mean of these blocks, so they stand out
-    by construction; ``stability`` measures how well the modules hold on other prompts. Colours end
-    at the 99th percentile.
+    Frames mark the modules' blocks. Discovery gives each unit the block where it is most active, so
+    blocks stand out by construction; ``stability`` measures how well the modules hold on other
+    prompts. Colours end at the 99th percentile.
 
     Args:
         modules: The modules.

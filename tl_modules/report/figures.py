@@ -79,8 +79,9 @@ def report_figures(
 _Wanted = list[tuple[str, str, str, Callable[[], "Figure"]]]
 
 _ACTIVATIONS = (
-    "Samples down and units across, sorted by module. Discovery maximises the mean of the blocks "
-    "on the diagonal. Colour off the diagonal shows modules that respond to the same samples."
+    "Samples down and units across, sorted by module. Discovery gives each unit the block where it "
+    "is most active, so that the diagonal stands out. Colour off the diagonal shows modules that "
+    "respond to the same samples."
 )
 _LAYERS = (
     "Red: the layer holds more of the module's units than expected by chance; blue: fewer. In "
