@@ -16,6 +16,7 @@ from jaxtyping import Float
 from tl_modules.activations import _half
 from tl_modules.activations._half import Halves
 from tl_modules.errors import ModulesError
+from tl_modules.runtime.compiled_threads import start_threads
 from tl_modules.saving import files
 from tl_modules.saving.checked_json import checked_text, checked_whole_number
 
@@ -164,6 +165,7 @@ def check_chunk(folder: Path, chunk: Chunk, halves: Halves, half: _half.Half) ->
             f"Chunk {chunk.name!r} of {str(folder)!r} was altered: its checksum does not match. "
             f"{REMEDY}"
         )
+    start_threads()
     bad = np.flatnonzero(_half.not_finite(halves, half.exponent))
     if len(bad):
         raise ModulesError(

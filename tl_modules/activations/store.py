@@ -21,6 +21,7 @@ from tl_modules.activations.store_folder import make_empty_folder
 from tl_modules.activations.value_checks import check_finite, checked_rows
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.runtime.arguments import checked
+from tl_modules.runtime.compiled_threads import start_threads
 from tl_modules.runtime.processes import ALONE, Processes
 from tl_modules.saving import files
 from tl_modules.tables.html_tables import html_table
@@ -180,6 +181,7 @@ class ActivationStore:
         first, stop = (n_units * bound // world_size for bound in (rank, rank + 1))
         mean, squares = np.zeros(stop - first), np.zeros(stop - first)
         columns = None if world_size == 1 else (first, stop)
+        start_threads()
         for number, (start, halves) in enumerate(self.iter_chunks(columns)):
             if number % world_size == rank:
                 check_chunk(self.path, self.chunks[number], halves, self.half)

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int, Shaped
 
 from tl_modules.discovery import _kernel
 from tl_modules.errors import ModulesError
+from tl_modules.runtime.compiled_threads import start_threads
 
 SampleLabels = Int[np.ndarray, " samples"]
 UnitLabels = Int[np.ndarray, " units"]
@@ -99,6 +100,7 @@ class InMemory:
             )
         dtype = np.float64 if matrix.dtype == np.float64 else np.float32
         self.matrix: _Tile = np.ascontiguousarray(matrix, dtype=dtype)
+        start_threads()
         self._kernels = _kernel.PARALLEL if parallel else _kernel.SERIAL
 
     @property

@@ -22,6 +22,7 @@ from tl_modules.discovery.products import (
     UnitSums,
 )
 from tl_modules.discovery.start import N_COMPONENTS
+from tl_modules.runtime.compiled_threads import start_threads
 from tl_modules.runtime.determinism import one_thread
 from tl_modules.runtime.processes import ALONE, Processes
 
@@ -54,6 +55,7 @@ class Streamed:
             processes: The processes that share the columns. The largest power of two of them gets
                 columns, at most 16.
         """
+        start_threads()
         self._store = store
         self._processes = processes
         self._normal = (
