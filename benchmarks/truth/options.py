@@ -14,8 +14,8 @@ from tl_modules.discovery.silhouettes import topic_silhouette
 
 
 def choices(function: Callable[..., Any], parameter: str) -> tuple[str, ...]:
-    """The values of a parameter that is a ``Literal``, which may also be None."""
-    hint = typing.get_type_hints(inspect.unwrap(function))[parameter]
+    """The values of a parameter that is a ``Literal`` (or None); none of any other parameter."""
+    hint = typing.get_type_hints(inspect.unwrap(function)).get(parameter)
     literal = next((part for part in typing.get_args(hint) if typing.get_args(part)), hint)
     return typing.get_args(literal)
 

@@ -94,7 +94,8 @@ def test_a_label_is_the_dominant_category_and_the_most_distinctive_words(modules
     ]
 
 
-def test_a_category_of_no_majority_is_no_label(modules):
+def test_a_category_of_no_majority_is_no_label(acts):
+    modules = tlm.discover(acts, 3, method="ulcmod")  # each with more than two samples
     n_samples = len(modules.samples)
     words = np.array(["python", "poem", "goal"])[modules.sample_labels]
     found = with_samples(modules, prompt=words, category=[f"{i}" for i in range(n_samples)])

@@ -286,7 +286,7 @@ if rank == 0:
         raise tlm.ModulesError("the disk is gone")
     {broken}
 try:
-    tlm.discover(store, np.int64(4), distributed=True, progress=rank == 0)
+    tlm.discover(store, np.int64(4), method="ulcmod", distributed=True, progress=rank == 0)
 except tlm.ModulesError as error:
     said = str(error)
     if rank == 1:

@@ -60,7 +60,8 @@ def search(
         The modules; those of ``ulcmod`` have a table of the starts.
     """
     if options.method == "topics_first":
-        best, starts = topics_first(products, options.n_modules, options.seed), None
+        best = topics_first(products, options.n_modules, options.seed, progress=options.progress)
+        starts = None
     else:
         best, starts = _ulcmod(products, options)
     modules = module_set_of(

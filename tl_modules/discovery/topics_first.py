@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from tqdm.auto import tqdm
 
 from tl_modules.discovery.descent import IterDResult
 from tl_modules.discovery.objectives import from_blocks
@@ -15,7 +16,9 @@ from tl_modules.runtime.determinism import one_thread
 TINY = float(np.finfo(float).tiny)
 
 
-def topics_first(products: Products, n_modules: int, seed: int) -> IterDResult:
+def topics_first(
+    products: Products, n_modules: int, seed: int, *, progress: bool = False
+) -> IterDResult:
     """Partition samples by k-means, and units by their expected activation on each topic.
 
     ``topic_labels`` finds the topics. Each unit then joins the topic with the highest expected
@@ -26,16 +29,21 @@ def topics_first(products: Products, n_modules: int, seed: int) -> IterDResult:
         products: The normalised matrix.
         n_modules: K.
         seed: Seed of the k-means.
+        progress: Show a progress bar.
 
     Returns:
         The partition. If the samples have fewer than K distinct values, some modules are empty.
     """
-    # BLAS and k-means add up in an order that depends on their threads.
-    with one_thread():
-        points = principal_components(products, seed, n_modules)
-        samples = topic_labels(points, n_modules, seed)
-    sums = products.unit_sums(samples, n_modules)
-    units = expected_labels(sums, samples, products.sum_of_squares())
+    with tqdm(total=3, desc="discover", unit="step", disable=not progress) as bar:
+        # BLAS and k-means add up in an order that depends on their threads.
+        with one_thread():
+            points = principal_components(products, seed, n_modules)
+            bar.update()
+            samples = topic_labels(points, n_modules, seed)
+        bar.update()
+        sums = products.unit_sums(samples, n_modules)
+        units = expected_labels(sums, samples, products.sum_of_squares())
+        bar.update()
     in_block = sums[np.arange(len(units)), units]
     block_sums = np.bincount(units, weights=in_block, minlength=n_modules)
     sizes = [np.bincount(labels, minlength=n_modules) for labels in (samples, units)]
