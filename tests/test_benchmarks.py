@@ -19,6 +19,7 @@ from benchmarks import (
     first_token,
     first_token_shares,
     iterd,
+    methods,
     neighbours,
     partial,
     parts,
@@ -64,6 +65,21 @@ def test_calibration(monkeypatch, capsys, tmp_path):
     level = pd.read_csv(path, index_col="kind").loc["coverage"]
     assert level["n_tests"] == 32
     assert level["low"] <= level["share"] <= level["high"]
+
+
+@unsaid
+def test_methods(monkeypatch, capsys, tmp_path, model, prompts):
+    acts = tlm.collect(model, pd.concat([prompts] * 2), progress=False)
+    acts.save(tmp_path / "acts.safetensors")
+    words = ["--acts", str(tmp_path / "acts.safetensors"), "--modules", "2", "--splits", "2"]
+    out = run(methods, words, monkeypatch, capsys)
+    for name in ("halves_ari", "svc_accuracy", "lr_accuracy"):
+        assert re.search(rf"K = 2 +{name} +[+-]\d.\d+ \+- \d.\d+", out)
+    monkeypatch.setattr(methods, "load_demo_model", lambda: model)
+    tested = prompts.rename(columns={"text": "prompt"})[["prompt", "category"]]
+    monkeypatch.setattr(methods, "load_prompts", lambda: tested)
+    out = run(methods, [*words, "--selectivity", "--controls", "1"], monkeypatch, capsys)
+    assert re.search(r"K = 2 +selectivity: ulcmod -?\d.\d+, topics_first", out)
 
 
 def test_report(monkeypatch, capsys):

@@ -63,6 +63,8 @@ def called(truth: Truth, masks: Masks, kind: str, seed: int) -> Bool[np.ndarray,
     """Which of the sets are called selective for their tasks."""
     acts = tlm.collect(truth.model, truth.prompts(20, seed), batch_size=64, progress=False)
     modules = [true_module(truth, acts, task, mask) for task, mask in masks]
+    # It holds each unit's mean |activation|, which controls of the kind "magnitude" match.
+    reference = tlm.discover(acts, truth.n_tasks, seed=seed, progress=False)
     controls: Any = kind
     p_values = []
     # A call's labels must differ, so a call takes one set of each task.
@@ -72,6 +74,7 @@ def called(truth: Truth, masks: Masks, kind: str, seed: int) -> Bool[np.ndarray,
             modules[first : first + truth.n_tasks],
             truth.prompts(PER_TASK, 500 + seed + first),
             controls=controls,
+            reference=reference,
             n_controls=N_CONTROLS,
             seed=seed + first,
             batch_size=(1 + N_CONTROLS) * PER_TASK * truth.n_tasks,

@@ -2,12 +2,15 @@
 
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import tl_modules as tlm
 from benchmarks.truth import __main__ as benchmark
+from benchmarks.truth.false_positives import called
 from benchmarks.truth.files import FOLDER
+from benchmarks.truth.loading import load
 from benchmarks.truth.options import BASELINES, CONTROLS, METHODS, READINGS, choices
 from benchmarks.truth.recovery import SCENES, SUPERVISED
 from benchmarks.truth.tables import share
@@ -46,6 +49,18 @@ def test_false_positives_and_power(monkeypatch, capsys, tmp_path):
     found = table.set_index("units")["selective"] / table.set_index("units")["n"]
     assert found["whole"] >= 0.6
     assert found["half"] >= 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CONTROLS)
+def test_every_kind_of_control_tells_a_block_from_a_random_set(kind):
+    truth = load(FOLDER / "hard-0.safetensors")
+    random = np.random.default_rng(0).random(len(truth.owners)) < 0.2
+    tasks = range(truth.n_tasks)
+    of_blocks = called(truth, [(task, truth.owners == task) for task in tasks], kind, 0)
+    of_random = called(truth, [(task, np.roll(random, task)) for task in tasks], kind, 0)
+    assert of_blocks.sum() >= 3
+    assert of_random.sum() <= 1
 
 
 @long_once
