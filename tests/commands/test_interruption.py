@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tests.conftest import LEGACY, WORDS
+from tests.conftest import LEGACY, WORDS, unsaid
 from tl_modules import cli
 from tl_modules.activations import batch_runner
 from tl_modules.commands import collect, demo
@@ -151,6 +151,7 @@ def test_a_folder_of_that_name_that_is_someone_elses_stays(questions, capsys, tm
     assert (tmp_path / "acts.safetensors.partial" / "mine.txt").read_text() == "mine"
 
 
+@unsaid
 def test_a_stopped_demo_does_not_collect_again(questions, model, monkeypatch, stopped, capsys):
     monkeypatch.setattr(demo, "load_model", lambda name: model)
     monkeypatch.setattr(demo, "load_prompts", lambda: questions)
