@@ -127,8 +127,9 @@ def labels(
         warnings.simplefilter("ignore")  # a module without units is a result here
         for method in size.methods:
             yield (method, "true"), unit_labels(acts, method, truth.n_tasks, seed)
-            if method in METHODS and reading == READINGS[0] and scene.name in size.chosen:
-                k = chosen_n_modules(acts, size.candidates, seed)
+        if reading == READINGS[0] and scene.name in size.chosen:
+            k = chosen_n_modules(acts, size.candidates, seed)  # the same for every method
+            for method in (name for name in size.methods if name in METHODS):
                 yield (method, "chosen"), unit_labels(acts, method, k, seed)
         z = np.asarray(acts.zscore().values)
         category = acts.samples["category"].to_numpy()
