@@ -16,6 +16,7 @@ import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts
 
 LEVEL = 0.05
+RUNS_PER_BATCH = 16
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
             held_out,
             n_controls=n_controls,
             max_tokens=args.max_tokens,
-            batch_size=len(held_out),
+            batch_size=RUNS_PER_BATCH * len(held_out),
             seed=args.seed,
         )
         return effects.drop_duplicates("module"), time.perf_counter() - started
