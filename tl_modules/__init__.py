@@ -21,6 +21,7 @@ from tl_modules.activations import (
 from tl_modules.causal import (
     Parts,
     attribute_modules,
+    causal_cores,
     circuit_scores,
     concept_effects,
     dissociation,
@@ -90,6 +91,7 @@ __all__ = [
     "attached",
     "attribute_modules",
     "best_n_modules",
+    "causal_cores",
     "choose_n_modules",
     "circuit_scores",
     "collect",

@@ -6,6 +6,7 @@ Every effect is reported beside the effects of its controls.
 from tl_modules.causal.attribution import Attribution, attribute_modules
 from tl_modules.causal.circuits import CircuitScores, circuit_scores, greedy_circuit
 from tl_modules.causal.concepts import concept_effects
+from tl_modules.causal.cores import CausalCores, causal_cores
 from tl_modules.causal.double_dissociation import Dissociation, dissociation
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.graph import ModuleGraph, module_graph
@@ -21,6 +22,7 @@ from tl_modules.causal.shared_unit_scores import SharedUnits, shared_units
 
 __all__ = [
     "Attribution",
+    "CausalCores",
     "CircuitScores",
     "Dissociation",
     "ModuleGraph",
@@ -28,6 +30,7 @@ __all__ = [
     "Selectivity",
     "SharedUnits",
     "attribute_modules",
+    "causal_cores",
     "circuit_scores",
     "concept_effects",
     "dissociation",

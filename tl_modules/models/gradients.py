@@ -149,6 +149,7 @@ def gradients_of(
     tokens: Int[torch.Tensor, "batch pos"],
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
+    before: FwdHooks | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Compute activations, and the gradient of a number per prompt with respect to them.
 
@@ -158,6 +159,7 @@ def gradients_of(
         tokens: Padded token ids.
         mask: True at real tokens.
         hook_names: The hook points.
+        before: Hooks that change the activations first.
 
     Returns:
         Activations and gradients by hook point, as ``loss_gradients`` returns them.
@@ -172,7 +174,7 @@ def gradients_of(
         del activations
         found.append(gradients)
 
-    return each_gradient([measure], model, tokens, mask, hook_names, take), found[0]
+    return each_gradient([measure], model, tokens, mask, hook_names, take, before), found[0]
 
 
 def each_gradient(
@@ -182,6 +184,7 @@ def each_gradient(
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
     take: Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], object],
+    before: FwdHooks | None = None,
 ) -> dict[str, torch.Tensor]:
     """Compute the gradients of several numbers per prompt from one forward pass.
 
@@ -193,6 +196,7 @@ def each_gradient(
         hook_names: The hook points.
         take: Called with the activations and each number's gradients by hook point, so that one
             number's gradients are in memory at a time.
+        before: Hooks that change the activations first.
 
     Returns:
         Activations by hook point.
@@ -206,7 +210,7 @@ def each_gradient(
         with differentiable():
             logits = model.run_with_hooks(
                 tokens.clone().to(device),
-                fwd_hooks=taps.fwd_hooks,
+                fwd_hooks=[*(before or []), *taps.fwd_hooks],
                 attention_mask=mask.clone().long().to(device),
             )
             for number, measure in enumerate(measures, 1):

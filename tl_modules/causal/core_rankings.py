@@ -1,0 +1,230 @@
+"""Orders in which units are taken into a core: by causal contrast, and by what competes with it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
+from tqdm.auto import tqdm
+
+from tl_modules.activations.collection import collect
+from tl_modules.causal.ablation_path import ablation_path
+from tl_modules.causal.metrics import Task, make_task
+from tl_modules.causal.options import Options
+from tl_modules.causal.shared_unit_scores import ablation_attribution, ablation_magnitudes
+from tl_modules.errors import ModulesError
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.modules.module import Module
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.tables.prompt_frames import categories_of, is_category
+
+Ranking = Literal["core", "random", "fit", "all units", "t-contrast"]
+"""``core``: the module's units, by the contrast of their estimated effects. ``random``: the
+module's units in random order. ``fit``: the module's units by ``Module.scores``. ``all units``: all
+units of the site by the same contrast as ``core``. ``t-contrast``: all units of the site by Welch's
+t between the prompts of the module's category and the others, of each prompt's reading."""
+
+RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
+
+N_STEPS = 3
+"""Gradients on the way from a whole module to an ablated one."""
+
+
+By = Literal["path", "magnitude", "signed"]
+"""``path``: the unit's part in what ablating its whole module does to the loss; see
+``ablation_path``. ``magnitude``: the mean size of its estimated effect on a token's loss when it is
+ablated alone. ``signed``: that effect on the mean loss, in which rises and falls of tokens
+cancel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What units are ranked by, of the prompts that cores are chosen on."""
+
+    of_modules: dict[int, Float[np.ndarray, " _own"]]
+    """By module: each of its units' estimated effect on the own category minus its mean effect on
+    the others."""
+
+    of_categories: dict[str, Float[np.ndarray, " units"]]
+    """By category: the same of every unit of the site, ablated alone."""
+
+    readings: Float[np.ndarray, "prompts units"]
+    """How strongly each prompt drives each unit, as the activations of discovery say it."""
+
+    categories: Shaped[np.ndarray, " prompts"]
+    """Each prompt's category."""
+
+    seed: int
+    """Of the random order."""
+
+
+def ranked(
+    ranking: Ranking, module: Module, category: str, evidence: Evidence
+) -> Int[np.ndarray, " units"]:
+    """The units in the order in which they are taken, as columns of the site.
+
+    Args:
+        ranking: One of ``RANKINGS``.
+        module: The module.
+        category: Its own category.
+        evidence: What the order rests on.
+
+    Returns:
+        The module's units, or all units of the site.
+    """
+    return _ORDERS[ranking](module, category, evidence)
+
+
+def _core(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
+    del category
+    return module.units.flat()[_largest_first(evidence.of_modules[int(module.label)])]
+
+
+def _random(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
+    del category
+    generator = np.random.default_rng([evidence.seed, 7, int(module.label)])
+    return generator.permutation(module.units.flat())
+
+
+def _fit(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
+    del category, evidence
+    assert module.scores is not None
+    return module.units.flat()[_largest_first(module.scores)]
+
+
+def _all_units(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
+    del module
+    return _largest_first(evidence.of_categories[category])
+
+
+def _t_contrast(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
+    del module
+    is_own = is_category(evidence.categories, category)
+    return _largest_first(welch_t(evidence.readings[is_own], evidence.readings[~is_own]))
+
+
+def _largest_first(scores: Float[np.ndarray, " units"]) -> Int[np.ndarray, " units"]:
+    return np.argsort(-scores, kind="stable")
+
+
+def welch_t(
+    own: Float[np.ndarray, "own units"], others: Float[np.ndarray, "others units"]
+) -> Float[np.ndarray, " units"]:
+    """Welch's t of each unit between two sets of prompts; 0 for a unit that is constant.
+
+    The localiser of AlKhamissi et al. 2025 (arXiv 2411.02280) ranks a language model's units by it.
+    """
+    gap = own.mean(axis=0) - others.mean(axis=0)
+    variance = sum(values.var(axis=0, ddof=1) / len(values) for values in (own, others))
+    return np.divide(gap, np.sqrt(variance), out=np.zeros_like(gap), where=variance > 0)
+
+
+_ORDERS: dict[Ranking, Callable[[Module, str, Evidence], Int[np.ndarray, " units"]]] = {
+    "core": _core,
+    "random": _random,
+    "fit": _fit,
+    "all units": _all_units,
+    "t-contrast": _t_contrast,
+}
+
+
+def evidence_of(
+    model: HookedModel,
+    frame: pd.DataFrame,
+    modules: ModuleSet,
+    options: Options,
+    by: By,
+    rankings: Sequence[Ranking],
+) -> Evidence:
+    """Measure what the rankings need.
+
+    Args:
+        model: The model.
+        frame: The prompts that choose.
+        modules: The modules.
+        options: The experiment's options.
+        by: What the contrasts are of.
+        rankings: The rankings that will be asked for.
+
+    Returns:
+        The evidence; without readings where no ranking needs them.
+
+    Raises:
+        ModulesError: If a ranking needs what the modules do not hold, or as in ``module_effects``.
+    """
+    if "fit" in rankings and modules.unit_scores is None:
+        raise ModulesError(
+            "rankings has 'fit', and these modules hold no unit scores. Discover them with "
+            "discover(), or leave it out."
+        )
+    if "t-contrast" in rankings and modules.units.site is None:
+        raise ModulesError(
+            "rankings has 't-contrast', which collects the activations of a named site; these "
+            "units have none. Leave it out."
+        )
+    sizes = {"batch_size": options.batch_size, "max_tokens": options.max_tokens}
+    task = make_task(model, frame, "loss", options.batch_size, options.max_tokens, options.touched)
+    of_categories = _alone(model, frame, options, task, signed=by == "signed")
+    of_modules = {
+        module.label: of_categories[str(module.category)][module.units.flat()]
+        for module in modules
+        if module.n_units
+    }
+    if by == "path":
+        of_modules = _along_the_path(model, frame, modules, options, task)
+    readings = np.empty((len(frame), 0))
+    if "t-contrast" in rankings:
+        acts = collect(
+            model, frame, units=str(modules.units.site), tokens="content", progress=False, **sizes
+        )
+        readings = np.asarray(acts.values, dtype=np.float64)
+    return Evidence(of_modules, of_categories, readings, categories_of(frame), options.seed)
+
+
+def _alone(
+    model: HookedModel, frame: pd.DataFrame, options: Options, task: Task, *, signed: bool
+) -> dict[str, Float[np.ndarray, " units"]]:
+    """By category: the contrast of every unit's estimated effect when it is ablated alone."""
+    assert options.reference is not None
+    given = (model, frame, options.reference)
+    if signed:
+        estimates, names = ablation_attribution(
+            *given, task=task, positions=options.positions, progress=options.progress
+        )
+    else:
+        of_content = options.positions == "content"
+        estimates, names = ablation_magnitudes(
+            *given, task, of_content=of_content, progress=options.progress
+        )
+    return {
+        name: estimates[row] - np.delete(estimates, row, axis=0).mean(axis=0)
+        for row, name in enumerate(names)
+    }
+
+
+def _along_the_path(
+    model: HookedModel, frame: pd.DataFrame, modules: ModuleSet, options: Options, task: Task
+) -> dict[int, Float[np.ndarray, " _own"]]:
+    """By module: the contrast of its units' parts in what ablating the module does."""
+    assert options.reference is not None
+    of_content = options.positions == "content"
+    categories = categories_of(frame)
+    each = [module for module in modules if module.n_units]
+    total = N_STEPS * len(frame) * len(each)
+    found = {}
+    with tqdm(total=total, desc="rank", unit="prompt", disable=not options.progress) as bar:
+        for module in each:
+            parts = ablation_path(
+                *(model, task, module.units, options.reference, bar.update),
+                n_steps=N_STEPS,
+                of_content=of_content,
+            )
+            means = {
+                name: parts[is_category(categories, name)].mean(axis=0)
+                for name in dict.fromkeys(categories.tolist())
+            }
+            own = means.pop(str(module.category))
+            found[module.label] = own - np.mean(list(means.values()), axis=0)
+    return found

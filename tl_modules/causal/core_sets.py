@@ -1,0 +1,126 @@
+"""The first units of each ranking as targets, and the tables of what ablating them does."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.causal.controls import ControlKind
+from tl_modules.causal.core_numbers import core_numbers, own_and_others, selectivities
+from tl_modules.causal.core_rankings import Evidence, Ranking, ranked
+from tl_modules.causal.core_sizes import rungs
+from tl_modules.causal.experiment import Experiment
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.unit_target import UnitTarget
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.tables.against_controls import control_p_value, run_rounding
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
+from tl_modules.units import Units
+
+
+@dataclass(frozen=True, eq=False)
+class CoreSet(UnitTarget):
+    """The first units of a ranking."""
+
+    label: str
+    """A name that no other set has."""
+
+    category: str | None
+    """The module's own category."""
+
+    units: Units
+    reference: HasUnitMeans | None = field()  # it has no default, unlike a UnitTarget's
+    module: int
+    ranking: Ranking
+
+
+def core_sets(
+    modules: ModuleSet, rankings: Sequence[Ranking], sizes: Sequence[int], evidence: Evidence
+) -> list[CoreSet]:
+    """The sets of every module, ranking and size.
+
+    Args:
+        modules: The modules; those without units have no sets.
+        rankings: The rankings.
+        sizes: What ``core_sizes`` returned.
+        evidence: What the rankings rest on.
+    """
+    site = modules.units.every()
+    sets = []
+    for module in modules:
+        category = str(module.category)
+        for ranking in rankings if module.n_units else ():
+            order = ranked(ranking, module, category, evidence)
+            for size in rungs(sizes, module.n_units):
+                label = f"{module.label}, {ranking}, {size}"
+                units = site.select(np.sort(order[:size]))
+                sets.append(CoreSet(label, category, units, modules, module.label, ranking))
+    return sets
+
+
+def choice_of(found: Experiment, cores: Iterable[CoreSet], share: float) -> pd.DataFrame:
+    """The smallest core of each module whose selectivity reaches a share of the largest.
+
+    Args:
+        found: What ablating each core did.
+        cores: The cores of all sizes, module by module, smallest first.
+        share: The share.
+
+    Returns:
+        One row per core: ``module``, ``n_units``, ``own``, ``others``, ``selectivity``, ``chosen``.
+        Where no core is selective, the one with the largest selectivity is chosen.
+    """
+    rows = []
+    for core, outcome in zip(cores, found.outcomes, strict=True):
+        own, others = own_and_others(outcome.rises, found.categories, str(core.category))[0]
+        row = {"module": core.module, "n_units": core.size, "own": own, "others": others}
+        rows.append(row | {"selectivity": own - others})
+    table = pd.DataFrame(rows)
+    table["chosen"] = False
+    for rows_of in table.groupby("module").groups.values():
+        values = table.loc[rows_of, "selectivity"].to_numpy(dtype=float)
+        best = values.max()
+        first = int(np.argmax(values >= (share * best if best > 0 else best)))
+        table.loc[rows_of[first], "chosen"] = True
+    return table
+
+
+def measured(found: Experiment, sets: Iterable[CoreSet], seed: int) -> pd.DataFrame:
+    """What ablating each set did; see ``CausalCores.table``.
+
+    Args:
+        found: The experiment.
+        sets: Its targets, in their order.
+        seed: Of the bootstrap.
+    """
+    draws = bootstrap_indices(pd.factorize(found.categories, sort=True)[0], N_RESAMPLES, seed)
+    rows = []
+    for each, outcome in zip(sets, found.outcomes, strict=True):
+        row = {"module": each.module, "category": each.category, "ranking": each.ranking}
+        row |= {"n_units": each.size, "share": each.size / len(each.units.every())}
+        rows.append(
+            row | core_numbers(outcome.rises[0], found.categories, str(each.category), draws)
+        )
+    return pd.DataFrame(rows)
+
+
+def beside_controls(
+    table: pd.DataFrame, found: Experiment, cores: Iterable[CoreSet], kind: ControlKind
+) -> pd.DataFrame:
+    """With the selectivity of each core's controls of one kind, and the p-value against them.
+
+    Args:
+        table: What ``measured`` returned.
+        found: What ablating each core and its controls did.
+        cores: The cores.
+        kind: The kind of control.
+    """
+    rows = []
+    for core, outcome in zip(cores, found.outcomes, strict=True):
+        runs = selectivities(outcome.rises, found.categories, str(core.category))
+        p_value = control_p_value(float(runs[0]), runs[1:], run_rounding(found.clean))
+        row = {"module": core.module, "ranking": core.ranking, "n_units": core.size}
+        row |= {f"{kind}_selectivity": runs[1:].mean(), f"{kind}_p_value": p_value}
+        rows.append(row)
+    return table.merge(pd.DataFrame(rows), how="left")

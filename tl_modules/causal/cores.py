@@ -1,0 +1,188 @@
+"""The smallest part of each module that does what the module does, beside rivals and controls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.causal.core_rankings import RANKINGS, By, Ranking, evidence_of
+from tl_modules.causal.core_sets import beside_controls, choice_of, core_sets, measured
+from tl_modules.causal.core_sizes import core_sizes
+from tl_modules.causal.experiment import run_experiment
+from tl_modules.causal.options import Options
+from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.interventions.ablation import Touched
+from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.runtime.arguments import checked
+from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.labels import quoted
+from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
+from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.units import Units
+
+CONTROLS = ("layer", "magnitude")
+"""The kinds of control that each core is measured beside."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CausalCores:
+    """The core of each module, and what cores of all sizes do, beside rivals and controls."""
+
+    cores: ModuleSet
+    """The set with each module reduced to its core; all other units belong to no module. Topics
+    have to be found again, for their output tokens are of the whole modules."""
+
+    table: pd.DataFrame
+    """On the prompts ``testing``, one row per module, ranking and size: ``module``, ``category``,
+    ``ranking``, ``n_units``, ``share`` (of the model's units), and in nats per token ``own`` (the
+    effect on the module's category), ``others`` (the mean effect on the other categories) and
+    ``selectivity`` (their difference); ``specificity`` (their ratio); each with a 95 % interval
+    over prompts. For ``ranking="core"`` also ``layer_selectivity``, ``layer_p_value`` and the same
+    of ``magnitude``: the mean selectivity of the controls, and the p-value against them.
+    ``chosen`` marks the core."""
+
+    choice: pd.DataFrame
+    """On the prompts ``choosing``, one row per module and size: ``module``, ``n_units``, ``own``,
+    ``others``, ``selectivity``, ``chosen``."""
+
+    def __repr__(self) -> str:
+        """One line."""
+        sizes = [module.n_units for module in self.cores]
+        return f"CausalCores({len(sizes)} cores of {min(sizes):,} to {max(sizes):,} units)"
+
+    def _repr_html_(self) -> str:
+        """For Jupyter: the rows of the cores."""
+        return html_table(repr(self), self.table.loc[self.table["chosen"]])
+
+
+@checked
+@measures
+def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
+    model: HookedModel,
+    modules: ModuleSet,
+    choosing: Prompts,
+    testing: Prompts,
+    *,
+    sizes: Sequence[int | float] | None = None,
+    share: float = 0.9,
+    rankings: Sequence[Ranking] = RANKINGS,
+    by: By = "path",
+    reference: HasUnitMeans | None = None,
+    positions: Touched = "content",
+    n_controls: int = 3,
+    exclude: Units | None = None,
+    batch_size: int = 16,
+    max_tokens: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> CausalCores:
+    """Find the few units of each module that do most of what the whole module does.
+
+    The prompts ``choosing`` rank each module's units: by the estimated effect of mean-ablating a
+    unit alone, on the module's own category minus the mean of the other categories. The first units
+    are then ablated together, at each size of a ladder. The core is the smallest of these sets
+    whose selectivity on ``choosing`` reaches ``share`` of the largest. The prompts ``testing`` then
+    measure cores of all sizes, the same numbers of units that other rankings take first, and random
+    controls. So no number of ``table`` has chosen what it measures.
+
+    Args:
+        model: The model.
+        modules: The modules.
+        choosing: A frame with ``prompt`` and ``category``, which ranks units and chooses sizes.
+        testing: Another such frame, which measures.
+        sizes: Numbers of units, or shares of the model's units; by default ten shares from 0.1 % to
+            100 %. Sizes above a module's are left out, and the whole module is added.
+        share: Of the largest selectivity, which a core has to reach.
+        rankings: What is measured beside the cores; see ``Ranking``.
+        by: What units are ranked by.
+        reference: Source of the means that ablation puts in; by default the modules.
+        positions: See ``module_effects``.
+        n_controls: Random sets per kind of control, module and size. ``module_effects`` tests the
+            cores with as many as it takes.
+        exclude: Units that are in no core and no control.
+        batch_size: Rows of a forward pass.
+        max_tokens: Truncate prompts to this many tokens.
+        seed: Seeds random units, controls and intervals.
+        progress: Show progress bars.
+
+    Returns:
+        The cores and the tables.
+
+    Raises:
+        ModulesError: If the two frames share a prompt, a module's own category is not in both, or
+            as in ``module_effects``.
+
+    Example::
+
+        found = tlm.causal_cores(model, modules, choosing, testing)
+        tlm.module_effects(model, found.cores, testing)
+    """
+    if not 0 < share <= 1:
+        raise ModulesError(f"share should lie above 0 and at most at 1; got {share}.")
+    check_at_least("n_controls", n_controls, 0)
+    options = Options(
+        metric="loss",
+        separator=None,
+        method="mean",
+        reference=modules if reference is None else reference,
+        factor=None,
+        positions=positions,
+        keep_only=False,
+        n_controls=0,
+        controls="layer",
+        exclude=exclude,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=progress,
+    )
+    chosen_on, tested_on = _frames(modules, choosing, testing)
+    evidence = evidence_of(model, chosen_on, modules, options, by, rankings)
+    ordered: list[Ranking] = ["core", *(ranking for ranking in rankings if ranking != "core")]
+    sets = core_sets(modules, ordered, core_sizes(sizes, len(modules.units)), evidence)
+    cores = [each for each in sets if each.ranking == "core"]
+    choice = choice_of(run_experiment(model, cores, chosen_on, options), cores, share)
+    table = measured(run_experiment(model, sets, tested_on, options), sets, seed)
+    for kind in CONTROLS if n_controls else ():
+        beside = replace(options, controls=kind, n_controls=n_controls)
+        keys = [[seed, each.module, each.size] for each in cores]
+        found = run_experiment(model, cores, tested_on, beside, keys=keys)
+        table = beside_controls(table, found, cores, kind)
+    picked = choice.loc[choice["chosen"], ["module", "n_units"]]
+    table = table.merge(picked.assign(ranking="core", chosen=True), how="left")
+    table["chosen"] = table["chosen"].notna()
+    labels = np.full(len(modules.units), BACKGROUND, dtype=modules.unit_labels.dtype)
+    for each, is_chosen in zip(cores, choice["chosen"], strict=True):
+        if is_chosen:
+            labels[each.units.flat()] = each.module
+    return CausalCores(replace(modules, unit_labels=labels, topics=None), table, choice)
+
+
+def _frames(
+    modules: ModuleSet, choosing: Prompts, testing: Prompts
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both frames, labelled and apart."""
+    frames = []
+    own = {str(module.category) for module in modules if module.n_units}
+    for name, prompts in (("choosing", choosing), ("testing", testing)):
+        frame = labelled(prompt_frame(prompts, name))
+        categories = set(categories_of(frame).tolist())
+        if not own <= categories or len(categories) < 2:
+            raise ModulesError(
+                f"{name} should hold prompts of every module's own category, and of another one; "
+                f"the modules' are {quoted(own)}, the prompts' are {quoted(categories)}. Add "
+                "prompts, or name the own categories: modules.with_categories({0: ...})."
+            )
+        frames.append(frame)
+    both = set(frames[0]["prompt"]) & set(frames[1]["prompt"])
+    if both:
+        raise ModulesError(
+            f"choosing and testing should share no prompt; they share {len(both):,}, the first is "
+            f"{min(both)!r:.60}. Split the prompts: a core is measured on prompts that have not "
+            "chosen it."
+        )
+    return frames[0], frames[1]
