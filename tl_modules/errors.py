@@ -1,6 +1,6 @@
 """The package's one exception type, and the checks that raise it."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from types import UnionType
 
 
@@ -66,6 +66,33 @@ def check_at_least(name: str, value: int, least: int) -> None:
     _check_whole_number(name, value)
     if value < least:
         raise ModulesError(f"{name} should be at least {least}; got {value}.")
+
+
+def count_or_share(name: str, value: int | float, total: int) -> int:
+    """A number of units that is given as such or as a share.
+
+    Args:
+        name: The argument's name.
+        value: A whole number from 1, or a share of ``total`` above 0 and at most 1.
+        total: How many units there are.
+
+    Returns:
+        The number, at least 1; a whole number may be above ``total``.
+
+    Raises:
+        ModulesError: If the value is neither.
+
+    >>> count_or_share("n", 3, 10), count_or_share("n", 0.5, 10)
+    (3, 5)
+    """
+    is_count = isinstance(value, Integral) and not isinstance(value, bool)
+    is_share = isinstance(value, Real) and not isinstance(value, Integral)
+    if (is_count and value >= 1) or (is_share and 0 < value <= 1):
+        return int(value) if is_count else max(1, round(float(value) * total))
+    raise ModulesError(
+        f"{name} should be a whole number of units from 1, or a share above 0 and at most 1; got "
+        f"{shown(value)}. Pass 100, or 0.1 for a tenth."
+    )
 
 
 def _check_whole_number(name: str, value: object) -> None:

@@ -25,16 +25,37 @@ def test_a_score_is_the_mean_on_the_own_topic_minus_the_best_other(planted):
         assert found.unit_scores[unit] == pytest.approx(means[unit, own] - best_other, rel=1e-6)
 
 
-def test_the_core_is_the_strongest_units_of_the_module(planted):
+def test_by_fit_keeps_the_strongest_units_of_the_module(planted):
     found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4)
     module = found[2]
-    core = module.core(0.25)
+    core = module.by_fit(0.25)
     assert core.n_units == round(0.25 * module.n_units)
     left_out = set(module.units.flat()) - set(core.units.flat())
     assert len(left_out) == module.n_units - core.n_units
     assert core.scores.min() >= found.unit_scores[sorted(left_out)].max()
-    assert core.core(1.0).n_units == core.n_units
-    assert module.core(1e-9).n_units == 1
+    assert core.by_fit(1.0).n_units == core.n_units
+    assert module.by_fit(1e-9).n_units == 1
+    assert (
+        module.by_fit(3).units.flat().tolist()
+        == module.by_fit(3 / module.n_units).units.flat().tolist()
+    )
+
+
+def test_a_core_is_of_the_highest_scores_given(planted):
+    found = tlm.discover(tlm.ActivationMatrix.from_arrays(planted[0]), 4)
+    module = found[2]
+    scores = np.random.default_rng(0).standard_normal(len(found.units))
+    own = module.units.flat()
+    expected = np.sort(own[np.argsort(-scores[own])[:5]])
+    for by in (scores, scores[own]):
+        core = module.core(5, by=by)
+        assert core.units.flat().tolist() == expected.tolist()
+        assert core.scores.tolist() == found.unit_scores[expected].tolist()
+        assert core.samples.equals(module.samples)
+    assert module.core(10_000, by=scores).n_units == module.n_units
+    for by in (scores[:7], np.where(np.arange(len(own)) == 1, np.nan, scores[own])):
+        with pytest.raises(tlm.ModulesError, match="by should be one finite score per unit"):
+            module.core(5, by=by)
 
 
 def test_units_that_no_topic_drives_are_set_aside_and_the_others_stay(half_noise):
@@ -89,9 +110,9 @@ def test_background_is_saved_and_left_out_of_probes(half_noise, tmp_path):
 def test_what_cannot_be_is_refused(half_noise, planted):
     acts, _, _ = half_noise
     found = tlm.discover(acts, 4)
-    for fraction in (0.0, 1.1):
-        with pytest.raises(tlm.ModulesError, match=f"got {fraction}"):
-            found[0].core(fraction)
+    for n in (0.0, 1.1, 0, -3, True):
+        with pytest.raises(tlm.ModulesError, match=f"a share above 0 and at most 1; got {n}"):
+            found[0].by_fit(n)
     with pytest.raises(tlm.ModulesError, match=r"between 0 and 1; got 1.0"):
         tlm.set_aside_background(acts, found, quantile=1.0)
     other = tlm.ActivationMatrix.from_arrays(planted[0])

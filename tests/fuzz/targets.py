@@ -48,7 +48,7 @@ def _use_module_set(modules: tlm.ModuleSet) -> None:
         assert len(module.units.complement()) + module.n_units == len(modules.units)
         assert json.dumps(module.layers)
         if module.n_units and module.scores is not None:
-            assert module.core(0.5).n_units
+            assert module.by_fit(0.5).n_units
     assert len(modules.background) <= len(modules.units)
     if modules.topics is not None:
         assert len(modules.describe()) == len(modules)

@@ -59,7 +59,7 @@ def test_other_edits_do_not_warn(own_model, modules):
     modules[0].attach(own_model, "scale", factor=0.4)
     modules[0].attach(own_model, "zero")
     modules[1].attach(own_model, "scale", factor=0.5)
-    modules[0].core(0.5).attach(own_model, "scale", factor=0.5)
+    modules[0].by_fit(0.5).attach(own_model, "scale", factor=0.5)
     modules[0].attach(own_model, "zero", positions=[1, 2])
     modules[0].attach(tiny_model(), "zero")
     modules[2].attach(own_model, "zero").remove()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError, check_at_least, count_or_share
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.modules.likeness import nearest
@@ -137,25 +137,61 @@ class Module(UnitTarget):
         """
         return replace(self, own_category=given_category(category))
 
-    def core(self, fraction: float) -> "Module":
-        """The units of the module that fit it best.
+    def core(self, n: int | float, by: Float[np.ndarray, " units"]) -> "Module":
+        """The units of the module with the highest scores.
+
+        ``causal_cores`` finds a core's units and its size by causal effects.
 
         Args:
-            fraction: The share of the units to keep, above 0 and at most 1.
+            n: A whole number of units, at least 1, or a share of the module's above 0 and at most
+                1. More units than the module has give the module.
+            by: One score per unit of the module, or per unit of the site, such as
+                ``Attribution.unit_scores``. The highest come first.
 
         Returns:
-            A module of the strongest units by ``scores``, at least one, with the same topic.
+            A module of at least one unit with the same topic.
 
         Raises:
-            ModulesError: If the fraction is out of range or the module has no scores.
+            ModulesError: If ``n`` is out of range, or ``by`` does not fit the module.
+
+        Example::
+
+            scores = tlm.attribute_modules(model, clean, corrupted, metric, modules)
+            module.core(100, by=scores.unit_scores)
         """
-        if not 0 < fraction <= 1:
-            raise ModulesError(f"fraction should lie above 0 and at most at 1; got {fraction}.")
+        scores = np.asarray(by)
+        if scores.shape == (len(self.units.every()),) != (self.n_units,):
+            scores = scores[self.units.flat()]
+        is_number = scores.dtype.kind in "fiu"
+        if scores.shape != (self.n_units,) or not (is_number and np.isfinite(scores).all()):
+            raise ModulesError(
+                f"by should be one finite score per unit of the module, ({self.n_units},), or of "
+                f"the site, ({len(self.units.every())},); got shape {np.shape(by)}."
+            )
+        n_kept = min(count_or_share("n", n, self.n_units), self.n_units)
+        kept = np.sort(np.argsort(-scores, kind="stable")[:n_kept])
+        own = None if self.scores is None else self.scores[kept]
+        return replace(self, units=self.units.select(kept), scores=own)
+
+    def by_fit(self, n: int | float) -> "Module":
+        """The units of the module that fit its topic best.
+
+        Fit is not importance: it says how much more strongly the topic's prompts drive a unit than
+        other prompts do. A unit that fits well may do nothing that the model needs, and ablating
+        the best-fitting units often does little; see ``causal_cores``.
+
+        Args:
+            n: As in ``core``.
+
+        Returns:
+            A module of the units with the highest ``scores``, with the same topic.
+
+        Raises:
+            ModulesError: If ``n`` is out of range or the module has no scores.
+        """
         if self.scores is None:
             raise ModulesError("These modules hold no unit scores. Discover them with discover().")
-        n_kept = max(round(fraction * self.n_units), 1)
-        strongest = np.sort(np.argsort(-self.scores, kind="stable")[:n_kept])
-        return replace(self, units=self.units.select(strongest), scores=self.scores[strongest])
+        return self.core(n, by=self.scores)
 
     def nearest(self, others: Iterable["Module"], n: int = 3) -> pd.DataFrame:
         """The modules of another set that share most units with this one.
