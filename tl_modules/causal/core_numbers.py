@@ -56,7 +56,8 @@ def core_numbers(
     """
     found = _numbers(own_and_others(rises[None], categories, own))[0]
     resampled = _numbers(own_and_others(rises[draws], categories, own))
-    low, high = percentile_interval(resampled)
+    with np.errstate(invalid="ignore"):  # between two infinite ratios
+        low, high = percentile_interval(resampled)
     numbers = {}
     for at, name in enumerate(NUMBERS):
         numbers |= {name: found[at], f"{name}_ci_low": low[at], f"{name}_ci_high": high[at]}

@@ -36,7 +36,11 @@ class CoreSet(UnitTarget):
 
 
 def core_sets(
-    modules: ModuleSet, rankings: Sequence[Ranking], sizes: Sequence[int], evidence: Evidence
+    modules: ModuleSet,
+    rankings: Sequence[Ranking],
+    sizes: Sequence[int],
+    evidence: Evidence,
+    exclude: Units | None,
 ) -> list[CoreSet]:
     """The sets of every module, ranking and size.
 
@@ -45,14 +49,18 @@ def core_sets(
         rankings: The rankings.
         sizes: What ``core_sizes`` returned.
         evidence: What the rankings rest on.
+        exclude: Units that are in no set.
     """
     site = modules.units.every()
+    left_out = np.empty(0, dtype=np.int64) if exclude is None else exclude.flat()
     sets = []
     for module in modules:
         category = str(module.category)
-        for ranking in rankings if module.n_units else ():
+        n_units = int((~np.isin(module.units.flat(), left_out)).sum())
+        for ranking in rankings if n_units else ():
             order = ranked(ranking, module, category, evidence)
-            for size in rungs(sizes, module.n_units):
+            order = order[~np.isin(order, left_out)]
+            for size in rungs(sizes, n_units):
                 label = f"{module.label}, {ranking}, {size}"
                 units = site.select(np.sort(order[:size]))
                 sets.append(CoreSet(label, category, units, modules, module.label, ranking))

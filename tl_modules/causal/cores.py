@@ -140,10 +140,11 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         seed=seed,
         progress=progress,
     )
+    ladder = core_sizes(sizes, len(modules.units))
     chosen_on, tested_on = _frames(modules, choosing, testing)
     evidence = evidence_of(model, chosen_on, modules, options, by, rankings)
     ordered: list[Ranking] = ["core", *(ranking for ranking in rankings if ranking != "core")]
-    sets = core_sets(modules, ordered, core_sizes(sizes, len(modules.units)), evidence)
+    sets = core_sets(modules, ordered, ladder, evidence, exclude)
     cores = [each for each in sets if each.ranking == "core"]
     choice = choice_of(run_experiment(model, cores, chosen_on, options), cores, share)
     table = measured(run_experiment(model, sets, tested_on, options), sets, seed)

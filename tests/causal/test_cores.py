@@ -1,0 +1,151 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import tl_modules as tlm
+from benchmarks.truth.files import shipped
+from benchmarks.truth.loading import load
+from tests.conftest import unsaid
+from tl_modules.causal.cores import CausalCores
+from tl_modules.modules.module_set import BACKGROUND
+
+QUIET = {"progress": False, "batch_size": 200}
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """A model whose units' owners are known."""
+    return load(next(path for path in shipped() if path.stem == "hard-0"))
+
+
+@pytest.fixture(scope="module")
+def true_modules(truth):
+    acts = tlm.collect(truth.model, truth.prompts(20, 0), batch_size=64, progress=False)
+    return tlm.discover(acts, truth.n_tasks, seed=0, progress=False)
+
+
+@pytest.fixture(scope="module")
+def padded(truth, true_modules):
+    """Modules of which each has half of another's units beside its own."""
+    labels = truth.owners.copy()
+    generator = np.random.default_rng(0)
+    for task in range(truth.n_tasks - 1):
+        others = generator.permutation(np.flatnonzero(truth.owners == truth.n_tasks - 1))
+        labels[others[task :: truth.n_tasks - 1]] = task
+    return replace(true_modules, unit_labels=labels.astype(np.int64))
+
+
+@pytest.fixture(scope="module")
+def found(truth, true_modules):
+    choosing, testing = truth.prompts(8, 100), truth.prompts(6, 200)
+    options = {"sizes": [5, 15], "n_controls": 3}
+    return tlm.causal_cores(truth.model, true_modules, choosing, testing, **options, **QUIET)
+
+
+def test_the_table_has_every_ranking_at_every_size(found, true_modules):
+    table = found.table
+    assert isinstance(found, CausalCores)
+    sizes = table.groupby(["module", "ranking"])["n_units"].apply(list)
+    for module in true_modules:
+        for ranking in ("core", "random", "fit", "all units", "t-contrast"):
+            assert sizes[module.label, ranking] == [5, 15, module.n_units]
+    np.testing.assert_allclose(table["selectivity"], table["own"] - table["others"])
+    low, high = table["selectivity_ci_low"], table["selectivity_ci_high"]
+    assert (low <= table["selectivity"]).all()
+    assert (table["selectivity"] <= high).all()
+    is_core = table["ranking"] == "core"
+    for kind in ("layer", "magnitude"):
+        assert table.loc[is_core, f"{kind}_p_value"].between(0.25, 1).all()
+        assert table.loc[~is_core, f"{kind}_selectivity"].isna().all()
+    whole = table[table["n_units"] == table.groupby("module")["n_units"].transform("max")]
+    of_module = whole[whole["ranking"].isin(["core", "random", "fit"])]
+    assert np.ptp(of_module.groupby("module")["own"].agg(np.ptp)) < 1e-4
+
+
+def test_one_core_of_each_module_is_chosen_and_is_in_the_set(found, true_modules):
+    chosen = found.choice[found.choice["chosen"]].set_index("module")["n_units"]
+    assert chosen.index.tolist() == list(range(len(true_modules)))
+    assert found.table["chosen"].sum() == len(true_modules)
+    for core, module in zip(found.cores, true_modules, strict=True):
+        assert core.n_units == chosen[core.label]
+        assert set(core.units.flat()) <= set(module.units.flat())
+        assert core.samples.equals(module.samples)
+    assert (found.cores.unit_labels == BACKGROUND).sum() == len(true_modules.units) - chosen.sum()
+
+
+def test_the_choice_is_the_smallest_that_reaches_the_share(found):
+    for _, rows in found.choice.groupby("module"):
+        values = rows["selectivity"].to_numpy()
+        first = int(np.argmax(values >= 0.9 * values.max()))
+        assert np.flatnonzero(rows["chosen"]).tolist() == [first]
+
+
+def test_the_effects_are_those_of_module_effects(found, truth):
+    effects = tlm.module_effects(
+        truth.model, found.cores, truth.prompts(6, 200), n_controls=0, **QUIET
+    )
+    own = effects[effects["own"]].set_index("module")
+    chosen = found.table[found.table["chosen"]].set_index("module")
+    np.testing.assert_allclose(own["effect"], chosen["own"], atol=1e-5)
+    np.testing.assert_allclose(own["selectivity"], chosen["selectivity"], atol=1e-5)
+
+
+def test_the_core_leaves_out_units_that_others_own(truth, padded):
+    choosing, testing = truth.prompts(8, 100), truth.prompts(6, 200)
+    found = tlm.causal_cores(
+        truth.model,
+        padded,
+        choosing,
+        testing,
+        sizes=[20],
+        rankings=["random"],
+        n_controls=0,
+        **QUIET,
+    )
+    few = found.table[found.table["n_units"] == 20].set_index(["module", "ranking"])
+    tasks = range(truth.n_tasks - 1)
+    cores = np.mean([few.loc[(task, "core"), "selectivity"] for task in tasks])
+    drawn = np.mean([few.loc[(task, "random"), "selectivity"] for task in tasks])
+    assert cores > 2 * drawn
+
+
+def test_the_path_finds_what_a_single_gradient_does_not(truth, true_modules):
+    choosing, testing = truth.prompts(8, 100), truth.prompts(6, 200)
+    means = {}
+    for by in ("path", "magnitude"):
+        found = tlm.causal_cores(
+            *(truth.model, true_modules, choosing, testing),
+            **{"sizes": [10], "rankings": [], "n_controls": 0, "by": by} | QUIET,
+        )
+        means[by] = found.table.loc[found.table["n_units"] == 10, "selectivity"].mean()
+    assert means["path"] > 1.3 * means["magnitude"]
+
+
+def test_units_to_exclude_are_in_no_core(truth, true_modules):
+    choosing, testing = truth.prompts(4, 100), truth.prompts(3, 200)
+    exclude = true_modules[0].units.select(np.arange(0, true_modules[0].n_units, 2))
+    found = tlm.causal_cores(
+        *(truth.model, true_modules, choosing, testing),
+        **{"sizes": [10], "rankings": [], "n_controls": 1, "exclude": exclude} | QUIET,
+    )
+    assert not set(exclude.flat()) & set(found.cores[0].units.flat())
+
+
+@unsaid
+def test_what_cannot_be_is_refused_before_anything_runs(model, modules, prompts):
+    halves = prompts.iloc[::2], prompts.iloc[1::2]
+    for options, message in (
+        ({"share": 0.0}, "share should lie above 0 and at most at 1; got 0.0"),
+        ({"n_controls": -1}, "n_controls should be at least 0; got -1"),
+        ({"sizes": [0]}, "sizes should be a whole number of units"),
+    ):
+        with pytest.raises(tlm.ModulesError, match=message):
+            tlm.causal_cores(model, modules, *halves, progress=False, **options)
+    with pytest.raises(tlm.ModulesError, match="choosing and testing should share no prompt; they"):
+        tlm.causal_cores(model, modules, prompts, prompts.iloc[::3], progress=False)
+    with pytest.raises(tlm.ModulesError, match="testing should hold prompts of every module's own"):
+        tlm.causal_cores(model, modules, halves[0], ["the cat sat"], progress=False)
+    one = halves[1][halves[1]["category"] == "code"]
+    with pytest.raises(tlm.ModulesError, match="and of another one"):
+        tlm.causal_cores(model, modules, halves[0], one, progress=False)
