@@ -14,6 +14,7 @@ from tl_modules.activations.normalise import (
     check_normaliser,
 )
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.value_checks import check_unit_means
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.interventions.target import as_targets, units_on_one_site
 from tl_modules.modules.lookup import UnitPlace, labelled, number_of, position_of
@@ -27,7 +28,7 @@ from tl_modules.saving.versions import package_versions
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
 from tl_modules.tables.columns import free_name
 from tl_modules.tables.html_tables import html_table
-from tl_modules.units import Units, check_unit_means
+from tl_modules.units import Units
 
 BACKGROUND = -1
 """The label of units that were set aside: they belong to no module."""
