@@ -16,7 +16,7 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
-from tl_modules.modules.module_set import Module, as_list
+from tl_modules.modules.module import Module, as_list
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import ratio_beside_controls, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
