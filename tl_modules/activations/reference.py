@@ -12,7 +12,8 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.content_tokens import content_masks
-from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.models.hooked_model import HookedModel, checked_flat
+from tl_modules.models.runs import run_hooks_only
 from tl_modules.models.sites import SiteName
 from tl_modules.models.tokens import tokenise
 from tl_modules.runtime.arguments import checked

@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from tl_modules.causal.token_runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.interventions.hooks import Read, unit_hooks
+from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.stacking import Read
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
