@@ -12,9 +12,9 @@ import torch
 
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts
-from tl_modules.interventions.hooks import stacked
+from tl_modules.interventions.stacking import stacked
 from tl_modules.models.batches import batches
-from tl_modules.models.hooked_model import forward
+from tl_modules.models.runs import forward
 from tl_modules.models.tokens import tokenise
 
 

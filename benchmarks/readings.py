@@ -25,7 +25,7 @@ from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.reading import WEIGHTS, Reading
 from tl_modules.data.models import load_model
 from tl_modules.models.batches import batches
-from tl_modules.models.hooked_model import run_hooks_only
+from tl_modules.models.runs import run_hooks_only
 from tl_modules.tables.prompt_frames import prompt_frame
 
 TOKENS = ("all", "content", "last")

@@ -1,146 +1,18 @@
-"""Where units live: a site names a kind of hook point, Units map its units to flat columns."""
+"""Units of a model as columns: each is an index at a hook point."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
 from operator import mul
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int, Shaped
 
-from tl_modules.errors import ModulesError, check_choice
+from tl_modules.errors import ModulesError
+from tl_modules.models.hook_points import HookPoints
 from tl_modules.models.hooked_model import HookedModel, check_model, model_name
-from tl_modules.saving.checked_json import check_float32s, checked_list, checked_text
-
-
-@dataclass(frozen=True)
-class Site:
-    """A kind of hook point, one per layer, and what its units are."""
-
-    name: str
-    """The name that users pass."""
-
-    pattern: str
-    """The hook point's name, with ``{layer}`` in it."""
-
-    width: tuple[str, ...]
-    """Fields of ``model.cfg`` whose product is the number of units per layer."""
-
-    span: tuple[str, ...] = ()
-    """Fields whose product is the number of coordinates per unit; without fields it is 1."""
-
-    apart_from: str | None = None
-    """The name of a hook point, with ``{layer}`` in it, that must not be the site's own one."""
-
-    def units(self, model: HookedModel) -> "Units":
-        """All units of a model at this site, layer by layer.
-
-        Raises:
-            ModulesError: If the model lacks the hook points.
-        """
-        check_model(model)
-        n_layers = int(model.cfg.n_layers)
-        names = tuple(self.pattern.format(layer=layer) for layer in range(n_layers))
-        missing = [name for name in names if name not in model.hook_dict]
-        fields = [name for name in self.width + self.span if not getattr(model.cfg, name, None)]
-        if missing or fields:
-            raise ModulesError(
-                f"The site {self.name!r} needs the hook points {self.pattern!r} and "
-                f"{', '.join(f'cfg.{name}' for name in self.width + self.span)}; "
-                f"{model_name(model)!r} lacks {missing or fields}. Use a model whose layers "
-                "TransformerLens exposes there."
-            )
-        width, span = (
-            prod(int(getattr(model.cfg, name)) for name in fields)
-            for fields in (self.width, self.span)
-        )
-        self._check_apart(model, names)
-        layers = tuple(range(n_layers))
-        return Units.whole(names, layers, (width,) * n_layers, (span,) * n_layers, self.name)
-
-    def _check_apart(self, model: HookedModel, names: tuple[str, ...]) -> None:
-        """Refuse layers where TransformerLens gives another hook point this site's name."""
-        if self.apart_from is None:
-            return
-        others = [self.apart_from.format(layer=layer) for layer in range(len(names))]
-        same = [
-            name
-            for name, other in zip(names, others, strict=True)
-            if model.hook_dict[name] is model.hook_dict.get(other)
-        ]
-        if same:
-            raise ModulesError(
-                f"The site {self.name!r} needs each layer's own hook point for its neurons; in "
-                f"{len(same)} of {len(names)} layers of {model_name(model)!r} {same[0]!r} is "
-                f"{self.apart_from!r} under another name, as where the layer is a mixture of "
-                "experts, whose neurons TransformerLens does not expose. Use 'attn_heads', "
-                "'attn_z' or 'resid'."
-            )
-
-
-_SITES = (
-    Site(
-        "mlp",
-        "blocks.{layer}.mlp.hook_post",
-        ("d_mlp",),
-        apart_from="blocks.{layer}.mlp.hook_out",
-    ),
-    Site("attn_heads", "blocks.{layer}.attn.hook_z", ("n_heads",), ("d_head",)),
-    Site("attn_z", "blocks.{layer}.attn.hook_z", ("n_heads", "d_head")),
-    Site("resid", "blocks.{layer}.hook_resid_post", ("d_model",)),
-)
-SITES = {site.name: site for site in _SITES}
-SiteName = Literal["mlp", "attn_heads", "attn_z", "resid", "sae"]
-"""Sites by name. ``mlp``: neurons where the down-projection reads them; act(gate) * up if gated.
-``attn_heads``: attention heads, each by its output before the output projection; its activation is
-that vector's length. ``attn_z``: the dimensions of those vectors. ``resid``: the dimensions of the
-residual stream after each layer."""
-
-
-def site_names(site: str) -> list[str]:
-    """The sites that a name such as ``"mlp+attn_heads"`` joins; needs no model.
-
-    Raises:
-        ModulesError: If there is no such site, or two share hook points.
-    """
-    names = site.split("+")
-    for name in names:
-        check_choice("units", name, (*SITES, "sae"))
-    patterns = [SITES[name].pattern if name in SITES else name for name in names]
-    if len(set(patterns)) < len(patterns):
-        raise ModulesError(
-            f"The sites of {site!r} should have different hook points; some are the same. Name "
-            "one of them."
-        )
-    return names
-
-
-def site_units(model: HookedModel, site: str) -> "Units":
-    """All units of a model at a named site, or at several: ``"mlp+attn_heads"``.
-
-    The site ``"sae"`` is the model's own, in its mapping ``sites``: see ``with_saes``.
-
-    Raises:
-        ModulesError: If there is no such site, the model lacks its hook points, or two sites share
-            hook points.
-    """
-    check_model(model)
-    own: Mapping[str, Units] = getattr(model, "sites", {})
-    parts = []
-    for name in site_names(site):
-        if name == "sae" and name not in own:
-            raise ModulesError(
-                f"The site 'sae' needs a model with SAEs; {model_name(model)!r} has none. Use "
-                "tlm.with_saes(model, saes) in its place."
-            )
-        parts.append(SITES[name].units(model) if name in SITES else own[name])
-    if len(parts) == 1:
-        return parts[0]
-    fields = ("hook_names", "layers", "widths", "spans")
-    joined = [sum((getattr(part, field) for part in parts), ()) for field in fields]
-    return Units.whole(*joined, site=site)
+from tl_modules.models.sites import SITES, SitePattern, hook_points_at
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,13 +85,13 @@ class Units:
         Raises:
             ModulesError: If the description is malformed, or has another number of units.
         """
-        names, layers, widths, spans, site = _checked(described)
-        if n_units is not None and sum(widths) != n_units:
+        points = HookPoints.from_dict(described)
+        if n_units is not None and points.n_units != n_units:
             raise ModulesError(
                 f"The file's list of hook points should have {n_units} units, as its arrays do; it "
-                f"has {sum(widths)}. Save the file again."
+                f"has {points.n_units}. Save the file again."
             )
-        return cls.whole(names, layers, widths, spans, site)
+        return cls.whole(*points)
 
     @staticmethod
     def sizes(described: dict[str, Any]) -> tuple[int, int]:
@@ -228,18 +100,17 @@ class Units:
         Raises:
             ModulesError: If the description is malformed.
         """
-        _, _, widths, spans, _ = _checked(described)
-        return sum(widths), sum(map(mul, widths, spans))
+        points = HookPoints.from_dict(described)
+        return points.n_units, points.n_coordinates
 
     def to_dict(self) -> dict[str, Any]:
         """The hook points, JSON-ready. Use it for all units of the hook points, not a selection."""
-        return {
-            "names": list(self.hook_names),
-            "layers": list(self.layers),
-            "widths": list(self.widths),
-            "spans": list(self.spans),
-            "site": self.site,
-        }
+        return self.hook_points.to_dict()
+
+    @property
+    def hook_points(self) -> HookPoints:
+        """The hook points alone, with their sizes."""
+        return HookPoints(self.hook_names, self.layers, self.widths, self.spans, self.site)
 
     def __len__(self) -> int:
         """How many units."""
@@ -247,7 +118,7 @@ class Units:
 
     def __repr__(self) -> str:
         """Its size, not its arrays."""
-        return f"Units({len(self):,} of {_outline(self)})"
+        return f"Units({len(self):,} of {self.hook_points.outline()})"
 
     def select(self, chosen: Bool[np.ndarray, " units"] | Int[np.ndarray, " chosen"]) -> "Units":
         """Some of the units, by a mask or by their positions."""
@@ -259,7 +130,7 @@ class Units:
 
     def every(self) -> "Units":
         """All units of the hook points, in order."""
-        return Units.whole(self.hook_names, self.layers, self.widths, self.spans, self.site)
+        return Units.whole(*self.hook_points)
 
     def coordinates(self) -> "Units":
         """The coordinates that make up the units, as units of one coordinate each.
@@ -285,7 +156,7 @@ class Units:
     @property
     def n_coordinates(self) -> int:
         """How many coordinates all units of the hook points have."""
-        return sum(map(mul, self.widths, self.spans))
+        return self.hook_points.n_coordinates
 
     def summed(
         self, values: Shaped[np.ndarray, "*batch coordinates"]
@@ -354,11 +225,7 @@ class Units:
 
     def same_hooks(self, other: "Units") -> bool:
         """Whether both belong to a model with the same hook points of the same widths."""
-        return (self.hook_names, self.widths, self.spans) == (
-            other.hook_names,
-            other.widths,
-            other.spans,
-        )
+        return self.hook_points.same_as(other.hook_points)
 
     def check_model(self, model: HookedModel) -> None:
         """Refuse a model that these units do not belong to.
@@ -374,12 +241,12 @@ class Units:
             )
         site = self.site or self._likely_site()
         if site is not None:
-            theirs = site_units(model, site)
-            if not self.same_hooks(theirs):
+            theirs = hook_points_at(model, site)
+            if not self.hook_points.same_as(theirs):
                 raise ModulesError(
-                    f"The modules' units should be those of the model; they are {_outline(self)}, "
-                    f"{model_name(model)!r} has {_outline(theirs)}. Use the model that the "
-                    "activations were collected from."
+                    f"The modules' units should be those of the model; they are "
+                    f"{self.hook_points.outline()}, {model_name(model)!r} has {theirs.outline()}. "
+                    "Use the model that the activations were collected from."
                 )
             return
         missing = [name for name in self.hook_names if name not in model.hook_dict]
@@ -395,45 +262,6 @@ class Units:
         return "mlp" if self.hook_names == tuple(names) else None
 
 
-def _checked(described: dict[str, Any]) -> tuple[Any, ...]:
-    """The names, layers, widths, spans and site of a description.
-
-    Raises:
-        ModulesError: If it is malformed.
-    """
-    try:
-        names, layers, widths = (
-            tuple(checked_list(described[key])) for key in ("names", "layers", "widths")
-        )
-        spans = tuple(checked_list(described.get("spans", [1] * len(widths))))
-        site = described.get("site")
-        for name in names:
-            checked_text(name).encode()
-        well_formed = (
-            len(names) == len(layers) == len(widths) == len(spans) > 0
-            and (site is None or isinstance(site, str))
-            and len(set(names)) == len(names)
-            and all(type(number) is int and 0 <= number < 2**31 for number in layers)
-            and all(type(number) is int and 0 < number < 2**31 for number in widths + spans)
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModulesError(f"The file's list of hook points is malformed: {error!r}.") from error
-    # Bounded before anything is allocated: the description may come from a hostile file.
-    if not well_formed or sum(map(mul, widths, spans)) >= 2**28:
-        raise ModulesError(
-            "The file's list of hook points is malformed: it should give every hook point one "
-            "name, one layer and one width. Save the file again."
-        )
-    return names, layers, widths, spans, site
-
-
-def _outline(units: Units) -> str:
-    """A short description for messages."""
-    sizes = sorted(set(zip(units.widths, units.spans, strict=True)))
-    shown = [str(width) if span == 1 else f"{width} x {span}" for width, span in sizes]
-    return f"{len(units.hook_names)} hook points of width {', '.join(shown)}"
-
-
 def _frozen(array: np.ndarray) -> np.ndarray:
     """The array, as read-only int32."""
     array = np.ascontiguousarray(array, dtype=np.int32)
@@ -441,24 +269,23 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def check_unit_means(
-    unit_means: Shaped[np.ndarray, "..."] | None, units: Units, name: str = "unit_means"
-) -> None:
-    """Refuse means for ablation that are not one finite number per coordinate.
+class Site(SitePattern):
+    """A kind of hook point, one per layer, and what its units are."""
+
+    def units(self, model: HookedModel) -> Units:
+        """All units of a model at this site, layer by layer.
+
+        Raises:
+            ModulesError: If the model lacks the hook points.
+        """
+        return Units.whole(*self.hook_points(model))
+
+
+def site_units(model: HookedModel, site: str) -> Units:
+    """All units of a model at a named site, or at several; see ``hook_points_at``.
 
     Raises:
-        ModulesError: If there are more or fewer numbers, or a number is NaN or infinite.
+        ModulesError: If there is no such site, the model lacks its hook points, or two sites share
+            hook points.
     """
-    if unit_means is None:
-        return
-    if unit_means.shape != (units.n_coordinates,):
-        raise ModulesError(
-            f"{name} should have {units.n_coordinates} entries; it has shape {unit_means.shape}."
-        )
-    bad = np.flatnonzero(~np.isfinite(unit_means)) if unit_means.dtype.kind == "f" else []
-    if len(bad):
-        raise ModulesError(
-            f"{name} should be finite; entry {bad[0]} is {unit_means[bad[0]]}. Collect them "
-            "anew, or leave them out."
-        )
-    check_float32s(name, unit_means)
+    return Units.whole(*hook_points_at(model, site))

@@ -23,7 +23,7 @@ from benchmarks.truth.files import Truth
 from benchmarks.truth.loading import load
 from benchmarks.truth.options import BASELINES, CONTROLS, METHODS, READINGS
 from benchmarks.truth.recovery import Size, recovery
-from benchmarks.truth.tables import CANCELLING, markdown, mean_of_files, recovery_tables, shares
+from benchmarks.truth.tables import CANCELLING, markdown, recovery_tables, shared_table, shares
 
 PARTS = ("recovery", "false positives", "power", "shared")
 
@@ -101,12 +101,8 @@ def printed(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         if len(apart):
             found["The same where blocks cancel"] = shares(apart, "units")
     if len(tables.get("shared", ())):
-        grouped = tables["shared"].groupby(["file", "n"], sort=False)
-        found["Precision of shared_units at the number of shared units"] = pd.DataFrame(
-            {
-                "precision": grouped["precision"].apply(mean_of_files),
-                "chance": grouped["chance"].first().round(3),
-            }
+        found["Precision of shared_units, at the number of shared units and of those used"] = (
+            shared_table(tables["shared"])
         )
     return found
 

@@ -1,11 +1,12 @@
 """False positives and power: which sets of units are called selective at p <= 0.05."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 import tl_modules as tlm
 from benchmarks.truth.checks import true_module
@@ -84,23 +85,56 @@ def called(truth: Truth, masks: Masks, kind: str, seed: int) -> Bool[np.ndarray,
     return np.array(p_values) <= 0.05 + 1e-9
 
 
+USED = 0.02
+"""What ablating a shared unit alone costs every task at least, in nats per token, if the model uses
+it. Training makes some units free to serve all tasks, and then does not use them."""
+
+
 def shared_precision(truth: Truth, seeds: Iterable[int]) -> pd.DataFrame:
-    """The share of the truly shared units among as many that ``shared_units`` returns."""
+    """Precision of ``shared_units`` at the number of shared units, and of those that are used."""
     is_shared = truth.owners < 0
-    n_shared = int(is_shared.sum())
     rows = []
-    for seed in seeds if n_shared else ():
+    for seed in seeds if is_shared.any() else ():
         acts = tlm.collect(truth.model, truth.prompts(40, seed), batch_size=64, progress=False)
+        is_used = used(truth, acts, np.flatnonzero(is_shared), seed)
+        n_used = int(is_used.sum())
         found = tlm.shared_units(
             truth.model,
             truth.prompts(20, 100 + seed),
             acts,
-            n_units=n_shared,
+            n_units=int(is_shared.sum()),
             batch_size=200,
             progress=False,
         )
-        precision = is_shared[found.units.flat()].mean()
+        first = found.units.flat()
         rows.append(
-            {"seed": seed, "n": n_shared, "precision": precision, "chance": is_shared.mean()}
+            {
+                "seed": seed,
+                "shared": len(first),
+                "precision": is_shared[first].mean(),
+                "used": n_used,
+                "precision of used": is_used[first[:n_used]].mean() if n_used else np.nan,
+                "chance": is_shared.mean(),
+            }
         )
     return pd.DataFrame(rows)
+
+
+def used(
+    truth: Truth, acts: tlm.ActivationMatrix, shared: Int[np.ndarray, " shared"], seed: int
+) -> Bool[np.ndarray, " units"]:
+    """Which of the shared units cost every task something when each is ablated alone."""
+    every = np.arange(len(truth.owners))
+    alone = [
+        replace(true_module(truth, acts, 0, every == unit), label=int(unit)) for unit in shared
+    ]
+    table = tlm.module_effects(
+        truth.model,
+        alone,
+        truth.prompts(20, 300 + seed),
+        n_controls=0,
+        batch_size=200,
+        progress=False,
+    )
+    least = table.groupby("module")["effect"].min()
+    return np.isin(every, least.index[least >= USED])

@@ -57,6 +57,19 @@ def shares(table: pd.DataFrame, rows: str) -> pd.DataFrame:
     return pd.DataFrame({"called selective": grouped.apply(share)}).unstack("controls")
 
 
+def shared_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The precision of ``shared_units`` by file."""
+    grouped = table.groupby(["file", "shared"], sort=False)
+    return pd.DataFrame(
+        {
+            "precision": grouped["precision"].apply(mean_of_files),
+            "used": grouped["used"].mean().round(1),
+            "precision of used": grouped["precision of used"].apply(mean_of_files),
+            "chance": grouped["chance"].first().round(3),
+        }
+    )
+
+
 def markdown(table: pd.DataFrame) -> str:
     """As a Markdown table."""
     flat = table.reset_index()

@@ -5,7 +5,7 @@ import torch
 
 import tl_modules as tlm
 from tests.conftest import tiny_model, unsaid
-from tl_modules.models.hooked_model import run_hooks_only
+from tl_modules.models.runs import run_hooks_only
 
 
 def mean_abs_by_hand(model, prompt):

@@ -8,7 +8,7 @@ from tl_modules.causal.prompt_runs import no_intervention
 from tl_modules.causal.states import States
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
-from tl_modules.models.hooked_model import hook_order
+from tl_modules.models.runs import hook_order
 
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()
 BATCH = Batch(np.array([1, 0]), torch.zeros(2, 3, dtype=torch.long), MASK, MASK)

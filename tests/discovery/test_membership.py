@@ -3,7 +3,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.planted import planted_matrix
-from tl_modules.modules.module_set import BACKGROUND
+from tl_modules.modules.labels import BACKGROUND
 
 
 @pytest.fixture(scope="module")

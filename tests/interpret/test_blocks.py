@@ -7,7 +7,7 @@ import tl_modules as tlm
 from tests.planted import planted_matrix
 from tl_modules.evaluation import module_means
 from tl_modules.interpret.blocks import sort_blocks
-from tl_modules.modules.module_set import BACKGROUND
+from tl_modules.modules.labels import BACKGROUND
 
 
 @pytest.fixture(scope="module")

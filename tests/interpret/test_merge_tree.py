@@ -7,7 +7,7 @@ import pytest
 import tl_modules as tlm
 from tests.planted import planted_matrix
 from tl_modules.evaluation.module_means import module_means
-from tl_modules.modules.module_set import BACKGROUND
+from tl_modules.modules.labels import BACKGROUND
 
 SUPERGROUPS = np.array([0, 0, 1, 1])
 

@@ -1,4 +1,4 @@
-"""What is refused of a model that does not predict each token from those before it."""
+"""What a model must offer, and what is refused of one that does not predict its next tokens."""
 
 import warnings
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ import torch
 import tl_modules as tlm
 from tests.conftest import LEGACY, word_tokenizer
 from tl_modules.models.generation import continued
-from tl_modules.models.hooked_model import check_causal
+from tl_modules.models.hooked_model import check_causal, check_model
 
 QUIET = {"progress": False}
 PROMPTS = ["the cat sat", "a dog ran on", "red is not blue"]
@@ -116,3 +116,30 @@ def test_an_encoder_and_decoder_is_refused(model, monkeypatch):
     monkeypatch.setattr(model, "original_model", of, raising=False)
     with pytest.raises(tlm.ModulesError, match="whose decoder predicts another text"):
         check_causal(model, "This")
+
+
+def test_an_object_that_is_no_hooked_model_is_refused_with_what_it_lacks():
+    with pytest.raises(tlm.ModulesError, match="got list, which lacks cfg, hook_dict"):
+        check_model([])
+
+
+def test_the_suite_runs_on_the_model_class_of_the_installed_transformer_lens(model):
+    assert type(model).__name__ == ("HookedTransformer" if LEGACY else "TransformerBridge")
+
+
+def test_any_object_with_the_six_names_will_do(model, prompts, acts):
+    class Wrapped:
+        """No subclass of anything, and no tokenizer: just the Protocol."""
+
+        def __init__(self, inner):
+            self.cfg, self.hook_dict = inner.cfg, inner.hook_dict
+            self.run_with_cache, self.run_with_hooks = inner.run_with_cache, inner.run_with_hooks
+            self.hooks, self.to_tokens = inner.hooks, inner.to_tokens
+
+    wrapped = Wrapped(model)
+    assert isinstance(wrapped, tlm.HookedModel)
+    found = tlm.collect(wrapped, prompts, progress=False)
+    np.testing.assert_array_equal(found.values, acts.values)
+    modules = tlm.discover(found, 3)
+    effects = tlm.module_effects(wrapped, modules, prompts, n_controls=1, progress=False)
+    assert len(effects) == 6

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tl_modules as tlm
-from tl_modules.modules.module_set import BACKGROUND
+from tl_modules.modules.labels import BACKGROUND
 
 
 def test_numbers_count_from_the_end_too_and_a_slice_is_a_list(modules):

@@ -9,7 +9,7 @@ from tests.interpret.made_by_hand import layered, module_set
 from tests.planted import planted_matrix
 from tests.report.reading import check_readable, names_overlap
 from tl_modules.interpret.blocks import sort_blocks
-from tl_modules.modules.module_set import BACKGROUND
+from tl_modules.modules.labels import BACKGROUND
 
 
 @pytest.fixture(scope="module")

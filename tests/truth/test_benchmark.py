@@ -68,8 +68,10 @@ def test_every_kind_of_control_tells_a_block_from_a_random_set(kind):
 def test_precision_of_shared_units(monkeypatch, capsys, tmp_path):
     out, table = run("fewshared", "shared", monkeypatch, capsys, tmp_path)
     assert "fewshared-0" in out
-    assert table["n"].tolist() == [4]
+    assert table["shared"].tolist() == [4]
+    assert table["used"].between(1, 4).all()
     assert table["precision"].between(0, 1).all()
+    assert table["precision of used"].tolist() == [1.0]
 
 
 def test_the_package_s_own_lists_are_read():

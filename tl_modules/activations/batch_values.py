@@ -17,7 +17,8 @@ from tl_modules.activations.reading import Reading
 from tl_modules.activations.unit_effects import unit_effects
 from tl_modules.models.batches import Batch
 from tl_modules.models.content_tokens import SinkFinder, content_tokens, ordinary_tokens
-from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.models.hooked_model import HookedModel, checked_flat
+from tl_modules.models.runs import run_hooks_only
 from tl_modules.units import Units
 
 

@@ -31,13 +31,13 @@ from tl_modules.interventions.measuring import check_unhooked, measures
 from tl_modules.models.answers import with_separator
 from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.models.sites import SiteName
 from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.memory import Size
 from tl_modules.runtime.processes import Processes, process_group
 from tl_modules.tables.columns import beside
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.units import SiteName
 
 
 @overload

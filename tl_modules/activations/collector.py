@@ -17,10 +17,10 @@ from tl_modules.activations.token_sums import ALL, CONTENT, TokenSums
 from tl_modules.activations.value_checks import check_finite
 from tl_modules.errors import ModulesError
 from tl_modules.models.hooked_model import HookedModel, cache_entry, checked_flat, model_name
+from tl_modules.models.sites import SiteName
 from tl_modules.models.token_arrays import TokenArray, as_mask
 from tl_modules.tables.columns import beside
 from tl_modules.tables.prompt_tables import sample_table
-from tl_modules.units import SiteName
 
 
 class Collector:

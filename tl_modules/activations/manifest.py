@@ -14,11 +14,12 @@ from tl_modules.activations import _half
 from tl_modules.activations._half import StoreDtype
 from tl_modules.activations.chunks import Chunk, n_columns
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.value_checks import check_unit_means
 from tl_modules.errors import check_choice
 from tl_modules.saving import files
 from tl_modules.saving.checked_json import checked_entries, checked_text
 from tl_modules.tables.frames import frame_from_json, frame_to_json
-from tl_modules.units import Units, check_unit_means
+from tl_modules.units import Units
 
 DTYPES: tuple[StoreDtype, ...] = get_args(StoreDtype)
 

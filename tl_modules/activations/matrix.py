@@ -21,7 +21,7 @@ from tl_modules.activations.normalise import (
     read_normaliser,
 )
 from tl_modules.activations.reading import Reading
-from tl_modules.activations.value_checks import check_finite, checked_rows
+from tl_modules.activations.value_checks import check_finite, check_unit_means, checked_rows
 from tl_modules.errors import ModulesError
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files
@@ -29,7 +29,7 @@ from tl_modules.saving.checked_json import checked_text
 from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import sample_table
-from tl_modules.units import Units, check_unit_means
+from tl_modules.units import Units
 
 FILE_KIND = "ActivationMatrix"
 

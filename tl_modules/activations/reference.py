@@ -12,12 +12,14 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.content_tokens import content_masks
-from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.models.hooked_model import HookedModel, checked_flat
+from tl_modules.models.runs import run_hooks_only
+from tl_modules.models.sites import SiteName
 from tl_modules.models.tokens import tokenise
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.units import SiteName, Units, site_units
+from tl_modules.units import Units, site_units
 
 
 @dataclass(frozen=True, eq=False, repr=False)

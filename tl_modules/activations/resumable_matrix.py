@@ -11,10 +11,10 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.readable_units import readable_units
 from tl_modules.activations.reading import Reading
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.sites import SiteName
 from tl_modules.runtime.memory import Size, check_memory
 from tl_modules.tables.columns import beside
 from tl_modules.tables.prompt_frames import prompt_frame
-from tl_modules.units import SiteName
 
 
 def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword

@@ -18,7 +18,7 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import MIN_STD, ZScore
 from tl_modules.activations.reading import Reading
 from tl_modules.activations.store_folder import make_empty_folder
-from tl_modules.activations.value_checks import check_finite, checked_rows
+from tl_modules.activations.value_checks import check_finite, check_unit_means, checked_rows
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.compiled_threads import start_threads
@@ -26,7 +26,7 @@ from tl_modules.runtime.processes import ALONE, Processes
 from tl_modules.saving import files
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import sample_table
-from tl_modules.units import Units, check_unit_means
+from tl_modules.units import Units
 
 _CHUNK_BYTES = 128 * 1024**2
 

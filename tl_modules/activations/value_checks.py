@@ -1,12 +1,13 @@
-"""Checks of a matrix's values and row numbers."""
+"""Checks of a matrix's values, means and row numbers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from tl_modules.errors import ModulesError
+from tl_modules.saving.checked_json import check_float32s
 from tl_modules.units import Units
 
 
@@ -55,3 +56,26 @@ def check_finite(
         f"{units.index[unit]}, sample {named} it is {values[sample, unit]}. Drop that sample, or "
         "run the model in a wider dtype (float32)."
     )
+
+
+def check_unit_means(
+    unit_means: Shaped[np.ndarray, "..."] | None, units: Units, name: str = "unit_means"
+) -> None:
+    """Refuse means for ablation that are not one finite number per coordinate.
+
+    Raises:
+        ModulesError: If there are more or fewer numbers, or a number is NaN or infinite.
+    """
+    if unit_means is None:
+        return
+    if unit_means.shape != (units.n_coordinates,):
+        raise ModulesError(
+            f"{name} should have {units.n_coordinates} entries; it has shape {unit_means.shape}."
+        )
+    bad = np.flatnonzero(~np.isfinite(unit_means)) if unit_means.dtype.kind == "f" else []
+    if len(bad):
+        raise ModulesError(
+            f"{name} should be finite; entry {bad[0]} is {unit_means[bad[0]]}. Collect them "
+            "anew, or leave them out."
+        )
+    check_float32s(name, unit_means)

@@ -17,7 +17,7 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
-from tl_modules.modules.module_set import Module, as_list
+from tl_modules.modules.module import Module, as_list
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import ratio_beside_controls
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices

@@ -17,8 +17,9 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.answers import shown_separators, with_separator
-from tl_modules.models.hooked_model import HookedModel, hook_order
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.output_layer import output_layer
+from tl_modules.models.runs import hook_order
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.against_controls import (
     beside_controls,

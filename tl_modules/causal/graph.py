@@ -11,12 +11,13 @@ from jaxtyping import Float
 
 from tl_modules.causal.token_runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.interventions.hooks import Read, unit_hooks
+from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.stacking import Read
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
-from tl_modules.modules.module_set import Module, as_list
+from tl_modules.modules.module import Module, as_list
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import ratio_beside_controls, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices

@@ -13,7 +13,8 @@ from tl_modules.errors import ModulesError, check_seed
 from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.models.answers import answers_of, tokenise_with_answers
 from tl_modules.models.batches import Batch
-from tl_modules.models.hooked_model import FwdHooks, HookedModel, run_hooks_only
+from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.runs import run_hooks_only
 from tl_modules.models.tokens import tokenise
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame

@@ -6,8 +6,9 @@ from itertools import islice
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.interventions.hooks import stacked
-from tl_modules.models.hooked_model import FwdHooks, HookedModel, forward
+from tl_modules.interventions.stacking import stacked
+from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.runs import forward
 
 
 def stacked_passes(

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from tl_modules.causal.prompt_runs import Intervention
 from tl_modules.errors import ModulesError
-from tl_modules.interventions.hooks import Read
+from tl_modules.interventions.stacking import Read
 from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import FwdHooks, flat, token_width
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from tl_modules.causal.metrics import check_measured
 from tl_modules.causal.passes import stacked_passes
 from tl_modules.errors import ModulesError, check_at_least, shown
-from tl_modules.interventions.hooks import Read
+from tl_modules.interventions.stacking import Read
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, as_mask, as_tokens
 

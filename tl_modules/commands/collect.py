@@ -28,8 +28,8 @@ from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.sites import SITES, SiteName, site_names
 from tl_modules.runtime.memory import budget
-from tl_modules.units import SITES, SiteName, site_names
 
 
 def add_parser(commands: Any) -> None:

@@ -13,7 +13,8 @@ from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.scores import memberships, topic_scores
 from tl_modules.errors import ModulesError, check_seed
-from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.modules.labels import BACKGROUND
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
 
 

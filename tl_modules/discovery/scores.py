@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tl_modules.discovery.products import Products
-from tl_modules.modules.module_set import BACKGROUND
+from tl_modules.modules.labels import BACKGROUND
 
 
 def topic_scores(

@@ -9,7 +9,8 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import check_same_kind
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
-from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.modules.labels import BACKGROUND
+from tl_modules.modules.module_set import ModuleSet
 
 _BLOCK_BYTES = 128 * 1024**2
 

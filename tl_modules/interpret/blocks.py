@@ -10,7 +10,8 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import check_at_least
 from tl_modules.evaluation.module_means import check_own_units, normalised_rows, row_blocks
 from tl_modules.interpret.own_samples import check_own_samples
-from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.modules.labels import BACKGROUND
+from tl_modules.modules.module_set import ModuleSet
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.modules.module_set import Module, as_list
+from tl_modules.modules.module import Module, as_list
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import ROUNDING, control_p_value
 from tl_modules.tables.p_values import benjamini_hochberg, holm

@@ -12,9 +12,9 @@ from tqdm.auto import tqdm
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.interpret.token_texts import NotReadable, text_of, tokenizer_of
 from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.models.sites import SITES
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.topic import WrittenToken
-from tl_modules.units import SITES
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.evaluation.module_means import module_means
 from tl_modules.interpret.own_samples import check_own_samples
-from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.modules.labels import BACKGROUND
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.objective import Objective
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import ROUNDING, control_p_value

@@ -10,7 +10,8 @@ from jaxtyping import Int
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.modules.labels import BACKGROUND
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import ROUNDING, control_p_value
 from tl_modules.tables.html_tables import html_table

@@ -13,7 +13,8 @@ from tl_modules.errors import ModulesError
 from tl_modules.interpret.token_texts import NotReadable, pieces_of, special_tokens, text_of
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.batches import Batch, batches
-from tl_modules.models.hooked_model import HookedModel, checked_flat, run_hooks_only
+from tl_modules.models.hooked_model import HookedModel, checked_flat
+from tl_modules.models.runs import run_hooks_only
 from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tl_modules.interventions.hooks import Attached, AttachedEdit, PointHook, attach_hooks, finders
+from tl_modules.interventions.attaching import Attached, AttachedEdit, PointHook, attach_hooks
+from tl_modules.interventions.hooks import finders
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, check_model, parts_of
 from tl_modules.models.sae_latents import LatentPoint
 from tl_modules.runtime.call_warnings import warn_user

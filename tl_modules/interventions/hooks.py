@@ -1,10 +1,9 @@
 """Forward hooks that change some units at some positions, and nothing else."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from tl_modules.interventions.replacements import (
     Sources,
     replacements,
 )
-from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, flat
+from tl_modules.models.hooked_model import FwdHooks, HookedModel, flat
 from tl_modules.models.prompt_starts import StartFinder
 from tl_modules.models.token_arrays import TokenArray
 from tl_modules.units import Units
@@ -200,154 +199,3 @@ class UnitEdits:
         """
         where = Where.given(positions, attention_mask, rows)
         return [(edit.name, edit.at(where)) for edit in self._edits]
-
-
-@runtime_checkable
-class InPlace(Protocol):
-    """A hook that can be stacked: it may change a part of a batch in place."""
-
-    def apply_(self, activation: Float[torch.Tensor, "*shape"]) -> Float[torch.Tensor, "*shape"]:
-        """Change the activation, and return it."""
-        ...
-
-
-class Read:
-    """A hook that reads an activation and changes nothing; it can be stacked."""
-
-    def __init__(self, read: Callable[[torch.Tensor], object], *, last: bool = False) -> None:
-        """Keep the function.
-
-        Args:
-            read: Takes the activation.
-            last: Read what all edits leave, also those that name the hook point by an alias;
-                otherwise what was there when this hook's turn came.
-        """
-        self._read = read
-        self.last = last
-
-    def __call__(self, activation: torch.Tensor, hook: object = None) -> None:
-        """Read the activation."""
-        del hook
-        self.apply_(activation)
-
-    def apply_(self, activation: torch.Tensor) -> torch.Tensor:
-        """Read one copy's part of a stacked batch."""
-        self._read(activation)
-        return activation
-
-
-@dataclass(eq=False)
-class AttachedEdit:
-    """An edit that ``attach`` put on a model."""
-
-    target: object
-    """The object whose ``attach`` was called."""
-
-    method: str | None
-    """What becomes of its units; None for a target that is not a set of units."""
-
-    hook_names: tuple[str, ...]
-    """The hook points that it changes."""
-
-    content: tuple[object, ...]
-    """Two edits are the same if these are alike."""
-
-    in_with: bool = False
-    """Whether the end of a ``with`` removes it."""
-
-
-class PointHook:
-    """A hook function as the PyTorch hook of a hook point."""
-
-    def __init__(self, fn: HookFn, edit: AttachedEdit | None) -> None:
-        """Keep the function, and the edit that it is a part of, if any."""
-        self.fn = fn
-        self.edit = edit
-
-    def __call__(self, point: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor | None:
-        """What the hook function makes of the activation."""
-        del inputs
-        return self.fn(output, hook=point)
-
-    def __deepcopy__(self, memo: object) -> "PointHook":
-        """Itself: a copied model shares its hooks with the model, as it shares functions."""
-        return self
-
-
-class Attached:
-    """A handle of hooks that stay on a model until they are removed."""
-
-    def __init__(self, handles: Iterable[Any], edit: AttachedEdit | None = None) -> None:
-        """Hold the hooks' own handles, and the edit that they make up, if any."""
-        self._handles, self._edit = list(handles), edit
-
-    def remove(self) -> None:
-        """Remove the hooks; a second call does nothing."""
-        while self._handles:
-            self._handles.pop().remove()
-
-    def __enter__(self) -> "Attached":
-        """The handle itself."""
-        if self._edit is not None:
-            self._edit.in_with = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Remove the hooks."""
-        self.remove()
-
-
-def attach_hooks(
-    model: HookedModel, fwd_hooks: FwdHooks, edit: AttachedEdit | None = None
-) -> Attached:
-    """Put hooks on a model that the model's own ``reset_hooks`` does not remove.
-
-    Args:
-        model: The model.
-        fwd_hooks: Hook point names with their functions.
-        edit: The edit that they make up, where ``attached`` should list it.
-
-    Returns:
-        Their handle.
-    """
-    points = model.hook_dict  # which some models make anew each time
-    found = [(points[name], PointHook(fn, edit)) for name, fn in fwd_hooks]
-    handles: list[Any] = [point.register_forward_hook(hook) for point, hook in found]
-    for finder in finders(fwd_hooks):
-        finder.follow(model)
-        handles.append(finder)
-    return Attached(handles, edit)
-
-
-def stacked(runs: Sequence[FwdHooks], n_rows: int) -> FwdHooks:
-    """Hooks that make several interventions in one pass over copies of a batch, one per copy.
-
-    Args:
-        runs: Each intervention's hooks, as ``unit_hooks`` makes them; at one hook point they
-            act in their order, but a ``Read(..., last=True)`` after all others.
-        n_rows: Rows of the batch. Rows ``r * n_rows`` to ``(r + 1) * n_rows`` of the copies get
-            intervention ``r``.
-
-    Returns:
-        One ``(hook_name, fn)`` pair a hook point that any of them touches.
-    """
-    edits: dict[tuple[bool, str], list[tuple[int, InPlace]]] = {}
-    for run, pairs in enumerate(runs):
-        for name, edit in pairs:
-            assert isinstance(edit, InPlace)
-            last = isinstance(edit, Read) and edit.last
-            edits.setdefault((last, name), []).append((run, edit))
-
-    def at(key: tuple[bool, str]) -> HookFn:
-        def hook_fn(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
-            del hook
-            result = activation.clone(memory_format=torch.contiguous_format)
-            for run, edit in edits[key]:
-                edit.apply_(result[run * n_rows : (run + 1) * n_rows])
-            return result
-
-        return hook_fn
-
-    # By name, two names of one hook point are two hooks: in the order of registration.
-    ordered = sorted(edits, key=lambda key: key[0])
-    return [(name, at((last, name))) for last, name in ordered]

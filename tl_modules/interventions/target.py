@@ -10,8 +10,9 @@ from jaxtyping import Shaped
 
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Ablation
+from tl_modules.interventions.attaching import Attached
 from tl_modules.interventions.attachments import attach_edit
-from tl_modules.interventions.hooks import Attached, hooked
+from tl_modules.interventions.hooks import hooked
 from tl_modules.interventions.positions import Positions
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, model_name
 from tl_modules.models.token_arrays import TokenArray

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from tl_modules.interventions.ablation import Ablation
+from tl_modules.interventions.attaching import Attached
 from tl_modules.interventions.attachments import attach_edit
-from tl_modules.interventions.hooks import Attached, hooked, unit_hooks
+from tl_modules.interventions.hooks import hooked, unit_hooks
 from tl_modules.interventions.positions import Positions
 from tl_modules.interventions.prepared_units import AblatedUnits, OwnAblation
 from tl_modules.interventions.replacements import HasUnitMeans, Method

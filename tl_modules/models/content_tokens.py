@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from tl_modules.models.batches import batches
-from tl_modules.models.hooked_model import HookedModel, run_hooks_only
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.runs import run_hooks_only
 from tl_modules.models.tokens import special_ids
 
 SINK_FACTOR = 10
@@ -25,12 +26,8 @@ median, in Gemma 3 270M 12 to 14 times; of 2,800 other tokens none exceeds 1.7 t
 def special_token_ids(tokenizer: Any) -> set[int]:
     """Return the ids of the special tokens that stand for no text of the prompt.
 
-    Args:
-        tokenizer: The tokenizer, or None.
-
-    Returns:
-        The ids of BOS, EOS, padding and the chat template's tokens; without those of UNK and MASK,
-        which stand for a part of the text.
+    These are BOS, EOS, padding and the chat template's tokens; without UNK and MASK, which stand
+    for a part of the text. A ``tokenizer`` of None has no special tokens.
     """
     special = set(getattr(tokenizer, "all_special_ids", ()))
     special -= special_ids(tokenizer, "unk", "mask")
@@ -42,16 +39,7 @@ def ordinary_tokens(
     tokens: Int[torch.Tensor, "batch pos"],
     mask: Bool[torch.Tensor, "batch pos"],
 ) -> Bool[torch.Tensor, "batch pos"]:
-    """Mark the real tokens that are neither special nor the first of their prompt.
-
-    Args:
-        model: The model, whose tokenizer names the special tokens.
-        tokens: Padded token ids.
-        mask: True at real tokens.
-
-    Returns:
-        The marks, on the CPU.
-    """
+    """Mark the real tokens that are neither special nor the first of their prompt, on the CPU."""
     special = torch.tensor(sorted(special_token_ids(getattr(model, "tokenizer", None))))
     mask, tokens = mask.cpu(), tokens.cpu()
     return mask & (mask.cumsum(1) > 1) & ~torch.isin(tokens, special.long())
@@ -61,11 +49,7 @@ class SinkFinder:
     """Reads the residual stream of a run in the middle layer, and finds the attention sinks."""
 
     def __init__(self, model: HookedModel) -> None:
-        """Prepare for one run.
-
-        Args:
-            model: The model. A model without this hook point has no sinks found.
-        """
+        """Prepare for one run. A model without this layer's ``hook_resid_post`` has no sinks."""
         n_layers = getattr(model.cfg, "n_layers", None) or 0
         name = f"blocks.{n_layers // 2}.hook_resid_post"
         self._norms: Float[torch.Tensor, "batch pos"] | None = None
@@ -78,14 +62,7 @@ class SinkFinder:
         self._norms = activation.detach().float().norm(dim=-1)
 
     def sinks(self, ordinary: Bool[torch.Tensor, "batch pos"]) -> Bool[torch.Tensor, "batch pos"]:
-        """Find the sinks among the ordinary tokens of the run, after it.
-
-        Args:
-            ordinary: What ``ordinary_tokens`` returned; the median is over these.
-
-        Returns:
-            True at sinks, on the CPU.
-        """
+        """Mark the sinks among the run's ``ordinary_tokens``, after the run; on the CPU."""
         if self._norms is None:
             return torch.zeros_like(ordinary)
         norms = self._norms.cpu()
@@ -101,13 +78,13 @@ def content_tokens(
     """Mark the content of each prompt, from a run up to the middle layer.
 
     Args:
-        model: The model.
+        model: The model, whose tokenizer names the special tokens.
         tokens: Padded token ids.
         mask: True at real tokens.
 
     Returns:
-        True at real tokens except special tokens, the prompt's first token, and tokens whose
-        residual stream is ``SINK_FACTOR`` times larger than the median; on the CPU.
+        True at the ordinary tokens (see ``ordinary_tokens``) whose residual stream is at most
+        ``SINK_FACTOR`` times as large as the ordinary tokens' median; on the CPU.
     """
     ordinary = ordinary_tokens(model, tokens, mask)
     finder = SinkFinder(model)
@@ -119,16 +96,7 @@ def content_tokens(
 def content_masks(
     model: HookedModel, token_lists: Sequence[Int[torch.Tensor, " _pos"]], batch_size: int
 ) -> list[Bool[torch.Tensor, " _pos"]]:
-    """Mark the content of each of many prompts; see ``content_tokens``.
-
-    Args:
-        model: The model.
-        token_lists: Each prompt's tokens.
-        batch_size: Prompts in a run.
-
-    Returns:
-        One mask per prompt.
-    """
+    """Mark the content of each of many prompts; see ``content_tokens``."""
     masks = [torch.empty(0, dtype=torch.bool)] * len(token_lists)
     for batch in batches(token_lists, batch_size):
         found = content_tokens(model, batch.tokens, batch.mask)

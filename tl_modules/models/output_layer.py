@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.models.batches import batches
 from tl_modules.models.generation import continued
-from tl_modules.models.hooked_model import HookedModel, hook_order, model_name, run_hooks_only
+from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.models.runs import hook_order, run_hooks_only
 from tl_modules.models.tokens import tokenise
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts

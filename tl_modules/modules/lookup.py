@@ -5,10 +5,12 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, SupportsIndex, cast
 
 from tl_modules.errors import ModulesError, check_at_least, shown
+from tl_modules.modules.labels import BACKGROUND
 from tl_modules.units import Units
 
 if TYPE_CHECKING:
     from tl_modules.modules.module import Module
+    from tl_modules.modules.module_set import ModuleSet
 
 
 class UnitPlace(NamedTuple):
@@ -81,9 +83,27 @@ def position_of(
     return int(places[0])
 
 
+def place_of(modules: "ModuleSet", at: int) -> UnitPlace:
+    """Where the unit at a position of the set's units belongs."""
+    scores, runners_up = modules.unit_scores, modules.unit_runners_up
+    label = int(modules.unit_labels[at])
+    runner_up = BACKGROUND if runners_up is None else int(runners_up[at])
+    return UnitPlace(
+        None if label == BACKGROUND else modules[label],
+        float("nan") if scores is None else float(scores[at]),
+        None if runner_up == BACKGROUND else modules[runner_up],
+    )
+
+
 def _count(name: str, value: SupportsIndex) -> int:
     check_at_least(name, cast(int, value), 0)
     return int(value)
+
+
+def names_of(module: "Module") -> tuple[str | None, ...]:
+    """The names that a module can be looked up by, the most specific first."""
+    topic = None if module.topic is None else module.topic.label
+    return topic, module.category_title, module.category
 
 
 def labelled(names: Sequence[tuple[str | None, ...]], label: str) -> int:

@@ -10,11 +10,13 @@ from jaxtyping import Float
 
 from tl_modules.errors import ModulesError, check_at_least, count_or_share
 from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.target import as_targets, units_on_one_site
 from tl_modules.interventions.unit_target import UnitTarget
+from tl_modules.modules.categories import given_category
 from tl_modules.modules.likeness import nearest
 from tl_modules.modules.topic import Topic
 from tl_modules.tables.html_tables import html_table
-from tl_modules.tables.labels import label_text, label_texts
+from tl_modules.tables.labels import label_texts
 from tl_modules.units import Units
 
 _MOST_TIED = 3
@@ -231,16 +233,12 @@ class Module(UnitTarget):
         return html_table(repr(self), self.samples.head(5))
 
 
-def given_category(category: object) -> str:
-    """Convert a category that a user gave a module to text.
+def as_list(modules: Module | Iterable[Module]) -> list[Module]:
+    """One module, some, or a set, as a list.
 
     Raises:
-        ModulesError: If it is empty.
+        ModulesError: If there is none, two share a label, or they belong to different models.
     """
-    text = label_text(category)
-    if text is None:
-        raise ModulesError(
-            f"A module's own category should be a text; got {category!r}. Name one of the prompts' "
-            "categories."
-        )
-    return text
+    listed = as_targets(modules)
+    units_on_one_site(listed)
+    return listed

@@ -1,7 +1,7 @@
 """Functional modules: disjoint sets of units across all layers, each with its topic's samples."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
@@ -9,28 +9,31 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from tl_modules.activations.normalise import (
-    Normaliser,
-    check_normaliser,
-)
+from tl_modules.activations.normalise import Normaliser
 from tl_modules.activations.reading import Reading
-from tl_modules.errors import ModulesError, check_type
-from tl_modules.interventions.target import as_targets, units_on_one_site
-from tl_modules.modules.lookup import UnitPlace, labelled, number_of, position_of
-from tl_modules.modules.module import Module, given_category
+from tl_modules.errors import check_type
+from tl_modules.modules.categories import recategorised
+from tl_modules.modules.checks import check_fields
+from tl_modules.modules.labels import BACKGROUND
+from tl_modules.modules.lookup import (
+    UnitPlace,
+    labelled,
+    names_of,
+    number_of,
+    place_of,
+    position_of,
+)
+from tl_modules.modules.module import Module
 from tl_modules.modules.objective import Objective
 from tl_modules.modules.overview import described, overview
-from tl_modules.modules.saved import fields_of, largest_shapes, parts_of
-from tl_modules.modules.topic import Topic, topic_label
+from tl_modules.modules.saved import ARRAYS, fields_of, largest_shapes, parts_of
+from tl_modules.modules.topic import Topic
 from tl_modules.saving import files
 from tl_modules.saving.versions import package_versions
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
 from tl_modules.tables.columns import free_name
 from tl_modules.tables.html_tables import html_table
-from tl_modules.units import Units, check_unit_means
-
-BACKGROUND = -1
-"""The label of units that were set aside: they belong to no module."""
+from tl_modules.units import Units
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,68 +112,12 @@ class ModuleSet(Shareable):
     """The means without special tokens and attention sinks; see ``ActivationMatrix``."""
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit together, and make the arrays read-only."""
-        n_units, n_samples = len(self.units), len(self.samples)
-        if not 2 <= self.n_modules <= n_units + n_samples:
-            raise ModulesError(
-                f"n_modules should be at least 2, and not above samples + units = "
-                f"{n_units + n_samples}; got {self.n_modules}. Rebuild the module set from one "
-                "discovery."
-            )
-        for name, length in (
-            ("unit_labels", n_units),
-            ("unit_means", self.units.n_coordinates),
-            ("content_means", self.units.n_coordinates),
-            ("unit_scores", n_units),
-            ("unit_runners_up", n_units),
-            ("sample_labels", n_samples),
-            ("sample_scores", n_samples),
-        ):
+        """Refuse fields that do not fit together, and make the arrays read-only."""
+        check_fields(self)
+        for name in ARRAYS:
             array = getattr(self, name)
-            if array is None:
-                continue
-            if array.shape != (length,):
-                raise ModulesError(
-                    f"{name} should have {length} entries; it has shape {array.shape}. "
-                    "Rebuild the module set from one discovery."
-                )
-            if name.endswith(("labels", "runners_up")):
-                self._check_labels(name, array)
-            elif (
-                not name.endswith("_means") and array.dtype.kind != "f"
-            ):  # made by hand, perhaps NaN
-                raise ModulesError(
-                    f"{name} should be floats; they are {array.dtype}. Rebuild the module set from "
-                    "one discovery."
-                )
-            object.__setattr__(self, name, _read_only(array))
-
-        check_unit_means(self.unit_means, self.units)
-        check_unit_means(self.content_means, self.units, "content_means")
-        check_normaliser(self.normaliser, n_units)
-        remedies = {"topics": "Find them again: tlm.with_topics(modules, model)."}
-        remedies["own_categories"] = "Give them again: modules.with_categories({0: ...})."
-        for name, remedy in remedies.items():
-            of_modules = getattr(self, name)
-            if of_modules is not None and len(of_modules) != self.n_modules:
-                raise ModulesError(
-                    f"{name} should have one entry per module, {self.n_modules}; they have "
-                    f"{len(of_modules)}. {remedy}"
-                )
-
-    def _check_labels(self, name: str, labels: Int[np.ndarray, " items"]) -> None:
-        """Refuse labels that are no module's; only units may be set aside."""
-        least = 0 if name == "sample_labels" else BACKGROUND
-        if labels.dtype not in (np.int32, np.int64):
-            raise ModulesError(
-                f"{name} should be int32 or int64; they are {labels.dtype}. Convert them: "
-                "labels.astype(np.int64)."
-            )
-        if len(labels) and not least <= labels.min() <= labels.max() < self.n_modules:
-            raise ModulesError(
-                f"{name} should lie in {least}..{self.n_modules - 1}; they go from {labels.min()} "
-                f"to {labels.max()}. Rebuild the module set from one discovery."
-            )
+            if array is not None:
+                object.__setattr__(self, name, _read_only(array))
 
     def __len__(self) -> int:
         """K."""
@@ -204,13 +151,8 @@ class ModuleSet(Shareable):
         if isinstance(k, slice):
             return [self._module(number) for number in range(self.n_modules)[k]]
         if isinstance(k, str):
-            return self._module(labelled([self._names(module) for module in self], k))
+            return self._module(labelled([names_of(module) for module in self], k))
         return self._module(number_of(self.n_modules, int(k) if isinstance(k, np.integer) else k))
-
-    @staticmethod
-    def _names(module: Module) -> tuple[str | None, ...]:
-        topic = None if module.topic is None else module.topic.label
-        return topic, module.category_title, module.category
 
     def find(
         self, *, layer: SupportsIndex, unit: SupportsIndex, hook_name: str | None = None
@@ -232,14 +174,7 @@ class ModuleSet(Shareable):
 
             module, score, runner_up = modules.find(layer=12, unit=345)
         """
-        at = position_of(self.units, layer, unit, hook_name)
-        label = int(self.unit_labels[at])
-        runner_up = BACKGROUND if self.unit_runners_up is None else int(self.unit_runners_up[at])
-        return UnitPlace(
-            None if label == BACKGROUND else self[label],
-            float("nan") if self.unit_scores is None else float(self.unit_scores[at]),
-            None if runner_up == BACKGROUND else self[runner_up],
-        )
+        return place_of(self, position_of(self.units, layer, unit, hook_name))
 
     def _module(self, k: int) -> Module:
         own = self.sample_labels == k
@@ -288,25 +223,7 @@ class ModuleSet(Shareable):
             modules = modules.with_categories({0: "coding"})
             modules[0].category  # "coding"
         """
-        check_type(
-            categories,
-            Mapping,
-            "categories should be a mapping of modules' numbers to their own categories",
-            "Pass {0: 'math'}, for one.",
-        )
-        given = list(self.own_categories or [None] * self.n_modules)
-        changed = [self[k].label for k in categories]  # refused if there is no such module
-        for k, category in zip(changed, categories.values(), strict=True):
-            given[k] = None if category is None else given_category(category)
-        found = replace(self, own_categories=tuple(given))
-        if self.topics is None:
-            return found
-        topics = list(self.topics)
-        for k in changed:
-            others = [topic.label for at, topic in enumerate(topics) if at != k]
-            label = topic_label(found[k].category_name, topics[k].words, k, others)
-            topics[k] = replace(topics[k], label=label)
-        return replace(found, topics=tuple(topics))
+        return recategorised(self, categories)
 
     def to_frame(self) -> pd.DataFrame:
         """Tabulate the modules, one row per module.
@@ -387,17 +304,6 @@ def check_module_set(modules: object) -> None:
     """
     remedy = "Pass the ModuleSet that discover returned."
     check_type(modules, ModuleSet, "modules should be a module set", remedy)
-
-
-def as_list(modules: Module | Iterable[Module]) -> list[Module]:
-    """One module, some, or a set, as a list.
-
-    Raises:
-        ModulesError: If there is none, two share a label, or they belong to different models.
-    """
-    listed = as_targets(modules)
-    units_on_one_site(listed)
-    return listed
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

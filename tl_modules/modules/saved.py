@@ -22,7 +22,7 @@ from tl_modules.units import Units
 if TYPE_CHECKING:
     from tl_modules.modules.module_set import ModuleSet
 
-_ARRAYS = (
+ARRAYS = (
     "unit_labels",
     "sample_labels",
     "sample_scores",
@@ -31,6 +31,7 @@ _ARRAYS = (
     "unit_runners_up",
     "content_means",
 )
+"""The fields of a module set that are arrays, or None."""
 
 
 def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -53,7 +54,7 @@ def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray
     }
     if modules.own_categories is not None:
         header["own_categories"] = list(modules.own_categories)
-    arrays = {name: array for name in _ARRAYS if (array := getattr(modules, name)) is not None}
+    arrays = {name: array for name in ARRAYS if (array := getattr(modules, name)) is not None}
     arrays |= normaliser_arrays(modules.normaliser)
     return header, arrays
 
@@ -85,7 +86,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         if categories is None
         else checked_entries(categories, _optional_text),
         "versions": {name: checked_text(value) for name, value in header["versions"].items()},
-        **{name: arrays[name] for name in _ARRAYS if name in arrays},
+        **{name: arrays[name] for name in ARRAYS if name in arrays},
     }
 
 
@@ -94,7 +95,7 @@ def largest_shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     n_units, n_coordinates = Units.sizes(header["units"])
     n_samples = n_rows(header["samples"])
     lengths = (n_units, n_samples, n_samples, n_units, n_coordinates, n_units, n_coordinates)
-    shapes = {name: (length,) for name, length in zip(_ARRAYS, lengths, strict=True)}
+    shapes = {name: (length,) for name, length in zip(ARRAYS, lengths, strict=True)}
     return shapes | largest_normaliser(n_units)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.interpret.blocks import Bins, sort_blocks
-from tl_modules.modules.module_set import BACKGROUND, ModuleSet
+from tl_modules.modules.labels import BACKGROUND
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.plots.style import DIVERGING, graph_objects, module_name, readable, ticks
 from tl_modules.runtime.arguments import checked
 

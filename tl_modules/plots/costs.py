@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from tl_modules.errors import ModulesError
-from tl_modules.modules.module_set import Module
+from tl_modules.modules.module import Module
 from tl_modules.plots.style import COLOURS, graph_objects, names_of, plotly_text, readable
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.effects_frame import check_effects, check_one_run, is_own

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tl_modules.interpret.categories_covered import Coverage
 from tl_modules.interpret.depth import module_layers
-from tl_modules.modules.module_set import Module, as_list
+from tl_modules.modules.module import Module, as_list
 from tl_modules.plots.style import (
     DIVERGING,
     MARGINS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_modules.errors import ModulesError
-from tl_modules.modules.module_set import Module, as_list
+from tl_modules.modules.module import Module, as_list
 from tl_modules.tables.text import isolated, shortened, visible
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.interpret.landscape import Projection, in_plane
-from tl_modules.modules.module_set import Module
+from tl_modules.modules.module import Module
 from tl_modules.plots.landscape import axis_title
 from tl_modules.plots.style import COLOURS, graph_objects, names_of, plotly_text, readable, wrapped
 from tl_modules.runtime.arguments import checked

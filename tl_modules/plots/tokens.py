@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.modules.module_set import Module, as_list
+from tl_modules.modules.module import Module, as_list
 from tl_modules.plots.style import module_name
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files

@@ -14,13 +14,8 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.positions import Positions, Where
 from tl_modules.interventions.target import Target, check_made_from
 from tl_modules.models.batches import batches
-from tl_modules.models.hooked_model import (
-    FwdHooks,
-    HookedModel,
-    check_model,
-    hook_order,
-    model_name,
-)
+from tl_modules.models.hooked_model import FwdHooks, HookedModel, check_model, model_name
+from tl_modules.models.runs import hook_order
 from tl_modules.models.token_arrays import TokenArray
 from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module import Module

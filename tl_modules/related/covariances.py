@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.positions import Where
 from tl_modules.models.batches import Batch
-from tl_modules.models.hooked_model import HookedModel, flat, run_hooks_only, token_width
+from tl_modules.models.hooked_model import HookedModel, flat, token_width
+from tl_modules.models.runs import run_hooks_only
 from tl_modules.related.linear_edit import LinearEdit
 
 

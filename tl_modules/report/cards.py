@@ -8,7 +8,8 @@ from markupsafe import Markup, escape
 from tl_modules.interpret.token_texts import NotReadable
 from tl_modules.interpret.values_by_token import token_values
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.modules.module_set import Module, ModuleSet
+from tl_modules.modules.module import Module
+from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.topic import Topic, clear_tokens
 from tl_modules.plots.style import module_title
 from tl_modules.plots.tokens import token_spans

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tl_modules.errors import ModulesError
-from tl_modules.interventions.hooks import attach_hooks
+from tl_modules.interventions.attaching import attach_hooks
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, model_name
 from tl_modules.models.sae_latents import LatentPoint
 from tl_modules.units import Units

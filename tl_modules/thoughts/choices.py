@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 from tl_modules.errors import ModulesError
 from tl_modules.models.answers import answers_of, join, warn_merged
 from tl_modules.models.batches import batches
-from tl_modules.models.hooked_model import HookedModel, forward
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.runs import forward
 from tl_modules.models.tokens import check_tokenizer, read_text, special_ids
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts

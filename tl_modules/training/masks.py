@@ -10,9 +10,10 @@ from jaxtyping import Bool, Int, Shaped
 
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.models.sites import SITES
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
-from tl_modules.units import SITES, Units
+from tl_modules.units import Units
 
 _NEURON_AXIS = {"W_in": 1, "W_gate": 1, "b_in": 0, "b_gate": 0, "W_out": 0}
 """TransformerLens' names of an MLP's weights, with the axis over neurons. ``b_out`` is missing,
