@@ -50,8 +50,9 @@ class Evidence:
     of_categories: dict[str, Float[np.ndarray, " units"]]
     """By category: the same of every unit of the site, ablated alone."""
 
-    readings: Float[np.ndarray, "prompts units"]
-    """How strongly each prompt drives each unit, as the activations of discovery say it."""
+    readings: Float[np.ndarray, "prompts units"] | None
+    """How strongly each prompt drives each unit: its mean |activation| over content; None where no
+    ranking needs it."""
 
     categories: Shaped[np.ndarray, " prompts"]
     """Each prompt's category."""
@@ -101,6 +102,7 @@ def _all_units(module: Module, category: str, evidence: Evidence) -> Int[np.ndar
 
 def _t_contrast(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
     del module
+    assert evidence.readings is not None
     is_own = is_category(evidence.categories, category)
     return _largest_first(welch_t(evidence.readings[is_own], evidence.readings[~is_own]))
 
@@ -174,7 +176,7 @@ def evidence_of(
     }
     if by == "path":
         of_modules = _along_the_path(model, frame, modules, options, task)
-    readings = np.empty((len(frame), 0))
+    readings = None
     if "t-contrast" in rankings:
         acts = collect(
             model, frame, units=str(modules.units.site), tokens="content", progress=False, **sizes
