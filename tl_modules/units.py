@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 from tl_modules.errors import ModulesError
 from tl_modules.models.hook_points import HookPoints
 from tl_modules.models.hooked_model import HookedModel, check_model, model_name
-from tl_modules.models.sites import SITES, SitePattern, hook_points_at
+from tl_modules.models.sites import SITES, SitePattern, hook_points_at, is_named
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -240,7 +240,7 @@ class Units:
                 "them. Pass units=... to ActivationMatrix.from_arrays, or use collect()."
             )
         site = self.site or self._likely_site()
-        if site is not None:
+        if site is not None and is_named(site):
             theirs = hook_points_at(model, site)
             if not self.hook_points.same_as(theirs):
                 raise ModulesError(

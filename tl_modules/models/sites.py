@@ -94,6 +94,11 @@ that vector's length. ``attn_z``: the dimensions of those vectors. ``resid``: th
 residual stream after each layer."""
 
 
+def is_named(site: str) -> bool:
+    """Whether a name is of sites that are looked up by name, and not of a user's own ``Site``."""
+    return all(name in (*SITES, "sae") for name in site.split("+"))
+
+
 def site_names(site: str) -> list[str]:
     """The sites that a name such as ``"mlp+attn_heads"`` joins; needs no model.
 
