@@ -5,6 +5,7 @@ Calling a plot function needs the extra `viz`; importing this package does not.
 
 from tl_modules.plots.blocks import plot_activations
 from tl_modules.plots.concepts import plot_concepts
+from tl_modules.plots.cores import core_curve
 from tl_modules.plots.costs import plot_costs
 from tl_modules.plots.dendrogram import plot_hierarchy
 from tl_modules.plots.detectors import plot_detectors
@@ -15,6 +16,7 @@ from tl_modules.plots.thoughts import plot_thoughts
 from tl_modules.plots.tokens import plot_tokens
 
 __all__ = [
+    "core_curve",
     "plot_activations",
     "plot_concepts",
     "plot_costs",

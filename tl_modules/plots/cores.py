@@ -1,0 +1,109 @@
+"""Draw how selective cores of every size are, beside rivals and controls."""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
+from tl_modules.runtime.arguments import checked
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_COLUMNS = ("module", "category", "ranking", "n_units", "chosen")
+
+
+@checked
+def core_curve(
+    table: pd.DataFrame,
+    *,
+    module: int | None = None,
+    value: Literal["selectivity", "own", "others", "specificity"] = "selectivity",
+) -> "Figure":
+    """Draw a number of the cores over their size, beside what other rankings take.
+
+    The cores' curve is bold, with 95 % intervals over prompts if one module is drawn, and with a
+    large point at the chosen core. Dashed lines are the means of the controls.
+
+    Args:
+        table: ``CausalCores.table``.
+        module: The module to draw; by default the mean over the modules, each at its own size
+            where the whole module is smaller than a size.
+        value: The column to draw.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, the table lacks columns, or has no such module.
+
+    Example::
+
+        found = tlm.causal_cores(model, modules, choosing, testing)
+        tlm.plots.core_curve(found.table)
+    """
+    plotly = graph_objects()
+    missing = [name for name in (*_COLUMNS, value) if name not in table.columns]
+    if missing:
+        raise ModulesError(
+            f"table should be the table of causal_cores; it lacks {missing}. Pass found.table."
+        )
+    labels = table["module"].drop_duplicates().tolist()
+    if module is not None and module not in labels:
+        raise ModulesError(f"table has no module {module}; it has {labels}.")
+    shown = table if module is None else table.loc[table["module"] == module]
+    figure = plotly.Figure()
+    rankings = shown["ranking"].drop_duplicates().tolist()
+    for number, ranking in enumerate(rankings):
+        rows = shown.loc[shown["ranking"] == ranking]
+        colour = COLOURS[number % len(COLOURS)]
+        bold = ranking == "core"
+        curve = _curve(rows, value)
+        options = {"line": {"color": colour, "width": 3 if bold else 1.5}, "mode": "lines+markers"}
+        if bold and module is not None:
+            options["error_y"] = {
+                "type": "data",
+                "array": (rows[f"{value}_ci_high"] - rows[value]).tolist(),
+                "arrayminus": (rows[value] - rows[f"{value}_ci_low"]).tolist(),
+            }
+        name = plotly_text(str(ranking))
+        figure.add_scatter(x=curve.index.tolist(), y=curve.tolist(), name=name, **options)
+    _add_controls(figure, shown, value)
+    chosen = shown.loc[shown["chosen"]]
+    if module is not None and len(chosen):
+        marker = {"size": 14, "color": COLOURS[0], "symbol": "circle-open", "line": {"width": 3}}
+        options = {"x": chosen["n_units"].tolist(), "y": chosen[value].tolist(), "marker": marker}
+        figure.add_scatter(**options, mode="markers", name="the core")
+    figure.update_xaxes(title_text="units ablated", type="log")
+    unit = "own / others" if value == "specificity" else "nats per token"
+    figure.update_yaxes(title_text=f"{value} ({unit})")
+    of = f"{len(labels)} modules (mean)" if module is None else f"module {module}"
+    title = f"What the first units of each ranking do: {of}"
+    return readable(figure).update_layout(title_text=title, width=800, height=480)
+
+
+def _curve(rows: pd.DataFrame, value: str) -> pd.Series:
+    """The mean over the modules at each size; a smaller module counts as a whole."""
+    wide = rows.pivot_table(index="n_units", columns="module", values=value, sort=True)
+    own = rows.groupby("module")["n_units"].max()
+    sizes = sorted(size for size in wide.index if size <= own.max())
+    if len(own) > 1:
+        whole = set(own)
+        ladder = [size for size in sizes if size not in whole]
+        sizes = [*ladder, int(own.max())]
+    means = wide.reindex(sorted({*wide.index})).ffill().reindex(sizes)
+    return means.mean(axis=1)
+
+
+def _add_controls(figure: "Figure", shown: pd.DataFrame, value: str) -> None:
+    """The means of the controls, where the table has them: they are of selectivity."""
+    cores = shown.loc[shown["ranking"] == "core"]
+    for kind, dash in (("layer", "dash"), ("magnitude", "dot")):
+        name = f"{kind}_selectivity"
+        if value == "selectivity" and name in cores.columns and np.isfinite(cores[name]).any():
+            curve = _curve(cores, name)
+            line = {"color": "#808080", "dash": dash, "width": 1.5}
+            options = {"x": curve.index.tolist(), "y": curve.tolist(), "line": line}
+            figure.add_scatter(**options, mode="lines", name=f"{kind} controls")
