@@ -18,6 +18,7 @@ from tl_modules.causal.patching import (
 )
 from tl_modules.causal.selectivities import Selectivity, selectivity
 from tl_modules.causal.shared_unit_scores import SharedUnits, shared_units
+from tl_modules.causal.unit_estimates import UnitEstimates, unit_estimates
 
 __all__ = [
     "Attribution",
@@ -27,6 +28,7 @@ __all__ = [
     "Parts",
     "Selectivity",
     "SharedUnits",
+    "UnitEstimates",
     "attribute_modules",
     "circuit_scores",
     "concept_effects",
@@ -40,5 +42,6 @@ __all__ = [
     "selectivity",
     "shared_units",
     "specialised_parts",
+    "unit_estimates",
     "with_corrupted",
 ]
