@@ -237,7 +237,8 @@ def estimates_of(  # noqa: PLR0913 - the options of one pass, all by keyword
             "gradients overflow. Run the model in a wider dtype (float32)."
         )
     counts = np.array([is_category(categories, name).sum() for name in names])
-    return UnitEstimates(units, tuple(names), *(totals / counts[:, None]), estimate)
+    positive, negative, magnitude = totals / counts[:, None]
+    return UnitEstimates(units, tuple(names), positive, negative, magnitude, estimate)
 
 
 def _batch_estimates(

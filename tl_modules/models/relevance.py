@@ -124,9 +124,9 @@ class _Substitute(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor]:
         del ctx
-        return None, gradient
+        return None, gradients[0]
 
 
 def _check_effective(model: HookedModel, hook_names: Sequence[str]) -> None:
