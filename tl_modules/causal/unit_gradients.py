@@ -54,7 +54,7 @@ class UnitGradients:
             for name, start, width in zip(self._hook_names, starts, self._widths, strict=True)
         }
         """The means of each hook point's coordinates."""
-        self._relevance = relevance_hooks(model) if estimate == "relp" else []
+        self._relevance = relevance_hooks(model, units.hook_names) if estimate == "relp" else []
         self._integrated = estimate == "integrated_gradients"
 
     def of_batch(self, batch: Batch) -> tuple[ByHook, ByHook]:

@@ -21,7 +21,7 @@ _Held = dict[str, torch.Tensor]
 """The factors and inputs of a run whose rules are still to come, by hook point."""
 
 
-def relevance_hooks(model: HookedModel) -> FwdHooks:
+def relevance_hooks(model: HookedModel, read: Sequence[str] = ()) -> FwdHooks:
     """Hooks under which a run's gradients are RelP's coefficients; its values stay the same.
 
     - The scale of a normalisation is a constant; the centring of a LayerNorm is not.
@@ -34,14 +34,16 @@ def relevance_hooks(model: HookedModel) -> FwdHooks:
     ``activation * gradient`` over the residual stream is the same number at every layer.
 
     Args:
-        model: The model. A run of two tokens tests its hook points.
+        model: The model. Two runs of two tokens test its hook points.
+        read: The hook points at which gradients will be computed.
 
     Returns:
         Hooks for one run at a time. They come before those that read activations.
 
     Raises:
         ModulesError: If the model lacks a hook point that a rule needs, or does not compute its
-            logits from what hooks return there.
+            logits from what hooks return there; or if gradients at a hook point to read are lost,
+            as those at latents of SAEs on MLP neurons are.
     """
     held: _Held = {}
     hooks: FwdHooks = []
@@ -54,6 +56,7 @@ def relevance_hooks(model: HookedModel) -> FwdHooks:
     # A scale need only be shown, unless it is made a constant.
     shown = {name for name, rule in hooks if name.endswith("scale") and rule is not _constant}
     _check_effective(model, [name for name, _ in hooks if name not in shown])
+    _check_effective(model, read, hooks)
     return hooks
 
 
@@ -129,17 +132,19 @@ class _Substitute(torch.autograd.Function):
         return None, gradients[0]
 
 
-def _check_effective(model: HookedModel, hook_names: Sequence[str]) -> None:
-    """Refuse a model in which a rule would do nothing, or do another thing than it should."""
+def _check_effective(
+    model: HookedModel, hook_names: Sequence[str], edits: FwdHooks | None = None
+) -> None:
+    """Refuse hook points from which no gradient reaches the logits."""
     missing = [name for name in hook_names if name not in model.hook_dict]
-    if not missing:
+    if hook_names and not missing:
         taps = Taps(list(dict.fromkeys(hook_names)))
         tokens = torch.zeros(1, 2, dtype=torch.long, device=getattr(model.cfg, "device", None))
+        hooks = [*(edits or []), *taps.fwd_hooks]
+        mask = torch.ones_like(tokens)
         try:
             with differentiable():
-                logits = model.run_with_hooks(
-                    tokens, fwd_hooks=taps.fwd_hooks, attention_mask=torch.ones_like(tokens)
-                )
+                logits = model.run_with_hooks(tokens, fwd_hooks=hooks, attention_mask=mask)
                 missing = taps.without_effect(logits.float().sum())
         finally:
             taps.release()
