@@ -11,7 +11,8 @@ resampling the units.
 
 Layers: each layer's MLP output at each position is patched from a corrupted run, as in the paper of
 RelP (arXiv 2508.21258). A corrupted prompt names the other person; the metric is the difference of
-the two names' logits. Positions at which the two runs are equal are left out.
+the two names' logits. Positions at which the two runs are equal are left out. Integrated gradients
+here follow the embeddings from one prompt to the other.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("--per-category", type=int, default=2, help="held-out prompts")
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=8, help="clean and corrupted prompts")
-    parser.add_argument("--steps", type=int, default=5, help="of integrated gradients")
+    parser.add_argument("--steps", type=int, default=3, help="of integrated gradients")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model = load_model(args.model)

@@ -129,7 +129,7 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
     reference: HasUnitMeans,
     *,
     estimate: Estimate = "gradient",
-    n_steps: int = 5,
+    n_steps: int = 3,
     metric: Literal["loss", "answer_logprob"] = "loss",
     separator: str | None = None,
     positions: Touched = "content",
@@ -140,19 +140,20 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
     """Estimate the effect of mean-ablating each unit of a site alone, without an ablation of each.
 
     To first order, the effect is the sum over tokens of ``(mean - activation) * gradient of the
-    metric``. The cost is a backward pass over the prompts, or ``n_steps``.
+    metric``. The cost is one backward pass over the prompts.
 
     Args:
         model: The model.
         prompts: Strings, or a frame with ``prompt`` and ``category``.
         reference: Activations or modules, whose means replace the units' activations.
-        estimate: ``"gradient"``: the model's own gradient. ``"integrated_gradients"``: its mean
-            over midpoints of the path on which all units of the site go from their activations to
-            their means together (Sundararajan, Taly & Yan 2017). ``"relp"``: the gradient of a
-            model whose normalisations, activation functions and attention patterns are constant
-            factors, and whose gated products pass half to each factor (Rezaei Jafari et al. 2025,
-            arXiv 2508.21258).
-        n_steps: Number of midpoints of integrated gradients.
+        estimate: ``"gradient"``: the model's own gradient, which agrees best with ablation.
+            ``"integrated_gradients"``: its mean over midpoints of the path on which the units of
+            one hook point go from their activations to their means together; a path that moves
+            every layer at once leads too far from a single unit's ablation. ``"relp"``: the
+            gradient of a model whose normalisations, activation functions and attention patterns
+            are constant factors, and whose gated products pass half to each factor (Rezaei Jafari
+            et al. 2025, arXiv 2508.21258).
+        n_steps: Midpoints of integrated gradients: backward passes per hook point.
         metric: ``"loss"`` or ``"answer_logprob"``, which have gradients; see ``module_effects``.
         separator: Text between each prompt and its answer; see ``module_effects``.
         positions: Tokens at which units are ablated; see ``module_effects``.
@@ -191,7 +192,7 @@ def estimates_of(  # noqa: PLR0913 - the options of one pass, all by keyword
     task: Task,
     *,
     estimate: Estimate = "gradient",
-    n_steps: int = 5,
+    n_steps: int = 3,
     measure: Measure | None = None,
     of_content: bool,
     progress: bool = True,
@@ -204,7 +205,7 @@ def estimates_of(  # noqa: PLR0913 - the options of one pass, all by keyword
         reference: Its means are what ablation puts in a unit's place.
         task: The frame's prompts, with the positions at which units are ablated.
         estimate: The kind of estimate.
-        n_steps: Number of midpoints of integrated gradients.
+        n_steps: Midpoints of integrated gradients.
         measure: The metric; by default the mean loss.
         of_content: Whether the means are those over content.
         progress: Show a progress bar.

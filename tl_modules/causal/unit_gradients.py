@@ -1,5 +1,6 @@
 """Gradients at the units of a site, by each kind of estimate."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,9 @@ from tl_modules.models.relevance import relevance_hooks
 from tl_modules.units import Units
 
 Estimate = Literal["gradient", "integrated_gradients", "relp"]
-"""``gradient``: of the model's own run. ``integrated_gradients``: the mean over runs between the
-model's own and the one with the whole site ablated. ``relp``: of a run with constant gates."""
+"""``gradient``: of the model's own run. ``integrated_gradients``: at each hook point, the mean over
+runs between the model's own and the one with that hook point's units ablated. ``relp``: of a run
+with constant gates."""
 
 ByHook = dict[str, torch.Tensor]
 
@@ -39,7 +41,7 @@ class UnitGradients:
             units: All units of a site.
             means: What ablation puts in the place of the units' coordinates.
             estimate: The kind.
-            n_steps: Runs of integrated gradients.
+            n_steps: Runs of integrated gradients per hook point.
             measure: The metric; by default each prompt's mean loss.
 
         Raises:
@@ -67,18 +69,25 @@ class UnitGradients:
             Both by hook point. Gradients of the loss are of its sum over a prompt's tokens.
         """
         if not self._integrated:
-            return self._at(batch, self._relevance)
-        activations, total = self._at(batch, [])[0], {}
-        for step in range(self._n_steps):
-            _, gradients = self._at(batch, self._towards_means(batch, (step + 0.5) / self._n_steps))
-            for name, gradient in gradients.items():
-                share = gradient / self._n_steps
-                total[name] = total[name] + share if step else share
-        return activations, total
+            return self._at(batch, self._hook_names, self._relevance)
+        activations, _ = self._at(batch, self._hook_names, [])
+        return activations, {name: self._along_path(batch, name) for name in self._hook_names}
 
-    def _at(self, batch: Batch, edits: FwdHooks) -> tuple[ByHook, ByHook]:
+    def _along_path(self, batch: Batch, name: str) -> torch.Tensor:
+        """The mean gradient at a hook point while its units go to their means."""
+        total: torch.Tensor | float = 0.0
+        for step in range(self._n_steps):
+            path = [(name, self._towards(name, batch, (step + 0.5) / self._n_steps))]
+            _, gradients = self._at(batch, [name], path)
+            total = total + gradients[name] / self._n_steps
+        assert isinstance(total, torch.Tensor)
+        return total
+
+    def _at(
+        self, batch: Batch, hook_names: Sequence[str], edits: FwdHooks
+    ) -> tuple[ByHook, ByHook]:
         """Activations and gradients of a run under some hooks."""
-        run = (self._model, batch.tokens, batch.mask, self._hook_names, edits)
+        run = (self._model, batch.tokens, batch.mask, hook_names, edits)
         measure = self._measure
         if measure is None:
             return loss_gradients(*run)
@@ -86,17 +95,14 @@ class UnitGradients:
             lambda logits: measure(logits, batch.tokens, batch.mask, batch.rows), *run
         )
 
-    def _towards_means(self, batch: Batch, share: float) -> FwdHooks:
-        """Hooks that move every unit of the site a share of the way to its mean."""
+    def _towards(self, name: str, batch: Batch, share: float) -> HookFn:
+        """A hook that moves a hook point's units a share of the way to their means."""
 
-        def towards(means: torch.Tensor) -> HookFn:
-            def hook_fn(activation: torch.Tensor, hook: object = None) -> torch.Tensor:
-                del hook
-                to = means.to(activation).reshape(activation.shape[2:])
-                counted = batch.counted.to(activation.device)
-                counted = counted.reshape(counted.shape + (1,) * to.ndim)
-                return torch.where(counted, activation + share * (to - activation), activation)
+        def hook_fn(activation: torch.Tensor, hook: object = None) -> torch.Tensor:
+            del hook
+            to = self.means[name].to(activation).reshape(activation.shape[2:])
+            counted = batch.counted.to(activation.device)
+            counted = counted.reshape(counted.shape + (1,) * to.ndim)
+            return torch.where(counted, activation + share * (to - activation), activation)
 
-            return hook_fn
-
-        return [(name, towards(means)) for name, means in self.means.items()]
+        return hook_fn
