@@ -163,6 +163,9 @@ CALLS = {
     ),
     "fuse_pathways": lambda c: tlm.training.fuse_pathways(c.model, c.model, c.modules[0]),
     "shared_units": lambda c: tlm.shared_units(c.model, c.prompts, c.modules, n_units=2, **QUIET),
+    "unit_estimates": lambda c: tlm.unit_estimates(
+        c.model, c.prompts, c.modules, estimate="relp", **QUIET
+    ),
     "get_act_patch_module": lambda c: patch(tlm.get_act_patch_module, c),
     "get_act_patch_module_by_pos": lambda c: patch(tlm.get_act_patch_module_by_pos, c),
     "get_act_patch_module_by_layer": lambda c: patch(tlm.get_act_patch_module_by_layer, c),

@@ -16,6 +16,7 @@ from benchmarks import (
     controls,
     detectors,
     erasure,
+    estimates,
     first_token,
     first_token_shares,
     iterd,
@@ -291,6 +292,21 @@ def test_first_token(prompts, monkeypatch, capsys, tmp_path):
     assert "0 tokens are special or sinks" in out
     assert out.count("r with patching") == 3  # leaving the first token alone is the same here
     assert "mean over content, sinks left alone" in out
+
+
+def test_estimates(prompts, monkeypatch, capsys):
+    monkeypatch.setattr(estimates, "load_model", lambda name: tiny_model())
+    monkeypatch.setattr(estimates, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(estimates, "NAMES", [("cat", "dog"), ("bird", "house")])
+    monkeypatch.setattr(estimates, "TEMPLATES", ["the{a} and{b} sat over the{c} is"])
+    words = ["--units", "8", "--max-tokens", "8", "--pairs", "2", "--steps", "2"]
+    lines = run(estimates, words, monkeypatch, capsys).splitlines()
+    of_units, of_layers = (
+        [line.split() for line in lines if line.split()[0] == first] for first in ("leading", "24")
+    )
+    assert [row[2] for row in of_units] == ["gradient", "integrated_gradients", "relp"] * 3
+    assert [row[1] for row in of_layers] == ["gradient", "integrated_gradients", "relp"]
+    assert all(abs(float(number)) <= 1 for row in of_units for number in row[3:])
 
 
 @unsaid

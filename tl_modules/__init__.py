@@ -34,6 +34,7 @@ from tl_modules.causal import (
     selectivity,
     shared_units,
     specialised_parts,
+    unit_estimates,
     with_corrupted,
 )
 from tl_modules.discovery import (
@@ -131,6 +132,7 @@ __all__ = [
     "thoughts",
     "token_values",
     "training",
+    "unit_estimates",
     "with_corrupted",
     "with_saes",
     "with_topics",

@@ -5,7 +5,7 @@ import torch
 
 import tl_modules as tlm
 from tests.causal.test_patching import difference
-from tests.saes.made import LATENTS, RESID, make_saes, read, run
+from tests.saes.made import LATENTS, RESID, Signed, make_saes, read, run
 from tl_modules.models.gradients import loss_gradients
 from tl_modules.models.losses import next_token_losses
 
@@ -80,3 +80,15 @@ def test_the_saes_weights_get_no_gradient_and_stay_trainable(model, tokens, any_
     assert [parameter.requires_grad for parameter in parameters] == before
     assert before.count(False) == 1
     assert all(parameter.grad is None for parameter in parameters)
+
+
+def test_relevance_is_read_at_latents_of_the_stream_and_refused_at_those_of_neurons(
+    spliced, model, prompts, acts
+):
+    options = {"estimate": "relp", "progress": False}
+    found = tlm.unit_estimates(spliced, prompts, acts, **options)
+    assert (found.magnitude > 0).mean() > 0.3
+    of_neurons = tlm.with_saes(model, Signed("blocks.1.mlp.hook_post", 12))
+    acts = tlm.collect(of_neurons, prompts, units="sae", progress=False)
+    with pytest.raises(tlm.ModulesError, match=r"lacks 1, 'blocks.1.mlp.hook_post"):
+        tlm.unit_estimates(of_neurons, prompts, acts, **options)

@@ -19,6 +19,7 @@ from tl_modules.causal.patching import (
 )
 from tl_modules.causal.selectivities import Selectivity, selectivity
 from tl_modules.causal.shared_unit_scores import SharedUnits, shared_units
+from tl_modules.causal.unit_estimates import UnitEstimates, unit_estimates
 
 __all__ = [
     "Attribution",
@@ -29,6 +30,7 @@ __all__ = [
     "Parts",
     "Selectivity",
     "SharedUnits",
+    "UnitEstimates",
     "attribute_modules",
     "causal_cores",
     "circuit_scores",
@@ -43,5 +45,6 @@ __all__ = [
     "selectivity",
     "shared_units",
     "specialised_parts",
+    "unit_estimates",
     "with_corrupted",
 ]

@@ -59,7 +59,7 @@ def ablation_path(
             way = _Way(units, means, batch.counted, (step + 0.5) / n_steps)
             hook_names = list(way.columns)
             run = (model, batch.tokens, batch.mask, hook_names)
-            _, gradients = gradients_of(measure, *run, before=way.fwd_hooks)
+            _, gradients = gradients_of(measure, *run, edits=way.fwd_hooks)
             parts[batch.rows] += way.parts(gradients) / counts / n_steps
             done(len(batch.rows))
     if not np.isfinite(parts).all():

@@ -9,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from tl_modules.causal.metrics import Task, make_task
-from tl_modules.causal.shared_unit_scores import ablation_magnitudes
+from tl_modules.causal.unit_estimates import estimates_of
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans
@@ -115,7 +115,7 @@ def _attribution(setting: Setting, units: Units, own_reference: HasUnitMeans | N
     if task is None:
         options = (setting.batch_size, setting.max_tokens, setting.positions)
         task = make_task(setting.model, setting.frame, "loss", *options)
-    estimates, names = ablation_magnitudes(
+    estimated = estimates_of(
         setting.model,
         setting.frame,
         means,
@@ -123,6 +123,7 @@ def _attribution(setting: Setting, units: Units, own_reference: HasUnitMeans | N
         of_content=setting.positions == "content",
         progress=False,
     )
+    names, estimates = estimated.categories, estimated.magnitude
     # Every prompt counts the same, as it does in the mean over all prompts.
     counts = setting.frame["category"].astype(str).value_counts() if len(names) > 1 else None
     weights = np.array([1 if counts is None else counts[name] for name in names], dtype=float)

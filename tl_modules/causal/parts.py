@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Int
 
-from tl_modules.causal.shared_unit_scores import ablation_attribution
+from tl_modules.causal.unit_estimates import unit_estimates
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
@@ -147,10 +147,11 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
             "prompts should have two categories or more, to need a part for one of them; there is "
             f"one. {remedy}."
         )
-    estimates, names = ablation_attribution(
+    estimated = unit_estimates(
         model,
         frame,
         reference,
+        estimate="gradient",
         metric=metric,
         batch_size=batch_size,
         progress=progress,
@@ -160,8 +161,8 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
     for kind, count in wanted.items():
         groups = _groups(units, kind)
         numbers, of_units = np.unique(groups, return_inverse=True)
-        scores = np.stack([np.bincount(of_units, weights=row) for row in estimates])
-        for row, category in enumerate(names):
+        scores = np.stack([np.bincount(of_units, weights=row) for row in estimated.signed])
+        for row, category in enumerate(estimated.categories):
             gap = scores[row] - np.delete(scores, row, axis=0).mean(axis=0)
             ranked = numbers[np.argsort(-gap, kind="stable")]
             best = ranked[ranked >= 0][:count]  # -1 are units of other kinds

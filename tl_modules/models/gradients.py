@@ -51,6 +51,16 @@ class Taps:
             for (name, added), gradient in zip(self._added.items(), by_added, strict=True)
         }
 
+    def without_effect(self, value: Float[torch.Tensor, ""]) -> list[str]:
+        """The hook points that the value cannot depend on, or that never fired.
+
+        Args:
+            value: A number that the run gave.
+        """
+        by_added = torch.autograd.grad(value, list(self._added.values()), allow_unused=True)
+        found = {name for name, part in zip(self._added, by_added, strict=True) if part is not None}
+        return [name for name, _ in self.fwd_hooks if name not in found]
+
     def release(self) -> None:
         """Free the run's tensors, which the reference cycle of hooks and taps would keep alive."""
         self._added.clear()
@@ -71,6 +81,7 @@ def loss_gradients(
     tokens: Int[torch.Tensor, "batch pos"],
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
+    edits: FwdHooks | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Compute activations, and the gradient of each prompt's summed next-token loss by them.
 
@@ -79,6 +90,7 @@ def loss_gradients(
         tokens: Padded token ids.
         mask: True at real tokens.
         hook_names: The hook points.
+        edits: Hooks of the run, which act before the activations are read.
 
     Returns:
         Activations and gradients by hook point. Rows of a batch are independent: each row has the
@@ -88,7 +100,7 @@ def loss_gradients(
     Raises:
         ModulesError: If the model was loaded in inference mode.
     """
-    return gradients_of(summed_losses(tokens, mask), model, tokens, mask, hook_names)
+    return gradients_of(summed_losses(tokens, mask), model, tokens, mask, hook_names, edits)
 
 
 def summed_losses(
@@ -149,7 +161,7 @@ def gradients_of(
     tokens: Int[torch.Tensor, "batch pos"],
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
-    before: FwdHooks | None = None,
+    edits: FwdHooks | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Compute activations, and the gradient of a number per prompt with respect to them.
 
@@ -159,7 +171,7 @@ def gradients_of(
         tokens: Padded token ids.
         mask: True at real tokens.
         hook_names: The hook points.
-        before: Hooks that change the activations first.
+        edits: Hooks of the run, which act before the activations are read.
 
     Returns:
         Activations and gradients by hook point, as ``loss_gradients`` returns them.
@@ -174,7 +186,8 @@ def gradients_of(
         del activations
         found.append(gradients)
 
-    return each_gradient([measure], model, tokens, mask, hook_names, take, before), found[0]
+    activations = each_gradient([measure], model, tokens, mask, hook_names, take, edits)
+    return activations, found[0]
 
 
 def each_gradient(
@@ -184,7 +197,7 @@ def each_gradient(
     mask: Bool[torch.Tensor, "batch pos"],
     hook_names: Sequence[str],
     take: Callable[[dict[str, torch.Tensor], dict[str, torch.Tensor]], object],
-    before: FwdHooks | None = None,
+    edits: FwdHooks | None = None,
 ) -> dict[str, torch.Tensor]:
     """Compute the gradients of several numbers per prompt from one forward pass.
 
@@ -196,7 +209,7 @@ def each_gradient(
         hook_names: The hook points.
         take: Called with the activations and each number's gradients by hook point, so that one
             number's gradients are in memory at a time.
-        before: Hooks that change the activations first.
+        edits: Hooks of the run, which act before the activations are read.
 
     Returns:
         Activations by hook point.
@@ -210,7 +223,7 @@ def each_gradient(
         with differentiable():
             logits = model.run_with_hooks(
                 tokens.clone().to(device),
-                fwd_hooks=[*(before or []), *taps.fwd_hooks],
+                fwd_hooks=[*(edits or []), *taps.fwd_hooks],
                 attention_mask=mask.clone().long().to(device),
             )
             for number, measure in enumerate(measures, 1):
