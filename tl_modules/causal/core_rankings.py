@@ -13,7 +13,7 @@ from tl_modules.activations.collection import collect
 from tl_modules.causal.ablation_path import ablation_path
 from tl_modules.causal.metrics import Task, make_task
 from tl_modules.causal.options import Options
-from tl_modules.causal.shared_unit_scores import ablation_attribution, ablation_magnitudes
+from tl_modules.causal.unit_estimates import Part, estimates_of
 from tl_modules.errors import ModulesError
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module import Module
@@ -22,9 +22,9 @@ from tl_modules.tables.prompt_frames import categories_of, is_category
 
 Ranking = Literal["core", "random", "fit", "all units", "t-contrast"]
 """``core``: the module's units, by the contrast of their estimated effects. ``random``: the
-module's units in random order. ``fit``: the module's units by ``Module.scores``. ``all units``: all
-units of the site by the same contrast as ``core``. ``t-contrast``: all units of the site by Welch's
-t between the prompts of the module's category and the others, of each prompt's reading."""
+module's units in random order. ``fit``: the module's units by ``Module.scores``. ``all units``: the
+units of all modules by the same contrast as ``core``. ``t-contrast``: all units of the site by
+Welch's t of each prompt's mean |activation|, own category against the others."""
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
@@ -43,12 +43,8 @@ cancel."""
 class Evidence:
     """What units are ranked by, of the prompts that cores are chosen on."""
 
-    of_modules: dict[int, Float[np.ndarray, " _own"]]
-    """By module: each of its units' estimated effect on the own category minus its mean effect on
-    the others."""
-
-    of_categories: dict[str, Float[np.ndarray, " units"]]
-    """By category: the same of every unit of the site, ablated alone."""
+    contrasts: dict[str, Float[np.ndarray, " units"]]
+    """By category: each unit's estimated effect there minus its mean effect on the others."""
 
     readings: Float[np.ndarray, "prompts units"] | None
     """How strongly each prompt drives each unit: its mean |activation| over content; None where no
@@ -79,8 +75,8 @@ def ranked(
 
 
 def _core(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
-    del category
-    return module.units.flat()[_largest_first(evidence.of_modules[int(module.label)])]
+    own = module.units.flat()
+    return own[_largest_first(evidence.contrasts[category][own])]
 
 
 def _random(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
@@ -97,7 +93,7 @@ def _fit(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, "
 
 def _all_units(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
     del module
-    return _largest_first(evidence.of_categories[category])
+    return _largest_first(evidence.contrasts[category])
 
 
 def _t_contrast(module: Module, category: str, evidence: Evidence) -> Int[np.ndarray, " units"]:
@@ -168,65 +164,54 @@ def evidence_of(
         )
     sizes = {"batch_size": options.batch_size, "max_tokens": options.max_tokens}
     task = make_task(model, frame, "loss", options.batch_size, options.max_tokens, options.touched)
-    of_categories = _alone(model, frame, options, task, signed=by == "signed")
-    of_modules = {
-        module.label: of_categories[str(module.category)][module.units.flat()]
-        for module in modules
-        if module.n_units
-    }
     if by == "path":
-        of_modules = _along_the_path(model, frame, modules, options, task)
+        contrasts = _along_the_path(model, frame, modules, options, task)
+    else:
+        contrasts = _alone(model, frame, options, task, by)
     readings = None
     if "t-contrast" in rankings:
         acts = collect(
             model, frame, units=str(modules.units.site), tokens="content", progress=False, **sizes
         )
         readings = np.asarray(acts.values, dtype=np.float64)
-    return Evidence(of_modules, of_categories, readings, categories_of(frame), options.seed)
+    return Evidence(contrasts, readings, categories_of(frame), options.seed)
 
 
 def _alone(
-    model: HookedModel, frame: pd.DataFrame, options: Options, task: Task, *, signed: bool
+    model: HookedModel, frame: pd.DataFrame, options: Options, task: Task, part: Part
 ) -> dict[str, Float[np.ndarray, " units"]]:
-    """By category: the contrast of every unit's estimated effect when it is ablated alone."""
+    """By category: the contrast of each unit's estimated effect when it is ablated alone."""
     assert options.reference is not None
-    given = (model, frame, options.reference)
-    if signed:
-        estimates, names = ablation_attribution(
-            *given, task=task, positions=options.positions, progress=options.progress
-        )
-    else:
-        of_content = options.positions == "content"
-        estimates, names = ablation_magnitudes(
-            *given, task, of_content=of_content, progress=options.progress
-        )
-    return {
-        name: estimates[row] - np.delete(estimates, row, axis=0).mean(axis=0)
-        for row, name in enumerate(names)
-    }
+    found = estimates_of(
+        *(model, frame, options.reference, task),
+        of_content=options.positions == "content",
+        progress=options.progress,
+    )
+    return {name: found.contrast(name, part) for name in found.categories}
 
 
 def _along_the_path(
     model: HookedModel, frame: pd.DataFrame, modules: ModuleSet, options: Options, task: Task
-) -> dict[int, Float[np.ndarray, " _own"]]:
-    """By module: the contrast of its units' parts in what ablating the module does."""
+) -> dict[str, Float[np.ndarray, " units"]]:
+    """By category: the contrast of each unit's part in what ablating its own module does.
+
+    A unit of no module has no part, and comes last.
+    """
     assert options.reference is not None
-    of_content = options.positions == "content"
     categories = categories_of(frame)
+    names = list(dict.fromkeys(categories.tolist()))
+    found = {name: np.full(len(modules.units), -np.inf) for name in names}
     each = [module for module in modules if module.n_units]
     total = N_STEPS * len(frame) * len(each)
-    found = {}
     with tqdm(total=total, desc="rank", unit="prompt", disable=not options.progress) as bar:
         for module in each:
             parts = ablation_path(
                 *(model, task, module.units, options.reference, bar.update),
                 n_steps=N_STEPS,
-                of_content=of_content,
+                of_content=options.positions == "content",
             )
-            means = {
-                name: parts[is_category(categories, name)].mean(axis=0)
-                for name in dict.fromkeys(categories.tolist())
-            }
-            own = means.pop(str(module.category))
-            found[module.label] = own - np.mean(list(means.values()), axis=0)
+            means = np.stack([parts[is_category(categories, name)].mean(axis=0) for name in names])
+            for row, name in enumerate(names):
+                others = np.delete(means, row, axis=0).mean(axis=0)
+                found[name][module.units.flat()] = means[row] - others
     return found

@@ -86,15 +86,16 @@ def core_curve(
 
 def _curve(rows: pd.DataFrame, value: str) -> pd.Series:
     """The mean over the modules at each size; a smaller module counts as a whole."""
-    wide = rows.pivot_table(index="n_units", columns="module", values=value, sort=True)
-    own = rows.groupby("module")["n_units"].max()
-    sizes = sorted(size for size in wide.index if size <= own.max())
-    if len(own) > 1:
-        whole = set(own)
-        ladder = [size for size in sizes if size not in whole]
-        sizes = [*ladder, int(own.max())]
-    means = wide.reindex(sorted({*wide.index})).ffill().reindex(sizes)
-    return means.mean(axis=1)
+    curves = {
+        label: own.set_index("n_units")[value].sort_index()
+        for label, own in rows.groupby("module", sort=False)
+    }
+    largest = max(int(curve.index[-1]) for curve in curves.values())
+    wholes = {int(curve.index[-1]) for curve in curves.values()}
+    sizes = sorted({int(size) for curve in curves.values() for size in curve.index})
+    shown = [size for size in sizes if size not in wholes or size == largest]
+    wide = pd.DataFrame({label: curve.reindex(sizes).ffill() for label, curve in curves.items()})
+    return wide.mean(axis=1).loc[shown]
 
 
 def _add_controls(figure: "Figure", shown: pd.DataFrame, value: str) -> None:
