@@ -110,6 +110,12 @@ def halves_of(prompts):
     return [group for _, group in prompts.groupby("category")]
 
 
+def cored(c):
+    half = len(c.prompts) // 2  # categories alternate
+    halves = c.prompts.iloc[:half], c.prompts.iloc[half:]
+    return tlm.causal_cores(c.model, c.modules, *halves, sizes=[4], n_controls=1, **QUIET)
+
+
 CALLS = {
     "collect": lambda c: tlm.collect(c.model, c.prompts, **QUIET),
     "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
@@ -166,6 +172,7 @@ CALLS = {
     "unit_estimates": lambda c: tlm.unit_estimates(
         c.model, c.prompts, c.modules, estimate="relp", **QUIET
     ),
+    "causal_cores": lambda c: cored(c),
     "get_act_patch_module": lambda c: patch(tlm.get_act_patch_module, c),
     "get_act_patch_module_by_pos": lambda c: patch(tlm.get_act_patch_module_by_pos, c),
     "get_act_patch_module_by_layer": lambda c: patch(tlm.get_act_patch_module_by_layer, c),
@@ -195,6 +202,7 @@ CALLS = {
     "hierarchy": lambda c: tlm.hierarchy(c.modules, c.acts, n_permutations=9),
     "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
+    "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),
     "plot_concepts": lambda c: tlm.plots.plot_concepts(
         tlm.concept_effects(c.model, erased(c), first_category(c), c.prompts, c.prompts, **QUIET)
     ),

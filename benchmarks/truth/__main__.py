@@ -6,7 +6,8 @@
 
 Without files, the shipped ones are measured. Recovery is the adjusted Rand index of the units'
 labels against their owners; false positives are random sets of units that are called selective;
-power is the share of true blocks, and of parts of them, that are; precision is of shared units.
+power is the share of true blocks, and of parts of them, that are; precision is of shared units;
+cores are the first units of several rankings in modules that discovery found.
 """
 
 import argparse
@@ -18,14 +19,22 @@ import pandas as pd
 import torch
 
 from benchmarks.truth import files
+from benchmarks.truth.cores import cores
 from benchmarks.truth.false_positives import false_positives, power, shared_precision
 from benchmarks.truth.files import Truth
 from benchmarks.truth.loading import load
 from benchmarks.truth.options import BASELINES, CONTROLS, METHODS, READINGS
 from benchmarks.truth.recovery import Size, recovery
-from benchmarks.truth.tables import CANCELLING, markdown, recovery_tables, shared_table, shares
+from benchmarks.truth.tables import (
+    CANCELLING,
+    markdown,
+    mean_of_files,
+    recovery_tables,
+    shared_table,
+    shares,
+)
 
-PARTS = ("recovery", "false positives", "power", "shared")
+PARTS = ("recovery", "false positives", "power", "shared", "cores")
 
 
 def main() -> None:
@@ -80,6 +89,7 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[Truth], pd.DataFra
         "false positives": lambda truth: false_positives(truth, kinds, n_random),
         "power": lambda truth: power(truth, kinds, n_draws),
         "shared": lambda truth: shared_precision(truth, seeds),
+        "cores": lambda truth: cores(truth, seeds),
     }
 
 
@@ -103,6 +113,12 @@ def printed(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     if len(tables.get("shared", ())):
         found["Precision of shared_units, at the number of shared units and of those used"] = (
             shared_table(tables["shared"])
+        )
+    if "cores" in tables:
+        rest = tables["cores"][tables["cores"]["kind"] != CANCELLING]
+        options = {"values": "selectivity", "aggfunc": mean_of_files, "sort": False}
+        found["Mean selectivity of the first units of each ranking, nats per token"] = (
+            rest.pivot_table(index="ranking", columns="n_units", **options)
         )
     return found
 
