@@ -300,10 +300,9 @@ def test_estimates(prompts, monkeypatch, capsys):
     monkeypatch.setattr(estimates, "NAMES", [("cat", "dog"), ("bird", "house")])
     monkeypatch.setattr(estimates, "TEMPLATES", ["the{a} and{b} sat over the{c} is"])
     words = ["--units", "8", "--max-tokens", "8", "--pairs", "2", "--steps", "2"]
-    lines = run(estimates, words, monkeypatch, capsys).splitlines()
-    of_units, of_layers = (
-        [line.split() for line in lines if line.split()[0] == first] for first in ("leading", "24")
-    )
+    rows = [line.split() for line in run(estimates, words, monkeypatch, capsys).splitlines()]
+    of_units = [row for row in rows if row[0] == "leading"]
+    of_layers = [row for row in rows if row[0].isdigit()]
     assert [row[2] for row in of_units] == ["gradient", "integrated_gradients", "relp"] * 3
     assert [row[1] for row in of_layers] == ["gradient", "integrated_gradients", "relp"]
     assert all(abs(float(number)) <= 1 for row in of_units for number in row[3:])
