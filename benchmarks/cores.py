@@ -80,8 +80,8 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     whole = table["n_units"] == table.groupby("module")["n_units"].transform("max")
     size = table["n_units"].astype(str).mask(whole, "whole")
     grouped = table.assign(size=size).groupby(["ranking", "size"], sort=False)
-    found = grouped[["own", "others", "selectivity"]].mean()
-    return found.assign(own_over_others=found["own"] / found["others"])
+    found = grouped[["effect", "others", "selectivity"]].mean()
+    return found.assign(specificity=found["effect"] / found["others"])
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def test_a_seed_that_cannot_be_is_refused(call, acts):
 TEXTS = {
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
     "positions",
+    "ranking",
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
 }
@@ -102,7 +103,7 @@ COUNTS = {
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),
 }
 FLAGS = {"own", "covered", "converged", "special", "rectified", "shuffled"}
-FLAGS |= {"is_correct", "correct_at_first", "consistent"}
+FLAGS |= {"is_correct", "correct_at_first", "consistent", "chosen"}
 
 
 def expected_kind(where, column):

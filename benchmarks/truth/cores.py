@@ -35,5 +35,5 @@ def cores(truth: Truth, seeds: Iterable[int]) -> pd.DataFrame:
             table = found.table[found.table["n_units"].isin(SIZES)]
             name = table["ranking"].mask(table["ranking"] == "core", f"core, by={by}")
             tables.append(table.assign(ranking=name, seed=seed))
-    kept = ["ranking", "n_units", "module", "seed", "own", "others", "selectivity"]
+    kept = ["ranking", "n_units", "module", "seed", "effect", "others", "selectivity"]
     return pd.concat(tables)[kept]

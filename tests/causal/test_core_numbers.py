@@ -16,9 +16,9 @@ def test_numbers_and_their_intervals():
     rises = np.array([4.0, 1.0, 2.0, 1.0, 1.0, 1.0])
     draws = bootstrap_indices(CATEGORIES, 500, 0)
     found = core_numbers(rises, CATEGORIES, "a", draws)
-    assert (found["own"], found["others"]) == (3.0, 1.0)
+    assert (found["effect"], found["others"]) == (3.0, 1.0)
     assert (found["selectivity"], found["specificity"]) == (2.0, 3.0)
-    assert (found["own_ci_low"], found["own_ci_high"]) == (2.0, 4.0)
+    assert (found["ci_low"], found["ci_high"]) == (2.0, 4.0)
     assert (found["specificity_ci_low"], found["specificity_ci_high"]) == (2.0, 4.0)
     assert found["others_ci_low"] == found["others_ci_high"] == 1.0
 

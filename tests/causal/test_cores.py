@@ -50,7 +50,7 @@ def test_the_table_has_every_ranking_at_every_size(found, true_modules):
     for module in true_modules:
         for ranking in ("core", "random", "fit", "all units", "t-contrast"):
             assert sizes[module.label, ranking] == [5, 15, module.n_units]
-    np.testing.assert_allclose(table["selectivity"], table["own"] - table["others"])
+    np.testing.assert_allclose(table["selectivity"], table["effect"] - table["others"])
     low, high = table["selectivity_ci_low"], table["selectivity_ci_high"]
     assert (low <= table["selectivity"]).all()
     assert (table["selectivity"] <= high).all()
@@ -60,7 +60,7 @@ def test_the_table_has_every_ranking_at_every_size(found, true_modules):
         assert table.loc[~is_core, f"{kind}_selectivity"].isna().all()
     whole = table[table["n_units"] == table.groupby("module")["n_units"].transform("max")]
     of_module = whole[whole["ranking"].isin(["core", "random", "fit"])]
-    assert np.ptp(of_module.groupby("module")["own"].agg(np.ptp)) < 1e-4
+    assert np.ptp(of_module.groupby("module")["effect"].agg(np.ptp)) < 1e-4
 
 
 def test_one_core_of_each_module_is_chosen_and_is_in_the_set(found, true_modules):
@@ -87,7 +87,7 @@ def test_the_effects_are_those_of_module_effects(found, truth):
     )
     own = effects[effects["own"]].set_index("module")
     chosen = found.table[found.table["chosen"]].set_index("module")
-    np.testing.assert_allclose(own["effect"], chosen["own"], atol=1e-5)
+    np.testing.assert_allclose(own["effect"], chosen["effect"], atol=1e-5)
     np.testing.assert_allclose(own["selectivity"], chosen["selectivity"], atol=1e-5)
 
 

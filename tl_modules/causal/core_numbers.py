@@ -6,7 +6,7 @@ from jaxtyping import Float, Int, Shaped
 from tl_modules.tables.bootstrap import percentile_interval
 from tl_modules.tables.prompt_frames import is_category
 
-NUMBERS = ("own", "others", "selectivity", "specificity")
+NUMBERS = ("effect", "others", "selectivity", "specificity")
 """Effect on the own category, the mean of the effects on the others, their difference, and their
 ratio."""
 
@@ -50,7 +50,8 @@ def core_numbers(
         draws: Resampled rows, as ``bootstrap_indices`` returns them; within categories.
 
     Returns:
-        Each of ``NUMBERS`` with ``_ci_low`` and ``_ci_high``. The specificity is infinite if the
+        Each of ``NUMBERS`` with its interval, ``ci_low`` and ``ci_high``, of the effect without a
+        name before it. The specificity is infinite if the
         set harms its own category alone, and NaN if it does not harm its own category. Its interval
         is that of the ratio on the resamples, and NaN where one of them has no ratio.
     """
@@ -60,7 +61,8 @@ def core_numbers(
         low, high = percentile_interval(resampled)
     numbers = {}
     for at, name in enumerate(NUMBERS):
-        numbers |= {name: found[at], f"{name}_ci_low": low[at], f"{name}_ci_high": high[at]}
+        before = "" if name == "effect" else f"{name}_"
+        numbers |= {name: found[at], f"{before}ci_low": low[at], f"{before}ci_high": high[at]}
     return {name: float(value) for name, value in numbers.items()}
 
 

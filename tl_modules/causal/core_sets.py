@@ -76,13 +76,12 @@ def choice_of(found: Experiment, cores: Iterable[CoreSet], share: float) -> pd.D
         share: The share.
 
     Returns:
-        One row per core: ``module``, ``n_units``, ``own``, ``others``, ``selectivity``, ``chosen``.
-        Where no core is selective, the one with the largest selectivity is chosen.
+        One row per core, as ``CausalCores.choice``. Where no core is selective, the one with the largest selectivity is chosen.
     """
     rows = []
     for core, outcome in zip(cores, found.outcomes, strict=True):
         own, others = own_and_others(outcome.rises, found.categories, str(core.category))[0]
-        row = {"module": core.module, "n_units": core.size, "own": own, "others": others}
+        row = {"module": core.module, "n_units": core.size, "effect": own, "others": others}
         rows.append(row | {"selectivity": own - others})
     table = pd.DataFrame(rows)
     table["chosen"] = False

@@ -38,16 +38,16 @@ class CausalCores:
 
     table: pd.DataFrame
     """On the prompts ``testing``, one row per module, ranking and size: ``module``, ``category``,
-    ``ranking``, ``n_units``, ``share`` (of the model's units), and in nats per token ``own`` (the
-    effect on the module's category), ``others`` (the mean effect on the other categories) and
+    ``ranking``, ``n_units``, ``share`` (of the model's units), and in nats per token ``effect`` (on
+    the module's own category), ``others`` (the mean effect on the other categories) and
     ``selectivity`` (their difference); ``specificity`` (their ratio); each with a 95 % interval
     over prompts. For ``ranking="core"`` also ``layer_selectivity``, ``layer_p_value`` and the same
     of ``magnitude``: the mean selectivity of the controls, and the p-value against them.
     ``chosen`` marks the core."""
 
     choice: pd.DataFrame
-    """On the prompts ``choosing``, one row per module and size: ``module``, ``n_units``, ``own``,
-    ``others``, ``selectivity``, ``chosen``."""
+    """On the prompts ``choosing``, one row per module and size: ``module``, ``n_units``,
+    ``effect``, ``others``, ``selectivity``, ``chosen``."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -82,12 +82,12 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
 ) -> CausalCores:
     """Find the few units of each module that do most of what the whole module does.
 
-    The prompts ``choosing`` rank each module's units: by the estimated effect of mean-ablating a
-    unit alone, on the module's own category minus the mean of the other categories. The first units
-    are then ablated together, at each size of a ladder. The core is the smallest of these sets
-    whose selectivity on ``choosing`` reaches ``share`` of the largest. The prompts ``testing`` then
-    measure cores of all sizes, the same numbers of units that other rankings take first, and random
-    controls. So no number of ``table`` has chosen what it measures.
+    The prompts ``choosing`` rank each module's units by their parts in what ablating the whole
+    module does: the part on the module's own category minus the mean part on the others. The first
+    units are then ablated together, at each size of a ladder. The core is the smallest of these
+    sets whose selectivity on ``choosing`` reaches ``share`` of the largest. The prompts ``testing``
+    then measure cores of all sizes, the same numbers of units that other rankings take first, and
+    random controls. So no number of ``table`` has chosen what it measures.
 
     Args:
         model: The model.
@@ -98,7 +98,8 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             100 %. Sizes above a module's are left out, and the whole module is added.
         share: Of the largest selectivity, which a core has to reach.
         rankings: What is measured beside the cores; see ``Ranking``.
-        by: What units are ranked by.
+        by: What scores units: ``"path"`` as above, or the estimated effect of ablating a unit alone,
+            its ``"magnitude"`` or ``"signed"``.
         reference: Source of the means that ablation puts in; by default the modules.
         positions: See ``module_effects``.
         n_controls: Random sets per kind of control, module and size. ``module_effects`` tests the

@@ -20,7 +20,7 @@ def core_curve(
     table: pd.DataFrame,
     *,
     module: int | None = None,
-    value: Literal["selectivity", "own", "others", "specificity"] = "selectivity",
+    value: Literal["selectivity", "effect", "others", "specificity"] = "selectivity",
 ) -> "Figure":
     """Draw a number of the cores over their size, beside what other rankings take.
 
@@ -54,6 +54,7 @@ def core_curve(
     if module is not None and module not in labels:
         raise ModulesError(f"table has no module {module}; it has {labels}.")
     shown = table if module is None else table.loc[table["module"] == module]
+    before = "" if value == "effect" else f"{value}_"
     figure = plotly.Figure()
     rankings = shown["ranking"].drop_duplicates().tolist()
     for number, ranking in enumerate(rankings):
@@ -65,8 +66,8 @@ def core_curve(
         if bold and module is not None:
             options["error_y"] = {
                 "type": "data",
-                "array": (rows[f"{value}_ci_high"] - rows[value]).tolist(),
-                "arrayminus": (rows[value] - rows[f"{value}_ci_low"]).tolist(),
+                "array": (rows[f"{before}ci_high"] - rows[value]).tolist(),
+                "arrayminus": (rows[value] - rows[f"{before}ci_low"]).tolist(),
             }
         name = plotly_text(str(ranking))
         figure.add_scatter(x=curve.index.tolist(), y=curve.tolist(), name=name, **options)
