@@ -76,7 +76,8 @@ def choice_of(found: Experiment, cores: Iterable[CoreSet], share: float) -> pd.D
         share: The share.
 
     Returns:
-        One row per core, as ``CausalCores.choice``. Where no core is selective, the one with the largest selectivity is chosen.
+        One row per core, as ``CausalCores.choice``. Where no core is selective, the one with the
+        largest selectivity is chosen.
     """
     rows = []
     for core, outcome in zip(cores, found.outcomes, strict=True):

@@ -98,8 +98,8 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             100 %. Sizes above a module's are left out, and the whole module is added.
         share: Of the largest selectivity, which a core has to reach.
         rankings: What is measured beside the cores; see ``Ranking``.
-        by: What scores units: ``"path"`` as above, or the estimated effect of ablating a unit alone,
-            its ``"magnitude"`` or ``"signed"``.
+        by: The score: ``"path"`` as above, or the ``"magnitude"`` or the ``"signed"`` size of the
+            estimated effect of ablating a unit alone.
         reference: Source of the means that ablation puts in; by default the modules.
         positions: See ``module_effects``.
         n_controls: Random sets per kind of control, module and size. ``module_effects`` tests the
