@@ -77,7 +77,7 @@ def core_curve(
         marker = {"size": 14, "color": COLOURS[0], "symbol": "circle-open", "line": {"width": 3}}
         options = {"x": chosen["n_units"].tolist(), "y": chosen[value].tolist(), "marker": marker}
         figure.add_scatter(**options, mode="markers", name="the core")
-    figure.update_xaxes(title_text="units ablated", type="log")
+    figure.update_xaxes(title_text="units ablated", type="log", dtick=1)
     unit = "own / others" if value == "specificity" else "nats per token"
     figure.update_yaxes(title_text=f"{value} ({unit})")
     of = f"{len(labels)} modules (mean)" if module is None else f"module {module}"
