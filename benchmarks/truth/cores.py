@@ -35,5 +35,6 @@ def cores(truth: Truth, seeds: Iterable[int]) -> pd.DataFrame:
             table = found.table[found.table["n_units"].isin(SIZES)]
             name = table["ranking"].mask(table["ranking"] == "core", f"core, by={by}")
             tables.append(table.assign(ranking=name, seed=seed))
-    kept = ["ranking", "n_units", "module", "seed", "effect", "others", "selectivity"]
-    return pd.concat(tables)[kept]
+    # One number per seed: the modules of one model are no independent draws.
+    grouped = pd.concat(tables).groupby(["ranking", "n_units", "seed"], sort=False)
+    return grouped[["effect", "others", "selectivity"]].mean().reset_index()

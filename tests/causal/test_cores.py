@@ -27,12 +27,12 @@ def true_modules(truth):
 
 @pytest.fixture(scope="module")
 def padded(truth, true_modules):
-    """Modules of which each has half of another's units beside its own."""
-    labels = truth.owners.copy()
-    generator = np.random.default_rng(0)
-    for task in range(truth.n_tasks - 1):
-        others = generator.permutation(np.flatnonzero(truth.owners == truth.n_tasks - 1))
-        labels[others[task :: truth.n_tasks - 1]] = task
+    """Modules that share the units of the last one among them, beside the true units of each."""
+    owner_of = [truth.categories.index(module.category) for module in true_modules]
+    labels = np.argsort(owner_of)[truth.owners]
+    last = true_modules.n_modules - 1
+    others = np.random.default_rng(0).permutation(np.flatnonzero(labels == last))
+    labels[others] = np.arange(len(others)) % last
     return replace(true_modules, unit_labels=labels.astype(np.int64))
 
 
@@ -60,7 +60,7 @@ def test_the_table_has_every_ranking_at_every_size(found, true_modules):
         assert table.loc[~is_core, f"{kind}_selectivity"].isna().all()
     whole = table[table["n_units"] == table.groupby("module")["n_units"].transform("max")]
     of_module = whole[whole["ranking"].isin(["core", "random", "fit"])]
-    assert np.ptp(of_module.groupby("module")["effect"].agg(np.ptp)) < 1e-4
+    assert of_module.groupby("module")["effect"].agg(np.ptp).max() < 1e-4
 
 
 def test_one_core_of_each_module_is_chosen_and_is_in_the_set(found, true_modules):
@@ -104,10 +104,15 @@ def test_the_core_leaves_out_units_that_others_own(truth, padded):
         **QUIET,
     )
     few = found.table[found.table["n_units"] == 20].set_index(["module", "ranking"])
-    tasks = range(truth.n_tasks - 1)
-    cores = np.mean([few.loc[(task, "core"), "selectivity"] for task in tasks])
-    drawn = np.mean([few.loc[(task, "random"), "selectivity"] for task in tasks])
+    each = range(truth.n_tasks - 1)
+    cores, drawn = (
+        np.mean([few.loc[(number, ranking), "selectivity"] for number in each])
+        for ranking in ("core", "random")
+    )
+    assert drawn > 0
     assert cores > 2 * drawn
+    own = [truth.owners[core.units.flat()] for core in found.cores if core.n_units == 20]
+    assert all(np.bincount(owners).max() >= 17 for owners in own)
 
 
 def test_the_path_finds_what_a_single_gradient_does_not(truth, true_modules):
@@ -130,6 +135,66 @@ def test_units_to_exclude_are_in_no_core(truth, true_modules):
         **{"sizes": [10], "rankings": [], "n_controls": 1, "exclude": exclude} | QUIET,
     )
     assert not set(exclude.flat()) & set(found.cores[0].units.flat())
+
+
+@unsaid
+def test_what_a_reference_or_a_ranking_lacks_is_said_before_the_model_runs(
+    model, modules, prompts, acts
+):
+    halves = prompts.iloc[:8], prompts.iloc[8:]
+    heads = tlm.collect_reference(model, prompts, units="attn_heads", progress=False)
+    one_each = prompts.groupby("category").head(1)
+    unnamed = replace(modules, samples=modules.samples.drop(columns="category"))
+    cases = [
+        (
+            modules,
+            {"reference": replace(acts, unit_means=None, content_means=None)},
+            "needs the units' mean activations",
+        ),
+        (modules, {"reference": heads}, "hook points"),
+        (modules, {"exclude": heads.units}, "exclude should be units of the modules' model"),
+        (modules, {"exclude": modules.units}, "exclude should leave a unit of some module"),
+        (unnamed, {}, r"modules should have own categories; \[0, 1, 2\] have none"),
+        (replace(modules, units=replace(modules.units, site="mid")), {}, "named site"),
+    ]
+    with pytest.raises(tlm.ModulesError, match=r"needs two prompts of '\w+' and of the others"):
+        tlm.causal_cores(model, modules, one_each, prompts.iloc[2:], progress=False)
+    runs = []
+    hook = model.hook_dict["blocks.0.mlp.hook_post"].register_forward_hook(
+        lambda *given: runs.append(given)
+    )
+    try:
+        for given, options, message in cases:
+            with pytest.raises(tlm.ModulesError, match=message):
+                tlm.causal_cores(model, given, *halves, progress=False, **options)
+    finally:
+        hook.remove()
+    assert not runs
+
+
+@unsaid
+def test_modules_of_effects_have_layer_controls_alone(model, prompts):
+    acts = tlm.collect(model, prompts, weight="effect", progress=False)
+    modules = tlm.discover(acts, 2, progress=False)
+    halves = prompts.iloc[:8], prompts.iloc[8:]
+    options = {"sizes": [3], "rankings": ["random"], "n_controls": 2}
+    found = tlm.causal_cores(model, modules, *halves, **options, **QUIET)
+    assert found.table["layer_p_value"].notna().any()
+    assert "magnitude_p_value" not in found.table
+
+
+@unsaid
+def test_heads_have_cores_and_cores_are_saved(model, prompts, tmp_path):
+    acts = tlm.collect(model, prompts, units="attn_heads", progress=False)
+    modules = tlm.discover(acts, 2, progress=False)
+    halves = prompts.iloc[:8], prompts.iloc[8:]
+    found = tlm.causal_cores(model, modules, *halves, sizes=[1], n_controls=0, **QUIET)
+    assert {core.n_units for core in found.cores} <= {1, *(module.n_units for module in modules)}
+    found.cores.save(tmp_path / "cores")
+    again = tlm.ModuleSet.load(tmp_path / "cores")
+    assert again.unit_labels.tolist() == found.cores.unit_labels.tolist()
+    with again[0].ablated(model):
+        pass
 
 
 @unsaid

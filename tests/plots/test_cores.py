@@ -41,6 +41,12 @@ def test_one_module_has_intervals_and_its_core(table):
     assert (list(chosen.x), list(chosen.y)) == ([20], [20.0])
 
 
+def test_the_specificity_is_the_ratio_of_the_means(table):
+    table = table.assign(effect=4.0, others=[2.0] * 8 + [0.0] * 6, specificity=np.nan)
+    (core, _) = tlm.plots.core_curve(table, value="specificity").data
+    assert list(core.y) == [4.0] * 4
+
+
 def test_what_cannot_be_drawn_is_refused(table):
     with pytest.raises(tlm.ModulesError, match=r"it lacks \['ranking'\]. Pass found.table"):
         tlm.plots.core_curve(table.drop(columns="ranking"))

@@ -92,6 +92,13 @@ def _magnitude(setting: Setting, units: Units, own_reference: HasUnitMeans | Non
     )
 
 
+def has_magnitudes(units: Units, *sources: HasUnitMeans | None) -> bool:
+    """Whether a source holds the mean |activation| of the units, as ``"magnitude"`` needs."""
+    return any(
+        source is not None and _mean_magnitudes(source, units) is not None for source in sources
+    )
+
+
 def _mean_magnitudes(source: HasUnitMeans, units: Units) -> Float[np.ndarray, " units"] | None:
     """The mean |activation| of every unit of the site; None if the source does not hold it."""
     normaliser, reading = (getattr(source, name, None) for name in ("normaliser", "reading"))

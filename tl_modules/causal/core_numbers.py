@@ -50,8 +50,8 @@ def core_numbers(
         draws: Resampled rows, as ``bootstrap_indices`` returns them; within categories.
 
     Returns:
-        Each of ``NUMBERS`` with its interval, ``ci_low`` and ``ci_high``, of the effect without a
-        name before it. The specificity is infinite if the
+        Each of ``NUMBERS`` and its interval: ``ci_low`` and ``ci_high`` of the effect,
+        ``others_ci_low`` and so on of the others. The specificity is infinite if the
         set harms its own category alone, and NaN if it does not harm its own category. Its interval
         is that of the ratio on the resamples, and NaN where one of them has no ratio.
     """

@@ -15,16 +15,19 @@ from tl_modules.causal.metrics import Task, make_task
 from tl_modules.causal.options import Options
 from tl_modules.causal.unit_estimates import Part, estimates_of
 from tl_modules.errors import ModulesError
+from tl_modules.interventions.ablation import Ablation
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.sites import is_named
 from tl_modules.modules.module import Module
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.prompt_frames import categories_of, is_category
 
 Ranking = Literal["core", "random", "fit", "all units", "t-contrast"]
 """``core``: the module's units, by the contrast of their estimated effects. ``random``: the
-module's units in random order. ``fit``: the module's units by ``Module.scores``. ``all units``: the
-units of all modules by the same contrast as ``core``. ``t-contrast``: all units of the site by
-Welch's t of each prompt's mean |activation|, own category against the others."""
+module's units in random order. ``fit``: the module's units by ``Module.scores``. ``all units``: all
+units of the site by the same contrast as ``core``; along the path, each unit has its part in its
+own module's ablation. ``t-contrast``: all units of the site by Welch's t of each prompt's mean
+|activation|, own category against the others."""
 
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 
@@ -128,6 +131,57 @@ _ORDERS: dict[Ranking, Callable[[Module, str, Evidence], Int[np.ndarray, " units
 }
 
 
+def check_evidence(
+    model: HookedModel,
+    frame: pd.DataFrame,
+    modules: ModuleSet,
+    options: Options,
+    rankings: Sequence[Ranking],
+) -> None:
+    """Refuse what the rankings cannot be made of, before the model runs.
+
+    Args:
+        model: The model.
+        frame: The prompts that choose.
+        modules: The modules.
+        options: The experiment's options.
+        rankings: The rankings.
+
+    Raises:
+        ModulesError: If the modules are another model's, the reference has no means of their site,
+            ``exclude`` leaves none of their units, or a ranking needs what they do not hold.
+    """
+    modules.units.check_model(model)
+    ablation = Ablation(
+        reference=options.reference, exclude=options.exclude, positions=options.positions
+    )
+    # Means and excluded units that do not fit are refused here.
+    if not any(module.in_experiment(ablation).size for module in modules):
+        raise ModulesError("exclude should leave a unit of some module; it leaves none.")
+    if "fit" in rankings and modules.unit_scores is None:
+        raise ModulesError(
+            "rankings has 'fit', and these modules hold no unit scores. Discover them with "
+            "discover(), or leave it out."
+        )
+    if "t-contrast" not in rankings:
+        return
+    site = modules.units.site
+    if site is None or not is_named(site):
+        raise ModulesError(
+            "rankings has 't-contrast', which collects the activations of a named site; these "
+            "units have none. Leave it out."
+        )
+    categories = categories_of(frame)
+    for name in {str(module.category) for module in modules}:
+        n_own = int(is_category(categories, name).sum())
+        if min(n_own, len(frame) - n_own) < 2:
+            raise ModulesError(
+                f"rankings has 't-contrast', which needs two prompts of {name!r} and of the others "
+                f"in choosing; there are {n_own} and {len(frame) - n_own}. Add prompts, or "
+                "leave it out."
+            )
+
+
 def evidence_of(
     model: HookedModel,
     frame: pd.DataFrame,
@@ -141,7 +195,7 @@ def evidence_of(
     Args:
         model: The model.
         frame: The prompts that choose.
-        modules: The modules.
+        modules: The modules, which ``check_evidence`` has passed.
         options: The experiment's options.
         by: What the contrasts are of.
         rankings: The rankings that will be asked for.
@@ -150,18 +204,8 @@ def evidence_of(
         The evidence; without readings where no ranking needs them.
 
     Raises:
-        ModulesError: If a ranking needs what the modules do not hold, or as in ``module_effects``.
+        ModulesError: As in ``module_effects``.
     """
-    if "fit" in rankings and modules.unit_scores is None:
-        raise ModulesError(
-            "rankings has 'fit', and these modules hold no unit scores. Discover them with "
-            "discover(), or leave it out."
-        )
-    if "t-contrast" in rankings and modules.units.site is None:
-        raise ModulesError(
-            "rankings has 't-contrast', which collects the activations of a named site; these "
-            "units have none. Leave it out."
-        )
     sizes = {"batch_size": options.batch_size, "max_tokens": options.max_tokens}
     task = make_task(model, frame, "loss", options.batch_size, options.max_tokens, options.touched)
     if by == "path":
@@ -195,23 +239,27 @@ def _along_the_path(
 ) -> dict[str, Float[np.ndarray, " units"]]:
     """By category: the contrast of each unit's part in what ablating its own module does.
 
-    A unit of no module has no part, and comes last.
+    A unit that is excluded or in no module has no part, and comes last.
     """
     assert options.reference is not None
     categories = categories_of(frame)
     names = list(dict.fromkeys(categories.tolist()))
     found = {name: np.full(len(modules.units), -np.inf) for name in names}
-    each = [module for module in modules if module.n_units]
+    # What is excluded is not ablated, and so does not move.
+    each = [module.units for module in modules]
+    if options.exclude is not None:
+        each = [units.without(options.exclude) for units in each]
+    each = [units for units in each if len(units)]
     total = N_STEPS * len(frame) * len(each)
     with tqdm(total=total, desc="rank", unit="prompt", disable=not options.progress) as bar:
-        for module in each:
+        for units in each:
             parts = ablation_path(
-                *(model, task, module.units, options.reference, bar.update),
+                *(model, task, units, options.reference, bar.update),
                 n_steps=N_STEPS,
                 of_content=options.positions == "content",
             )
             means = np.stack([parts[is_category(categories, name)].mean(axis=0) for name in names])
             for row, name in enumerate(names):
                 others = np.delete(means, row, axis=0).mean(axis=0)
-                found[name][module.units.flat()] = means[row] - others
+                found[name][units.flat()] = means[row] - others
     return found

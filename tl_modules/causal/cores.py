@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tl_modules.causal.core_rankings import RANKINGS, By, Ranking, evidence_of
+from tl_modules.causal.controls import ControlKind, has_magnitudes
+from tl_modules.causal.core_rankings import RANKINGS, By, Ranking, check_evidence, evidence_of
 from tl_modules.causal.core_sets import beside_controls, choice_of, core_sets, measured
 from tl_modules.causal.core_sizes import core_sizes
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.causal.options import Options
+from tl_modules.causal.own_categories import warn_own_categories
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
@@ -24,17 +26,15 @@ from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_fram
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
 
-CONTROLS = ("layer", "magnitude")
-"""The kinds of control that each core is measured beside."""
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CausalCores:
     """The core of each module, and what cores of all sizes do, beside rivals and controls."""
 
     cores: ModuleSet
-    """The set with each module reduced to its core; all other units belong to no module. Topics
-    have to be found again, for their output tokens are of the whole modules."""
+    """The set with each module reduced to its core; all other units belong to no module. Samples,
+    their scores and the objective stay those of the whole modules. Topics have to be found again,
+    for their output tokens are of the whole modules."""
 
     table: pd.DataFrame
     """On the prompts ``testing``, one row per module, ranking and size: ``module``, ``category``,
@@ -42,8 +42,8 @@ class CausalCores:
     the module's own category), ``others`` (the mean effect on the other categories) and
     ``selectivity`` (their difference); ``specificity`` (their ratio); each with a 95 % interval
     over prompts. For ``ranking="core"`` also ``layer_selectivity``, ``layer_p_value`` and the same
-    of ``magnitude``: the mean selectivity of the controls, and the p-value against them.
-    ``chosen`` marks the core."""
+    of ``magnitude``: the mean selectivity of the controls, and the p-value against them, which is
+    not adjusted for modules and sizes. ``chosen`` marks the core."""
 
     choice: pd.DataFrame
     """On the prompts ``choosing``, one row per module and size: ``module``, ``n_units``,
@@ -98,12 +98,13 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             100 %. Sizes above a module's are left out, and the whole module is added.
         share: Of the largest selectivity, which a core has to reach.
         rankings: What is measured beside the cores; see ``Ranking``.
-        by: The score: ``"path"`` as above, or the ``"magnitude"`` or the ``"signed"`` size of the
-            estimated effect of ablating a unit alone.
+        by: The score: ``"path"`` as above, or the estimated effect of ablating a unit alone, as
+            ``"signed"``, or by its ``"magnitude"``.
         reference: Source of the means that ablation puts in; by default the modules.
         positions: See ``module_effects``.
-        n_controls: Random sets per kind of control, module and size. ``module_effects`` tests the
-            cores with as many as it takes.
+        n_controls: Random sets per kind of control, module and size; those matched by magnitude
+            need modules of raw activations. ``module_effects`` tests the cores with as many as it
+            takes.
         exclude: Units that are in no core and no control.
         batch_size: Rows of a forward pass.
         max_tokens: Truncate prompts to this many tokens.
@@ -114,8 +115,8 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         The cores and the tables.
 
     Raises:
-        ModulesError: If the two frames share a prompt, a module's own category is not in both, or
-            as in ``module_effects``.
+        ModulesError: If the two frames share a prompt, a module's own category is not in both, a
+            ranking lacks what it needs, or as in ``module_effects``.
 
     Example::
 
@@ -143,13 +144,15 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     )
     ladder = core_sizes(sizes, len(modules.units))
     chosen_on, tested_on = _frames(modules, choosing, testing)
+    check_evidence(model, chosen_on, modules, options, rankings)
+    warn_own_categories(list(modules), chosen_on, n_controls=1)
     evidence = evidence_of(model, chosen_on, modules, options, by, rankings)
     ordered: list[Ranking] = ["core", *(ranking for ranking in rankings if ranking != "core")]
     sets = core_sets(modules, ordered, ladder, evidence, exclude)
     cores = [each for each in sets if each.ranking == "core"]
     choice = choice_of(run_experiment(model, cores, chosen_on, options), cores, share)
     table = measured(run_experiment(model, sets, tested_on, options), sets, seed)
-    for kind in CONTROLS if n_controls else ():
+    for kind in _kinds(modules, reference) if n_controls else ():
         beside = replace(options, controls=kind, n_controls=n_controls)
         keys = [[seed, each.module, each.size] for each in cores]
         found = run_experiment(model, cores, tested_on, beside, keys=keys)
@@ -164,12 +167,24 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     return CausalCores(replace(modules, unit_labels=labels, topics=None), table, choice)
 
 
+def _kinds(modules: ModuleSet, reference: HasUnitMeans | None) -> list[ControlKind]:
+    """The kinds of control that can be drawn."""
+    by_magnitude = has_magnitudes(modules.units, reference, modules)
+    return ["layer", "magnitude"] if by_magnitude else ["layer"]
+
+
 def _frames(
     modules: ModuleSet, choosing: Prompts, testing: Prompts
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both frames, labelled and apart."""
     frames = []
-    own = {str(module.category) for module in modules if module.n_units}
+    unnamed = [module.label for module in modules if module.category is None]
+    if unnamed:
+        raise ModulesError(
+            f"modules should have own categories; {unnamed} have none, since their samples have "
+            "none. Name them: modules.with_categories({0: ...})."
+        )
+    own = {str(module.category) for module in modules}
     for name, prompts in (("choosing", choosing), ("testing", testing)):
         frame = labelled(prompt_frame(prompts, name))
         categories = set(categories_of(frame).tolist())

@@ -47,9 +47,9 @@ class UnitEstimates:
     """The part of the effect at tokens where the unit's activation is at or above 0."""
 
     negative: Float[np.ndarray, "categories units"]
-    """The part of the effect at tokens where the unit's activation is below 0. A gated neuron
-    writes its output direction at the ones and the opposite direction at the others. The activation
-    of a unit of several coordinates is a length, which is never below 0."""
+    """The part of the effect at tokens where the unit's activation is below 0. There a gated neuron
+    writes the opposite of its output direction. The activation of a unit of several coordinates is
+    a length, which is never below 0."""
 
     magnitude: Float[np.ndarray, "categories units"]
     """The sum over tokens of the |effect| at each: a unit whose effects cancel has a magnitude."""
@@ -146,7 +146,8 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
         model: The model.
         prompts: Strings, or a frame with ``prompt`` and ``category``.
         reference: Activations or modules, whose means replace the units' activations.
-        estimate: ``"gradient"``: the model's own gradient, which agrees best with ablation.
+        estimate: ``"gradient"``: the model's own gradient, which agrees best with ablation
+            over all units.
             ``"integrated_gradients"``: its mean over midpoints of the path on which the units of
             one hook point go from their activations to their means together; a path that moves
             every layer at once leads too far from a single unit's ablation. ``"relp"``: the

@@ -101,7 +101,8 @@ class UnitGradients:
         def hook_fn(activation: torch.Tensor, hook: object = None) -> torch.Tensor:
             del hook
             to = self.means[name].to(activation).reshape(activation.shape[2:])
-            counted = batch.counted.to(activation.device)
+            # A copy: a tensor made in inference mode has no gradients.
+            counted = batch.counted.clone().to(activation.device)
             counted = counted.reshape(counted.shape + (1,) * to.ndim)
             return torch.where(counted, activation + share * (to - activation), activation)
 

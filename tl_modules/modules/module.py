@@ -170,6 +170,7 @@ class Module(UnitTarget):
                 f"by should be one finite score per unit of the module, ({self.n_units},), or of "
                 f"the site, ({len(self.units.every())},); got shape {np.shape(by)}."
             )
+        scores = scores.astype(np.float64)
         n_kept = min(count_or_share("n", n, self.n_units), self.n_units)
         kept = np.sort(np.argsort(-scores, kind="stable")[:n_kept])
         own = None if self.scores is None else self.scores[kept]
@@ -193,6 +194,11 @@ class Module(UnitTarget):
         """
         if self.scores is None:
             raise ModulesError("These modules hold no unit scores. Discover them with discover().")
+        if not np.isfinite(self.scores).all():
+            raise ModulesError(
+                f"The fit of module {self.label}'s units is not known: no sample is in its topic. "
+                "Use core(n, by=...) with scores of your own."
+            )
         return self.core(n, by=self.scores)
 
     def nearest(self, others: Iterable["Module"], n: int = 3) -> pd.DataFrame:

@@ -86,17 +86,25 @@ def core_curve(
 
 
 def _curve(rows: pd.DataFrame, value: str) -> pd.Series:
-    """The mean over the modules at each size; a smaller module counts as a whole."""
+    """The mean over the modules at each size; a smaller module counts as a whole.
+
+    The specificity is the ratio of the mean effects: a ratio of one module may be infinite.
+    """
+    if value == "specificity":
+        return _curve(rows, "effect") / _curve(rows, "others")
     curves = {
         label: own.set_index("n_units")[value].sort_index()
         for label, own in rows.groupby("module", sort=False)
     }
-    largest = max(int(curve.index[-1]) for curve in curves.values())
-    wholes = {int(curve.index[-1]) for curve in curves.values()}
+    wholes = {label: int(curve.index[-1]) for label, curve in curves.items()}
+    largest = max(wholes.values())
     sizes = sorted({int(size) for curve in curves.values() for size in curve.index})
-    shown = [size for size in sizes if size not in wholes or size == largest]
-    wide = pd.DataFrame({label: curve.reindex(sizes).ffill() for label, curve in curves.items()})
-    return wide.mean(axis=1).loc[shown]
+    shown = [size for size in sizes if size not in wholes.values() or size == largest]
+    columns = {
+        label: [curve.get(min(size, wholes[label]), np.nan) for size in shown]
+        for label, curve in curves.items()
+    }
+    return pd.DataFrame(columns, index=shown).mean(axis=1)
 
 
 def _add_controls(figure: "Figure", shown: pd.DataFrame, value: str) -> None:
