@@ -74,6 +74,16 @@ def test_one_core_of_each_module_is_chosen_and_is_in_the_set(found, true_modules
     assert (found.cores.unit_labels == BACKGROUND).sum() == len(true_modules.units) - chosen.sum()
 
 
+def test_the_units_of_the_cores_are_listed_by_score(found, true_modules):
+    for core, module in zip(found.cores, true_modules, strict=True):
+        rows = found.units[found.units["module"] == core.label]
+        places = core.units.to_frame()[["layer", "unit"]]
+        listed = rows[["layer", "unit"]].sort_values(["layer", "unit"], ignore_index=True)
+        assert listed.equals(places.sort_values(["layer", "unit"], ignore_index=True))
+        assert (np.diff(rows["score"]) <= 0).all()
+        assert set(rows["category"]) == {module.category}
+
+
 def test_the_choice_is_the_smallest_that_reaches_the_share(found):
     for _, rows in found.choice.groupby("module"):
         values = rows["selectivity"].to_numpy()

@@ -132,3 +132,20 @@ def beside_controls(
         row |= {f"{kind}_selectivity": runs[1:].mean(), f"{kind}_p_value": p_value}
         rows.append(row)
     return table.merge(pd.DataFrame(rows), how="left")
+
+
+def units_of_cores(cores: Iterable[CoreSet], evidence: Evidence) -> pd.DataFrame:
+    """Tabulate the units of some cores; see ``CausalCores.units``.
+
+    Args:
+        cores: The cores.
+        evidence: What ranked their units.
+    """
+    frames = []
+    for core in cores:
+        scores = evidence.contrasts[str(core.category)][core.units.flat()]
+        frame = core.units.to_frame().assign(score=scores)
+        frame.insert(0, "module", core.module)
+        frame.insert(1, "category", core.category)
+        frames.append(frame.iloc[np.argsort(-scores, kind="stable")])
+    return pd.concat(frames, ignore_index=True)

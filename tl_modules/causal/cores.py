@@ -8,7 +8,13 @@ import pandas as pd
 
 from tl_modules.causal.controls import ControlKind, has_magnitudes
 from tl_modules.causal.core_rankings import RANKINGS, By, Ranking, check_evidence, evidence_of
-from tl_modules.causal.core_sets import beside_controls, choice_of, core_sets, measured
+from tl_modules.causal.core_sets import (
+    beside_controls,
+    choice_of,
+    core_sets,
+    measured,
+    units_of_cores,
+)
 from tl_modules.causal.core_sizes import core_sizes
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.causal.options import Options
@@ -48,6 +54,10 @@ class CausalCores:
     choice: pd.DataFrame
     """On the prompts ``choosing``, one row per module and size: ``module``, ``n_units``,
     ``effect``, ``others``, ``selectivity``, ``chosen``."""
+
+    units: pd.DataFrame
+    """The cores' units, one row each, highest score first in each module: ``module``, ``category``,
+    ``layer``, ``hook_name``, ``unit`` and ``score``, which ranked them."""
 
     def __repr__(self) -> str:
         """One line."""
@@ -160,11 +170,16 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     picked = choice.loc[choice["chosen"], ["module", "n_units"]]
     table = table.merge(picked.assign(ranking="core", chosen=True), how="left")
     table["chosen"] = table["chosen"].notna()
+    chosen = [each for each, is_chosen in zip(cores, choice["chosen"], strict=True) if is_chosen]
     labels = np.full(len(modules.units), BACKGROUND, dtype=modules.unit_labels.dtype)
-    for each, is_chosen in zip(cores, choice["chosen"], strict=True):
-        if is_chosen:
-            labels[each.units.flat()] = each.module
-    return CausalCores(replace(modules, unit_labels=labels, topics=None), table, choice)
+    for each in chosen:
+        labels[each.units.flat()] = each.module
+    return CausalCores(
+        cores=replace(modules, unit_labels=labels, topics=None),
+        table=table,
+        choice=choice,
+        units=units_of_cores(chosen, evidence),
+    )
 
 
 def _kinds(modules: ModuleSet, reference: HasUnitMeans | None) -> list[ControlKind]:
