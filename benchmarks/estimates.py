@@ -32,8 +32,9 @@ from tl_modules.causal.unit_gradients import Estimate
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.models.gradients import gradients_of
-from tl_modules.models.hooked_model import FwdHooks, forward
+from tl_modules.models.hooked_model import FwdHooks
 from tl_modules.models.relevance import relevance_hooks
+from tl_modules.models.runs import forward
 
 ESTIMATES = get_args(Estimate)
 NAMES = [("Mary", "John"), ("Anna", "Paul"), ("Alice", "Bob"), ("Emma", "David")]

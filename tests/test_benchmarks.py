@@ -14,6 +14,7 @@ from benchmarks import (
     checkpoints,
     claims,
     controls,
+    cores,
     detectors,
     erasure,
     estimates,
@@ -120,6 +121,23 @@ def test_controls(monkeypatch, capsys):
     found = run(controls, words, monkeypatch, capsys)
     assert "p_holm_fixed" in found
     assert re.search(r"runs of the prompts: \d+ against 61 ", found)
+
+
+@unsaid
+def test_cores(prompts, monkeypatch, capsys, tmp_path):
+    model = tiny_model(d_mlp=32)
+    more = prompts.assign(prompt=prompts["prompt"] + " why")
+    many = pd.concat([prompts, more], ignore_index=True)
+    monkeypatch.setattr(cores, "load_model", lambda name: model)
+    monkeypatch.setattr(cores, "load_prompts", lambda: many)
+    monkeypatch.setattr(cores, "PUBLIC", tmp_path / "none.jsonl")
+    out = tmp_path / "cores.csv"
+    words = ["--modules", "2", "--sizes", "3", "9", "--out", str(out), "--controls", "1"]
+    found = run(cores, words, monkeypatch, capsys)
+    assert "its own prompts test" in found
+    assert re.search(r"core +3 ", found)
+    assert "specificity" in found
+    assert set(pd.read_csv(out)["ranking"]) == {"core", "random", "fit", "all units", "t-contrast"}
 
 
 def test_detectors(monkeypatch, capsys):

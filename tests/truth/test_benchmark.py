@@ -74,6 +74,16 @@ def test_precision_of_shared_units(monkeypatch, capsys, tmp_path):
     assert table["precision of used"].tolist() == [1.0]
 
 
+@long_once
+@pytest.mark.slow
+def test_cores_by_the_path_come_first(monkeypatch, capsys, tmp_path):
+    out, table = run("hard", "cores", monkeypatch, capsys, tmp_path)
+    assert "| core, by=path |" in out
+    found = table.set_index(["ranking", "n_units"])["selectivity"]
+    for other in ("core, by=magnitude", "core, by=signed", "fit", "random", "t-contrast"):
+        assert found["core, by=path", 10] > 1.2 * found[other, 10]
+
+
 def test_the_package_s_own_lists_are_read():
     assert {"kmeans", "spectral"} <= set(BASELINES)
     assert {"activation", "attribution"} <= set(READINGS)
