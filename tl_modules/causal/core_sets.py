@@ -14,7 +14,6 @@ from tl_modules.causal.experiment import Experiment
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.tables.against_controls import control_p_value, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.units import Units
 
@@ -113,10 +112,10 @@ def measured(found: Experiment, sets: Iterable[CoreSet], seed: int) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def beside_controls(
+def with_controls(
     table: pd.DataFrame, found: Experiment, cores: Iterable[CoreSet], kind: ControlKind
 ) -> pd.DataFrame:
-    """With the selectivity of each core's controls of one kind, and the p-value against them.
+    """With the selectivity of each core's controls of one kind: the mean, and the largest.
 
     Args:
         table: What ``measured`` returned.
@@ -126,10 +125,9 @@ def beside_controls(
     """
     rows = []
     for core, outcome in zip(cores, found.outcomes, strict=True):
-        runs = selectivities(outcome.rises, found.categories, str(core.category))
-        p_value = control_p_value(float(runs[0]), runs[1:], run_rounding(found.clean))
+        controls = selectivities(outcome.rises[1:], found.categories, str(core.category))
         row = {"module": core.module, "ranking": core.ranking, "n_units": core.size}
-        row |= {f"{kind}_selectivity": runs[1:].mean(), f"{kind}_p_value": p_value}
+        row |= {f"{kind}_selectivity": controls.mean(), f"{kind}_selectivity_max": controls.max()}
         rows.append(row)
     return table.merge(pd.DataFrame(rows), how="left")
 

@@ -9,11 +9,11 @@ import pandas as pd
 from tl_modules.causal.controls import ControlKind, has_magnitudes
 from tl_modules.causal.core_rankings import RANKINGS, By, Ranking, check_evidence, evidence_of
 from tl_modules.causal.core_sets import (
-    beside_controls,
     choice_of,
     core_sets,
     measured,
     units_of_cores,
+    with_controls,
 )
 from tl_modules.causal.core_sizes import core_sizes
 from tl_modules.causal.experiment import run_experiment
@@ -47,9 +47,9 @@ class CausalCores:
     ``ranking``, ``n_units``, ``share`` (of the model's units), and in nats per token ``effect`` (on
     the module's own category), ``others`` (the mean effect on the other categories) and
     ``selectivity`` (their difference); ``specificity`` (their ratio); each with a 95 % interval
-    over prompts. For ``ranking="core"`` also ``layer_selectivity``, ``layer_p_value`` and the same
-    of ``magnitude``: the mean selectivity of the controls, and the p-value against them, which is
-    not adjusted for modules and sizes. ``chosen`` marks the core."""
+    over prompts. For ``ranking="core"`` also the controls' mean selectivity,
+    ``layer_selectivity``, and the largest, ``layer_selectivity_max``; the same of ``magnitude``.
+    ``chosen`` marks the core."""
 
     choice: pd.DataFrame
     """On the prompts ``choosing``, one row per module and size: ``module``, ``n_units``,
@@ -166,7 +166,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         beside = replace(options, controls=kind, n_controls=n_controls)
         keys = [[seed, each.module, each.size] for each in cores]
         found = run_experiment(model, cores, tested_on, beside, keys=keys)
-        table = beside_controls(table, found, cores, kind)
+        table = with_controls(table, found, cores, kind)
     picked = choice.loc[choice["chosen"], ["module", "n_units"]]
     table = table.merge(picked.assign(ranking="core", chosen=True), how="left")
     table["chosen"] = table["chosen"].notna()
