@@ -2,6 +2,7 @@
 
     python -m benchmarks.cores [--modules 7] [--choosing 4] [--testing 5] [--controls 0]
     python -m benchmarks.cores --figure docs/images/cores.png
+    python -m benchmarks.cores --sizes 400 --tests 19
 
 Modules are discovered on the project's prompts, but for the last 12 of each category: the first of
 these choose. Prompts of other sources test, where the file beside the project has them, and the
@@ -21,6 +22,10 @@ from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 
 HELD_OUT = 12
+TESTED = (
+    *("module", "category", "n_units", "effect", "control_mean", "selectivity"),
+    *("selectivity_control_max", "selectivity_z", "selectivity_p_value", "selectivity_p_holm"),
+)
 
 
 def main() -> None:
@@ -34,6 +39,7 @@ def main() -> None:
     parser.add_argument("--testing", type=int, default=5, help="prompts per category")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 400, 1600])
     parser.add_argument("--controls", type=int, default=0, help="per kind, module and size")
+    parser.add_argument("--tests", type=int, default=0, help="controls that test each core")
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path)
@@ -44,11 +50,12 @@ def main() -> None:
     held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
     acts = tlm.collect(model, prompts.drop(held_out.index), max_tokens=args.max_tokens)
     modules = tlm.discover(acts, args.modules, seed=args.seed)
+    testing = tested(held_out, args)
     found = tlm.causal_cores(
         model,
         modules,
         held_out.groupby("category", sort=False).head(args.choosing),
-        tested(held_out, args),
+        testing,
         sizes=args.sizes,
         n_controls=args.controls,
         max_tokens=args.max_tokens,
@@ -60,6 +67,12 @@ def main() -> None:
     print(means(found.table).round(2).to_string())
     print("\nThe cores\n")
     print(found.table.loc[found.table["chosen"]].round(3).to_string(index=False))
+    if args.tests:
+        options = {"n_controls": args.tests, "max_tokens": args.max_tokens, "batch_size": 32}
+        for name, targets in (("whole modules", modules), ("cores", found.cores)):
+            effects = tlm.module_effects(model, targets, testing, seed=args.seed, **options)
+            print(f"\nThe {name} against {args.tests} layer-matched controls\n")
+            print(effects.loc[effects["own"], [*TESTED]].round(3).to_string(index=False))
     if args.out is not None:
         found.table.to_csv(args.out, index=False)
     if args.figure is not None:

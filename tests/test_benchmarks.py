@@ -133,10 +133,12 @@ def test_cores(prompts, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(cores, "PUBLIC", tmp_path / "none.jsonl")
     out = tmp_path / "cores.csv"
     words = ["--modules", "2", "--sizes", "3", "9", "--out", str(out), "--controls", "1"]
+    words += ["--tests", "2"]
     found = run(cores, words, monkeypatch, capsys)
     assert "its own prompts test" in found
     assert re.search(r"core +3 ", found)
     assert "specificity" in found
+    assert "The cores against 2 layer-matched controls" in found
     assert set(pd.read_csv(out)["ranking"]) == {"core", "random", "fit", "all units", "t-contrast"}
 
 
