@@ -50,10 +50,10 @@ def core_numbers(
         draws: Resampled rows, as ``bootstrap_indices`` returns them; within categories.
 
     Returns:
-        Each of ``NUMBERS`` and its interval: ``ci_low`` and ``ci_high`` of the effect,
-        ``others_ci_low`` and so on of the others. The specificity is infinite if the
-        set harms its own category alone, and NaN if it does not harm its own category. Its interval
-        is that of the ratio on the resamples, and NaN where one of them has no ratio.
+        Each of ``NUMBERS`` and its interval: ``ci_low`` and ``ci_high`` for the effect,
+        ``others_ci_low`` and so on for the others. The specificity is NaN if the set does not harm
+        its own category, and infinite if it harms no other. Its interval is NaN if a resample's
+        specificity is.
     """
     found = _numbers(own_and_others(rises[None], categories, own))[0]
     resampled = _numbers(own_and_others(rises[draws], categories, own))
