@@ -2,7 +2,7 @@
 
     python -m benchmarks.cores [--modules 7] [--choosing 4] [--testing 5] [--controls 0]
     python -m benchmarks.cores --figure docs/images/cores.png
-    python -m benchmarks.cores --sizes 400 --tests 19
+    python -m benchmarks.cores --twin
 
 Modules are discovered on the project's prompts, but for the last 12 of each category: the first of
 these choose. Prompts of other sources test, where the file beside the project has them, and the
@@ -22,10 +22,6 @@ from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 
 HELD_OUT = 12
-TESTED = (
-    *("module", "category", "n_units", "effect", "control_mean", "selectivity"),
-    *("selectivity_control_max", "selectivity_z", "selectivity_p_value", "selectivity_p_holm"),
-)
 
 
 def main() -> None:
@@ -33,31 +29,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--modules", type=int, default=7)
-    parser.add_argument("--choosing", type=int, default=4, help="prompts per category")
-    parser.add_argument("--testing", type=int, default=5, help="prompts per category")
+    add_setting(parser, modules=7, choosing=4, testing=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 400, 1600])
     parser.add_argument("--controls", type=int, default=0, help="per kind, module and size")
-    parser.add_argument("--tests", type=int, default=0, help="controls that test each core")
-    parser.add_argument("--max-tokens", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--twin", action="store_true", help="the same on random weights too")
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--out", type=Path, help="CSV file for the whole table")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
-    model, prompts = load_model(args.model), load_prompts()
-    held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
-    acts = tlm.collect(model, prompts.drop(held_out.index), max_tokens=args.max_tokens)
-    modules = tlm.discover(acts, args.modules, seed=args.seed)
-    testing = tested(held_out, args)
+    model, modules, seen, choosing, testing = setting(args)
+    untrained = None
+    if args.twin:
+        twin = tlm.untrained_twin(model, seed=args.seed)
+        of_twin = tlm.collect(twin, seen, max_tokens=args.max_tokens)
+        untrained = (twin, tlm.discover(of_twin, args.modules, seed=args.seed))
     found = tlm.causal_cores(
-        model,
-        modules,
-        held_out.groupby("category", sort=False).head(args.choosing),
-        testing,
+        *(model, modules, choosing, testing),
         sizes=args.sizes,
         n_controls=args.controls,
+        untrained=untrained,
         max_tokens=args.max_tokens,
         batch_size=32,
         seed=args.seed,
@@ -67,16 +57,35 @@ def main() -> None:
     print(means(found.table).round(2).to_string())
     print("\nThe cores\n")
     print(found.table.loc[found.table["chosen"]].round(3).to_string(index=False))
-    if args.tests:
-        options = {"n_controls": args.tests, "max_tokens": args.max_tokens, "batch_size": 32}
-        for name, targets in (("whole modules", modules), ("cores", found.cores)):
-            effects = tlm.module_effects(model, targets, testing, seed=args.seed, **options)
-            print(f"\nThe {name} against {args.tests} layer-matched controls\n")
-            print(effects.loc[effects["own"], [*TESTED]].round(3).to_string(index=False))
     if args.out is not None:
         found.table.to_csv(args.out, index=False)
     if args.figure is not None:
         draw(tlm.plots.core_curve(found.table), args.figure)
+
+
+def add_setting(
+    parser: argparse.ArgumentParser, *, modules: int, choosing: int, testing: int
+) -> None:
+    """The options of ``setting``, with these defaults."""
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--modules", type=int, default=modules)
+    parser.add_argument("--choosing", type=int, default=choosing, help="prompts per category")
+    parser.add_argument("--testing", type=int, default=testing, help="prompts per category")
+    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def setting(
+    args: argparse.Namespace,
+) -> tuple[tlm.HookedModel, tlm.ModuleSet, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The model, its modules, and the prompts that discover, choose and test."""
+    model, prompts = load_model(args.model), load_prompts()
+    held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
+    seen = prompts.drop(held_out.index)
+    acts = tlm.collect(model, seen, max_tokens=args.max_tokens)
+    modules = tlm.discover(acts, args.modules, seed=args.seed)
+    choosing = held_out.groupby("category", sort=False).head(args.choosing)
+    return model, modules, seen, choosing, tested(held_out, args)
 
 
 def tested(held_out: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:

@@ -66,7 +66,7 @@ from tl_modules.interpret import (
     with_topics,
 )
 from tl_modules.interventions import Target, attached, content_positions, detach_all
-from tl_modules.models import HookedModel
+from tl_modules.models import HookedModel, untrained_twin
 from tl_modules.modules import Module, ModuleSet, Topic
 from tl_modules.report import write_report
 from tl_modules.saes import SplicedModel, with_saes
@@ -133,6 +133,7 @@ __all__ = [
     "token_values",
     "training",
     "unit_estimates",
+    "untrained_twin",
     "with_corrupted",
     "with_saes",
     "with_topics",

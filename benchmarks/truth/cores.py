@@ -19,9 +19,14 @@ def cores(truth: Truth, seeds: Iterable[int]) -> pd.DataFrame:
     for seed in seeds:
         acts = tlm.collect(truth.model, truth.prompts(40, seed), batch_size=64, progress=False)
         modules = tlm.discover(acts, truth.n_tasks, seed=seed, progress=False)
+        twin = tlm.untrained_twin(truth.model, seed=seed)
+        of_twin = tlm.collect(twin, truth.prompts(40, seed), batch_size=64, progress=False)
+        twins_modules = tlm.discover(of_twin, truth.n_tasks, seed=seed, progress=False)
         prompts = truth.prompts(20, 100 + seed), truth.prompts(10, 200 + seed)
         for by in BY:
-            options: dict[str, Any] = {} if by == "path" else {"rankings": []}
+            options: dict[str, Any] = {"rankings": []}
+            if by == "path":
+                options = {"untrained": (twin, twins_modules)}
             found = tlm.causal_cores(
                 *(truth.model, modules, *prompts),
                 sizes=SIZES,

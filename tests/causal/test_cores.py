@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import tl_modules as tlm
@@ -224,3 +225,38 @@ def test_what_cannot_be_is_refused_before_anything_runs(model, modules, prompts)
     for choosing, testing, name in ((one, prompts, "choosing"), (prompts, one, "testing")):
         with pytest.raises(tlm.ModulesError, match=f"{name} should hold prompts of every module's"):
             tlm.causal_cores(model, modules, choosing, testing, progress=False)
+
+
+def test_the_untrained_twin_has_rows_of_little_selectivity(truth, true_modules):
+    twin = tlm.untrained_twin(truth.model)
+    acts = tlm.collect(twin, truth.prompts(20, 0), batch_size=64, progress=False)
+    twins_modules = tlm.discover(acts, truth.n_tasks, progress=False)
+    choosing, testing = truth.prompts(8, 100), truth.prompts(6, 200)
+    options = {"sizes": [5, 15], "n_controls": 0, "rankings": ["random"]} | QUIET
+    found = tlm.causal_cores(
+        *(truth.model, true_modules, choosing, testing),
+        untrained=(twin, twins_modules),
+        **options,
+    )
+    table = found.table
+    alone = tlm.causal_cores(truth.model, true_modules, choosing, testing, **options).table
+    is_twins = table["ranking"] == "untrained twin"
+    pd.testing.assert_frame_equal(table[~is_twins], alone)
+    assert set(table.loc[is_twins, "module"]) == set(range(truth.n_tasks))
+    assert not table.loc[is_twins, "chosen"].any()
+    means = table[table["n_units"] == 15].groupby("ranking")["selectivity"].mean()
+    assert abs(means["untrained twin"]) < 0.25 * means["core"]
+    tlm.plots.core_curve(table)
+
+
+def test_a_twin_of_another_shape_is_refused(model, modules, prompts, other_model):
+    others = tlm.discover(tlm.collect(other_model, prompts, progress=False), 2, progress=False)
+    halves = prompts.iloc[:8], prompts.iloc[8:]
+    cases = {
+        "modules of the same units": (other_model, others),
+        r"untrained should be a tuple of .* and .*Pass \(twin, discover": (other_model, model),
+        r"untrained should be a tuple of .* and .*Pass \(twin, ": modules,
+    }
+    for message, untrained in cases.items():
+        with pytest.raises(tlm.ModulesError, match=message):
+            tlm.causal_cores(model, modules, *halves, untrained=untrained, progress=False)

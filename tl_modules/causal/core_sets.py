@@ -1,7 +1,7 @@
 """The first units of each ranking as targets, and the tables of what ablating them does."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +10,11 @@ from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.core_numbers import core_numbers, own_and_others, selectivities
 from tl_modules.causal.core_rankings import Evidence, Ranking, ranked
 from tl_modules.causal.core_sizes import rungs
-from tl_modules.causal.experiment import Experiment
+from tl_modules.causal.experiment import Experiment, run_experiment
+from tl_modules.causal.options import Options
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.unit_target import UnitTarget
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.units import Units
@@ -93,36 +95,54 @@ def choice_of(found: Experiment, cores: Iterable[CoreSet], share: float) -> pd.D
     return table
 
 
-def measured(found: Experiment, sets: Iterable[CoreSet], seed: int) -> pd.DataFrame:
-    """What ablating each set did; see ``CausalCores.table``.
+def tested(
+    model: HookedModel,
+    sets: Sequence[CoreSet],
+    frame: pd.DataFrame,
+    options: Options,
+    kinds: Sequence[ControlKind],
+) -> pd.DataFrame:
+    """What ablating each set does, and the cores' controls; see ``CausalCores.table``.
 
     Args:
-        found: The experiment.
-        sets: Its targets, in their order.
-        seed: Of the bootstrap.
+        model: The model.
+        sets: The sets of all rankings.
+        frame: The prompts.
+        options: The experiment's options, with the number of controls of each kind.
+        kinds: The kinds of control that the cores are held against.
     """
-    draws = bootstrap_indices(pd.factorize(found.categories, sort=True)[0], N_RESAMPLES, seed)
+    alone = replace(options, n_controls=0)
+    # A whole module is the last set of several rankings: it is ablated once.
+    first = {each.units.flat().tobytes(): number for number, each in reversed([*enumerate(sets)])}
+    once = sorted(first.values())
+    found = run_experiment(model, [sets[number] for number in once], frame, alone)
+    place = {number: at for at, number in enumerate(once)}
+    draws = bootstrap_indices(
+        pd.factorize(found.categories, sort=True)[0], N_RESAMPLES, options.seed
+    )
     rows = []
-    for each, outcome in zip(sets, found.outcomes, strict=True):
+    for each in sets:
+        outcome = found.outcomes[place[first[each.units.flat().tobytes()]]]
         row = {"module": each.module, "category": each.category, "ranking": each.ranking}
         row |= {"n_units": each.size, "share": each.size / len(each.units.every())}
         rows.append(
             row | core_numbers(outcome.rises[0], found.categories, str(each.category), draws)
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    cores = [each for each in sets if each.ranking == "core"]
+    keys = [[options.seed, each.module, each.size] for each in cores]
+    for kind in kinds:
+        beside = replace(options, controls=kind)
+        table = _with_controls(
+            table, run_experiment(model, cores, frame, beside, keys=keys), cores, kind
+        )
+    return table
 
 
-def with_controls(
+def _with_controls(
     table: pd.DataFrame, found: Experiment, cores: Iterable[CoreSet], kind: ControlKind
 ) -> pd.DataFrame:
-    """With the selectivity of each core's controls of one kind: the mean, and the largest.
-
-    Args:
-        table: What ``measured`` returned.
-        found: What ablating each core and its controls did.
-        cores: The cores.
-        kind: The kind of control.
-    """
+    """With the selectivity of each core's controls of one kind: the mean, and the largest."""
     rows = []
     for core, outcome in zip(cores, found.outcomes, strict=True):
         controls = selectivities(outcome.rises[1:], found.categories, str(core.category))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,8 @@ from tl_modules.causal.core_rankings import RANKINGS, By, Ranking, check_evidenc
 from tl_modules.causal.core_sets import (
     choice_of,
     core_sets,
-    measured,
+    tested,
     units_of_cores,
-    with_controls,
 )
 from tl_modules.causal.core_sizes import core_sizes
 from tl_modules.causal.experiment import run_experiment
@@ -25,12 +25,21 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
-from tl_modules.runtime.arguments import checked
+from tl_modules.runtime.arguments import Remedy, checked
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import quoted
 from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.units import Units
+
+Untrained = Annotated[
+    tuple[HookedModel, ModuleSet],
+    Remedy("Pass (twin, discover(collect(twin, prompts), n_modules))."),
+]
+"""A model that has learned nothing, and the modules that were discovered in it."""
+
+TWIN = "untrained twin"
+"""The ranking of ``CausalCores.table`` that has the cores of a model that has learned nothing."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,6 +94,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     positions: Touched = "content",
     n_controls: int = 3,
     exclude: Units | None = None,
+    untrained: Untrained | None = None,
     batch_size: int = 16,
     max_tokens: int | None = None,
     seed: int = 0,
@@ -116,6 +126,8 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             need modules of raw activations. ``module_effects`` tests the cores with as many as it
             takes.
         exclude: Units that are in no core and no control.
+        untrained: What ``untrained_twin`` returned, and the modules that were discovered in it. The
+            table then has its cores as ``"untrained twin"``: what is found where nothing is.
         batch_size: Rows of a forward pass.
         max_tokens: Truncate prompts to this many tokens.
         seed: Seeds random units, controls and intervals.
@@ -156,20 +168,36 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     chosen_on, tested_on = _frames(modules, choosing, testing)
     check_evidence(model, chosen_on, modules, options, rankings)
     warn_own_categories(list(modules), chosen_on, n_controls=1)
+    of_twin = None
+    if untrained is not None:
+        twin, twins_modules = _checked_twin(untrained, modules)
+        of_twin = causal_cores(
+            *(twin, twins_modules, chosen_on, tested_on),
+            sizes=ladder,
+            share=share,
+            rankings=(),
+            by=by,
+            positions=positions,
+            n_controls=0,
+            exclude=exclude,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            seed=seed,
+            progress=progress,
+        )
     evidence = evidence_of(model, chosen_on, modules, options, by, rankings)
     ordered: list[Ranking] = ["core", *(ranking for ranking in rankings if ranking != "core")]
     sets = core_sets(modules, ordered, ladder, evidence, exclude)
     cores = [each for each in sets if each.ranking == "core"]
     choice = choice_of(run_experiment(model, cores, chosen_on, options), cores, share)
-    table = measured(run_experiment(model, sets, tested_on, options), sets, seed)
-    for kind in _kinds(modules, reference) if n_controls else ():
-        beside = replace(options, controls=kind, n_controls=n_controls)
-        keys = [[seed, each.module, each.size] for each in cores]
-        found = run_experiment(model, cores, tested_on, beside, keys=keys)
-        table = with_controls(table, found, cores, kind)
+    kinds = _kinds(modules, reference) if n_controls else ()
+    table = tested(model, sets, tested_on, replace(options, n_controls=n_controls), kinds)
     picked = choice.loc[choice["chosen"], ["module", "n_units"]]
     table = table.merge(picked.assign(ranking="core", chosen=True), how="left")
     table["chosen"] = table["chosen"].notna()
+    if of_twin is not None:
+        rows = of_twin.table.assign(ranking=TWIN, chosen=False)
+        table = pd.concat([table, rows], ignore_index=True)
     chosen = [each for each, is_chosen in zip(cores, choice["chosen"], strict=True) if is_chosen]
     labels = np.full(len(modules.units), BACKGROUND, dtype=modules.unit_labels.dtype)
     for each in chosen:
@@ -180,6 +208,17 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         choice=choice,
         units=units_of_cores(chosen, evidence),
     )
+
+
+def _checked_twin(untrained: Untrained, modules: ModuleSet) -> tuple[HookedModel, ModuleSet]:
+    """The twin and its modules, if they belong to each other and to the model."""
+    twin, twins_modules = untrained
+    if not twins_modules.units.same_hooks(modules.units):
+        raise ModulesError(
+            "untrained should hold modules of the same units as modules; these have other hook "
+            "points. Collect the twin's activations with the same options."
+        )
+    return twin, twins_modules
 
 
 def _kinds(modules: ModuleSet, reference: HasUnitMeans | None) -> list[ControlKind]:

@@ -4,7 +4,9 @@ Only this package knows TransformerLens' interface.
 """
 
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.twins import untrained_twin
 
 __all__ = [
     "HookedModel",
+    "untrained_twin",
 ]

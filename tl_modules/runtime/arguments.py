@@ -242,6 +242,8 @@ def _container_described(origin: type, inner: tuple[Any, ...], *, many: bool) ->
     kind = "mapping" if issubclass(origin, Mapping) else "list"
     of = inner[-1] if kind == "mapping" else inner[0]
     if issubclass(origin, tuple) and Ellipsis not in inner:
+        if len(set(inner)) > 1:
+            return f"a tuple of {' and '.join(map(_described, inner))}"
         kind = f"tuple of {len(inner)}"
     said = f"{kind}s" if many else f"a {kind}"
     return said if of is Any else f"{said} of {_described(of, many=True)}"

@@ -1,0 +1,95 @@
+"""Cores of one size, and the whole modules, against many layer-matched controls.
+
+    python -m benchmarks.core_tests --out FILE.csv [--modules 10] [--size 460] [--choosing 8]
+                                    [--testing 20] [--controls 99] [--dtype bfloat16] [--wholes]
+
+Modules are discovered, and cores are chosen and tested, on the prompts that ``benchmarks.cores``
+describes. Hours on two cores: each module's row is written when it is finished, and another run
+with the same file goes on with the next module. ``--dtype`` converts the model for the tests.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import tl_modules as tlm
+from benchmarks.cores import add_setting, setting
+from tl_modules.tables.p_values import benjamini_hochberg, holm
+
+SHOWN = (
+    *("what", "module", "category", "n_units", "effect", "selectivity", "selectivity_ci_low"),
+    *("selectivity_control_mean", "selectivity_control_max", "selectivity_z"),
+    "selectivity_p_value",
+)
+
+
+def main() -> None:
+    """Test what the file lacks, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_setting(parser, modules=10, choosing=8, testing=20)
+    parser.add_argument("--size", type=int, default=460)
+    parser.add_argument("--controls", type=int, default=99)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--wholes", action="store_true", help="test whole modules too")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    warnings.filterwarnings("ignore", category=UserWarning)
+    model, modules, _, choosing, testing = setting(args)
+    cores = _cores(model, modules, choosing, args)
+    model.to(getattr(torch, args.dtype))
+    options = {"n_controls": args.controls, "max_tokens": args.max_tokens, "batch_size": 32}
+    done = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=["what", "module"])
+    kinds = {"core": cores} | ({"whole module": modules} if args.wholes else {})
+    for what, targets in kinds.items():
+        for module in targets:
+            if ((done["what"] == what) & (done["module"] == module.label)).any():
+                continue
+            # A module's controls are the same alone and among others.
+            effects = tlm.module_effects(model, [module], testing, seed=args.seed, **options)
+            own = effects.loc[effects["own"]].assign(what=what)
+            done = own if done.empty else pd.concat([done, own], ignore_index=True)
+            done.to_csv(args.out, index=False)
+    table = done[[*SHOWN]].copy()
+    for what, rows in table.groupby("what"):
+        values = rows["selectivity_p_value"].to_numpy(dtype=float)
+        table.loc[rows.index, "p_bh"] = benjamini_hochberg(values)
+        table.loc[rows.index, "p_holm"] = holm(values)
+        beyond = (rows["selectivity"] > rows["selectivity_control_max"]).sum()
+        significant = (table.loc[rows.index, "p_bh"] < 0.05).sum()
+        print(f"{what}: {beyond} of {len(rows)} beyond all controls; p_bh < 0.05: {significant}")
+    print(table.round(3).to_string(index=False))
+
+
+def _cores(
+    model: tlm.HookedModel, modules: tlm.ModuleSet, choosing: pd.DataFrame, args: argparse.Namespace
+) -> tlm.ModuleSet:
+    """Cores of one size, which are kept beside the table: ranking takes minutes."""
+    path = args.out.with_suffix(".cores")
+    if path.exists():
+        return tlm.ModuleSet.load(path)
+    # The choosing prompts also stand in for testing ones, whose table is not used.
+    halves = choosing.groupby("category", sort=False).cumcount() < 1
+    found = tlm.causal_cores(
+        model,
+        modules,
+        choosing.loc[~halves],
+        choosing.loc[halves],
+        sizes=[args.size],
+        share=1e-9,  # the first size that is selective at all
+        rankings=[],
+        n_controls=0,
+        max_tokens=args.max_tokens,
+        batch_size=32,
+        seed=args.seed,
+    )
+    found.cores.save(path)
+    return found.cores
+
+
+if __name__ == "__main__":
+    main()
