@@ -1,7 +1,8 @@
 """Cores of one size, and the whole modules, against many layer-matched controls.
 
     python -m benchmarks.core_tests --out FILE.csv [--modules 10] [--size 460] [--choosing 8]
-                                    [--testing 20] [--controls 99] [--dtype bfloat16] [--wholes]
+                                    [--testing 20] [--controls 99] [--test-tokens 16]
+                                    [--dtype bfloat16] [--wholes]
 
 Modules are discovered, and cores are chosen and tested, on the prompts that ``benchmarks.cores``
 describes. Hours on two cores: each module's row is written when it is finished, and another run
@@ -34,6 +35,7 @@ def main() -> None:
     add_setting(parser, modules=10, choosing=8, testing=20)
     parser.add_argument("--size", type=int, default=460)
     parser.add_argument("--controls", type=int, default=99)
+    parser.add_argument("--test-tokens", type=int, default=16, help="of each prompt in the tests")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--wholes", action="store_true", help="test whole modules too")
     parser.add_argument("--out", type=Path, required=True)
@@ -42,7 +44,7 @@ def main() -> None:
     model, modules, _, choosing, testing = setting(args)
     cores = _cores(model, modules, choosing, args)
     model.to(getattr(torch, args.dtype))
-    options = {"n_controls": args.controls, "max_tokens": args.max_tokens, "batch_size": 32}
+    options = {"n_controls": args.controls, "max_tokens": args.test_tokens, "batch_size": 32}
     done = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=["what", "module"])
     kinds = {"core": cores} | ({"whole module": modules} if args.wholes else {})
     for what, targets in kinds.items():
