@@ -162,12 +162,15 @@ def test_without_categories_all_prompts_tell_the_polarity(described, model, modu
 def test_a_units_texts_stay_on_one_line_and_obey_no_terminal():
     class Odd(type(Lensed().tokenizer)):
         def decode(self, tokens, skip_special_tokens=False):
-            return "".join({1: "a\x1b", 3: "\n"}.get(token, str(token)) for token in tokens)
+            texts = {1: "a\x1b", 3: "\n", 4: " "}
+            return "".join(texts.get(token, str(token)) for token in tokens)
 
     model = Wide()
     model.tokenizer = Odd()
     (row,) = describe_toy("1 1 3 1 1", HOOKS[1], 0, model).to_dict("records")
     assert row["contexts"] == "a\\x1ba\\x1b<<\\n>>a\\x1ba\\x1b"
+    (row,) = describe_toy("1 1 4 1", HOOKS[1], 0, model).to_dict("records")
+    assert row["contexts"] == "a\\x1ba\\x1b<< >>a\\x1b"
 
 
 @unsaid

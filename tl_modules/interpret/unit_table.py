@@ -216,7 +216,7 @@ def _window(pieces: list[str], position: int) -> str:
     # A character of several tokens is the piece of the last of them.
     at = next((at for at in range(position, len(pieces)) if pieces[at]), position)
     first, last = max(at - _N_AROUND, 0), at + 1 + _N_AROUND
-    token = pieces[at].lstrip(" ")
+    token = pieces[at].lstrip(" ") or pieces[at]  # a token may be a space
     space = " " * (len(pieces[at]) - len(token))
     before, after = "".join(pieces[first:at]).lstrip(" "), "".join(pieces[at + 1 : last])
     start, end = ("…" if any(cut) else "" for cut in (pieces[:first], pieces[last:]))
