@@ -198,6 +198,9 @@ CALLS = {
     "thought_states": followed,
     "plot_thoughts": lambda c: tlm.plots.plot_thoughts(followed(c), modules=c.modules),
     "plot_thoughts tsne": lambda c: tlm.plots.plot_thoughts(followed(c), projection="tsne"),
+    "describe_units": lambda c: tlm.describe_units(
+        c.model, cored(c).units, c.prompts, c.modules, n_contexts=1, **QUIET
+    ),
     "module_layers": lambda c: tlm.module_layers(c.modules),
     "module_depth": lambda c: tlm.module_depth(c.modules, n_draws=99),
     "hierarchy": lambda c: tlm.hierarchy(c.modules, c.acts, n_permutations=9),

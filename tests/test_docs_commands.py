@@ -10,7 +10,7 @@ import tl_modules as tlm
 from tests.conftest import long_once, unsaid
 from tests.test_docs import small_models  # noqa: F401 - a fixture
 from tl_modules import cli
-from tl_modules.commands import collect, demo, report
+from tl_modules.commands import collect, core, demo, report
 from tl_modules.commands import test as commands_test
 from tl_modules.data import load_prompts
 
@@ -83,7 +83,7 @@ def test_every_command_line_of_a_page_runs(page, small_models, tmp_path, monkeyp
     def load(name, **_placed):
         return small_models[SMALL_MODELS[name]]
 
-    for module in (collect, demo, report, commands_test):
+    for module in (collect, core, demo, report, commands_test):
         monkeypatch.setattr(module, "load_model", load)
     monkeypatch.chdir(tmp_path)
     frame = questions()

@@ -80,6 +80,7 @@ TEXTS = {
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
     "positions",
     "ranking",
+    *("polarity", "contexts"),
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
 }

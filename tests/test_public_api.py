@@ -89,7 +89,7 @@ def test_importing_the_package_stays_light():
     assert found.stdout.strip() == "[]"
 
 
-COMMANDS = ["demo", "collect", "discover", "evaluate", "test", "report"]
+COMMANDS = ["demo", "collect", "discover", "evaluate", "test", "core", "report"]
 
 
 def shown_help(words, capsys):

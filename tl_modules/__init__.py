@@ -58,6 +58,7 @@ from tl_modules.evaluation import (
 )
 from tl_modules.interpret import (
     coverage,
+    describe_units,
     hierarchy,
     module_depth,
     module_layers,
@@ -102,6 +103,7 @@ __all__ = [
     "concept_effects",
     "content_positions",
     "coverage",
+    "describe_units",
     "detach_all",
     "discover",
     "discover_baseline",

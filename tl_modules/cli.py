@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-from tl_modules.commands import collect, demo, discover, evaluate, report, test
+from tl_modules.commands import collect, core, demo, discover, evaluate, report, test
 from tl_modules.commands.options import UnwritableOutput, say, with_checked_paths, writable_output
 from tl_modules.commands.processes import check_alone
 from tl_modules.commands.wording import in_options, warnings_in_options
@@ -63,7 +63,7 @@ def _run(argv: list[str] | None) -> int:
         "do.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for command in (demo, collect, discover, evaluate, test, report):
+    for command in (demo, collect, discover, evaluate, test, core, report):
         command.add_parser(commands)
     args = parser.parse_args(argv)
     help_text = commands.choices[args.command].format_help()

@@ -7,7 +7,8 @@ import torch
 import tl_modules as tlm
 from tests.conftest import tiny_model
 from tests.interpret.toys import Lensed, lensed_modules
-from tl_modules.interpret.lens import Written, _directions, _logits, written_tokens
+from tl_modules.interpret.lens import Written, _directions, written_tokens
+from tl_modules.interpret.write_vectors import direct_logits
 
 
 def direction(model, modules):
@@ -37,7 +38,7 @@ def test_logits_are_the_models_own_of_the_direction_alone(normalization_type):
         with torch.no_grad():
             model.ln_final.b[:] = torch.arange(16)  # not the direction's doing
     with torch.inference_mode():
-        found = _logits(model, directions)
+        found = direct_logits(model, directions)
         alone = directions / directions.pow(2).mean(-1, keepdim=True).sqrt()
         if normalization_type == "LN":
             alone = alone - alone.mean(-1, keepdim=True)
@@ -96,7 +97,7 @@ def test_the_sign_of_the_mean_activation_turns_the_direction_round(writer):
 def test_z_is_the_distance_from_random_units_of_the_same_layers(model, modules):
     with torch.inference_mode():
         directions = _directions(model, modules, 20, 3)
-        logits = _logits(model, directions[1]).numpy()
+        logits = direct_logits(model, directions[1]).numpy()
     best = written_tokens(model, modules, seed=3, progress=False)[1].promoted[0]
     spread = logits[1:].std(axis=0, ddof=1)
     z = (logits[0] - logits[1:].mean(axis=0)) / (spread + np.median(spread))
@@ -106,7 +107,7 @@ def test_z_is_the_distance_from_random_units_of_the_same_layers(model, modules):
 
 def test_chance_is_what_random_directions_reach_among_each_other(model, modules):
     with torch.inference_mode():
-        controls = _logits(model, _directions(model, modules, 4, 0)[0]).numpy()[1:]
+        controls = direct_logits(model, _directions(model, modules, 4, 0)[0]).numpy()[1:]
     clearest = []
     for row in range(4):
         others = controls[[other for other in range(4) if other != row]]

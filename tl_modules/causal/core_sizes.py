@@ -32,6 +32,16 @@ def core_sizes(sizes: Iterable[int | float] | None, n_units: int) -> list[int]:
     return sorted({count_or_share("sizes", size, n_units) for size in given})
 
 
+def check_share(share: float) -> None:
+    """Refuse a share of the largest selectivity that no core could reach.
+
+    Raises:
+        ModulesError: If it does not lie above 0 and at most at 1.
+    """
+    if not 0 < share <= 1:
+        raise ModulesError(f"share should lie above 0 and at most at 1; got {share}.")
+
+
 def rungs(sizes: Iterable[int], n_own: int) -> list[int]:
     """The sizes of one module's ladder: those below the module's, and the whole module's.
 

@@ -15,7 +15,7 @@ from tl_modules.causal.core_sets import (
     tested,
     units_of_cores,
 )
-from tl_modules.causal.core_sizes import core_sizes
+from tl_modules.causal.core_sizes import check_share, core_sizes
 from tl_modules.causal.experiment import run_experiment
 from tl_modules.causal.options import Options
 from tl_modules.causal.own_categories import warn_own_categories
@@ -145,8 +145,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         found = tlm.causal_cores(model, modules, choosing, testing)
         tlm.module_effects(model, found.cores, testing)
     """
-    if not 0 < share <= 1:
-        raise ModulesError(f"share should lie above 0 and at most at 1; got {share}.")
+    check_share(share)
     check_at_least("n_controls", n_controls, 0)
     options = Options(
         metric="loss",
@@ -165,7 +164,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         progress=progress,
     )
     ladder = core_sizes(sizes, len(modules.units))
-    chosen_on, tested_on = _frames(modules, choosing, testing)
+    chosen_on, tested_on = core_prompts(modules, choosing, testing)
     check_evidence(model, chosen_on, modules, options, rankings)
     warn_own_categories(list(modules), chosen_on, n_controls=1)
     of_twin = None
@@ -227,10 +226,19 @@ def _kinds(modules: ModuleSet, reference: HasUnitMeans | None) -> list[ControlKi
     return ["layer", "magnitude"] if by_magnitude else ["layer"]
 
 
-def _frames(
+def core_prompts(
     modules: ModuleSet, choosing: Prompts, testing: Prompts
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both frames, labelled and apart."""
+    """Both frames of prompts, labelled.
+
+    Args:
+        modules: The modules.
+        choosing: The prompts that choose.
+        testing: The prompts that test.
+
+    Raises:
+        ModulesError: If the frames share a prompt, or a module's own category is not in both.
+    """
     frames = []
     unnamed = [module.label for module in modules if module.category is None]
     if unnamed:

@@ -21,16 +21,15 @@ from tl_modules.commands.options import (
     add_positions,
     add_prompts,
     add_separator,
-    prompts_named,
     say,
 )
 from tl_modules.commands.outputs import OutputFolder
+from tl_modules.commands.unseen import categorised_prompts, drawn, unseen
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.tables.labels import column_hint, quoted
-from tl_modules.tables.prompt_frames import labelled
+from tl_modules.tables.labels import quoted
 from tl_modules.units import Units
 
 LEVEL = 0.05
@@ -248,10 +247,7 @@ def _prompts(
     args: argparse.Namespace, sets: dict[str, ModuleSet]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Choose prompts to test on, and others to find shared units on, that discovery did not see."""
-    for name, modules in sets.items():
-        if "prompt" not in modules.samples:
-            say(f"{name} holds no prompts, so it is unknown whether discovery saw these")
-    prompts = labelled(prompts_named(args.prompts, args.prompt_column, args.category_column))
+    prompts = categorised_prompts(args)
     if args.metric != "loss" and "answer" not in prompts:
         raise ModulesError(
             f"--metric {args.metric} needs prompts with an 'answer'; {args.prompts!r} has no such "
@@ -261,29 +257,8 @@ def _prompts(
     with_separator(prompts, args.separator, answers=args.metric != "loss")
     if args.metric != "loss":
         answers_of(prompts)
-    if "category" not in prompts:
-        raise ModulesError(
-            f"The prompts of {args.prompts!r} should have categories, because selectivity compares "
-            f"categories. {column_hint(list(prompts.columns))}."
-        )
-    seen = {
-        prompt
-        for modules in sets.values()
-        if "prompt" in modules.samples
-        for prompt in modules.samples["prompt"]
-    }
-    new = prompts.loc[~prompts["prompt"].isin(list(seen))]
-    if not len(new):
-        raise ModulesError(
-            f"--prompts should hold prompts that discovery did not see; it saw every prompt of "
-            f"{args.prompts!r}. Name another file, or hold prompts out: with 'discover --held-out "
-            "0.2' for a file that 'collect' wrote, or by collecting a store without them."
-        )
-    # Shuffled, because files often sort prompts by length or difficulty within a category.
-    mixed = new.sample(frac=1, random_state=args.seed)
-    number = mixed.groupby("category").cumcount()
-    tested = mixed.loc[number < args.per_category].sort_index()
-    others = mixed.loc[number >= args.per_category].groupby("category").head(args.per_category)
+    new = unseen(args, prompts, sets)
+    tested, others = drawn(new, [args.per_category] * 2, args.seed)
     if args.n_shared and not len(others):
         raise ModulesError(
             f"--n-shared needs prompts besides the {len(tested)} that are tested; there are none. "

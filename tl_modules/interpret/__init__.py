@@ -8,6 +8,7 @@ from tl_modules.interpret.depth import module_depth, module_layers
 from tl_modules.interpret.merge_tree import Hierarchy, hierarchy
 from tl_modules.interpret.nesting import Nestedness, nestedness
 from tl_modules.interpret.topics import with_topics
+from tl_modules.interpret.unit_table import describe_units
 from tl_modules.interpret.values_by_token import token_values
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Hierarchy",
     "Nestedness",
     "coverage",
+    "describe_units",
     "hierarchy",
     "module_depth",
     "module_layers",

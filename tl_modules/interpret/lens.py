@@ -1,8 +1,6 @@
 """Find the tokens that a module's output direction promotes and suppresses (a logit lens)."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +9,8 @@ from tqdm.auto import tqdm
 
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.interpret.token_texts import NotReadable, text_of, tokenizer_of
-from tl_modules.models.hooked_model import HookedModel, model_name
-from tl_modules.models.sites import SITES
+from tl_modules.interpret.write_vectors import direct_logits, unembedding, write_vectors
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.topic import WrittenToken
 
@@ -30,14 +28,6 @@ class Written:
     chance_z: float | None = None
     """The largest |z| that any random direction reaches against the others. With 20 random
     directions, about one module in 20 exceeds this value by chance."""
-
-
-_WEIGHTS: Mapping[str, tuple[str, str, str]] = {
-    SITES["mlp"].pattern: ("mlp", "W_out", "ln2_post"),
-    SITES["attn_z"].pattern: ("attn", "W_O", "ln1_post"),
-}
-"""How a hook point's units are written to the residual stream: the part of the layer, its weights,
-and the norm that some models put after it."""
 
 
 def written_tokens(
@@ -89,8 +79,9 @@ def written_tokens(
         per_module = []
         for of_module in tqdm(directions, desc="lens", unit="module", disable=not progress):
             # Some models pad the vocabulary: rows after the tokenizer's have no token.
-            logits = _logits(model, of_module)[:, : len(tokenizer)]
-            per_module.append(_written(model, logits.cpu().numpy(), n_tokens))
+            logits = direct_logits(model, of_module)[:, : len(tokenizer)]
+            of_module_alone, controls = logits[0].cpu().numpy(), logits[1:].cpu().numpy()
+            per_module.append(written(model, of_module_alone, controls, chance(controls), n_tokens))
     return per_module
 
 
@@ -107,9 +98,9 @@ def _directions(
     scores = np.ones(len(units)) if modules.unit_scores is None else modules.unit_scores.clip(0)
     # One generator per module: a module's controls do not depend on the other modules.
     generators = [np.random.default_rng((seed, module)) for module in range(modules.n_modules)]
-    total = torch.zeros(modules.n_modules, 1 + n_controls, _unembedding(model).shape[0])
+    total = torch.zeros(modules.n_modules, 1 + n_controls, unembedding(model).shape[0])
     first_unit = first_coordinate = 0
-    writers = _writers(model, modules)
+    writers = write_vectors(model, units)
     for write, width, span in zip(writers, units.widths, units.spans, strict=True):
         here = slice(first_unit, first_unit + width)
         means = modules.unit_means[first_coordinate : first_coordinate + width * span]
@@ -125,88 +116,47 @@ def _directions(
     return total
 
 
-def _writers(
-    model: HookedModel, modules: ModuleSet
-) -> Iterator[Float[torch.Tensor, "_coordinates _d_model"]]:
-    """Yield the write vectors of each hook point's coordinates."""
-    units = modules.units
-    d_model = _unembedding(model).shape[0]
-    sizes = zip(units.hook_names, units.layers, units.coordinates().widths, strict=True)
-    for name, layer, width in sizes:
-        if name == SITES["resid"].pattern.format(layer=layer):
-            vectors = torch.eye(d_model)
-        else:
-            vectors = _weights_of(model, name, layer)
-        if vectors.shape != (width, d_model):
-            raise NotReadable(
-                f"The write vectors of {name!r} should have shape {(width, d_model)}; the model's "
-                f"weights have {tuple(vectors.shape)}."
-            )
-        yield vectors
-
-
-def _weights_of(
-    model: HookedModel, name: str, layer: int
-) -> Float[torch.Tensor, "_coordinates _d_model"]:
-    """Return the rows of ``W_out`` or ``W_O`` that belong to a hook point's coordinates."""
-    written = [entry for pattern, entry in _WEIGHTS.items() if name == pattern.format(layer=layer)]
-    if not written:
-        raise NotReadable(
-            f"The write vectors of units at {name!r} are unknown. They are known for the sites "
-            "'mlp', 'attn_heads', 'attn_z' and 'resid'."
-        )
-    part, weights, norm = written[0]
-    blocks: Any = getattr(model, "blocks", None)
-    block = None if blocks is None else blocks[layer]
-    if getattr(block, norm, None) is not None:
-        raise NotReadable(
-            f"{model_name(model)!r} normalises the output of {name!r} before it adds the output to "
-            f"the residual stream ({norm}), so the write vectors depend on the prompt."
-        )
-    vectors = _tensor(block, part, weights)
-    return vectors.reshape(-1, vectors.shape[-1]).float()
-
-
-def _logits(
-    model: HookedModel, directions: Float[torch.Tensor, "directions d_model"]
-) -> Float[torch.Tensor, "directions d_vocab"]:
-    """Return the centred logits of directions on their own; 0 for a direction of length 0."""
-    unembedding = _unembedding(model)
-    lengths = directions.norm(dim=-1, keepdim=True)
-    # Scale to root mean square 1, where the final norm's epsilon is negligible.
-    scaled = directions / lengths.clamp_min(1e-30) * directions.shape[-1] ** 0.5
-    stream = torch.cat([scaled, torch.zeros_like(scaled[:1])])
-    final_norm: Any = getattr(model, "ln_final", None)
-    stream = stream.to(unembedding)[None]
-    normed = (stream if final_norm is None else final_norm(stream))[0]
-    logits = (normed @ unembedding).float()
-    logits = logits[:-1] - logits[-1]  # the last row is 0: subtract the effect of the norm's bias
-    return logits - logits.mean(dim=-1, keepdim=True)
-
-
-def _written(
-    model: HookedModel, logits: Float[np.ndarray, "directions d_vocab"], n_tokens: int
+def written(
+    model: HookedModel,
+    logits: Float[np.ndarray, " d_vocab"],
+    controls: Float[np.ndarray, "directions d_vocab"],
+    chance_z: float,
+    n_tokens: int,
 ) -> Written:
-    """Take the tokens of the first row that differ most from the controls, in both directions."""
-    of_module, controls = logits[0], logits[1:]
-    if not of_module.any():
+    """Take the tokens of a direction that differ most from the controls, both ways.
+
+    Args:
+        model: The model.
+        logits: The direction's logits.
+        controls: Those of random directions.
+        chance_z: What ``chance`` returned of them.
+        n_tokens: The largest number of tokens each way.
+
+    Returns:
+        The tokens; none if the direction is 0.
+    """
+    if not logits.any():
         return Written()
-    z = _z(of_module, controls)
-    # Each control against the other controls: the |z| to expect without any real direction.
-    chance = [
-        np.abs(_z(control, np.delete(controls, row, axis=0))).max()
-        for row, control in enumerate(controls)
-    ]
+    z = _z(logits, controls)
     order = np.argsort(-z, kind="stable")
 
     def tokens(ids: np.ndarray) -> tuple[WrittenToken, ...]:
         return tuple(
-            WrittenToken(text_of(model, [int(token)]), float(of_module[token]), float(z[token]))
+            WrittenToken(text_of(model, [int(token)]), float(logits[token]), float(z[token]))
             for token in ids
         )
 
     up, down = order[:n_tokens], order[::-1][:n_tokens]
-    return Written(tokens(up[z[up] > 0]), tokens(down[z[down] < 0]), float(np.max(chance)))
+    return Written(tokens(up[z[up] > 0]), tokens(down[z[down] < 0]), chance_z)
+
+
+def chance(controls: Float[np.ndarray, "directions d_vocab"]) -> float:
+    """The largest |z| of any random direction against the others: without any real direction."""
+    largest = [
+        np.abs(_z(control, np.delete(controls, row, axis=0))).max()
+        for row, control in enumerate(controls)
+    ]
+    return float(np.max(largest))
 
 
 def _z(
@@ -218,19 +168,3 @@ def _z(
     differ = deviation > 1e-5 * np.abs(logits).max()  # a smaller deviation is rounding
     distance = logits - controls.mean(axis=0)
     return np.divide(distance, deviation, out=np.zeros_like(logits), where=differ)
-
-
-def _unembedding(model: HookedModel) -> Float[torch.Tensor, "d_model d_vocab"]:
-    return _tensor(model, "W_U")
-
-
-def _tensor(of: Any, *names: str) -> torch.Tensor:
-    """Return a tensor by the attribute names that lead to it."""
-    try:
-        for name in names:
-            of = getattr(of, name)
-    except (AttributeError, NotImplementedError) as error:
-        raise NotReadable(f"The model does not expose {'.'.join(names)}: {error}.") from error
-    if not isinstance(of, torch.Tensor):
-        raise NotReadable(f"The model does not expose {'.'.join(names)} as a tensor.")
-    return of
