@@ -15,15 +15,19 @@ def small_demo(model, prompts, monkeypatch):
     """The demo on the tiny model and its prompts."""
     monkeypatch.setattr(demo, "load_model", lambda name: model)
     monkeypatch.setattr(demo, "load_prompts", lambda: prompts)
-    monkeypatch.setattr(demo, "HELD_OUT", 2)
+    monkeypatch.setattr(demo, "CHOOSING", 2)
+    monkeypatch.setattr(demo, "TESTING", 2)
+    monkeypatch.setattr(demo, "SIZES", (3,))
 
 
+@unsaid
 def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, capsys):
     out = tmp_path / "new" / "demo"
-    words = ["demo", "--out", str(out), "-k", "3", "--n-controls", "3", "--no-progress"]
-    assert cli.main(words) == 0
+    words = ["demo", "--out", str(out), "-k", "3", "--n-controls", "3", "--core-controls", "4"]
+    assert cli.main([*words, "--no-progress"]) == 0
     names = {"modules.safetensors", "effects.csv", "report.html", "summary.json"}
     names |= {"acts.safetensors", ".tl-modules.json"}
+    names |= {"cores.safetensors", "cores.csv", "core_effects.csv"}
     assert {path.name for path in out.iterdir()} == names
 
     modules = tlm.ModuleSet.load(out / "modules.safetensors")
@@ -37,7 +41,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     printed, bars = capsys.readouterr()
     assert bars == ""
     assert (
-        "[4/5] Ablating each module and 3 layer-matched random controls on 4 held-out prompts"
+        "[4/6] Ablating each module and 3 layer-matched random controls on 4 held-out prompts"
         in printed
     )
     for value in effects["effect"]:
@@ -45,20 +49,57 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     for module in modules:
         assert f"  {module.label}  {module.topic.label}\n" in printed
         assert module.topic.contexts
+    assert (
+        "[5/6] Finding the core of each module on 4 other held-out prompts, and ablating it and 4 "
+        "controls" in printed
+    )
+    cores = tlm.ModuleSet.load(out / "cores.safetensors")
+    table, tests = pd.read_csv(out / "cores.csv"), pd.read_csv(out / "core_effects.csv")
+    chosen = table[table["chosen"]].set_index("module")
+    for core, module in zip(cores, modules, strict=True):
+        assert set(core.units.flat()) <= set(module.units.flat())
+        assert core.n_units == chosen.loc[core.label, "n_units"]
+    own = tests[tests["own"]].set_index("module")
+    np.testing.assert_allclose(own["selectivity"], chosen["selectivity"], atol=1e-5)
+    assert (own["n_controls"] == 4).all()
+    assert all(f"{value:.3f}".rstrip("0") in printed for value in chosen["selectivity"])
+    beyond = (own["selectivity"] > own["selectivity_control_max"]).sum()
+    assert summary["cores_whose_selectivity_exceeds_all_their_controls"] == beyond
+    assert f"cores whose selectivity exceeds all their controls: {beyond} of 3" in printed
     page = (out / "report.html").read_text()
     assert all(module.topic.label in page for module in modules)
     assert 'id="activations"' in page
 
 
+@unsaid
 def test_discovery_does_not_see_the_prompts_of_the_causal_test(small_demo, prompts, tmp_path):
     out = tmp_path / "demo"
     cli.main(["demo", "--out", str(out), "-k", "2", "--n-controls", "1", "--no-progress"])
     seen = tlm.ModuleSet.load(out / "modules.safetensors").samples
-    held_out = prompts.groupby("category").tail(2)
+    held_out = prompts.groupby("category").tail(4)
     assert len(seen) == len(prompts) - len(held_out)
     assert not set(seen.index[seen["prompt"].isin(held_out["prompt"])])
 
 
+@unsaid
+def test_no_prompt_both_chooses_and_tests(small_demo, prompts, tmp_path, monkeypatch):
+    given = {}
+    found = demo.causal_cores
+
+    def watched(model, modules, choosing, testing, **options):
+        given.update(choosing=choosing, testing=testing)
+        return found(model, modules, choosing, testing, **options)
+
+    monkeypatch.setattr(demo, "causal_cores", watched)
+    out = str(tmp_path / "demo")
+    assert cli.main(["demo", "--out", out, "-k", "2", "--n-controls", "1", "--no-progress"]) == 0
+    held_out = prompts.groupby("category").tail(4)
+    assert len(given["choosing"]) == len(given["testing"]) == 4
+    both = pd.concat([given["choosing"], given["testing"]])
+    assert set(both["prompt"]) == set(held_out["prompt"])
+
+
+@unsaid
 def test_the_demo_ablates_at_every_token_if_asked(small_demo, tmp_path, capsys):
     words = ["demo", "--out", str(tmp_path / "demo"), "-k", "3", "--n-controls", "1"]
     assert cli.main([*words, "--positions", "all", "--no-progress"]) == 0
@@ -71,7 +112,8 @@ def test_the_same_seed_gives_the_same_files(small_demo, tmp_path):
     for name in ("a", "b"):
         words = ["demo", "--out", str(tmp_path / name), "-k", "3", "--n-controls", "2"]
         assert cli.main([*words, "--seed", "3", "--no-progress"]) == 0
-    for name in ("effects.csv", "modules.safetensors"):
+    names = ("effects.csv", "modules.safetensors", "cores.safetensors", "core_effects.csv")
+    for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -80,12 +122,13 @@ def test_the_same_seed_gives_the_same_files(small_demo, tmp_path):
     [
         (["-k", "1"], "--n-modules should be at least 2; got 1"),
         (["--n-controls", "-1"], "--n-controls should be at least 0; got -1"),
+        (["--core-controls", "0"], "--core-controls should be at least 1; got 0"),
         (["--max-tokens", "1"], "--max-tokens should be at least 2; got 1"),
         (["--positions", "first"], "--positions should be one of 'content', 'all'; got 'first'"),
         (["--seed", "-1"], "--seed should lie between 0 and 2**32 - 1; got -1"),
         (
             ["-k", "999"],
-            "--n-modules should be at most the number of prompts, 280; got 999. 7 is usual",
+            "--n-modules should be at most the number of prompts, 259; got 999. 7 is usual",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""``tl-modules demo``: collect, discover, ablate and report on a small real model."""
+"""``tl-modules demo``: collect, discover, ablate, find cores and report on a small real model."""
 
 import argparse
 import json
@@ -13,9 +13,11 @@ from tl_modules.activations.matrix import FILE_KIND as MATRIX
 from tl_modules.activations.reading import Reading
 from tl_modules.activations.resumable_matrix import collect_resumably
 from tl_modules.activations.store_folder import check_folder, delete_store
+from tl_modules.causal.cores import CausalCores, causal_cores
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.options import POSITIONS
 from tl_modules.commands.collect import partial_folder
+from tl_modules.commands.core import summary as core_summary
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import add_common, add_model, add_positions, say
 from tl_modules.commands.outputs import OutputFolder
@@ -30,9 +32,21 @@ from tl_modules.report.page import ReportPage
 from tl_modules.sharing.shareable import FILE_KIND as MODULES
 from tl_modules.tables.effects_frame import positions_said
 
-FILES = ("report.html", "effects.csv", "modules.safetensors", "acts.safetensors", "summary.json")
-HELD_OUT = 3
-"""The number of prompts per category that are held out of discovery for the causal test."""
+FILES = (
+    *("report.html", "effects.csv", "modules.safetensors", "acts.safetensors", "summary.json"),
+    *("cores.safetensors", "cores.csv", "core_effects.csv"),
+)
+CHOOSING = 3
+"""The number of prompts per category that choose the cores; discovery does not see them."""
+
+TESTING = 3
+"""The number of prompts per category of the causal tests; nothing else sees them."""
+
+HIDDEN = ["selectivity_ci_low", "selectivity_ci_high", "n_controls"]
+"""Columns of the table of cores that are not printed."""
+
+SIZES = (0.0025, 0.01)
+"""The sizes of cores, as shares of the model's units. The whole module is the third."""
 
 
 def add_parser(commands: Any) -> None:
@@ -41,16 +55,20 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="collect, discover and ablate on a small real model",
         description="Collect a model's activations over the project's prompts, "
-        "discover modules, ablate each module beside its controls on held-out prompts, print the "
-        "module x category table, and write acts.safetensors, modules.safetensors, effects.csv, "
-        "summary.json and report.html.",
+        "discover modules, ablate each module beside its controls on held-out prompts, find the "
+        "few neurons of each that do most of it, and test them. Print the module x category table "
+        "and the table of cores, and write acts.safetensors, modules.safetensors, effects.csv, "
+        "cores.safetensors, cores.csv, core_effects.csv, summary.json and report.html.",
     )
     demo.add_argument(
         "--out", type=Path, default=Path("out/demo"), help="folder to write to (out/demo)"
     )
     add_model(demo)
     demo.add_argument("-k", "--n-modules", type=int, default=7, help="number of modules (7)")
-    demo.add_argument("--n-controls", type=int, default=19, help="random controls per module (19)")
+    demo.add_argument("--n-controls", type=int, default=9, help="random controls per module (9)")
+    demo.add_argument(
+        "--core-controls", type=int, default=29, help="random controls that test each core (29)"
+    )
     demo.add_argument(
         "--max-tokens", type=int, default=24, help="cut prompts after this many tokens (24)"
     )
@@ -64,11 +82,14 @@ def run(args: argparse.Namespace) -> None:
     # Validated before the model runs, not after half a minute of work.
     check_at_least("n_modules", args.n_modules, 2)
     check_at_least("n_controls", args.n_controls, 0)
+    check_at_least("core_controls", args.core_controls, 1)
     check_at_least("max_tokens", args.max_tokens, 2)
     check_choice("positions", args.positions, POSITIONS)
     check_seed(args.seed)
     prompts = load_prompts()
-    held_out = prompts.groupby("category", sort=False).tail(HELD_OUT)
+    held_out = prompts.groupby("category", sort=False).tail(CHOOSING + TESTING)
+    halves = [held_out.groupby("category", sort=False).head(CHOOSING)]
+    halves.append(held_out.drop(halves[0].index))
     seen = prompts.drop(held_out.index)
     if args.n_modules > len(seen):
         raise ModulesError(
@@ -79,59 +100,76 @@ def run(args: argparse.Namespace) -> None:
     partial = partial_folder(args.out / "acts.safetensors")
     check_folder(partial)
     with on_interrupt(lambda: RESUME):
-        _run(args, seen, held_out, output, partial)
+        _run(args, seen, halves, output, partial)
     delete_store(partial)
 
 
 def _run(
     args: argparse.Namespace,
     seen: pd.DataFrame,
-    held_out: pd.DataFrame,
+    halves: list[pd.DataFrame],
     output: OutputFolder,
     partial: Path,
 ) -> None:
     """Run all steps; activations stay in the partial store, so that another run can resume."""
     started = time.perf_counter()
     progress = not args.no_progress
-    say("[1/5] Loading the model")
+    say("[1/6] Loading the model")
     model = load_model(args.model)
-    say(f"[2/5] Collecting activations over {len(seen)} prompts")
+    say(f"[2/6] Collecting activations over {len(seen)} prompts")
     acts = collect_resumably(model, seen, partial, Reading(), progress=progress)
-    say(f"[3/5] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
+    say(f"[3/6] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
     modules = discover(acts, args.n_modules, seed=args.seed, progress=progress)
+    choosing, testing = halves
     say(
-        f"[4/5] Ablating each module and {args.n_controls} layer-matched random controls on "
-        f"{len(held_out)} held-out prompts"
+        f"[4/6] Ablating each module and {args.n_controls} layer-matched random controls on "
+        f"{len(testing)} held-out prompts"
     )
-    effects = module_effects(
-        model,
-        modules,
-        held_out,
-        positions=args.positions,
-        n_controls=args.n_controls,
-        batch_size=len(held_out),  # the prompts are short, so that one pass fits into memory
-        max_tokens=args.max_tokens,
-        seed=args.seed,
-        progress=progress,
+    options: dict[str, Any] = {
+        "positions": args.positions,
+        "batch_size": len(testing),  # the prompts are short, so that one pass fits into memory
+        "max_tokens": args.max_tokens,
+        "seed": args.seed,
+        "progress": progress,
+    }
+    effects = module_effects(model, modules, testing, n_controls=args.n_controls, **options)
+    say(
+        f"[5/6] Finding the core of each module on {len(choosing)} other held-out prompts, and "
+        f"ablating it and {args.core_controls} controls"
     )
-    say("[5/5] Finding topics, and writing the report")
+    found = causal_cores(
+        *(model, modules, choosing, testing),
+        sizes=SIZES,
+        rankings=("all units",),
+        n_controls=0,
+        **options,
+    )
+    of_cores = module_effects(model, found.cores, testing, n_controls=args.core_controls, **options)
+    say("[6/6] Finding topics, and writing the report")
     modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
     # All files are written at the end, so that an interrupted run leaves no mixture with old files.
     output.write_saved("acts.safetensors", MATRIX, acts.parts())
     output.write_saved("modules.safetensors", MODULES, modules.parts())
     output.write_table("effects.csv", effects)
-    numbers = _summary(modules, effects) | {"seconds": round(seconds, 1), "seed": args.seed}
+    output.write_saved("cores.safetensors", MODULES, found.cores.parts())
+    output.write_table("cores.csv", found.table)
+    output.write_table("core_effects.csv", of_cores)
+    numbers = _summary(modules, effects, of_cores)
+    numbers |= {"seconds": round(seconds, 1), "seed": args.seed}
     output.write("summary.json", json.dumps(numbers, indent=2).encode())
-    _print_results(modules, effects, numbers)
+    _print_results(modules, effects)
+    _print_cores(found, of_cores, numbers)
     page = ReportPage(modules, effects, acts, model, args.seed, progress)
     output.write("report.html", page.html())
     say(f"\nWritten to {args.out}/: {', '.join(FILES)}")
 
 
-def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
+def _summary(
+    modules: ModuleSet, effects: pd.DataFrame, of_cores: pd.DataFrame
+) -> dict[str, object]:
     """Compute the numbers of summary.json."""
-    counts = summary(effects)
+    counts, core_counts = summary(effects), summary(of_cores)
     return {
         "objective": asdict(modules.objective),
         "rounds": len(modules.history),
@@ -139,11 +177,13 @@ def _summary(modules: ModuleSet, effects: pd.DataFrame) -> dict[str, object]:
         "n_modules": modules.n_modules,
         "modules_whose_selectivity_exceeds_all_their_controls": counts["n_beyond_all"],
         "modules_whose_raw_own_effect_exceeds_all_their_controls": counts["n_raw"],
+        "cores_whose_selectivity_exceeds_all_their_controls": core_counts["n_beyond_all"],
+        "cores_that_are_significant_after_correction": core_counts["n_selective"],
     }
 
 
-def _print_results(modules: ModuleSet, effects: pd.DataFrame, numbers: dict[str, object]) -> None:
-    """Print the module x category table, the modules' topics, and the summary."""
+def _print_results(modules: ModuleSet, effects: pd.DataFrame) -> None:
+    """Print the module x category table, and the modules' topics."""
     per_module = effects.drop_duplicates("module").set_index("module")
     table = effects.pivot(index="module", columns="category", values="effect")
     table = table[list(dict.fromkeys(effects["category"]))]
@@ -169,8 +209,18 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame, numbers: dict[str,
     say("\nWhat drives each module:")
     for module in modules:
         say(f"  {module.label:>3}  {'' if module.topic is None else module.topic.label}")
+
+
+def _print_cores(found: CausalCores, of_cores: pd.DataFrame, numbers: dict[str, object]) -> None:
+    """Print the table of cores, and the summary."""
+    say(
+        "\nThe few neurons of each module that do most of what it does, in nats per token: the\n"
+        "effect on the module's own category, the mean effect on the others, the selectivity of\n"
+        "the core and of the whole module, and the core's test against layer-matched controls\n"
+    )
+    say(core_summary(found, of_cores).drop(columns=HIDDEN).round(3).to_string(index=False))
     say()
     for name, value in numbers.items():
-        if name.startswith("modules_whose"):
-            say(f"{name.replace('_', ' ')}: {value} of {modules.n_modules}")
+        if name.startswith(("modules_whose", "cores_")):
+            say(f"{name.replace('_', ' ')}: {value} of {numbers['n_modules']}")
     say(f"seconds: {numbers['seconds']}")
