@@ -1,6 +1,7 @@
 """The prompts of a command's options that discovery did not see."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -94,8 +95,8 @@ def halves(
         ModulesError: If no category has two prompts.
     """
     mixed, number = _mixed(prompts.drop_duplicates("prompt"), seed)
-    counts = mixed["category"].map(mixed["category"].value_counts())
-    sizes = np.minimum(counts.to_numpy(dtype=np.int64), per_category)
+    counts = Counter(mixed["category"])
+    sizes = np.array([min(counts[name], per_category) for name in mixed["category"]])
     is_first = number < (sizes + 1) // 2
     is_second = ~is_first & (number < sizes)
     if not is_second.any():
