@@ -115,7 +115,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         n_controls: Random sets per kind of control, module and size; those matched by magnitude
             need modules of raw activations. ``module_effects`` tests the cores with as many as it
             takes.
-        exclude: Units that are in no core and no control.
+        exclude: Units that are in no core, no rival and no control, beside ``modules.shared``.
         batch_size: Rows of a forward pass.
         max_tokens: Truncate prompts to this many tokens.
         seed: Seeds random units, controls and intervals.
@@ -136,6 +136,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     if not 0 < share <= 1:
         raise ModulesError(f"share should lie above 0 and at most at 1; got {share}.")
     check_at_least("n_controls", n_controls, 0)
+    exclude = _left_out(modules, exclude)
     options = Options(
         metric="loss",
         separator=None,
@@ -175,11 +176,21 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     for each in chosen:
         labels[each.units.flat()] = each.module
     return CausalCores(
-        cores=replace(modules, unit_labels=labels, topics=None),
+        cores=replace(modules, unit_labels=labels, topics=None, shared_by_all=None),
         table=table,
         choice=choice,
         units=units_of_cores(chosen, evidence),
     )
+
+
+def _left_out(modules: ModuleSet, exclude: Units | None) -> Units | None:
+    """The units to leave out: the user's, and those that all modules share."""
+    given = [] if exclude is None else [exclude]
+    given += [] if modules.shared is None else [modules.shared.units]
+    if not given:
+        return None
+    left_out = np.unique(np.concatenate([units.flat() for units in given]))
+    return modules.units.every().select(left_out)
 
 
 def _kinds(modules: ModuleSet, reference: HasUnitMeans | None) -> list[ControlKind]:

@@ -115,6 +115,7 @@ def _run(
         progress=progress,
     )
     say("[5/5] Finding topics, and writing the report")
+    modules = modules.with_effects(effects)
     modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
     # All files are written at the end, so that an interrupted run leaves no mixture with old files.
@@ -168,7 +169,7 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame, numbers: dict[str,
     say(shown.to_string())
     say("\nWhat drives each module:")
     for module in modules:
-        say(f"  {module.label:>3}  {'' if module.topic is None else module.topic.label}")
+        say(f"  {module.label:>3}  {module.title or ''}")
     say()
     for name, value in numbers.items():
         if name.startswith("modules_whose"):
