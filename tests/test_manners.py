@@ -104,7 +104,7 @@ COUNTS = {
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),
 }
 FLAGS = {"own", "covered", "converged", "special", "rectified", "shuffled"}
-FLAGS |= {"is_correct", "correct_at_first", "consistent", "chosen"}
+FLAGS |= {"is_correct", "correct_at_first", "consistent", "chosen", "shared_by_all"}
 
 
 def expected_kind(where, column):

@@ -7,7 +7,9 @@
 Without files, the shipped ones are measured. Recovery is the adjusted Rand index of the units'
 labels against their owners; false positives are random sets of units that are called selective;
 power is the share of true blocks, and of parts of them, that are; precision is of shared units;
-cores are the first units of several rankings in modules that discovery found.
+cores are the first units of several rankings in modules that discovery found; "set aside" is
+recovery of the owned units without the shared ones, "called shared" the sets that are called
+shared by all.
 """
 
 import argparse
@@ -25,8 +27,10 @@ from benchmarks.truth.files import Truth
 from benchmarks.truth.loading import load
 from benchmarks.truth.options import BASELINES, CONTROLS, METHODS, READINGS
 from benchmarks.truth.recovery import Size, recovery
+from benchmarks.truth.shared_sets import called_shared, set_aside
 from benchmarks.truth.tables import (
     CANCELLING,
+    called_table,
     markdown,
     mean_of_files,
     recovery_tables,
@@ -34,7 +38,10 @@ from benchmarks.truth.tables import (
     shares,
 )
 
-PARTS = ("recovery", "false positives", "power", "shared", "cores")
+PARTS = (
+    *("recovery", "false positives", "power", "shared", "cores"),
+    *("set aside", "called shared"),
+)
 
 
 def main() -> None:
@@ -90,6 +97,8 @@ def measures(args: argparse.Namespace) -> dict[str, Callable[[Truth], pd.DataFra
         "power": lambda truth: power(truth, kinds, n_draws),
         "shared": lambda truth: shared_precision(truth, seeds),
         "cores": lambda truth: cores(truth, seeds),
+        "set aside": lambda truth: set_aside(truth, seeds),
+        "called shared": lambda truth: called_shared(truth, seeds),
     }
 
 
@@ -114,6 +123,18 @@ def printed(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         found["Precision of shared_units, at the number of shared units and of those used"] = (
             shared_table(tables["shared"])
         )
+    if len(tables.get("set aside", ())):
+        found["Adjusted Rand index of the owned units, by what is set aside"] = tables[
+            "set aside"
+        ].pivot_table(
+            index=["file", "method"],
+            columns="set aside",
+            values="ari",
+            aggfunc=mean_of_files,
+            sort=False,
+        )
+    if "called shared" in tables:
+        found["Sets that are called shared by all"] = called_table(tables["called shared"])
     if "cores" in tables:
         rest = tables["cores"][tables["cores"]["kind"] != CANCELLING]
         options = {"values": "selectivity", "aggfunc": mean_of_files, "sort": False}

@@ -70,6 +70,15 @@ def shared_table(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def called_table(table: pd.DataFrame) -> pd.DataFrame:
+    """How many sets of each kind are called shared by all, in models with shared units or not."""
+    shared = table.loc[table["set"] == "shared", "file"].unique()
+    model = np.where(table["file"].isin(shared), "with shared units", "without")
+    grouped = table.assign(model=model).groupby(["set", "model"], sort=False)["called"]
+    counts = grouped.sum().astype(str) + " of " + grouped.size().astype(str)
+    return counts.unstack("model").fillna("")
+
+
 def markdown(table: pd.DataFrame) -> str:
     """As a Markdown table."""
     flat = table.reset_index()

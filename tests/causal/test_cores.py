@@ -150,6 +150,27 @@ def test_units_to_exclude_are_in_no_core(truth, true_modules):
 
 
 @unsaid
+def test_shared_units_are_in_no_core_and_no_rival(truth, true_modules):
+    prompts = truth.prompts(6, 100), truth.prompts(6, 200)
+    options = {"sizes": [5], "n_controls": 0, "by": "magnitude", "rankings": ["all units"]}
+    with_all = tlm.causal_cores(truth.model, true_modules, *prompts, **options, **QUIET)
+    best = with_all.cores.units.select(with_all.cores.unit_labels >= 0).flat()
+    shared = true_modules.units.select(best[::2])
+    is_shared = np.isin(np.arange(len(true_modules.units)), shared.flat())
+    labels = np.where(is_shared, BACKGROUND, true_modules.unit_labels)
+    without = replace(true_modules, unit_labels=labels, is_shared=is_shared)
+    found = tlm.causal_cores(truth.model, without, *prompts, **options, **QUIET)
+    given = tlm.causal_cores(
+        truth.model, true_modules, *prompts, exclude=shared, **options, **QUIET
+    )
+    assert found.cores.shared.units.flat().tolist() == sorted(shared.flat().tolist())
+    assert not np.isin(found.cores[0].units.flat(), shared.flat()).any()
+    rivals, expected = (
+        each.table.query("ranking == 'all units'")["effect"] for each in (found, given)
+    )
+    np.testing.assert_allclose(rivals, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_what_a_reference_or_a_ranking_lacks_is_said_before_the_model_runs(
     model, modules, prompts, acts
 ):

@@ -35,6 +35,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     summary = json.loads((out / "summary.json").read_text())
     assert len(effects) == 3 * 2
     assert summary["objective"]["L"] == modules.objective.L
+    assert modules.shared_by_all == tuple(effects["shared_by_all"][::2])
     above = (effects["selectivity"] > effects["selectivity_control_max"])[::2].sum()
     assert summary["modules_whose_selectivity_exceeds_all_their_controls"] == above
 
@@ -47,7 +48,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     for value in effects["effect"]:
         assert f"{value:.2f}" in printed
     for module in modules:
-        assert f"  {module.label}  {module.topic.label}\n" in printed
+        assert f"  {module.label}  {module.title}\n" in printed
         assert module.topic.contexts
     assert (
         "[5/6] Finding the core of each module on 4 other held-out prompts, and ablating it and 4 "
@@ -67,7 +68,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     assert summary["cores_whose_selectivity_exceeds_all_their_controls"] == beyond
     assert f"cores whose selectivity exceeds all their controls: {beyond} of 3" in printed
     page = (out / "report.html").read_text()
-    assert all(module.topic.label in page for module in modules)
+    assert all(module.title in page for module in modules)
     assert 'id="activations"' in page
 
 

@@ -321,6 +321,10 @@ def test_test_compares_sets_and_controls_on_unseen_prompts(
     each = expected.drop_duplicates("module")
     beyond = (each["selectivity"] > each["selectivity_control_max"]).sum()
     assert table["n_beyond_all"][0] == beyond
+    flagged = effects[effects["shared_by_all"]].drop_duplicates(
+        ["modules", "excluded", "controls", "module"]
+    )
+    assert table["n_shared_by_all"].sum() == len(flagged)
     assert "n_selective" in capsys.readouterr().out
 
 
@@ -356,6 +360,8 @@ def test_modules_at_the_level_count_as_selective():
     assert {name: found[name] for name in expected} == expected
     assert (found["selectivity"], found["control_selectivity"]) == (1.5, 0.25)
     assert (found["dominance"], found["dominance_p"]) == (1.5, 0.5)
+    flagged = effects.assign(shared_by_all=effects["module"] == 1)
+    assert commands_test.summary(flagged)["n_shared_by_all"] == 1
 
 
 def test_the_order_of_the_files_does_not_matter(two_sets, prompt_file, tmp_path, capsys):

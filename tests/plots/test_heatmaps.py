@@ -130,6 +130,18 @@ def test_effects_take_the_modules_names(effects, modules):
     assert list(named) == [module_name(modules[k]) for k in range(3)]
 
 
+def test_modules_that_every_category_needs_are_named_so(effects, modules):
+    found = effects.assign(shared_by_all=effects["module"] == 1)
+    named = tlm.plots.plot_effects(found, modules=modules).layout.yaxis.ticktext
+    assert named[1] == "1: shared by all"
+    assert named[0] == module_name(modules[0])
+    assert list(tlm.plots.plot_effects(found).layout.yaxis.ticktext) == [
+        "0",
+        "1: shared by all",
+        "2",
+    ]
+
+
 def test_an_effect_that_is_not_known_is_left_blank(effects):
     unknown = effects.assign(effect=effects["effect"].where(effects["module"] != 1))
     (heatmap,) = tlm.plots.plot_effects(unknown).data

@@ -155,6 +155,18 @@ def test_a_cell_that_was_not_tested_says_so_in_its_place(described, tmp_path):
     assert "7 prompts" in page.text
 
 
+def test_a_module_that_every_category_needs_is_not_named_after_a_topic(described, tmp_path):
+    effects = by_hand(described).assign(shared_by_all=lambda table: table["module"] == 1)
+    page = written(tmp_path, described, effects=effects)
+    names = dict(re.findall(r'<h3 id="name-(\d+)">Module \d+: <bdi>(.*?)</bdi>', page.source))
+    assert names["1"] == "shared by all"
+    assert names["0"] == html.escape(described[0].topic.label, quote=False)
+    heads = re.findall(r'<th scope="row"><a href="#module-1">1</a>\s*<bdi>(.*?)</bdi>', page.source)
+    assert heads == ["shared by all"] * 2  # of the modules, and of their effects
+    plain = written(tmp_path, described, effects=by_hand(described))
+    assert "shared by all" not in plain.text
+
+
 def test_small_effects_keep_their_digits(described, tmp_path):
     effects = by_hand(described)
     (table,) = tables(written(tmp_path, described, effects=effects.assign(effect=-0.000123)))

@@ -11,6 +11,7 @@ import pytest
 import tl_modules as tlm
 from tests import fake_hub
 from tests.fake_hub import READER, WRITER, serving
+from tl_modules.modules.labels import BACKGROUND
 from tl_modules.modules.topic import Context, Word
 
 # Of huggingface_hub's own uploads.
@@ -255,6 +256,22 @@ def test_units_set_aside_are_counted(modules, tmp_path):
     assert "5 units belong to no module" in read_card(tmp_path)
 
 
+def test_shared_units_and_modules_are_said_in_the_card(told, effects, tmp_path):
+    is_shared = np.arange(len(told.units)) < 5
+    labels = np.where(is_shared, BACKGROUND, told.unit_labels)
+    aside = replace(told, unit_labels=labels, is_shared=is_shared)
+    found = effects.assign(shared_by_all=effects["module"] == 2)
+    aside.save_pretrained(tmp_path / "shared", effects=found)
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "5 of them are shared by all" in card
+    assert "shared=modules.shared.units)" in card
+    (row,) = re.findall(r"^\| 2 \|.*shared by all.*$", card, flags=re.MULTILINE)
+    assert told[2].topic.label not in row
+    again = tlm.ModuleSet.from_pretrained(tmp_path / "shared")
+    assert again.shared_by_all == (False, False, True)
+    assert again.shared.n_units == 5
+
+
 def test_many_categories_do_not_flood_the_card(modules, tmp_path):
     samples = pd.concat([modules.samples] * 2, ignore_index=True)
     many = replace(
@@ -371,7 +388,7 @@ def test_what_is_pushed_comes_back(hub, told, effects, pull, same):
     assert sorted(hub.files(NAME)) == ["README.md", "effects.csv", "modules.safetensors"]
     assert hub.repositories[NAME].summaries == ["Mine"]
     assert f'from_pretrained("{NAME}")' in hub.files(NAME)["README.md"].decode()
-    assert same(pull(), told)
+    assert same(pull(), told.with_effects(effects))  # which says what modules are shared by all
 
 
 def test_pushing_again_replaces_the_set_and_its_effects(hub, modules, told, effects, pull, same):

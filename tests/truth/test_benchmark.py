@@ -84,6 +84,18 @@ def test_cores_by_the_path_come_first(monkeypatch, capsys, tmp_path):
         assert found["core, by=path", 10] > 1.2 * found[other, 10]
 
 
+@long_once
+@pytest.mark.slow
+def test_shared_units_are_set_aside_and_called_so(monkeypatch, capsys, tmp_path):
+    out, table = run("fewshared", "called shared", monkeypatch, capsys, tmp_path)
+    assert "| shared | 1 of 1 |" in out
+    called = table.groupby("set")["called"].sum()
+    assert called["block"] == called["half a block"] == 0
+    out, table = run("fewshared", "set aside", monkeypatch, capsys, tmp_path)
+    assert "| none | found | true |" in out
+    assert table["ari"].between(0.3, 1).all()
+
+
 def test_the_package_s_own_lists_are_read():
     assert {"kmeans", "spectral"} <= set(BASELINES)
     assert {"activation", "attribution"} <= set(READINGS)

@@ -125,7 +125,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         n_controls: Random sets per kind of control, module and size; those matched by magnitude
             need modules of raw activations. ``module_effects`` tests the cores with as many as it
             takes.
-        exclude: Units that are in no core and no control.
+        exclude: Units that are in no core, no rival and no control, beside ``modules.shared``.
         untrained: What ``untrained_twin`` returned, and the modules that were discovered in it. The
             table then has its cores as ``"untrained twin"``: what is found where nothing is.
         batch_size: Rows of a forward pass.
@@ -147,6 +147,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     """
     check_share(share)
     check_at_least("n_controls", n_controls, 0)
+    left_out = _left_out(modules, exclude)
     options = Options(
         metric="loss",
         separator=None,
@@ -157,7 +158,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         keep_only=False,
         n_controls=0,
         controls="layer",
-        exclude=exclude,
+        exclude=left_out,
         batch_size=batch_size,
         max_tokens=max_tokens,
         seed=seed,
@@ -186,7 +187,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         )
     evidence = evidence_of(model, chosen_on, modules, options, by, rankings)
     ordered: list[Ranking] = ["core", *(ranking for ranking in rankings if ranking != "core")]
-    sets = core_sets(modules, ordered, ladder, evidence, exclude)
+    sets = core_sets(modules, ordered, ladder, evidence, left_out)
     cores = [each for each in sets if each.ranking == "core"]
     choice = choice_of(run_experiment(model, cores, chosen_on, options), cores, share)
     kinds = _kinds(modules, reference) if n_controls else ()
@@ -202,7 +203,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     for each in chosen:
         labels[each.units.flat()] = each.module
     return CausalCores(
-        cores=replace(modules, unit_labels=labels, topics=None),
+        cores=replace(modules, unit_labels=labels, topics=None, shared_by_all=None),
         table=table,
         choice=choice,
         units=units_of_cores(chosen, evidence),
@@ -218,6 +219,16 @@ def _checked_twin(untrained: Untrained, modules: ModuleSet) -> tuple[HookedModel
             "points. Collect the twin's activations with the same options."
         )
     return twin, twins_modules
+
+
+def _left_out(modules: ModuleSet, exclude: Units | None) -> Units | None:
+    """The units to leave out: the user's, and those that all modules share."""
+    given = [] if exclude is None else [exclude]
+    given += [] if modules.shared is None else [modules.shared.units]
+    if not given:
+        return None
+    left_out = np.unique(np.concatenate([units.flat() for units in given]))
+    return modules.units.every().select(left_out)
 
 
 def _kinds(modules: ModuleSet, reference: HasUnitMeans | None) -> list[ControlKind]:

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
 from tl_modules.causal.experiment import FIRST, Experiment, Outcome
+from tl_modules.causal.shared_by_all import is_shared_by_all
 from tl_modules.tables.against_controls import (
     control_mean,
     control_std,
@@ -161,6 +162,19 @@ class EffectNumbers:
             selectivity_control_max=float(_max(selectivity[1:])),
             selectivity_z=float(_z(selectivity)),
             selectivity_p_value=self._selectivity_p_value(selectivity, names),
+            shared_by_all=self._is_shared(effects, resampled, names),
+        )
+
+    def _is_shared(
+        self,
+        effects: Float[np.ndarray, "runs categories"],
+        resampled: Float[np.ndarray, "resamples categories"],
+        names: list[str],
+    ) -> bool:
+        """Whether every category needs the target; keeping it alone does not show that."""
+        own = names.index(self.own) if self.own in names else None
+        return self.sign > 0 and is_shared_by_all(
+            effects, resampled, own, run_rounding(self.clean), first_only=self.n_targets is not None
         )
 
     def _names(self) -> list[str]:

@@ -146,6 +146,7 @@ def _run(
     )
     of_cores = module_effects(model, found.cores, testing, n_controls=args.core_controls, **options)
     say("[6/6] Finding topics, and writing the report")
+    modules = modules.with_effects(effects)
     modules = with_topics(modules, model, seed=args.seed, progress=progress)
     seconds = time.perf_counter() - started
     # All files are written at the end, so that an interrupted run leaves no mixture with old files.
@@ -208,7 +209,7 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame) -> None:
     say(shown.to_string())
     say("\nWhat drives each module:")
     for module in modules:
-        say(f"  {module.label:>3}  {'' if module.topic is None else module.topic.label}")
+        say(f"  {module.label:>3}  {module.title or ''}")
 
 
 def _print_cores(found: CausalCores, of_cores: pd.DataFrame, numbers: dict[str, object]) -> None:

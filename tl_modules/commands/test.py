@@ -29,6 +29,7 @@ from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.modules.module_set import ModuleSet
+from tl_modules.tables.effects_frame import shared_modules
 from tl_modules.tables.labels import quoted
 from tl_modules.units import Units
 
@@ -211,8 +212,9 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
     Returns:
         ``n_modules`` (modules whose own category was tested), ``n_selective`` (modules with p at
         most 0.05 after Benjamini and Hochberg over the modules), ``n_beyond_all`` (modules more
-        selective than all their controls), ``n_raw`` (modules with a larger effect on their own
-        category than all their controls), mean ``selectivity`` and ``control_selectivity``, and the
+        selective than all their controls), ``n_shared_by_all`` (modules that every category needs),
+        ``n_raw`` (modules with a larger effect on their own category than all their controls), mean
+        ``selectivity`` and ``control_selectivity``, and the
         diagonal dominance with its null.
     """
     per_module = effects.drop_duplicates("module").dropna(subset="selectivity")
@@ -228,6 +230,7 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
         "n_beyond_all": int(
             np.count_nonzero(selectivities > values(per_module, "selectivity_control_max"))
         ),
+        "n_shared_by_all": len(shared_modules(effects) or ()),
         "n_raw": int(np.count_nonzero(values(on_own, "effect") > values(on_own, "control_max"))),
     }
     if not len(per_module):
@@ -289,7 +292,7 @@ def _own_effects(effects: pd.DataFrame) -> str:
     on_own = effects.loc[effects["own"].astype(bool)]
     columns = ["modules", "excluded", "controls", "module", "category", "n_units", "effect"]
     columns += ["selectivity", "selectivity_control_mean", "selectivity_p_value"]
-    shown = on_own[[*columns, "selectivity_p_bh"]].round(3)
+    shown = on_own[[*columns, "selectivity_p_bh", "shared_by_all"]].round(3)
     return (
         "Effect on the module's own category, and selectivity (this effect minus the mean\neffect "
         f"on the other categories):\n\n{shown.to_string(index=False)}"

@@ -12,6 +12,7 @@ from tl_modules.discovery.descent import check_n_modules
 from tl_modules.discovery.normalised_input import normalised
 from tl_modules.discovery.products import in_memory_bytes
 from tl_modules.discovery.search import MAX_ROUNDS, Method, SearchOptions, search
+from tl_modules.discovery.shared_aside import kept_units
 from tl_modules.discovery.shared_search import search_together
 from tl_modules.discovery.streamed import streamed_bytes
 from tl_modules.errors import ModulesError, check_at_least, check_seed
@@ -20,6 +21,7 @@ from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.call_warnings import warn_once
 from tl_modules.runtime.memory import Size, budget, check_memory
 from tl_modules.tables.labels import label_texts
+from tl_modules.units import Units
 
 
 @checked
@@ -32,6 +34,7 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     max_rounds: int | None = None,
     n_starts: int | None = None,
     n_kicks: int | None = None,
+    shared: Units | None = None,
     n_jobs: int | None = None,
     distributed: bool = False,
     max_memory: Size | None = None,
@@ -56,6 +59,8 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         n_starts: Number of starts, of which the highest L is kept: balanced k-means, random
             labels, spectral clustering, in turn (1); see ``ModuleSet.starts``.
         n_kicks: Number of kicks, which change some labels and run IterD again (0).
+        shared: Units to set aside as ``ModuleSet.shared``, since every category needs them:
+            ``shared_units(...).units``, whose effects a model's runs measured. They join no module.
         n_jobs: Starts at once, in threads; by default one per core. Results do not depend on it. A
             store's starts run one by one.
         distributed: Share a store's columns among ``torch.distributed`` processes. Each makes this
@@ -92,8 +97,10 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     if method == "ulcmod":
         _warn_unequal(acts.samples)
     n_modules, seed = int(n_modules), int(seed)
+    kept = kept_units(acts, shared)
     if acts.shape[0] > 1:  # for a single sample, the normalisation's message is clearer
-        check_n_modules(n_modules, acts.shape)
+        n_units = acts.shape[1] if kept is None else int(kept.sum())
+        check_n_modules(n_modules, (acts.shape[0], n_units))
     if distributed:
         if not isinstance(acts, ActivationStore):
             raise ModulesError(
@@ -106,7 +113,7 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     options = SearchOptions(
         method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress
     )
-    return search(acts, *normalised(acts, n_modules), options)
+    return search(acts, *normalised(acts, n_modules), options, kept)
 
 
 def _method(method: Method | None, **iterd: int | None) -> Method:

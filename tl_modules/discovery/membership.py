@@ -12,6 +12,7 @@ from tl_modules.discovery.normalised_input import scored_matrix
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.scores import memberships, topic_scores
+from tl_modules.discovery.shared_aside import spread
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.modules.labels import BACKGROUND
 from tl_modules.modules.module_set import ModuleSet
@@ -61,7 +62,9 @@ def set_aside_background(
             f"{len(modules.samples)} samples x {len(modules.units)} units; got "
             f"{acts.values.shape}. Pass the matrix that discover was called with."
         )
-    if len(modules.background):
+    shared = None if modules.shared is None else modules.shared.units
+    inside = modules.unit_labels != BACKGROUND
+    if (~inside).sum() != (0 if shared is None else len(shared)):
         raise ModulesError(
             "The modules should hold all units; "
             f"{len(modules.background)} units were set aside already. Pass the modules as "
@@ -81,20 +84,24 @@ def set_aside_background(
         samples=scored.samples.drop(columns="category", errors="ignore"),
     )
     method = "topics_first" if modules.method == "topics_first" else "ulcmod"
-    chance = discover(null, modules.n_modules, method=method, seed=seed, progress=progress)
+    chance = discover(
+        null, modules.n_modules, method=method, shared=shared, seed=seed, progress=progress
+    )
     assert chance.unit_scores is not None  # discover() always sets them
-    threshold = float(np.quantile(chance.unit_scores, quantile))
-    sums = products.unit_sums(np.asarray(modules.sample_labels), modules.n_modules)
-    scores = memberships(sums, modules.sample_labels, modules.unit_labels).scores
-    kept = scores > threshold
+    threshold = float(np.quantile(chance.unit_scores[inside], quantile))
+    sums = products.unit_sums(np.asarray(modules.sample_labels), modules.n_modules)[inside]
+    fit = memberships(sums, modules.sample_labels, modules.unit_labels[inside])
+    scores = spread(fit.scores, inside, np.nan)
+    kept = scores > threshold  # not the shared units, whose scores are NaN
     partition = (modules.sample_labels, modules.unit_labels[kept], modules.n_modules)
-    inside = InMemory(matrix[:, kept])
+    left = InMemory(matrix[:, kept])
     labels: Int[np.ndarray, " units"] = np.where(kept, modules.unit_labels, BACKGROUND)
     return replace(
         modules,
         unit_labels=labels,
-        objective=objective(inside.matrix, *partition),
-        sample_scores=topic_scores(inside, *partition),
+        objective=objective(left.matrix, *partition),
+        sample_scores=topic_scores(left, *partition),
         unit_scores=scores,
         topics=None,  # the old topics describe what all units write
+        shared_by_all=None,  # and the old effects, what all units do
     )

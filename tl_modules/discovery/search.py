@@ -4,7 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
@@ -14,6 +16,7 @@ from tl_modules.discovery.descent import IterDResult, descend
 from tl_modules.discovery.local_search import improve
 from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, Products
+from tl_modules.discovery.shared_aside import without_columns
 from tl_modules.discovery.start import START_KINDS, StartKind, principal_components, start_labels
 from tl_modules.discovery.topics_first import topics_first
 from tl_modules.modules.module_set import ModuleSet
@@ -47,6 +50,7 @@ def search(
     normaliser: Normaliser | None,
     products: Products,
     options: SearchOptions,
+    kept: Bool[np.ndarray, " units"] | None = None,
 ) -> ModuleSet:
     """Search by the method of the options, and build the modules.
 
@@ -55,10 +59,13 @@ def search(
         normaliser: What normalised them.
         products: The normalised activations.
         options: The options.
+        kept: The units to partition; None for all. See ``kept_units``.
 
     Returns:
         The modules; those of ``ulcmod`` have a table of the starts.
     """
+    if kept is not None:
+        products = without_columns(products, kept)
     if options.method == "topics_first":
         best = topics_first(products, options.n_modules, options.seed, progress=options.progress)
         starts = None
@@ -72,6 +79,7 @@ def search(
         options.n_modules,
         seed=options.seed,
         method=options.method,
+        kept=kept,
     )
     return replace(modules, starts=starts)
 

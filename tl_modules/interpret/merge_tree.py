@@ -95,6 +95,7 @@ class Hierarchy:
             starts=None,
             topics=None,
             own_categories=None,
+            shared_by_all=None,
         )
         means = module_means(merged, acts).astype(np.float64)
         scores = means[np.arange(len(means)), merged.sample_labels]

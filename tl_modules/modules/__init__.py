@@ -7,12 +7,14 @@ from tl_modules.modules.lookup import UnitPlace
 from tl_modules.modules.module import Module
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.objective import Objective
+from tl_modules.modules.shared_set import SharedSet
 from tl_modules.modules.topic import Topic
 
 __all__ = [
     "Module",
     "ModuleSet",
     "Objective",
+    "SharedSet",
     "Topic",
     "UnitPlace",
 ]

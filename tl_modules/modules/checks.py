@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tl_modules.activations.normalise import check_normaliser
 from tl_modules.activations.value_checks import check_unit_means
 from tl_modules.errors import ModulesError
-from tl_modules.modules.labels import check_labels
+from tl_modules.modules.labels import check_labels, check_shared
 
 if TYPE_CHECKING:
     from tl_modules.modules.module_set import ModuleSet
@@ -31,6 +31,7 @@ def check_fields(modules: "ModuleSet") -> None:
         ("content_means", modules.units.n_coordinates),
         ("unit_scores", n_units),
         ("unit_runners_up", n_units),
+        ("is_shared", n_units),
         ("sample_labels", n_samples),
         ("sample_scores", n_samples),
     ):
@@ -44,6 +45,8 @@ def check_fields(modules: "ModuleSet") -> None:
             )
         if name.endswith(("labels", "runners_up")):
             check_labels(name, array, modules.n_modules)
+        elif name == "is_shared":
+            check_shared(array, modules.unit_labels)
         elif not name.endswith("_means") and array.dtype.kind != "f":  # made by hand, perhaps NaN
             raise ModulesError(
                 f"{name} should be floats; they are {array.dtype}. Rebuild the module set from "
@@ -56,6 +59,7 @@ def check_fields(modules: "ModuleSet") -> None:
     remedies = {
         "topics": "Find them again: tlm.with_topics(modules, model).",
         "own_categories": "Give them again: modules.with_categories({0: ...}).",
+        "shared_by_all": "Read them again: modules.with_effects(effects).",
     }
     for name, remedy in remedies.items():
         of_modules = getattr(modules, name)

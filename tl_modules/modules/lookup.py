@@ -103,7 +103,7 @@ def _count(name: str, value: SupportsIndex) -> int:
 def names_of(module: "Module") -> tuple[str | None, ...]:
     """The names that a module can be looked up by, the most specific first."""
     topic = None if module.topic is None else module.topic.label
-    return topic, module.category_title, module.category
+    return module.title, topic, module.category_title, module.category
 
 
 def labelled(names: Sequence[tuple[str | None, ...]], label: str) -> int:

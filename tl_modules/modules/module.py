@@ -14,6 +14,7 @@ from tl_modules.interventions.target import as_targets, units_on_one_site
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.modules.categories import given_category
 from tl_modules.modules.likeness import nearest
+from tl_modules.modules.shared_set import SHARED
 from tl_modules.modules.topic import Topic
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import label_texts
@@ -52,6 +53,9 @@ class Module(UnitTarget):
 
     own_category: str | None = None
     """The category that the user gave the module; see ``with_category``."""
+
+    shared_by_all: bool = False
+    """Whether every category needs the module as much as its own; see ``with_effects``."""
 
     @property
     def reference(self) -> HasUnitMeans | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -111,6 +115,16 @@ class Module(UnitTarget):
         tied = self.tied_categories
         more = f" and {len(tied) - _MOST_TIED} more" if len(tied) > _MOST_TIED else ""
         return f"{' / '.join(tied[:_MOST_TIED])}{more}" if tied else self.category
+
+    @property
+    def title(self) -> str | None:
+        """The module's name in tables and figures: its topic's label or, without one, its category.
+
+        It is "shared by all" where ``ModuleSet.with_effects`` found that.
+        """
+        if self.shared_by_all:
+            return SHARED
+        return self.category_title if self.topic is None else self.topic.label
 
     @property
     def category_name(self) -> str | None:
@@ -228,7 +242,8 @@ class Module(UnitTarget):
 
     def __repr__(self) -> str:
         """One line, without the arrays."""
-        name = self.label if self.topic is None else f"{self.label}, {self.topic.label!r}"
+        title = None if self.topic is None and not self.shared_by_all else self.title
+        name = self.label if title is None else f"{self.label}, {title!r}"
         return (
             f"Module({name}: {self.n_units:,} units in {len(self.layers)} layers, "
             f"{len(self.samples):,} samples, category {self.category_title})"

@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex, overload
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from tl_modules.activations.normalise import Normaliser
 from tl_modules.activations.reading import Reading
@@ -27,6 +27,8 @@ from tl_modules.modules.module import Module
 from tl_modules.modules.objective import Objective
 from tl_modules.modules.overview import described, overview
 from tl_modules.modules.saved import ARRAYS, fields_of, largest_shapes, parts_of
+from tl_modules.modules.shared_set import SharedSet
+from tl_modules.modules.tested import with_shared
 from tl_modules.modules.topic import Topic
 from tl_modules.saving import files
 from tl_modules.saving.versions import package_versions
@@ -111,6 +113,12 @@ class ModuleSet(Shareable):
     content_means: Float[np.ndarray, " _coordinates"] | None = None
     """The means without special tokens and attention sinks; see ``ActivationMatrix``."""
 
+    is_shared: Bool[np.ndarray, " _units"] | None = None
+    """Whether each unit was set aside by ``discover(..., shared=...)``; None if none was."""
+
+    shared_by_all: tuple[bool, ...] | None = None
+    """Whether each module is shared by all; None until ``with_effects`` knows."""
+
     def __post_init__(self) -> None:
         """Refuse fields that do not fit together, and make the arrays read-only."""
         check_fields(self)
@@ -125,8 +133,15 @@ class ModuleSet(Shareable):
 
     @property
     def background(self) -> Units:
-        """The units that belong to no module because they were set aside."""
+        """The units that belong to no module because they were set aside; shared units too."""
         return self.units.select(self.unit_labels == BACKGROUND)
+
+    @property
+    def shared(self) -> SharedSet | None:
+        """The units that ``discover(..., shared=...)`` set aside, as a target; None without any."""
+        if self.is_shared is None or not self.is_shared.any():
+            return None
+        return SharedSet(self.units.select(self.is_shared), self)
 
     @overload
     def __getitem__(self, k: SupportsIndex | str) -> Module: ...
@@ -188,6 +203,7 @@ class ModuleSet(Shareable):
             means=self,
             topic=None if self.topics is None else self.topics[k],
             own_category=None if self.own_categories is None else self.own_categories[k],
+            shared_by_all=self.shared_by_all is not None and self.shared_by_all[k],
         )
 
     def __iter__(self) -> Iterator[Module]:
@@ -225,6 +241,28 @@ class ModuleSet(Shareable):
         """
         return recategorised(self, categories)
 
+    def with_effects(self, effects: pd.DataFrame) -> "ModuleSet":
+        """Return the modules, those that every category needs named "shared by all".
+
+        A topic's name would say of such a module that it serves one topic. ``describe``, figures,
+        the report and shared folders then show "shared by all" in its place. Saved files keep it.
+
+        Args:
+            effects: The table that ``module_effects`` returned for these modules; its column
+                ``shared_by_all`` decides. In a table of several runs, every run has to say so.
+
+        Returns:
+            A new set. Modules that are not in the table keep their names.
+
+        Raises:
+            ModulesError: If ``effects`` is no table of effects of these modules.
+
+        Example::
+
+            modules = modules.with_effects(tlm.module_effects(model, modules, prompts))
+        """
+        return with_shared(self, effects)
+
     def to_frame(self) -> pd.DataFrame:
         """Tabulate the modules, one row per module.
 
@@ -232,7 +270,8 @@ class ModuleSet(Shareable):
             Columns ``module``, ``n_units``, ``n_samples``, ``n_layers``, ``mean_activation`` (the
             block's mean, normalised), ``category`` (the own category; for a tie all names,
             ``"coding / math"``) and ``category_share`` (the own category's share of the module's
-            samples; for a tie, the share of each category).
+            samples; for a tie, the share of each category). After ``with_effects`` also
+            ``shared_by_all``.
         """
         return overview(self)
 
@@ -240,7 +279,8 @@ class ModuleSet(Shareable):
         """Tabulate what each module is about, once ``with_topics`` has found the topics.
 
         Returns:
-            One row per module, with the columns ``module``, ``label``, ``category`` and
+            One row per module, with the columns ``module``, ``label`` ("shared by all" where
+            ``with_effects`` found so), ``category`` and
             ``category_share`` as in ``to_frame``, ``words``, ``promoted`` and ``suppressed`` (only
             tokens that stand out more than chance makes any token stand out), ``top_prompt``,
             ``n_units`` and ``n_samples``. ``Module.topic`` has all tokens, with their numbers.
@@ -284,9 +324,10 @@ class ModuleSet(Shareable):
 
     def __repr__(self) -> str:
         """One line, not its arrays."""
+        shared = "" if self.shared is None else f" ({self.shared.n_units:,} shared by all)"
         return (
-            f"ModuleSet({self.n_modules} modules of {self.model_name}: {len(self.units):,} units, "
-            f"{len(self.samples):,} samples, L = {self.objective.L:,.0f}, "
+            f"ModuleSet({self.n_modules} modules of {self.model_name}: {len(self.units):,} units"
+            f"{shared}, {len(self.samples):,} samples, L = {self.objective.L:,.0f}, "
             f"xi = {self.objective.xi:.3f}, B = {self.objective.B:,.0f})"
         )
 

@@ -32,7 +32,10 @@ def overview(modules: "ModuleSet") -> pd.DataFrame:
                 "category_share": module.category_share,
             }
         )
-    return pd.DataFrame(rows).assign(category=text_column(named))
+    frame = pd.DataFrame(rows).assign(category=text_column(named))
+    if modules.shared_by_all is not None:
+        frame["shared_by_all"] = np.array(modules.shared_by_all, dtype=np.bool_)
+    return frame
 
 
 def described(modules: "ModuleSet") -> pd.DataFrame:
@@ -52,7 +55,7 @@ def described(modules: "ModuleSet") -> pd.DataFrame:
     return pd.DataFrame(
         {
             "module": frame["module"],
-            "label": text_column(topic.label for topic in topics),
+            "label": text_column(module.title for module in modules),
             "category": frame["category"],
             "category_share": frame["category_share"],
             "words": text_column(words),

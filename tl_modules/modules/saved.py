@@ -30,6 +30,7 @@ ARRAYS = (
     "unit_means",
     "unit_runners_up",
     "content_means",
+    "is_shared",
 )
 """The fields of a module set that are arrays, or None."""
 
@@ -54,6 +55,8 @@ def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray
     }
     if modules.own_categories is not None:
         header["own_categories"] = list(modules.own_categories)
+    if modules.shared_by_all is not None:
+        header["shared_by_all"] = list(modules.shared_by_all)
     arrays = {name: array for name in ARRAYS if (array := getattr(modules, name)) is not None}
     arrays |= normaliser_arrays(modules.normaliser)
     return header, arrays
@@ -67,7 +70,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         TypeError: If a part has another type.
     """
     starts, topics, seed = header.get("starts"), header.get("topics"), header["seed"]
-    categories = header.get("own_categories")
+    categories, shared = header.get("own_categories"), header.get("shared_by_all")
     return {
         "units": Units.from_dict(header["units"], len(arrays["unit_labels"])),
         "samples": frame_from_json(header["samples"]),
@@ -85,6 +88,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         "own_categories": None
         if categories is None
         else checked_entries(categories, _optional_text),
+        "shared_by_all": None if shared is None else checked_entries(shared, checked_flag),
         "versions": {name: checked_text(value) for name, value in header["versions"].items()},
         **{name: arrays[name] for name in ARRAYS if name in arrays},
     }
@@ -95,6 +99,7 @@ def largest_shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     n_units, n_coordinates = Units.sizes(header["units"])
     n_samples = n_rows(header["samples"])
     lengths = (n_units, n_samples, n_samples, n_units, n_coordinates, n_units, n_coordinates)
+    lengths += (n_units,)
     shapes = {name: (length,) for name, length in zip(ARRAYS, lengths, strict=True)}
     return shapes | largest_normaliser(n_units)
 

@@ -23,7 +23,13 @@ from tl_modules.plots.style import (
     ticks,
 )
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.effects_frame import SIGNIFICANT, check_effects, check_one_run, is_own
+from tl_modules.tables.effects_frame import (
+    SIGNIFICANT,
+    check_effects,
+    check_one_run,
+    is_own,
+    shared_modules,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -107,7 +113,8 @@ def plot_effects(
 
     Args:
         effects: The table that ``module_effects`` returned.
-        modules: The modules, whose names are shown; without them, their numbers are shown.
+        modules: The modules, whose names are shown; without them, their numbers are shown. Those
+            that ``effects`` calls shared by all are named so.
         unit: The unit of the effect, for the colour bar.
 
     Returns:
@@ -132,7 +139,7 @@ def plot_effects(
     }
     is_own_cell = grids.pop("own") == 1
     names, shown = (
-        names_of(labels, modules),
+        names_of(labels, modules, shared_modules(effects) or ()),
         [plotly_text(str(category)) for category in categories],
     )
     limit = float(np.nanmax(np.abs(grids["effect"]), initial=0.0)) or 1.0

@@ -2,7 +2,7 @@
 
 import html
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tl_modules.errors import ModulesError
 from tl_modules.modules.module import Module, as_list
+from tl_modules.modules.shared_set import SHARED
 from tl_modules.tables.text import isolated, shortened, visible
 
 if TYPE_CHECKING:
@@ -69,13 +70,22 @@ def rooted_scale() -> list[list[Any]]:
 
 
 def module_name(module: Module) -> str:
-    """Return a module's number followed by its topic's label or, without topics, its category."""
-    title = module_title(module)
+    """Return a module's number followed by its title."""
+    title = module.title
     return str(module.label) if title is None else f"{module.label}: {plotly_text(title)}"
 
 
-def names_of(labels: Sequence[int | str], modules: Iterable[Module] | None) -> list[str]:
+def names_of(
+    labels: Sequence[int | str],
+    modules: Iterable[Module] | None,
+    shared: Collection[int | str] = (),
+) -> list[str]:
     """Return the names of the modules and other targets of a table.
+
+    Args:
+        labels: The modules' numbers, and the names of other targets.
+        modules: The modules, if they are known.
+        shared: The labels of modules that are shared by all, which is then their name.
 
     Raises:
         ModulesError: If a module of the table is not among ``modules``.
@@ -89,12 +99,8 @@ def names_of(labels: Sequence[int | str], modules: Iterable[Module] | None) -> l
             f"modules should hold the table's modules; {missing} are missing. Pass the module set "
             "that module_effects got."
         )
+    known |= {label: f"{label}: {SHARED}" for label in shared if not isinstance(label, str)}
     return [known.get(label, plotly_text(str(label))) for label in labels]
-
-
-def module_title(module: Module) -> str | None:
-    """Return a module's title: its topic's label or, without topics, its category."""
-    return module.category_title if module.topic is None else module.topic.label
 
 
 def plotly_text(untrusted: str) -> str:

@@ -11,7 +11,6 @@ from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module import Module
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.topic import Topic, clear_tokens
-from tl_modules.plots.style import module_title
 from tl_modules.plots.tokens import token_spans
 from tl_modules.tables.text import shortened, visible
 
@@ -80,8 +79,8 @@ def _card(module: Module, prompts: list[Markup]) -> Card:
 
 
 def module_label(module: Module) -> str:
-    """Return the topic's label or, without topics, the category, cut to fit into a heading."""
-    return shortened(visible(module_title(module) or ""), 80)
+    """Return the module's title, cut to fit into a heading."""
+    return shortened(visible(module.title or ""), 80)
 
 
 def _top_prompts(module: Module, n_prompts: int) -> list[str]:

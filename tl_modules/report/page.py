@@ -127,10 +127,13 @@ class ReportPage:
         return split_runs(self.effects)
 
     def _modules_with_topics(self) -> ModuleSet:
-        """Return the modules, with topics if their samples have prompts."""
-        if self.modules.topics is not None or "prompt" not in self.modules.samples:
-            return self.modules
-        return with_topics(self.modules, self.model, seed=self.seed, progress=self.progress)
+        """Return the modules, with topics if their samples have prompts, and named by effects."""
+        modules = self.modules
+        if self.effects is not None:
+            modules = modules.with_effects(self.effects)
+        if modules.topics is not None or "prompt" not in modules.samples:
+            return modules
+        return with_topics(modules, self.model, seed=self.seed, progress=self.progress)
 
 
 def _environment() -> Environment:

@@ -26,6 +26,7 @@ def model_card(
     modules: pd.DataFrame,
     *,
     name: str,
+    n_shared: int = 0,
     revision: str | None = None,
     effects: pd.DataFrame | None = None,
     licence: str | None = None,
@@ -35,6 +36,7 @@ def model_card(
     Args:
         header: The header of the modules' file, as ``ModuleSet.save`` writes it.
         modules: One row per module.
+        n_shared: How many units were set aside because every category needs them.
         name: The repository or folder to load the modules from.
         revision: The modules' branch, if it is not the main branch.
         effects: The table that ``module_effects`` returned, validated by ``check_controls``.
@@ -62,6 +64,7 @@ def model_card(
         revision=revision,
         n_units=sum(header["units"]["widths"]),
         n_background=sum(header["units"]["widths"]) - int(modules["n_units"].to_numpy().sum()),
+        n_shared=n_shared,
         n_samples=int(modules["n_samples"].to_numpy().sum()),
         categories=_categories(samples.get("category", [])),
         has_prompts="prompt" in samples,
@@ -69,6 +72,7 @@ def model_card(
         read=str(Reading.from_dict(header["reading"])),
         n_starts=len(next(iter((header["starts"] or {}).values()), [])),
         options=Markup(_options(header)),
+        has_tested="shared_by_all" in modules,
         table=Markup(markdown_table(modules)),
         effects=None if effects is None else Markup(markdown_table(effects.loc[:, list(COLUMNS)])),
         changed=None if effects is None else positions_said(effects),

@@ -40,6 +40,10 @@ class Shareable(ABC):
     def describe(self) -> pd.DataFrame:
         """Return a table of the modules' topics with one row per module."""
 
+    @abstractmethod
+    def with_effects(self: _Self, effects: pd.DataFrame) -> _Self:
+        """Return the set with the modules that every category needs named so."""
+
     @classmethod
     @abstractmethod
     def load(cls: type[_Self], path: str | Path) -> _Self:
@@ -66,7 +70,8 @@ class Shareable(ABC):
                 ``category``, and the topics' prompts and contexts. The topics' single words stay.
                 Causal tests do not need the prompts; ``with_topics`` does.
             effects: The table that ``module_effects`` returned for these modules; the card shows
-                effects beside their controls.
+                effects beside their controls, and the shared set is named by them (see
+                ``with_effects``).
             licence: The hub's name of the licence that you choose, such as ``"cc-by-4.0"``.
 
         Raises:
@@ -185,14 +190,21 @@ class Shareable(ABC):
                 f"prompts should be True or False; got {prompts!r}. False leaves prompts out."
             )
         check_controls(effects, self.n_modules)
-        header, arrays = self.parts()
+        named = self if effects is None else self.with_effects(effects)
+        header, arrays = named.parts()
         if not prompts:
             header = without_prompts(header)
-        table = self.to_frame()
-        if self.topics is not None:
-            table = table.merge(self.describe()[["module", "label", "words"]])
+        table = named.to_frame()
+        if named.topics is not None:
+            table = table.merge(named.describe()[["module", "label", "words"]])
         card = model_card(
-            header, table, name=name, revision=revision, effects=effects, licence=licence
+            header,
+            table,
+            name=name,
+            n_shared=int(np.sum(arrays.get("is_shared", 0))),
+            revision=revision,
+            effects=effects,
+            licence=licence,
         )
         contents = {CARD: card.encode("utf-8", errors="replace")}
         if effects is not None:

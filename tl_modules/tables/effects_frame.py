@@ -108,4 +108,25 @@ def positions_said(effects: pd.DataFrame) -> str:
 
 def is_own(effects: pd.DataFrame) -> Bool[np.ndarray, " rows"]:
     """Whether each row is of the module's own category, also if a file made the flag text."""
-    return np.array([str(value) in ("True", "1", "1.0") for value in effects["own"]], dtype=bool)
+    return _flags(effects, "own")
+
+
+def shared_modules(effects: pd.DataFrame) -> set[int | str] | None:
+    """The modules that are shared by all in every run of a table.
+
+    Args:
+        effects: What ``module_effects`` returned, or several such tables below each other.
+
+    Returns:
+        The labels of the modules; None for a table without the column ``shared_by_all``, which is
+        of an earlier version.
+    """
+    if "shared_by_all" not in effects:
+        return None
+    apart = effects["module"].to_numpy()[~_flags(effects, "shared_by_all")]
+    return set(effects["module"]) - set(apart)
+
+
+def _flags(effects: pd.DataFrame, column: str) -> Bool[np.ndarray, " rows"]:
+    """A column of flags, also if a file made them text."""
+    return np.array([str(value) in ("True", "1", "1.0") for value in effects[column]], dtype=bool)
