@@ -38,7 +38,7 @@ from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 
 FOLDER = SHARED / "agreement"
-SIZES = (10, 20, 30, 40, 50, 70, 100, 200, 500, 1000, 2000, 5000, 10000, 1.0)
+SIZES = (10, 20, 30, 50, 100, 200, 500, 2000, 10000, 1.0)
 ABILITIES = ("coding", "math", "ethical")
 
 

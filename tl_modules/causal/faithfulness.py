@@ -124,25 +124,23 @@ def faithfulness_curves(  # noqa: PLR0913 - TransformerLens' arguments, and the 
 ) -> FaithfulnessCurves:
     """Measure how much of a task the first n units of a ranking do alone, for many n.
 
-    Faithfulness is ``f(n) = (m(n) - m(none)) / (m(all) - m(none))``: ``m(n)`` is the mean metric of
-    the clean run when the first n units are kept and all others of the site are ablated. What is
-    not of the site, such as attention for ``"mlp"``, stays unchanged. CPR is the area under f over
-    the share of units, CMD the area of ``|1 - f|``, as in MIB (Mueller et al. 2025, arXiv
-    2504.13151): trapezoids between neighbouring sizes, and nothing beyond the first and last one.
-    Values compare with MIB's for the default sizes alone; f = 1 everywhere has a CPR of 0.999.
+    Faithfulness is ``f(n) = (m(n) - m(none)) / (m(all) - m(none))``; ``m(n)`` is the mean metric of
+    the clean run with all units of the site ablated but the first n. CPR is the area under f over
+    the share of units, CMD that of ``|1 - f|``, as in MIB (Mueller et al. 2025, arXiv 2504.13151):
+    trapezoids between neighbouring sizes, and nothing before the first or after the last one. So f
+    = 1 has a CPR of 0.999 at MIB's sizes; other sizes give areas that do not compare with MIB's.
 
-    Rank on other prompts than these. MIB ranks by signed scores for CPR and by their magnitude for
-    CMD.
+    Rank on other prompts than these; by magnitudes for CMD, as MIB does.
 
     Args:
         model: The model.
-        clean_tokens: The run that is ablated, ``[batch, pos]``.
-        corrupted_tokens: The run that ``"patch"`` takes values from; None for other methods.
+        clean_tokens: See ``circuit_scores``.
+        corrupted_tokens: See ``circuit_scores``.
         metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt, ``[batch]``.
-        rankings: By name, one score per unit of the site, ``[units]``; the highest comes first.
-            Equal scores are ordered at random.
-        units: The site, such as ``"mlp"`` or ``"mlp+attn_heads"``.
-        sizes: Numbers of units, or shares; by default MIB's ten shares from 0.1 % to 100 %.
+        rankings: By name, one score per unit of the site, ``[units]``; the highest comes first,
+            equal ones in random order.
+        units: The site; see ``collect``.
+        sizes: Numbers of units, or shares; by default MIB's, from 0.1 % to 100 %.
         method: See ``circuit_scores``.
         reference: Means for ``"mean"``.
         positions: See ``circuit_scores``.
