@@ -115,12 +115,12 @@ def of_cores(
 ) -> np.ndarray:
     """The causal cores of the modules, module by module."""
     others = others[others["category"].isin(ABILITIES)].groupby("category")
-    rest = [pair.clean for pair in task.pairs[len(task.pairs) // 2 :]]
+    clean = list(dict.fromkeys(pair.clean for pair in task.pairs))
     frames = []
-    for start, own in ((0, rest[::2]), (3, rest[1::2])):
+    for start, own in ((0, clean[::2]), (3, clean[1::2])):
         few = others.nth(range(start, start + 3))[["prompt", "category"]]
-        own = pd.DataFrame({"prompt": own[:6], "category": "the task"})
-        frames.append(pd.concat([few, own], ignore_index=True))
+        added = pd.DataFrame({"prompt": own[:6], "category": "the task"})
+        frames.append(pd.concat([few, added], ignore_index=True))
     found = tlm.causal_cores(
         model,
         modules,
