@@ -115,7 +115,8 @@ def of_cores(
 ) -> np.ndarray:
     """The causal cores of the modules, module by module."""
     others = others[others["category"].isin(ABILITIES)].groupby("category")
-    clean = list(dict.fromkeys(pair.clean for pair in task.pairs))
+    # With its verb: a core is chosen by the loss on the tokens of a prompt.
+    clean = list(dict.fromkeys(pair.clean + pair.right for pair in task.pairs))
     frames = []
     for start, own in ((0, clean[::2]), (3, clean[1::2])):
         few = others.nth(range(start, start + 3))[["prompt", "category"]]
