@@ -116,6 +116,12 @@ def cored(c):
     return tlm.causal_cores(c.model, c.modules, *halves, sizes=[4], n_controls=1, **QUIET)
 
 
+def curved(c):
+    scores = tlm.attribute_modules(c.model, *c.pair, metric, c.modules, **QUIET)
+    rankings = {first_category(c): scores.unit_scores, "modules": scores.by_module()}
+    return tlm.faithfulness_curves(c.model, *c.pair, metric, rankings, n_random=2, **QUIET)
+
+
 CALLS = {
     "collect": lambda c: tlm.collect(c.model, c.prompts, **QUIET),
     "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
@@ -189,6 +195,7 @@ CALLS = {
     "greedy_circuit": lambda c: tlm.greedy_circuit(
         c.model, *c.pair, metric, c.modules, n_controls=2, **QUIET
     ),
+    "faithfulness_curves": curved,
     "content_positions": lambda c: tlm.content_positions(c.model, c.pair[0]),
     "module_effects everywhere": lambda c: tlm.module_effects(
         c.model, c.modules, c.prompts, n_controls=2, positions="all", **QUIET
@@ -207,6 +214,7 @@ CALLS = {
     "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
     "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),
+    "faithfulness_curve": lambda c: tlm.plots.faithfulness_curve(curved(c).table),
     "plot_concepts": lambda c: tlm.plots.plot_concepts(
         tlm.concept_effects(c.model, erased(c), first_category(c), c.prompts, c.prompts, **QUIET)
     ),
@@ -230,7 +238,7 @@ def frames_of(thing, name=""):
     elif is_dataclass(thing):
         for field in fields(thing):
             yield from frames_of(getattr(thing, field.name), f"{name}.{field.name}")
-        for method in ("to_frame", "diff", "moved_units", "matrix", "chains", "steps"):
+        for method in ("to_frame", "diff", "moved_units", "matrix", "chains", "steps", "smallest"):
             if hasattr(thing, method):
                 yield from frames_of(getattr(thing, method)(), f"{name}.{method}()")
         if getattr(thing, "topics", None):

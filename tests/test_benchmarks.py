@@ -1,5 +1,6 @@
 """The benchmarks still run, at a size where their figures mean nothing."""
 
+import json
 import re
 import shutil
 import sys
@@ -11,6 +12,7 @@ import pytest
 import tl_modules as tlm
 from benchmarks import (
     ablation,
+    agreement,
     checkpoints,
     claims,
     controls,
@@ -20,6 +22,7 @@ from benchmarks import (
     estimates,
     first_token,
     first_token_shares,
+    ioi,
     iterd,
     methods,
     neighbours,
@@ -341,6 +344,66 @@ def test_first_token_shares(prompts, monkeypatch, capsys):
     places = [out.index(title) for title in titles]
     assert places == sorted(places)
     assert "nan" not in out.lower()
+
+
+def on_tiny_tasks(script, prompts, monkeypatch, **options):
+    """Give a script of sufficiency a tiny model, and prompts of its words."""
+    names = dict(zip(("code", "animal"), script.ABILITIES, strict=False))
+    more = [prompts.assign(prompt=prompts["prompt"] + end) for end in ("", " why", " how")]
+    many = pd.concat(more, ignore_index=True)
+    many["category"] = many["category"].map(names)
+    monkeypatch.setattr(script, "load_model", lambda name: tiny_model(d_mlp=32, **options))
+    monkeypatch.setattr(script, "load_prompts", lambda: many)
+
+
+@unsaid
+@pytest.mark.filterwarnings("ignore:Module .* has no units")
+def test_agreement(prompts, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(agreement, "FOLDER", tmp_path)
+    assert "Skipped: " in run(agreement, [], monkeypatch, capsys)
+    on_tiny_tasks(agreement, prompts, monkeypatch)
+    nouns = ["cat", "dog", "bird", "mat", "house", "tree", "red", "green", "blue", "big"]
+    rows = [
+        {"clean_prefix": f"the {noun} {end}", "patch_prefix": f"a {noun} {end}"}
+        | {"clean_answer": " is", "patch_answer": " was", "case": "plural"}
+        for noun in nouns
+        for end in ("on", "over", "unknown word")
+    ]
+    rows += [rows[0] | {"patch_answer": " is was"}, rows[1] | {"patch_prefix": "a"}]
+    (tmp_path / "simple.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["--pairs", "14", "--per-category", "9", "--random", "2", "--steps", "2"]
+    out = run(agreement, [*words, "--cores"], monkeypatch, capsys)
+    found = {line.split("  ")[0].strip(): line for line in out.splitlines()}
+    for ranking in ("gradient", "integrated gradients", "RelP", "by module", "cores", "random"):
+        assert ranking in found
+    assert "Neurons that reach 0.9" in out
+    assert "of 96" in out
+
+
+@unsaid
+def test_ioi(prompts, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(ioi, "FOLDER", tmp_path / "absent")
+    assert "Skipped: " in run(ioi, [], monkeypatch, capsys)
+    monkeypatch.setattr(ioi, "FOLDER", tmp_path)
+    given = {
+        "names": ["cat", "dog", "bird", "two words", "tree"],
+        "objects": ["mat", "house"],
+        "places": ["one", "two"],
+        "templates": ["{name_A} and {name_B} sat on {place} {name_C} ran over a {object} or"],
+    }
+    given["templates"] += ["an {object} " + given["templates"][0], "why " + given["templates"][0]]
+    for name, value in given.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    on_tiny_tasks(ioi, prompts, monkeypatch)
+    words = ["--pairs", "6", "--per-category", "6", "--random", "2", "--steps", "2"]
+    out = run(ioi, words, monkeypatch, capsys)
+    rows = {line[:24].strip(): line for line in out.split("Areas")[1].splitlines()}
+    numbers = r"-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]"
+    for ranking in ("gradient", "|gradient|", "RelP", "|RelP|", "by module", "random"):
+        (line,) = (text for text in rows.values() if text.strip().startswith(f"{ranking} "))
+        assert len(re.findall(numbers, line)) == 2
+    assert re.search(r"random .* to ", out)
+    assert not any(" an " in f" {pair.clean}" for pair in ioi.pairs(tiny_model(), 8, 0))
 
 
 @pytest.mark.slow

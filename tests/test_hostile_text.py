@@ -103,7 +103,7 @@ def shown(thing):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in CALLS if "plot" not in name and name != "core_curve"]
+    "name", [name for name in CALLS if "plot" not in name and not name.endswith("_curve")]
 )
 def test_no_result_shows_markup_of_others(name, these):
     for html in shown(CALLS[name](these)):
@@ -140,6 +140,7 @@ FIGURES = {
         tlm.hierarchy(c.modules, c.acts, n_permutations=9)
     ),
     "cores": CALLS["core_curve"],
+    "faithfulness": CALLS["faithfulness_curve"],
     "landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts),
     "thoughts": lambda c: tlm.plots.plot_thoughts(
         tlm.thoughts.thought_states(

@@ -159,7 +159,7 @@ def test_what_is_no_circuit_is_refused(model, clean, corrupted, modules):
         scores(model, clean, None, modules, [0])
     with pytest.raises(tlm.ModulesError, match="clean_tokens and corrupted_tokens should differ"):
         scores(model, clean, clean, modules, [0])
-    with pytest.raises(tlm.ModulesError, match="Ablating all modules should change the metric"):
+    with pytest.raises(tlm.ModulesError, match="Ablating all 36 units should change the metric"):
         scores(model, clean, corrupted, modules, [0], metric=lambda logits: logits[:, 0, 0] * 0 + 2)
     with pytest.raises(tlm.ModulesError, match="metric should be finite"):
         scores(model, clean, corrupted, modules, [0], metric=lambda logits: logits[:, 0, 0] / 0)

@@ -103,6 +103,20 @@ def test_the_effects_are_those_of_module_effects(found, truth):
     np.testing.assert_allclose(own["selectivity"], chosen["selectivity"], atol=1e-5)
 
 
+def test_keep_only_of_cores_ablates_everything_else(found, truth):
+    testing, options = truth.prompts(6, 200), {"n_controls": 3, **QUIET}
+    kept = tlm.module_effects(truth.model, found.cores, testing, keep_only=True, **options)
+    rest = [replace(core, units=core.units.complement()) for core in found.cores]
+    ablated = tlm.module_effects(truth.model, rest, testing, n_controls=0, **QUIET)
+    np.testing.assert_allclose(kept["effect"], ablated["effect"], atol=1e-4)
+    own = kept[kept["own"]]
+    assert (own["effect"] < own["control_mean"]).mean() > 0.5
+    assert (
+        kept["n_units"].tolist()
+        == np.repeat([core.n_units for core in found.cores], truth.n_tasks).tolist()
+    )
+
+
 def test_the_core_leaves_out_units_that_others_own(truth, padded):
     choosing, testing = truth.prompts(8, 100), truth.prompts(6, 200)
     found = tlm.causal_cores(

@@ -9,6 +9,7 @@ from tl_modules.causal.concepts import concept_effects
 from tl_modules.causal.cores import CausalCores, causal_cores
 from tl_modules.causal.double_dissociation import Dissociation, dissociation
 from tl_modules.causal.effects import module_effects
+from tl_modules.causal.faithfulness import FaithfulnessCurves, faithfulness_curves
 from tl_modules.causal.graph import ModuleGraph, module_graph
 from tl_modules.causal.pairs import with_corrupted
 from tl_modules.causal.parts import Parts, specialised_parts
@@ -26,6 +27,7 @@ __all__ = [
     "CausalCores",
     "CircuitScores",
     "Dissociation",
+    "FaithfulnessCurves",
     "ModuleGraph",
     "Parts",
     "Selectivity",
@@ -36,6 +38,7 @@ __all__ = [
     "circuit_scores",
     "concept_effects",
     "dissociation",
+    "faithfulness_curves",
     "get_act_patch_module",
     "get_act_patch_module_by_layer",
     "get_act_patch_module_by_pos",

@@ -65,6 +65,23 @@ class Attribution:
         column = text_column(labels) if is_text else pd.array(labels, dtype="Int64")
         return self.units.to_frame().assign(module=column, score=self.unit_scores)
 
+    def by_module(self) -> Float[np.ndarray, " units"]:
+        """Rank the units module by module, for ``faithfulness_curves``.
+
+        The units of the module with the highest score come first, and each module's units follow
+        each other by their own scores. Units of no module come last.
+
+        Returns:
+            One number per unit of the site; the highest comes first.
+        """
+        place = np.zeros(len(self.units))
+        falling = np.argsort(-self.modules["score"].to_numpy(dtype=float), kind="stable")
+        for later, module in enumerate(falling[::-1], 1):
+            place[self.members[module].flat()] = later
+        ranks = np.empty(len(self.units))
+        ranks[np.lexsort((self.unit_scores, place))] = np.arange(len(self.units))
+        return ranks
+
     def beside(self, nodes: Any) -> pd.DataFrame:
         """Tabulate the modules' scores beside the scores of the model's heads and layers.
 

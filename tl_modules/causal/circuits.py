@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.causal.circuit_runs import CircuitMethod, Kept
+from tl_modules.causal.circuit_runs import Kept
+from tl_modules.causal.kept_units import KeepMethod
 from tl_modules.causal.token_runs import Rows
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.ablation import Touched
@@ -80,7 +81,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     modules: Iterable[Module],
     circuit: Iterable[int],
     *,
-    method: CircuitMethod = "patch",
+    method: KeepMethod = "patch",
     reference: HasUnitMeans | None = None,
     positions: Touched = "content",
     n_controls: int = 19,
@@ -129,7 +130,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     check_seed(seed)
     listed = as_list(modules)
     members = _places(listed, circuit)
-    task = Kept.prepare(
+    kept = Kept.prepare(
         Rows.given(model, "clean_tokens", clean_tokens, attention_mask, batch_size),
         corrupted_tokens,
         metric,
@@ -140,24 +141,23 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     )
     outside = [place for place in range(len(listed)) if place not in members]
     without = [[other for other in members if other != member] for member in members]
-    dealt = task.dealt(n_controls, seed)
-    values = task.measured(
-        [(labels, kept) for labels in dealt for kept in (members, outside, *without)], progress
+    dealt = kept.dealt(n_controls, seed)
+    values = kept.measured(
+        [(labels, places) for labels in dealt for places in (members, outside, *without)], progress
     ).reshape(len(dealt), 2 + len(members), -1)
-    kept, left = values[:, 0], values[:, 1]
+    task, alone, left = kept.task, values[:, 0], values[:, 1]
     draws = bootstrap_indices(np.zeros(len(task.full)), N_RESAMPLES, seed)
 
     def share(parts: Float[np.ndarray, "runs batch"]) -> dict[str, float]:
-        gap = task.full - task.empty
-        return ratio_beside_controls(parts, gap, draws, tolerance=task.rounding)
+        return ratio_beside_controls(parts, task.gap, draws, tolerance=task.rounding)
 
-    table = {"faithfulness": share(kept - task.empty), "completeness": share(task.full - left)}
+    table = {"faithfulness": share(alone - task.empty), "completeness": share(task.full - left)}
     rows = [
-        {"module": task.modules[member].label} | share(kept - values[:, 2 + number])
+        {"module": listed[member].label} | share(alone - values[:, 2 + number])
         for number, member in enumerate(members)
     ]
     return CircuitScores(
-        tuple(task.modules[member].label for member in members),
+        tuple(listed[member].label for member in members),
         pd.DataFrame(table).T.rename_axis("measure"),
         pd.DataFrame(rows, columns=["module", *table["faithfulness"]]),
         metric_full=float(task.full.mean()),
@@ -176,7 +176,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     *,
     n_steps: int | None = None,
     held_out: bool = True,
-    method: CircuitMethod = "patch",
+    method: KeepMethod = "patch",
     reference: HasUnitMeans | None = None,
     positions: Touched = "content",
     n_controls: int = 19,
@@ -236,7 +236,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
             )
         order = np.random.default_rng(seed).permutation(n_prompts)
         choosing, testing = np.sort(order[: n_prompts // 2]), np.sort(order[n_prompts // 2 :])
-    task = Kept.prepare(
+    kept = Kept.prepare(
         rows,
         corrupted_tokens,
         metric,
@@ -245,12 +245,12 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         reference,
         positions,
     )
-    gap = task.full - task.empty
+    task, gap = kept.task, kept.task.gap
     for half in (choosing, testing):
         task.check_gap(half)
     n_steps = min(n_steps, len(listed))
-    dealt = tqdm(task.dealt(n_controls, seed), desc="circuits", disable=not progress)
-    paths = [task.path(labels, n_steps, choosing) for labels in dealt]
+    dealt = tqdm(kept.dealt(n_controls, seed), desc="circuits", disable=not progress)
+    paths = [kept.path(labels, n_steps, choosing) for labels in dealt]
     draws = bootstrap_indices(np.zeros(len(testing)), N_RESAMPLES, seed)
     table = []
     for step in range(n_steps):

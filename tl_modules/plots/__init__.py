@@ -9,6 +9,7 @@ from tl_modules.plots.cores import core_curve
 from tl_modules.plots.costs import plot_costs
 from tl_modules.plots.dendrogram import plot_hierarchy
 from tl_modules.plots.detectors import plot_detectors
+from tl_modules.plots.faithfulness import faithfulness_curve
 from tl_modules.plots.heatmaps import plot_coverage, plot_effects, plot_layers
 from tl_modules.plots.landscape import plot_landscape
 from tl_modules.plots.n_modules import plot_n_modules
@@ -17,6 +18,7 @@ from tl_modules.plots.tokens import plot_tokens
 
 __all__ = [
     "core_curve",
+    "faithfulness_curve",
     "plot_activations",
     "plot_concepts",
     "plot_costs",

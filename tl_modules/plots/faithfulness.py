@@ -1,0 +1,71 @@
+"""Draw how faithful the first units of each ranking are, at every size."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from tl_modules.errors import ModulesError
+from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
+from tl_modules.runtime.arguments import checked
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_COLUMNS = ("ranking", "n_units", "share", "faithfulness", "lowest", "highest")
+_GREY = "#808080"
+_BAND = "rgba(128, 128, 128, 0.25)"
+
+
+@checked
+def faithfulness_curve(table: pd.DataFrame) -> "Figure":
+    """Draw faithfulness over the share of units that are kept, one line per ranking.
+
+    The line of random orders is grey, in a band from the lowest of them to the highest. Dotted
+    lines mark 0, as without any unit, and 1, as with all.
+
+    Args:
+        table: ``FaithfulnessCurves.table``.
+
+    Returns:
+        A plotly figure.
+
+    Raises:
+        ModulesError: If plotly is not installed, or the table lacks columns.
+
+    Example::
+
+        curves = tlm.faithfulness_curves(model, clean, corrupted, metric, rankings)
+        tlm.plots.faithfulness_curve(curves.table)
+    """
+    plotly = graph_objects()
+    missing = [name for name in _COLUMNS if name not in table.columns]
+    if missing:
+        raise ModulesError(
+            f"table should be the table of faithfulness_curves; it lacks {missing}. Pass "
+            "curves.table."
+        )
+    figure = plotly.Figure()
+    colours = iter(COLOURS[:-1] * len(table))  # the last one is random's grey
+    for ranking, rows in table.groupby("ranking", sort=False):
+        shares, is_random = rows["share"].tolist(), ranking == "random"
+        if is_random:
+            edges = rows["highest"].tolist() + rows["lowest"].tolist()[::-1]
+            band = {"fill": "toself", "fillcolor": _BAND, "line": {"width": 0}, "mode": "lines"}
+            figure.add_scatter(
+                x=shares + shares[::-1], y=edges, **band, showlegend=False, hoverinfo="skip"
+            )
+        figure.add_scatter(
+            x=shares,
+            y=rows["faithfulness"].tolist(),
+            name=plotly_text(str(ranking)),
+            mode="lines+markers",
+            line={"color": _GREY if is_random else next(colours), "width": 2},
+            customdata=rows["n_units"].tolist(),
+            hovertemplate="%{customdata:,} units: %{y:.2f}<extra></extra>",
+        )
+    for level in (0, 1):
+        figure.add_hline(y=level, line={"color": _GREY, "dash": "dot", "width": 1})
+    figure.update_xaxes(title_text="share of the units kept", type="log", tickformat="~%")
+    figure.update_yaxes(title_text="faithfulness")
+    title = "How much of the task the first units of each ranking do alone"
+    return readable(figure).update_layout(title_text=title, width=800, height=480)
