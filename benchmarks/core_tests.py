@@ -40,12 +40,12 @@ def main() -> None:
     parser.add_argument("--wholes", action="store_true", help="test whole modules too")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    done = _so_far(args)
     warnings.filterwarnings("ignore", category=UserWarning)
     model, modules, _, choosing, testing = setting(args)
     cores = _cores(model, modules, choosing, args)
     model.to(getattr(torch, args.dtype))
     options = {"n_controls": args.controls, "max_tokens": args.test_tokens, "batch_size": 32}
-    done = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=["what", "module"])
     kinds = {"core": cores} | ({"whole module": modules} if args.wholes else {})
     for what, targets in kinds.items():
         for module in targets:
@@ -53,7 +53,7 @@ def main() -> None:
                 continue
             # A module's controls are the same alone and among others.
             effects = tlm.module_effects(model, [module], testing, seed=args.seed, **options)
-            own = effects.loc[effects["own"]].assign(what=what)
+            own = effects.loc[effects["own"]].assign(what=what, options=_said(args))
             done = own if done.empty else pd.concat([done, own], ignore_index=True)
             done.to_csv(args.out, index=False)
     table = done[[*SHOWN]].copy()
@@ -67,6 +67,21 @@ def main() -> None:
     print(table.round(3).to_string(index=False))
 
 
+def _said(args: argparse.Namespace) -> str:
+    """The options that decide the numbers."""
+    return str({name: value for name, value in vars(args).items() if name not in ("out", "wholes")})
+
+
+def _so_far(args: argparse.Namespace) -> pd.DataFrame:
+    """The rows that an earlier run with the same options wrote."""
+    if not args.out.exists():
+        return pd.DataFrame(columns=["what", "module"])
+    done = pd.read_csv(args.out)
+    if set(done["options"]) != {_said(args)}:
+        raise SystemExit(f"{args.out} holds tests with other options. Name another file.")
+    return done
+
+
 def _cores(
     model: tlm.HookedModel, modules: tlm.ModuleSet, choosing: pd.DataFrame, args: argparse.Namespace
 ) -> tlm.ModuleSet:
@@ -74,7 +89,7 @@ def _cores(
     path = args.out.with_suffix(".cores")
     if path.exists():
         return tlm.ModuleSet.load(path)
-    # The choosing prompts also stand in for testing ones, whose table is not used.
+    # One choosing prompt per category stands in for testing ones, whose table is not used.
     halves = choosing.groupby("category", sort=False).cumcount() < 1
     found = tlm.causal_cores(
         model,
@@ -89,6 +104,9 @@ def _cores(
         batch_size=32,
         seed=args.seed,
     )
+    wholes = [core.n_units for core in found.cores if core.n_units > args.size]
+    if wholes:
+        print(f"Not selective at this size, so that the whole module is tested: {wholes} units")
     found.cores.save(path)
     return found.cores
 

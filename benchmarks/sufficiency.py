@@ -131,7 +131,7 @@ def relevance(model: tlm.HookedModel, task: Task, units: tlm.Units) -> np.ndarra
     pieces = []
     for name in names:
         change = ((own[name] - other[name]) * slopes[name]).float().flatten(2)
-        pieces.append((change * task.mask[..., None]).sum((0, 1)))
+        pieces.append((change * task.mask.to(change.device)[..., None]).sum((0, 1)).cpu())
     return units.every().summed(torch.cat(pieces).double().numpy()) / len(task.clean)
 
 
@@ -146,7 +146,7 @@ def modules_of(
 
 
 def interval(table: pd.DataFrame, name: str, before: str = "") -> pd.Series:
-    """A column and its interval as texts; for random orders, their band as well."""
+    """A column and its interval as texts."""
     low, high = table[f"{before}ci_low"], table[f"{before}ci_high"]
     return pd.Series(
         [

@@ -16,6 +16,7 @@ from benchmarks import (
     checkpoints,
     claims,
     controls,
+    core_tests,
     cores,
     detectors,
     erasure,
@@ -126,23 +127,46 @@ def test_controls(monkeypatch, capsys):
     assert re.search(r"runs of the prompts: \d+ against 61 ", found)
 
 
-@unsaid
-def test_cores(prompts, monkeypatch, capsys, tmp_path):
+@pytest.fixture
+def small_cores(prompts, monkeypatch, tmp_path):
+    """The benchmarks of cores on a tiny model."""
     model = tiny_model(d_mlp=32)
     more = prompts.assign(prompt=prompts["prompt"] + " why")
     many = pd.concat([prompts, more], ignore_index=True)
     monkeypatch.setattr(cores, "load_model", lambda name: model)
     monkeypatch.setattr(cores, "load_prompts", lambda: many)
     monkeypatch.setattr(cores, "PUBLIC", tmp_path / "none.jsonl")
+
+
+@unsaid
+def test_cores(small_cores, monkeypatch, capsys, tmp_path):
     out = tmp_path / "cores.csv"
     words = ["--modules", "2", "--sizes", "3", "9", "--out", str(out), "--controls", "1"]
-    words += ["--tests", "2"]
+    words += ["--twin"]
     found = run(cores, words, monkeypatch, capsys)
     assert "its own prompts test" in found
     assert re.search(r"core +3 ", found)
     assert "specificity" in found
-    assert "The cores against 2 layer-matched controls" in found
-    assert set(pd.read_csv(out)["ranking"]) == {"core", "random", "fit", "all units", "t-contrast"}
+    rankings = {"core", "random", "fit", "all units", "t-contrast", "untrained twin"}
+    assert set(pd.read_csv(out)["ranking"]) == rankings
+
+
+@unsaid
+def test_core_tests_resume_and_refuse_other_options(small_cores, monkeypatch, capsys, tmp_path):
+    out = tmp_path / "tests.csv"
+    words = ["--modules", "2", "--size", "3", "--controls", "4", "--out", str(out)]
+    words += ["--choosing", "3", "--testing", "2"]
+    found = run(core_tests, [*words, "--wholes"], monkeypatch, capsys)
+    assert re.search(r"core: \d of 2 beyond all controls", found)
+    assert re.search(r"whole module: \d of 2 beyond all controls", found)
+    table = pd.read_csv(out)
+    assert (table["what"] == "core").sum() == (table["what"] == "whole module").sum() == 2
+    table.iloc[1:].to_csv(out, index=False)
+    run(core_tests, words, monkeypatch, capsys)
+    again = pd.read_csv(out)
+    assert sorted(again["selectivity"]) == pytest.approx(sorted(table["selectivity"]))
+    with pytest.raises(SystemExit, match="other options"):
+        run(core_tests, [*words, "--seed", "1"], monkeypatch, capsys)
 
 
 def test_detectors(monkeypatch, capsys):

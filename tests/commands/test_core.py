@@ -15,7 +15,7 @@ from tl_modules.commands.unseen import halves
 
 pytestmark = unsaid
 CHOICES = ["--per-category", "8", "--sizes", "4", "0.25", "--n-described", "3"]
-CHOICES += ["--n-band", "1", "--n-controls", "3", "--max-tokens", "9", "--no-progress"]
+CHOICES += ["--curve-controls", "1", "--n-controls", "3", "--max-tokens", "9", "--no-progress"]
 FILES = {*core.FILES, ".tl-modules.json"}
 
 
@@ -141,6 +141,7 @@ def test_a_second_run_replaces_its_own_files_and_no_others(here, capsys):
         (["--share", "1.5"], "--share should lie above 0"),
         (["--sizes", "1.5"], "--sizes should"),
         (["--per-category", "1"], "--per-category should be at least 2; got 1"),
+        (["--per-category", "2"], "rankings has 't-contrast', which needs two prompts"),
         (["--n-described", "-1"], "--n-described should be at least 0; got -1"),
         (["--n-controls", "0"], "--n-controls should be at least 1; got 0"),
     ],

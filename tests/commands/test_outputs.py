@@ -18,7 +18,9 @@ def here(model, prompts, tmp_path, monkeypatch):
     for module in (collect, demo, report, commands_test):
         monkeypatch.setattr(module, "load_model", lambda name, **_placed: model)
     monkeypatch.setattr(demo, "load_prompts", lambda: prompts)
-    monkeypatch.setattr(demo, "HELD_OUT", 2)
+    monkeypatch.setattr(demo, "CHOOSING", 2)
+    monkeypatch.setattr(demo, "TESTING", 2)
+    monkeypatch.setattr(demo, "SIZES", (3,))
     monkeypatch.chdir(tmp_path)
     prompts.assign(source="mine").to_csv("quiz.csv", index=False)
     return tmp_path

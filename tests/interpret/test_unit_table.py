@@ -53,8 +53,7 @@ def test_contexts_are_the_strongest_tokens_of_that_sign_one_of_a_prompt(
             values = sign * cache[unit["hook_name"]][0, :, unit["unit"]].detach()
             # BOS and the prompt's first token are special or an attention sink.
             words, values = ["<eos>", *prompt.split()][-len(values) :], values.tolist()
-            start = 1 + (len(values) > len(prompt.split()))
-            best.append(max(zip(values[1:], words[1:], strict=True)) if start else None)
+            best.append(max(zip(values[1:], words[1:], strict=True)))
         first, second, *_ = sorted(best, reverse=True)
         marked = [text.split("<<")[1].split(">>")[0] for text in unit["contexts"].split(" / ")]
         assert marked == [first[1], second[1]]

@@ -51,6 +51,17 @@ def test_changing_the_model_leaves_the_twin_alone():
         assert torch.equal(twin(tokens), before)
 
 
+def test_a_model_with_hooks_is_refused(modules):
+    model = tiny_model()
+    handle = modules[0].attach(model, method="zero")
+    try:
+        with pytest.raises(tlm.ModulesError, match="should have no hooks"):
+            tlm.untrained_twin(model)
+    finally:
+        handle.remove()
+    tlm.untrained_twin(model)
+
+
 def test_a_weight_that_two_layers_share_stays_shared():
     model = tiny_model()
     weights = dict(model.named_parameters())

@@ -69,7 +69,7 @@ class Attribution:
         """Rank the units module by module, for ``faithfulness_curves``.
 
         The units of the module with the highest score come first, and each module's units follow
-        each other by their own scores. Units of no module come last.
+        each other by their own scores. Units of no module come last, by their own scores.
 
         Returns:
             One number per unit of the site; the highest comes first.

@@ -158,6 +158,20 @@ def check_evidence(
     # Means and excluded units that do not fit are refused here.
     if not any(module.in_experiment(ablation).size for module in modules):
         raise ModulesError("exclude should leave a unit of some module; it leaves none.")
+    check_rankings(modules, frame, rankings)
+
+
+def check_rankings(modules: ModuleSet, frame: pd.DataFrame, rankings: Sequence[Ranking]) -> None:
+    """Refuse rankings that modules and prompts cannot give.
+
+    Args:
+        modules: The modules.
+        frame: The prompts that choose.
+        rankings: The rankings.
+
+    Raises:
+        ModulesError: If a ranking needs what they do not hold.
+    """
     if "fit" in rankings and modules.unit_scores is None:
         raise ModulesError(
             "rankings has 'fit', and these modules hold no unit scores. Discover them with "

@@ -22,6 +22,7 @@ from tl_modules.causal.own_categories import warn_own_categories
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.prepared_units import check_exclude
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
@@ -58,7 +59,8 @@ class CausalCores:
     ``selectivity`` (their difference); ``specificity`` (their ratio); each with a 95 % interval
     over prompts. For ``ranking="core"`` also the controls' mean selectivity,
     ``layer_selectivity``, and the largest, ``layer_selectivity_max``; the same of ``magnitude``.
-    ``chosen`` marks the core."""
+    ``chosen`` marks the core. Rows of the ranking ``untrained twin`` have the numbers and
+    categories of the twin's modules, which are others than the model's."""
 
     choice: pd.DataFrame
     """On the prompts ``choosing``, one row per module and size: ``module``, ``n_units``,
@@ -127,7 +129,8 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             takes.
         exclude: Units that are in no core, no rival and no control, beside ``modules.shared``.
         untrained: What ``untrained_twin`` returned, and the modules that were discovered in it. The
-            table then has its cores as ``"untrained twin"``: what is found where nothing is.
+            table then has its cores as ``"untrained twin"``: what the method finds in random
+            weights.
         batch_size: Rows of a forward pass.
         max_tokens: Truncate prompts to this many tokens.
         seed: Seeds random units, controls and intervals.
@@ -170,7 +173,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     warn_own_categories(list(modules), chosen_on, n_controls=1)
     of_twin = None
     if untrained is not None:
-        twin, twins_modules = _checked_twin(untrained, modules)
+        twin, twins_modules = _checked_twin(untrained, model, modules)
         of_twin = causal_cores(
             *(twin, twins_modules, chosen_on, tested_on),
             sizes=ladder,
@@ -210,9 +213,16 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     )
 
 
-def _checked_twin(untrained: Untrained, modules: ModuleSet) -> tuple[HookedModel, ModuleSet]:
-    """The twin and its modules, if they belong to each other and to the model."""
+def _checked_twin(
+    untrained: Untrained, model: HookedModel, modules: ModuleSet
+) -> tuple[HookedModel, ModuleSet]:
+    """The twin and its modules, if they have the model's units."""
     twin, twins_modules = untrained
+    if twin is model:
+        raise ModulesError(
+            "untrained should hold another model than model; it holds the same. Make one with "
+            "untrained_twin(model)."
+        )
     if not twins_modules.units.same_hooks(modules.units):
         raise ModulesError(
             "untrained should hold modules of the same units as modules; these have other hook "
@@ -223,7 +233,10 @@ def _checked_twin(untrained: Untrained, modules: ModuleSet) -> tuple[HookedModel
 
 def _left_out(modules: ModuleSet, exclude: Units | None) -> Units | None:
     """The units to leave out: the user's, and those that all modules share."""
-    given = [] if exclude is None else [exclude]
+    given = []
+    if exclude is not None:
+        check_exclude(exclude, modules.units)
+        given.append(exclude)
     given += [] if modules.shared is None else [modules.shared.units]
     if not given:
         return None

@@ -25,11 +25,10 @@ def is_shared_by_all(
 ) -> bool:
     """Whether a target is shared by all: it harms every category, about as much as its own.
 
-    Three things have to hold, each for the category that the target harms least. Its effect is
-    above 0, and at least half of the effect on the own category, both by the lower ends of
-    95 % intervals over prompts. And the target harms it more than most random units do: fewer than
-    one in four controls do as much harm to the category that this control harms least. The last
-    test is exact for a random target: one in four of them passes it at most.
+    Three things have to hold. Every effect is above 0, by the lower end of its 95 % interval over
+    prompts. Every effect is at least half of that on the own category, by the lower end as well.
+    And the smallest effect is larger than the smallest of most controls: one in four controls may
+    do as much. The last test alone passes one random target in four.
 
     Args:
         effects: On each category: the target's first, then each control's.

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from tl_modules.causal.core_rankings import RANKINGS, By
+from tl_modules.causal.core_rankings import RANKINGS, By, check_rankings
 from tl_modules.causal.core_sizes import check_share, core_sizes
 from tl_modules.causal.cores import CausalCores, causal_cores, core_prompts
 from tl_modules.causal.effects import module_effects
@@ -33,7 +33,7 @@ _PAGE = "cores.html"
 _OF_CORES = ["module", "category", "n_units", "share", "effect", "others", "selectivity"]
 _INTERVAL = ["selectivity_ci_low", "selectivity_ci_high"]
 _OF_TESTS = {
-    "controls": "selectivity_control_mean",
+    "control_selectivity": "selectivity_control_mean",
     "p_value": "selectivity_p_value",
     "p_bh": "selectivity_p_bh",
     "n_controls": "n_controls",
@@ -63,7 +63,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--sizes",
-        type=_size,
+        type=size,
         nargs="+",
         help="sizes of cores: numbers of units, or shares of the model's units such as 0.01 (ten "
         "shares from 0.001 to 1.0)",
@@ -84,7 +84,7 @@ def add_parser(commands: Any) -> None:
         "--by", default="path", help=f"score of units: {', '.join(get_args(By))} (path)"
     )
     parser.add_argument(
-        "--n-band",
+        "--curve-controls",
         type=int,
         default=3,
         help="random sets per module, size and kind of control, for the curves (3)",
@@ -103,7 +103,7 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _size(said: str) -> int | float:
+def size(said: str) -> int | float:
     """A whole number of units, or a share."""
     return int(said) if said.isdecimal() else float(said)
 
@@ -115,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
     core_sizes(args.sizes, len(modules.units))
     prompts = unseen(args, categorised_prompts(args), {args.modules.stem: modules})
     choosing, testing = core_prompts(modules, *halves(prompts, args.per_category, args.seed))
+    check_rankings(modules, choosing, args.rankings)
     output = OutputFolder(args, FILES)
     done: list[str] = []
     with on_interrupt(
@@ -132,7 +133,7 @@ def _check(args: argparse.Namespace) -> None:
     check_share(args.share)
     check_at_least("per_category", args.per_category, 2)
     check_at_least("batch_size", args.batch_size, 1)
-    for name in ("n_band", "n_described"):
+    for name in ("curve_controls", "n_described"):
         check_at_least(name, getattr(args, name), 0)
     if args.n_controls is not None:
         check_at_least("n_controls", args.n_controls, 1)
@@ -170,7 +171,7 @@ def _find(
         share=args.share,
         rankings=args.rankings,
         by=args.by,
-        n_controls=args.n_band,
+        n_controls=args.curve_controls,
         **options,
     )
     output.write_saved("cores.safetensors", MODULES, found.cores.parts())
@@ -184,8 +185,14 @@ def _find(
     say(f"[2/3] The first {args.n_described} units of each core")
     write("units.csv", _described(args, model, modules, found.units, choosing))
     say("[3/3] Each core beside random controls")
+    # As in the search for cores, so that controls hold no unit that cores may not hold.
+    exclude = None if modules.shared is None else modules.shared.units
     effects = module_effects(
-        model, found.cores, testing, reference=modules, n_controls=args.n_controls, **options
+        *(model, found.cores, testing),
+        reference=modules,
+        exclude=exclude,
+        n_controls=args.n_controls,
+        **options,
     )
     write("effects.csv", effects)
     table = summary(found, effects)

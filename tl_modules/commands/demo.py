@@ -215,9 +215,10 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame) -> None:
 def _print_cores(found: CausalCores, of_cores: pd.DataFrame, numbers: dict[str, object]) -> None:
     """Print the table of cores, and the summary."""
     say(
-        "\nThe few neurons of each module that do most of what it does, in nats per token: the\n"
-        "effect on the module's own category, the mean effect on the others, the selectivity of\n"
-        "the core and of the whole module, and the core's test against layer-matched controls\n"
+        "\nThe core of each module: the smallest of three sets (0.25 % and 1 % of the model's\n"
+        "neurons, and the whole module) that is nearly as selective as the best. In nats per\n"
+        "token: the core's effect on the module's own category and on the others, its\n"
+        "selectivity and the whole module's, and its test against layer-matched controls\n"
     )
     say(core_summary(found, of_cores).drop(columns=HIDDEN).round(3).to_string(index=False))
     say()

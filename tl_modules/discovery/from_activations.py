@@ -59,8 +59,8 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         n_starts: Number of starts, of which the highest L is kept: balanced k-means, random
             labels, spectral clustering, in turn (1); see ``ModuleSet.starts``.
         n_kicks: Number of kicks, which change some labels and run IterD again (0).
-        shared: Units to set aside as ``ModuleSet.shared``, since every category needs them:
-            ``shared_units(...).units``, whose effects a model's runs measured. They join no module.
+        shared: Units to set aside as ``ModuleSet.shared``, such as ``shared_units(...).units``.
+            They join no module.
         n_jobs: Starts at once, in threads; by default one per core. Results do not depend on it. A
             store's starts run one by one.
         distributed: Share a store's columns among ``torch.distributed`` processes. Each makes this

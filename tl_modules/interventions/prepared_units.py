@@ -60,6 +60,18 @@ class _Prepared(Target):
         return self.edits.hooks(positions=positions, attention_mask=attention_mask, rows=rows)
 
 
+def check_exclude(exclude: Units, units: Units) -> None:
+    """Refuse units to exclude that belong to another model.
+
+    Raises:
+        ModulesError: If their hook points or widths are not those of ``units``.
+    """
+    if not exclude.same_hooks(units):
+        raise ModulesError(
+            "exclude should be units of the modules' model; its hook points or widths differ."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class AblatedUnits(_Prepared):
     """Units that an experiment changes by its own options."""
@@ -82,11 +94,7 @@ class AblatedUnits(_Prepared):
         """
         units = target.units
         if ablation.exclude is not None:
-            if not ablation.exclude.same_hooks(units):
-                raise ModulesError(
-                    "exclude should be units of the modules' model; its hook points or widths "
-                    "differ."
-                )
+            check_exclude(ablation.exclude, units)
             units = units.without(ablation.exclude)
         made = cls._made(target.label, target.category, units, target.reference, ablation)
         if ablation.method != "patch":

@@ -21,15 +21,15 @@ def untrained_twin(model: HookedModel, *, seed: int = 0) -> HookedModel:
     2512.18792).
 
     Args:
-        model: The model; it stays unchanged.
+        model: The model; it stays unchanged. SAEs that ``with_saes`` added keep their weights.
         seed: Seeds the weights.
 
     Returns:
         The twin, on the model's devices.
 
     Raises:
-        ModulesError: If the model has no weights of floating point numbers, for example since it
-            is quantised.
+        ModulesError: If the model has hooks, or no weights of floating point numbers, for example
+            since it is quantised.
 
     Example::
 
@@ -39,6 +39,12 @@ def untrained_twin(model: HookedModel, *, seed: int = 0) -> HookedModel:
     """
     check_model(model)
     check_seed(seed)
+    hooked = [name for name, point in model.hook_dict.items() if _has_hooks(point)]
+    if hooked:
+        raise ModulesError(
+            f"model should have no hooks, which the twin would share; {hooked[0]!r} has some. "
+            "Remove them: model.reset_hooks(including_permanent=True)."
+        )
     twin: Any = copy.deepcopy(model)
     # A weight that two layers share is listed once. Biases and scales are weights too.
     weights = [weight for weight in twin.parameters() if weight.is_floating_point()]
@@ -55,3 +61,7 @@ def untrained_twin(model: HookedModel, *, seed: int = 0) -> HookedModel:
             values = weight.float()
             weight.copy_(values.mean() + values.std(correction=0) * drawn)
     return twin
+
+
+def _has_hooks(point: Any) -> bool:
+    return bool(getattr(point, "fwd_hooks", None) or getattr(point, "bwd_hooks", None))

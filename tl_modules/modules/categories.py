@@ -43,7 +43,10 @@ def recategorised(modules: "ModuleSet", categories: Mapping[int, str | None]) ->
     changed = [modules[k].label for k in categories]  # refused if there is no such module
     for k, category in zip(changed, categories.values(), strict=True):
         given[k] = None if category is None else given_category(category)
-    found = replace(modules, own_categories=tuple(given))
+    flags = modules.shared_by_all
+    if flags is not None:  # the flag compares with the own category
+        flags = tuple(flag and k not in changed for k, flag in enumerate(flags))
+    found = replace(modules, own_categories=tuple(given), shared_by_all=flags)
     if modules.topics is None:
         return found
     topics = list(modules.topics)

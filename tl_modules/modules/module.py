@@ -188,7 +188,8 @@ class Module(UnitTarget):
         n_kept = min(count_or_share("n", n, self.n_units), self.n_units)
         kept = np.sort(np.argsort(-scores, kind="stable")[:n_kept])
         own = None if self.scores is None else self.scores[kept]
-        return replace(self, units=self.units.select(kept), scores=own)
+        # Whether every category needs the part is another question.
+        return replace(self, units=self.units.select(kept), scores=own, shared_by_all=False)
 
     def by_fit(self, n: int | float) -> "Module":
         """The units of the module that fit its topic best.

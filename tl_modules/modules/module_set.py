@@ -242,7 +242,7 @@ class ModuleSet(Shareable):
         return recategorised(self, categories)
 
     def with_effects(self, effects: pd.DataFrame) -> "ModuleSet":
-        """Return the modules, those that every category needs named "shared by all".
+        """Name the modules that every category needs "shared by all".
 
         A topic's name would say of such a module that it serves one topic. ``describe``, figures,
         the report and shared folders then show "shared by all" in its place. Saved files keep it.
@@ -252,7 +252,8 @@ class ModuleSet(Shareable):
                 ``shared_by_all`` decides. In a table of several runs, every run has to say so.
 
         Returns:
-            A new set. Modules that are not in the table keep their names.
+            A new set. Modules that are not in the table, or have fewer than 3 controls or 2 prompts
+            per category there, keep their names.
 
         Raises:
             ModulesError: If ``effects`` is no table of effects of these modules.

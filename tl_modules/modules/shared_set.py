@@ -15,7 +15,8 @@ class SharedSet(UnitTarget):
     """The units that were set aside because every category of prompts needs them.
 
     ``fwd_hooks``, ``ablated`` and ``attach`` intervene on them, and causal tests take them beside
-    modules: ``module_effects(model, [*modules, modules.shared], prompts)``.
+    modules: ``module_effects(model, [*modules, modules.shared], prompts)``. Reports and
+    ``with_effects`` take the modules' rows of such a table.
     """
 
     units: Units

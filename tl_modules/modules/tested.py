@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from tl_modules.modules.shared_set import SHARED
 from tl_modules.tables.effects_frame import check_effects, shared_modules
+
+LEAST_CONTROLS = 3
+"""With fewer, no module is shared by all."""
 
 if TYPE_CHECKING:
     from tl_modules.modules.module_set import ModuleSet
@@ -17,11 +21,15 @@ def with_shared(modules: "ModuleSet", effects: pd.DataFrame) -> "ModuleSet":
     Raises:
         ModulesError: If ``effects`` is no table of effects of these modules.
     """
+    if "module" in effects:
+        effects = effects.loc[effects["module"].astype(str) != SHARED]
     check_effects(effects, ("module", "category", "effect"), modules.n_modules)
     found = shared_modules(effects)
     if found is None:
         return modules
     known = modules.shared_by_all or (False,) * modules.n_modules
-    tested = set(effects["module"])
+    # A table of few controls or prompts says no of every module, and takes no name back.
+    told = effects.loc[(effects["n_controls"] >= LEAST_CONTROLS) & (effects["n"] >= 2), "module"]
+    tested = set(told) | found
     flags = [k in found if k in tested else was for k, was in enumerate(known)]
     return replace(modules, shared_by_all=tuple(flags))

@@ -53,7 +53,7 @@ def core_curve(
     labels = table["module"].drop_duplicates().tolist()
     if module is not None and module not in labels:
         raise ModulesError(f"table has no module {module}; it has {labels}.")
-    shown = table if module is None else table.loc[table["module"] == module]
+    shown = table if module is None else _of_module(table, module)
     before = "" if value == "effect" else f"{value}_"
     figure = plotly.Figure()
     rankings = shown["ranking"].drop_duplicates().tolist()
@@ -83,6 +83,11 @@ def core_curve(
     of = f"{len(labels)} modules (mean)" if module is None else f"module {module}"
     title = f"What the first units of each ranking do: {of}"
     return readable(figure).update_layout(title_text=title, width=800, height=480)
+
+
+def _of_module(table: pd.DataFrame, module: int) -> pd.DataFrame:
+    """A module's rows; the untrained twin's module of the same number is another one."""
+    return table.loc[(table["module"] == module) & (table["ranking"] != "untrained twin")]
 
 
 def _curve(rows: pd.DataFrame, value: str) -> pd.Series:
