@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import unsaid
 from tl_modules import cli
 from tl_modules.activations.store_folder import delete_store
 from tl_modules.commands import collect, demo, report
@@ -127,6 +128,7 @@ def test_evaluate_keeps_what_others_wrote(here, never, capsys):
     assert (here / "runs.csv").read_text() == "mine"
 
 
+@unsaid
 def test_the_demo_runs_again_and_the_report_does_not_replace_its_page(here, capsys):
     words = ("demo", "--out", "out", "-k", "2", "--n-controls", "1")
     assert run(*words) == 0
@@ -154,6 +156,7 @@ def test_a_record_that_was_altered_allows_nothing(here, record, never, capsys):
     assert "'runs.csv' exists" in capsys.readouterr().err
 
 
+@unsaid
 def test_the_record_says_who_wrote_what(here):
     assert run("demo", "--out", "out", "-k", "2", "--n-controls", "1") == 0
     record = json.loads((here / "out" / ".tl-modules.json").read_text())

@@ -72,6 +72,26 @@ def test_modules_that_are_shared_by_all_are_named_so(modules, model, tmp_path):
     assert found.with_effects(effects_of({1: False, 2: True})).shared_by_all == (False, False, True)
 
 
+def test_a_table_of_few_controls_or_prompts_takes_no_name_back(modules):
+    named = modules.with_effects(effects_of({0: True, 1: True}))
+    for few in ({"n_controls": 2, "n": 4}, {"n_controls": 19, "n": 1}):
+        quick = effects_of({0: False, 1: False}, **few)
+        assert named.with_effects(quick).shared_by_all == (True, True, False)
+    enough = effects_of({0: False, 1: True}, n_controls=19, n=4)
+    assert named.with_effects(enough).shared_by_all == (False, True, False)
+
+
+def test_rows_of_the_shared_set_name_no_module(modules):
+    beside = effects_of({0: True, "shared by all": True})
+    assert modules.with_effects(beside).shared_by_all == (True, False, False)
+
+
+def test_parts_and_modules_of_another_category_are_no_longer_called_so(modules):
+    named = modules.with_effects(effects_of({0: True, 1: True}))
+    assert not named[0].core(2, by=named[0].scores).shared_by_all
+    assert named.with_categories({1: "other"}).shared_by_all == (True, False, False)
+
+
 def test_every_run_of_a_table_has_to_say_so(modules):
     flags = [{0: True, 1: True}, {0: True, 1: False}]
     both = pd.concat([effects_of(each, controls=str(at)) for at, each in enumerate(flags)])

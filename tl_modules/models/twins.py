@@ -39,7 +39,7 @@ def untrained_twin(model: HookedModel, *, seed: int = 0) -> HookedModel:
     """
     check_model(model)
     check_seed(seed)
-    hooked = [name for name, point in model.hook_dict.items() if _has_hooks(point)]
+    hooked = [name for name, point in model.hook_dict.items() if _hooks(point)]
     if hooked:
         raise ModulesError(
             f"model should have no hooks, which the twin would share; {hooked[0]!r} has some. "
@@ -63,5 +63,7 @@ def untrained_twin(model: HookedModel, *, seed: int = 0) -> HookedModel:
     return twin
 
 
-def _has_hooks(point: Any) -> bool:
-    return bool(getattr(point, "fwd_hooks", None) or getattr(point, "bwd_hooks", None))
+def _hooks(point: Any) -> list[Any]:
+    """The hooks on a hook point; torch keeps them by these names."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return [hook for kind in kinds for hook in getattr(point, kind, {}).values()]

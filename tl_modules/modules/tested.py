@@ -3,13 +3,15 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from tl_modules.modules.shared_set import SHARED
 from tl_modules.tables.effects_frame import check_effects, shared_modules
 
-LEAST_CONTROLS = 3
-"""With fewer, no module is shared by all."""
+LEAST = {"n_controls": 3, "n": 2}
+"""The numbers of controls, and of prompts per category, without which no module is found to be
+shared by all."""
 
 if TYPE_CHECKING:
     from tl_modules.modules.module_set import ModuleSet
@@ -29,7 +31,10 @@ def with_shared(modules: "ModuleSet", effects: pd.DataFrame) -> "ModuleSet":
         return modules
     known = modules.shared_by_all or (False,) * modules.n_modules
     # A table of few controls or prompts says no of every module, and takes no name back.
-    told = effects.loc[(effects["n_controls"] >= LEAST_CONTROLS) & (effects["n"] >= 2), "module"]
-    tested = set(told) | found
+    enough = np.ones(len(effects), dtype=bool)
+    for column, least in LEAST.items():
+        if column in effects:
+            enough &= effects[column].to_numpy() >= least
+    tested = set(effects["module"].to_numpy()[enough]) | found
     flags = [k in found if k in tested else was for k, was in enumerate(known)]
     return replace(modules, shared_by_all=tuple(flags))
