@@ -179,7 +179,7 @@ CALLS = {
         c.model, c.prompts, c.modules, estimate="relp", **QUIET
     ),
     "causal_cores": lambda c: cored(c),
-    "untrained_twin": lambda c: tlm.untrained_twin(c.model),
+    "untrained_twin": lambda c: tlm.collect(tlm.untrained_twin(c.model), c.prompts, **QUIET),
     "get_act_patch_module": lambda c: patch(tlm.get_act_patch_module, c),
     "get_act_patch_module_by_pos": lambda c: patch(tlm.get_act_patch_module_by_pos, c),
     "get_act_patch_module_by_layer": lambda c: patch(tlm.get_act_patch_module_by_layer, c),

@@ -96,7 +96,7 @@ def test_circuits_leave_the_first_token_alone(toy, pair, method):
 
     found = tlm.circuit_scores(toy, tokens, None, first, pair, [0], positions="all", **options)
     assert found.metric_full != found.metric_empty
-    with pytest.raises(tlm.ModulesError, match="Ablating all modules should change the metric"):
+    with pytest.raises(tlm.ModulesError, match="Ablating all 4 units should change the metric"):
         tlm.circuit_scores(toy, tokens, None, first, pair, [0], positions="content", **options)
 
 

@@ -48,6 +48,15 @@ def test_random_units_harm_every_category_too():
     assert not called([4.5, 5.0, 4.8], controls=LOW_CONTROLS[:2])  # too few to say so
 
 
+def test_a_random_target_passes_the_test_against_controls_in_one_case_of_four():
+    generator = np.random.default_rng(0)
+    passed = [
+        called(5 + effects[0], controls=5 + effects[1:], spread=0.0)
+        for effects in generator.normal(0, 0.5, (2000, 20, 3))
+    ]
+    assert 0.22 < np.mean(passed) < 0.28
+
+
 def test_a_harmless_target_and_a_category_of_one_prompt_are_not_shared():
     assert not called([-1.0, -1.0, -1.0], controls=LOW_CONTROLS - 9)
     resampled = np.ones((50, 3))

@@ -15,7 +15,7 @@ from tl_modules.interventions.measuring import check_measurable, check_unhooked,
 
 RUNS_NO_MODEL = {
     *("with_saes", "with_corrupted", "fuse_pathways", "parameter_masks", "training_only"),
-    *("training_all_but", "attached", "detach_all"),
+    *("training_all_but", "attached", "detach_all", "untrained_twin"),
 }
 """Functions that take a model and run none of it: they read its weights, tokenizer or hooks."""
 
@@ -171,7 +171,8 @@ def test_a_bridge_counts_as_the_model_that_it_wraps(prompts):
 @pytest.mark.parametrize("name", MEASURING)
 def test_each_function_warns_once_of_what_is_attached(name, with_these, edited):
     # Once a call, also of those that call others.
-    n_calls = {"concept_effects": 2, "module_effects resampled": 2, "specialised_parts": 2}
+    two = ("concept_effects", "module_effects resampled", "specialised_parts", "describe_units")
+    n_calls = dict.fromkeys((*two, "faithfulness_curves"), 2)
     with pytest.warns(UserWarning, match="part of what is measured") as caught:
         CALLS[name](with_these)
     own = [each for each in caught if "part of what is measured" in str(each.message)]
