@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -65,10 +67,8 @@ def test_a_model_with_hooks_is_refused(modules):
 def test_a_weight_that_two_layers_share_stays_shared():
     model = tiny_model()
     weights = dict(model.named_parameters())
-    first = next(name for name in weights if weights[name].dim() == 2)
-    second = next(
-        name for name in weights if name != first and weights[name].shape == weights[first].shape
-    )
+    pairs = itertools.combinations(weights, 2)
+    first, second = next(pair for pair in pairs if weights[pair[0]].shape == weights[pair[1]].shape)
     folder, _, name = second.rpartition(".")
     setattr(model.get_submodule(folder), name, weights[first])
     twin = tlm.untrained_twin(model)
