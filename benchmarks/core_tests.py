@@ -1,8 +1,8 @@
-"""Cores of one size, and the whole modules, against many layer-matched controls.
+"""Cores of one size against many layer-matched controls, beside the whole modules.
 
     python -m benchmarks.core_tests --out FILE.csv [--modules 10] [--size 460] [--choosing 8]
                                     [--testing 20] [--controls 99] [--test-tokens 16]
-                                    [--dtype bfloat16] [--wholes]
+                                    [--dtype bfloat16]
 
 Modules are discovered, and cores are chosen and tested, on the prompts that ``benchmarks.cores``
 describes. Hours on two cores: each module's row is written when it is finished, and another run
@@ -21,7 +21,7 @@ from benchmarks.cores import add_setting, setting
 from tl_modules.tables.p_values import benjamini_hochberg, holm
 
 SHOWN = (
-    *("what", "module", "category", "n_units", "effect", "selectivity", "selectivity_ci_low"),
+    *("module", "category", "n_units", "effect", "selectivity", "selectivity_ci_low"),
     *("selectivity_control_mean", "selectivity_control_max", "selectivity_z"),
     "selectivity_p_value",
 )
@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("--controls", type=int, default=99)
     parser.add_argument("--test-tokens", type=int, default=16, help="of each prompt in the tests")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--wholes", action="store_true", help="test whole modules too")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     done = _so_far(args)
@@ -46,36 +45,36 @@ def main() -> None:
     cores = _cores(model, modules, choosing, args)
     model.to(getattr(torch, args.dtype))
     options = {"n_controls": args.controls, "max_tokens": args.test_tokens, "batch_size": 32}
-    kinds = {"core": cores} | ({"whole module": modules} if args.wholes else {})
-    for what, targets in kinds.items():
-        for module in targets:
-            if ((done["what"] == what) & (done["module"] == module.label)).any():
-                continue
-            # A module's controls are the same alone and among others.
-            effects = tlm.module_effects(model, [module], testing, seed=args.seed, **options)
-            own = effects.loc[effects["own"]].assign(what=what, options=_said(args))
-            done = own if done.empty else pd.concat([done, own], ignore_index=True)
-            done.to_csv(args.out, index=False)
-    table = done[[*SHOWN]].copy()
-    for what, rows in table.groupby("what"):
-        values = rows["selectivity_p_value"].to_numpy(dtype=float)
-        table.loc[rows.index, "p_bh"] = benjamini_hochberg(values)
-        table.loc[rows.index, "p_holm"] = holm(values)
-        beyond = (rows["selectivity"] > rows["selectivity_control_max"]).sum()
-        significant = (table.loc[rows.index, "p_bh"] < 0.05).sum()
-        print(f"{what}: {beyond} of {len(rows)} beyond all controls; p_bh < 0.05: {significant}")
+    for core in cores:
+        if core.label in set(done["module"]):
+            continue
+        # A core's controls are the same alone and among others.
+        effects = tlm.module_effects(model, [core], testing, seed=args.seed, **options)
+        own = effects.loc[effects["own"]].assign(options=_said(args))
+        done = own if done.empty else pd.concat([done, own], ignore_index=True)
+        done.to_csv(args.out, index=False)
+    options["n_controls"] = 0
+    wholes = tlm.module_effects(model, modules, testing, seed=args.seed, **options)
+    whole = wholes.drop_duplicates("module")[["module", "selectivity"]]
+    table = done[[*SHOWN]].merge(whole.rename(columns={"selectivity": "whole_selectivity"}))
+    p_values = table["selectivity_p_value"].to_numpy(dtype=float)
+    table = table.assign(p_bh=benjamini_hochberg(p_values), p_holm=holm(p_values))
+    beyond = (table["selectivity"] > table["selectivity_control_max"]).sum()
+    print(f"{beyond} of {len(table)} cores are beyond all controls")
+    print(f"{(table['p_bh'] < 0.05).sum()} have p < 0.05 after Benjamini and Hochberg")
+    print(f"{(table['selectivity'] >= table['whole_selectivity']).sum()} are at least as selective")
     print(table.round(3).to_string(index=False))
 
 
 def _said(args: argparse.Namespace) -> str:
     """The options that decide the numbers."""
-    return str({name: value for name, value in vars(args).items() if name not in ("out", "wholes")})
+    return str({name: value for name, value in vars(args).items() if name != "out"})
 
 
 def _so_far(args: argparse.Namespace) -> pd.DataFrame:
     """The rows that an earlier run with the same options wrote."""
     if not args.out.exists():
-        return pd.DataFrame(columns=["what", "module"])
+        return pd.DataFrame(columns=["module"])
     done = pd.read_csv(args.out)
     if set(done["options"]) != {_said(args)}:
         raise SystemExit(f"{args.out} holds tests with other options. Name another file.")

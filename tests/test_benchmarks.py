@@ -156,11 +156,11 @@ def test_core_tests_resume_and_refuse_other_options(small_cores, monkeypatch, ca
     out = tmp_path / "tests.csv"
     words = ["--modules", "2", "--size", "3", "--controls", "4", "--out", str(out)]
     words += ["--choosing", "3", "--testing", "2"]
-    found = run(core_tests, [*words, "--wholes"], monkeypatch, capsys)
-    assert re.search(r"core: \d of 2 beyond all controls", found)
-    assert re.search(r"whole module: \d of 2 beyond all controls", found)
+    found = run(core_tests, words, monkeypatch, capsys)
+    assert re.search(r"\d of 2 cores are beyond all controls", found)
+    assert "whole_selectivity" in found
     table = pd.read_csv(out)
-    assert (table["what"] == "core").sum() == (table["what"] == "whole module").sum() == 2
+    assert table["module"].tolist() == [0, 1]
     table.iloc[1:].to_csv(out, index=False)
     run(core_tests, words, monkeypatch, capsys)
     again = pd.read_csv(out)
