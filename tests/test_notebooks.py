@@ -36,12 +36,28 @@ REDUCED = {
         "N_CONTROLS = 9": "N_CONTROLS = 1",
         "MAX_TOKENS = 32": "MAX_TOKENS = 16",
     },
+    "05_causal_cores": {
+        "N_SEEN = 18": "N_SEEN = 5",
+        "N_CHOOSE = 3": "N_CHOOSE = 2",
+        "N_TEST = 3": "N_TEST = 2",
+        "N_MODULES = 7": "N_MODULES = 2",
+        "SIZES = [100, 400]": "SIZES = [100]",
+        "N_CONTROLS = 9": "N_CONTROLS = 1",
+        "N_NOUNS = 8": "N_NOUNS = 2",
+        "MAX_TOKENS = 20": "MAX_TOKENS = 12",
+        "N_NEW = 8": "N_NEW = 2",
+    },
 }
 
 WITH_FIGURES = ("04_reading_modules",)
 """These hold plotly's figures."""
 
-LONG = ("02_module_patching_and_circuits", "03_recall_vs_reasoning", "04_reading_modules")
+LONG = (
+    "02_module_patching_and_circuits",
+    "03_recall_vs_reasoning",
+    "04_reading_modules",
+    "05_causal_cores",
+)
 """What these show is tested on 3.9 by other tests; running them twice would take minutes more."""
 
 
