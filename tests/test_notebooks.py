@@ -40,7 +40,7 @@ REDUCED = {
         "N_SEEN = 18": "N_SEEN = 5",
         "N_CHOOSE = 3": "N_CHOOSE = 2",
         "N_TEST = 3": "N_TEST = 2",
-        "N_MODULES = 7": "N_MODULES = 3",
+        "N_MODULES = 7": "N_MODULES = 2",
         "SIZES = [100, 400]": "SIZES = [100]",
         "N_CONTROLS = 9": "N_CONTROLS = 1",
         "N_NOUNS = 8": "N_NOUNS = 2",
