@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
         "--core-controls", type=int, default=29, help="random controls that test each core (29)"
     )
     demo.add_argument(
-        "--max-tokens", type=int, default=24, help="cut prompts after this many tokens (24)"
+        "--max-tokens", type=int, default=16, help="cut prompts after this many tokens (16)"
     )
     add_positions(demo)
     add_common(demo)
@@ -140,7 +140,7 @@ def _run(
     found = causal_cores(
         *(model, modules, choosing, testing),
         sizes=SIZES,
-        rankings=("all units",),
+        rankings=(),
         n_controls=0,
         **options,
     )
