@@ -113,20 +113,19 @@ def tested(
     """
     alone = replace(options, n_controls=0)
     # A whole module is the last set of several rankings: it is ablated once.
-    first = {each.units.flat().tobytes(): number for number, each in reversed([*enumerate(sets)])}
-    once = sorted(first.values())
-    found = run_experiment(model, [sets[number] for number in once], frame, alone)
-    place = {number: at for at, number in enumerate(once)}
+    members = [each.units.flat().tobytes() for each in sets]
+    once = dict(zip(members, sets, strict=True))
+    found = run_experiment(model, list(once.values()), frame, alone)
+    outcomes = dict(zip(once, found.outcomes, strict=True))
     draws = bootstrap_indices(
         pd.factorize(found.categories, sort=True)[0], N_RESAMPLES, options.seed
     )
     rows = []
-    for each in sets:
-        outcome = found.outcomes[place[first[each.units.flat().tobytes()]]]
+    for each, key in zip(sets, members, strict=True):
         row = {"module": each.module, "category": each.category, "ranking": each.ranking}
         row |= {"n_units": each.size, "share": each.size / len(each.units.every())}
         rows.append(
-            row | core_numbers(outcome.rises[0], found.categories, str(each.category), draws)
+            row | core_numbers(outcomes[key].rises[0], found.categories, str(each.category), draws)
         )
     table = pd.DataFrame(rows)
     cores = [each for each in sets if each.ranking == "core"]
