@@ -23,9 +23,12 @@ import pandas as pd
 import tl_modules as tlm
 from benchmarks.neighbours import draw
 from benchmarks.sufficiency import (
+    ABILITIES,
     SHARED,
     Pair,
     Task,
+    ability_prompts,
+    add_options,
     does,
     estimates,
     faithful,
@@ -39,7 +42,6 @@ from tl_modules.data.models import load_model
 
 FOLDER = SHARED / "agreement"
 SIZES = (10, 20, 30, 50, 100, 200, 500, 2000, 10000, 1.0)
-ABILITIES = ("coding", "math", "ethical")
 
 
 def main() -> None:
@@ -47,15 +49,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="demo")
+    add_options(parser, pairs=24, n_random=2)
     parser.add_argument("--kind", choices=["simple", "nounpp"], default="simple")
-    parser.add_argument("--pairs", type=int, default=24, help="to rank by, and as many to test")
-    parser.add_argument("--per-category", type=int, default=24, help="prompts for the modules")
-    parser.add_argument("--random", type=int, default=2, help="random orders")
-    parser.add_argument("--steps", type=int, default=5, help="of integrated gradients")
     parser.add_argument("--cores", action="store_true", help="causal cores too")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     path = FOLDER / f"{args.kind}.jsonl"
     if not path.exists():
@@ -96,7 +92,7 @@ def rankings_of(
 ) -> dict[str, np.ndarray]:
     """All rankings of the neurons."""
     prompts = load_prompts()
-    some = prompts[prompts["category"].isin(ABILITIES)].groupby("category").head(args.per_category)
+    some = ability_prompts(prompts, args.per_category)
     half = len(task.pairs) // 2
     modules = modules_of(model, some, task.pairs[:half], "mlp", args.seed)
     print(modules.to_frame()[["module", "n_units", "n_samples", "category"]].to_string(index=False))

@@ -12,7 +12,6 @@ does for CMD. MIB's random circuits score about 0.25 (CPR) and 0.75 (CMD).
 import argparse
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 
@@ -22,6 +21,8 @@ from benchmarks.sufficiency import (
     SHARED,
     Pair,
     Task,
+    ability_prompts,
+    add_options,
     areas,
     does,
     estimates,
@@ -35,7 +36,6 @@ from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 
 FOLDER = SHARED / "ioi"
-ABILITIES = ("coding", "math", "ethical")
 
 
 def main() -> None:
@@ -43,14 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="demo")
+    add_options(parser, pairs=16, n_random=3)
     parser.add_argument("--units", default="mlp+attn_heads")
-    parser.add_argument("--pairs", type=int, default=16, help="to rank by, and as many to test")
-    parser.add_argument("--per-category", type=int, default=24, help="prompts for the modules")
-    parser.add_argument("--random", type=int, default=3, help="random orders")
-    parser.add_argument("--steps", type=int, default=5, help="of integrated gradients")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     if not FOLDER.exists():
         print(f"Skipped: {FOLDER} is not beside the project.")
@@ -61,8 +55,7 @@ def main() -> None:
     ranking_pairs, test_pairs = halves(made, args.pairs, args.seed)
     ranked_on, tested_on = Task.of(model, ranking_pairs), Task.of(model, test_pairs)
     print(f"To rank by: {does(model, ranked_on)}.\nTo test: {does(model, tested_on)}.")
-    prompts = load_prompts()
-    some = prompts[prompts["category"].isin(ABILITIES)].groupby("category").head(args.per_category)
+    some = ability_prompts(load_prompts(), args.per_category)
     modules = modules_of(model, some, ranking_pairs, args.units, args.seed)
     rankings = estimates(model, ranked_on, modules, args.steps)
     by_size = [name for name in rankings if name != "by module"]

@@ -1,7 +1,9 @@
 """What the benchmarks of sufficiency share: pairs of prompts as a task, and rankings of units."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,26 @@ from tl_modules.models.relevance import relevance_hooks
 
 SHARED = PUBLIC.parent
 """The data beside the project."""
+
+ABILITIES = ("coding", "math", "ethical")
+"""The categories of the project's prompts from which the modules come, beside the task."""
+
+
+def add_options(parser: argparse.ArgumentParser, *, pairs: int, n_random: int) -> None:
+    """The options of both benchmarks, with these defaults."""
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--pairs", type=int, default=pairs, help="to rank by, and as many to test")
+    parser.add_argument("--per-category", type=int, default=24, help="prompts for the modules")
+    parser.add_argument("--random", type=int, default=n_random, help="random orders")
+    parser.add_argument("--steps", type=int, default=5, help="of integrated gradients")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figure", type=Path)
+
+
+def ability_prompts(prompts: pd.DataFrame, per_category: int) -> pd.DataFrame:
+    """The first prompts of each of ``ABILITIES``."""
+    some = prompts[prompts["category"].isin(ABILITIES)]
+    return some.groupby("category").head(per_category)
 
 
 class Pair(NamedTuple):

@@ -33,6 +33,7 @@ from benchmarks import (
     report,
     scale,
     search,
+    sufficiency,
     thoughts,
     unlearning,
 )
@@ -372,7 +373,7 @@ def test_first_token_shares(prompts, monkeypatch, capsys):
 
 def on_tiny_tasks(script, prompts, monkeypatch, **options):
     """Give a script of sufficiency a tiny model, and prompts of its words."""
-    names = dict(zip(("code", "animal"), script.ABILITIES, strict=False))
+    names = dict(zip(("code", "animal"), sufficiency.ABILITIES, strict=False))
     more = [prompts.assign(prompt=prompts["prompt"] + end) for end in ("", " why", " how")]
     many = pd.concat(more, ignore_index=True)
     many["category"] = many["category"].map(names)

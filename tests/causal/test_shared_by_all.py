@@ -59,6 +59,8 @@ def test_a_random_target_passes_the_test_against_controls_in_one_case_of_four():
 
 def test_a_harmless_target_and_a_category_of_one_prompt_are_not_shared():
     assert not called([-1.0, -1.0, -1.0], controls=LOW_CONTROLS - 9)
+    # Above half of its own effect and above its controls, and no category is harmed.
+    assert not called([-10.0, -1.0, -1.0], own=0, controls=LOW_CONTROLS - 99)
     resampled = np.ones((50, 3))
     resampled[:, 1] = np.nan
     runs = np.vstack([np.full((1, 3), 9.0), LOW_CONTROLS])

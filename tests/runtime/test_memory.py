@@ -78,6 +78,15 @@ def test_fewer_starts_run_at_once_where_memory_is_short(random_acts, monkeypatch
     assert found[0] == found[1] == found[2]
 
 
+def test_units_to_set_aside_need_memory_for_another_copy(random_acts):
+    shared = random_acts.units.select(np.arange(5))
+    room = in_memory_bytes((120, 3000), 4, 1)
+    options = {"max_memory": room, "progress": False}
+    assert len(tlm.discover(random_acts, 4, **options)) == 4
+    with pytest.raises(tlm.ModulesError, match="A search over a matrix in memory takes about"):
+        tlm.discover(random_acts, 4, shared=shared, **options)
+
+
 @once
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "n_modules"), [((400, 40_000), 20), ((200, 40_000), 100)])

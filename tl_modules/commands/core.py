@@ -78,7 +78,8 @@ def add_parser(commands: Any) -> None:
         "--rankings",
         nargs="+",
         default=list(RANKINGS),
-        help=f"rankings to compare the cores with: {', '.join(map(repr, RANKINGS))} (all)",
+        help=f"rankings to compare the cores with: {', '.join(map(repr, RANKINGS))} (all; "
+        "'core' alone: with none)",
     )
     parser.add_argument(
         "--by", default="path", help=f"score of units: {', '.join(get_args(By))} (path)"

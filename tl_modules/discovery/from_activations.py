@@ -109,7 +109,8 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
             )
         options = SearchOptions(method, n_modules, seed, max_rounds, n_starts, n_kicks, 1, progress)
         return search_together(acts, options, partial(_n_jobs, acts, n_modules, 1, max_memory))
-    n_jobs = _n_jobs(acts, n_modules, min(n_starts, n_jobs or os.cpu_count() or 1), max_memory)
+    n_jobs = min(n_starts, n_jobs or os.cpu_count() or 1)
+    n_jobs = _n_jobs(acts, n_modules, n_jobs, max_memory, sets_aside=kept is not None)
     options = SearchOptions(
         method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress
     )
@@ -151,6 +152,8 @@ def _n_jobs(
     n_jobs: int,
     max_memory: Size | None,
     sharing: int = 1,
+    *,
+    sets_aside: bool = False,
 ) -> int:
     """How many starts may run at once.
 
@@ -160,6 +163,7 @@ def _n_jobs(
         n_jobs: The largest number wanted.
         max_memory: The limit; see ``discover``.
         sharing: How many processes share this machine's memory.
+        sets_aside: Whether the search is over a copy without some units.
 
     Raises:
         ModulesError: If there is too little memory for one start.
@@ -169,7 +173,8 @@ def _n_jobs(
         remedy = "Ask for fewer modules."
         check_memory("A search over a store", n_bytes, max_memory, remedy, sharing)
         return 1
-    needed = partial(in_memory_bytes, acts.shape, n_modules, is_copied=acts.normaliser is None)
+    n_copies = (acts.normaliser is None) + sets_aside
+    needed = partial(in_memory_bytes, acts.shape, n_modules, n_copies=n_copies)
     remedy = (
         "Write a store, which is streamed (collect(..., store='acts')), or ask for fewer modules."
     )

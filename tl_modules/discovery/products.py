@@ -197,7 +197,7 @@ def pca(matrix: _Tile, n_components: int, seed: int) -> Float[np.ndarray, "rows 
 
 
 def in_memory_bytes(
-    shape: tuple[int, int], n_modules: int, n_jobs: int, *, is_copied: bool = True
+    shape: tuple[int, int], n_modules: int, n_jobs: int, *, n_copies: int = 1
 ) -> int:
     """Estimate the bytes that a search takes beside the activations.
 
@@ -205,9 +205,9 @@ def in_memory_bytes(
         shape: Number of samples and number of units.
         n_modules: K.
         n_jobs: Number of starts that run at once.
-        is_copied: Whether the matrix is still to be normalised, which copies it.
+        n_copies: How often the matrix is copied: to normalise it, and to set units aside.
     """
     n_samples, n_units = shape
-    # One copy is z-scored, another one centred for the PCA. Each start has four arrays of sums.
+    # One more copy is centred for the PCA. Each start has four arrays of sums.
     matrix = 4 * n_samples * n_units
-    return (5 + 4 * is_copied) * matrix // 4 + n_jobs * 4 * 8 * n_modules * (n_samples + n_units)
+    return (5 + 4 * n_copies) * matrix // 4 + n_jobs * 4 * 8 * n_modules * (n_samples + n_units)
