@@ -35,6 +35,7 @@ from benchmarks import (
     search,
     sufficiency,
     thoughts,
+    tokenise,
     unlearning,
 )
 from benchmarks.calibration import __main__ as calibration
@@ -369,6 +370,17 @@ def test_first_token_shares(prompts, monkeypatch, capsys):
     places = [out.index(title) for title in titles]
     assert places == sorted(places)
     assert "nan" not in out.lower()
+
+
+@unsaid
+def test_tokenise(prompts, monkeypatch, capsys):
+    monkeypatch.setattr(tokenise, "load_model", lambda name: tiny_model())
+    words = ["--prompts", "60", "--tokens", "9", "--alone", "30", "--repeats", "2"]
+    out = run(tokenise, words, monkeypatch, capsys)
+    assert "same ids: True" in out
+    rates = [int(line.split(": ")[1].split()[0].replace(",", "")) for line in out.splitlines()[1:]]
+    assert len(rates) == 3
+    assert min(rates) > 0
 
 
 def on_tiny_tasks(script, prompts, monkeypatch, **options):

@@ -22,7 +22,7 @@ from jaxtyping import Int
 
 from tl_modules.errors import ModulesError, check_type
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import check_context, check_tokenizer, read_text, tokenise
+from tl_modules.models.tokens import check_context, check_tokenizer, read_texts, tokenise
 from tl_modules.runtime.call_warnings import warn_once
 from tl_modules.tables.text import check_whole
 
@@ -159,11 +159,11 @@ def tokenise_with_answers(
     """
     check_tokenizer(model)
     prompts, following = frame["prompt"].tolist(), following_texts(frame)
-    together = []
+    joined = ["".join(texts) for texts in zip(prompts, following, strict=True)]
+    together = [read.whole for read in read_texts(model, joined)]
     # Contexts are checked first: ``tokenise`` would cut a long prompt with only a warning.
-    for row, texts in enumerate(zip(prompts, following, strict=True)):
-        together.append(read_text(model, "".join(texts)).whole)
-        check_context(model, len(together[-1]), f"Prompt {row} with its answer")
+    for row, both in enumerate(together):
+        check_context(model, len(both), f"Prompt {row} with its answer")
     token_lists, starts, merged = [], [], []
     for row, (alone, both) in enumerate(zip(tokenise(model, prompts), together, strict=True)):
         tokens, apart = join(model, alone, both, (prompts[row], following[row]), f"prompt {row}")

@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.models.hooked_model import HookedModel, check_model
+from tl_modules.models.token_recipe import tokenised_together
 from tl_modules.runtime.call_warnings import warn_once
 
 _NO_LIMIT = 10**9
@@ -58,17 +59,45 @@ def read_text(model: HookedModel, text: str) -> ReadText:
     return ReadText(whole[1:][:limit], whole[1:], True)
 
 
+def read_texts(model: HookedModel, texts: Sequence[str]) -> list[ReadText]:
+    """Tokenise texts as ``read_text`` does each, by few calls of the tokenizer.
+
+    Args:
+        model: The model, with a tokenizer.
+        texts: The texts.
+
+    Returns:
+        What ``read_text`` returns for each text.
+
+    Raises:
+        ModulesError: As in ``read_text``.
+    """
+    together = None if _splits_bos(model) else tokenised_together(model, texts)
+    if together is None:
+        return [read_text(model, text) for text in texts]
+    limit = _context(model)
+    bos = special_ids(getattr(model, "tokenizer", None), "bos", "cls")
+    found = []
+    for text, ids in zip(texts, together, strict=True):
+        # Texts that to_tokens may cut, and texts of two BOS, which are few, are read alone.
+        is_cut = limit is not None and len(ids) > limit - 2
+        if is_cut or (len(ids) > 1 and ids[0] == ids[1] and ids[0] in bos):
+            found.append(read_text(model, text))
+        else:
+            tokens = torch.tensor(ids, dtype=torch.long)
+            found.append(ReadText(tokens, tokens, False))
+    return found
+
+
 def _check_bos(model: HookedModel, text: str, tokens: list[int]) -> None:
     """Raise for a BOS that the tokenizer splits as text, because it merges with the first word.
 
     TransformerLens gives a tokenizer without BOS and EOS the BOS ``<|endoftext|>``, as text.
     """
+    if not _splits_bos(model):
+        return
     tokenizer: Any = getattr(model, "tokenizer", None)
-    bos = getattr(tokenizer, "bos_token", None)
-    if not isinstance(bos, str) or bos == tokenizer.unk_token:
-        return
-    if tokenizer.convert_tokens_to_ids(bos) not in (None, tokenizer.unk_token_id):
-        return
+    bos = tokenizer.bos_token
     given = tokenizer(text, add_special_tokens=False)["input_ids"]
     # A model that prepends no BOS adds nothing or one special token, such as CLS.
     n_added = int(tokens[:1] != given[:1] and tokens[:1] != [tokenizer.unk_token_id])
@@ -80,6 +109,15 @@ def _check_bos(model: HookedModel, text: str, tokens: list[int]) -> None:
         f"{given[:3]}. Give the tokenizer a BOS token before booting the model, or set "
         "model.cfg.default_prepend_bos = False."
     )
+
+
+def _splits_bos(model: HookedModel) -> bool:
+    """Whether the tokenizer has a BOS that is no token of it."""
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    bos = getattr(tokenizer, "bos_token", None)
+    if not isinstance(bos, str) or bos == tokenizer.unk_token:
+        return False
+    return tokenizer.convert_tokens_to_ids(bos) in (None, tokenizer.unk_token_id)
 
 
 def _begins(tokens: list[int], given: list[int]) -> bool:
@@ -162,10 +200,10 @@ def tokenise(
 ) -> list[Int[torch.Tensor, " _pos"]]:
     """Tokenise prompts with the model's own ``to_tokens`` (with BOS if the model prepends it).
 
-    Prompts are tokenised one at a time, so that no padding is added and the tokenizer's padding
-    side does not matter. Long texts are tokenised whole before the cut, in a second or two per
-    megabyte. A prompt that starts with BOS gets no second one, and a prompt longer than the model's
-    context is cut; a warning reports each, once per public call.
+    No padding is added, and the tokenizer's padding side does not matter. Long texts are tokenised
+    whole before the cut, in a second or two per megabyte. A prompt that starts with BOS gets no
+    second one, and a prompt longer than the model's context is cut; a warning reports each, once
+    per public call.
 
     Args:
         model: The model.
@@ -185,8 +223,7 @@ def tokenise(
         check_at_least("max_tokens", max_tokens, 1)
     bos = special_ids(getattr(model, "tokenizer", None), "bos")
     token_lists, with_bos, too_long = [], [], {}
-    for row, prompt in enumerate(prompts):
-        read = read_text(model, prompt)
+    for row, (prompt, read) in enumerate(zip(prompts, read_texts(model, prompts), strict=True)):
         if bos.issuperset(read.tokens.tolist()):
             raise ModulesError(
                 f"Every prompt should hold at least one token; prompt {row} ({prompt!r}) has "

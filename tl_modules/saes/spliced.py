@@ -37,6 +37,8 @@ class SplicedModel:
         """The model itself."""
         self.sites = {"sae": latents}
         """The units of the additional site ``"sae"``."""
+        self.to_tokens: Callable[..., Any] = model.to_tokens
+        """The model's own method."""
         self._points = points
 
     @property
@@ -60,10 +62,6 @@ class SplicedModel:
         if name == "model" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.model, name)
-
-    def to_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """Tokenise a string with the model."""
-        return self.model.to_tokens(*args, **kwargs)
 
     @contextmanager
     def hooks(
