@@ -1,6 +1,6 @@
 """Cores of one size against many layer-matched controls, beside the whole modules.
 
-    python -m benchmarks.core_tests --out FILE.csv [--modules 10] [--size 460] [--choosing 8]
+    python -m benchmarks.core_tests --out FILE.csv [--modules 10] [--size 460] [--choosing 24]
                                     [--testing 20] [--controls 99] [--test-tokens 16]
                                     [--dtype bfloat16]
 
@@ -32,9 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_setting(parser, modules=10, choosing=8, testing=20)
+    add_setting(parser, modules=10, choosing=24, testing=20)
     parser.add_argument("--size", type=int, default=460)
     parser.add_argument("--controls", type=int, default=99)
+    parser.add_argument("--choose-tokens", type=int, default=20, help="of each prompt in choosing")
     parser.add_argument("--test-tokens", type=int, default=16, help="of each prompt in the tests")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--out", type=Path, required=True)
@@ -42,7 +43,7 @@ def main() -> None:
     done = _so_far(args)
     warnings.filterwarnings("ignore", category=UserWarning)
     model, modules, _, choosing, testing = setting(args)
-    cores = _cores(model, modules, choosing, args)
+    cores = _cores(model, modules, choosing, testing, args)
     model.to(getattr(torch, args.dtype))
     options = {"n_controls": args.controls, "max_tokens": args.test_tokens, "batch_size": 32}
     for core in cores:
@@ -82,24 +83,26 @@ def _so_far(args: argparse.Namespace) -> pd.DataFrame:
 
 
 def _cores(
-    model: tlm.HookedModel, modules: tlm.ModuleSet, choosing: pd.DataFrame, args: argparse.Namespace
+    model: tlm.HookedModel,
+    modules: tlm.ModuleSet,
+    choosing: pd.DataFrame,
+    testing: pd.DataFrame,
+    args: argparse.Namespace,
 ) -> tlm.ModuleSet:
     """Cores of one size, which are kept beside the table: ranking takes minutes."""
     path = args.out.with_suffix(".cores")
     if path.exists():
         return tlm.ModuleSet.load(path)
-    # One choosing prompt per category stands in for testing ones, whose table is not used.
-    halves = choosing.groupby("category", sort=False).cumcount() < 1
     found = tlm.causal_cores(
         model,
         modules,
-        choosing.loc[~halves],
-        choosing.loc[halves],
+        choosing,
+        testing.groupby("category", sort=False).head(1),  # they choose nothing
         sizes=[args.size],
         share=1e-9,  # the first size that is selective at all
         rankings=[],
         n_controls=0,
-        max_tokens=args.max_tokens,
+        max_tokens=args.choose_tokens,
         batch_size=32,
         seed=args.seed,
     )

@@ -5,8 +5,8 @@
     python -m benchmarks.cores --twin
 
 Modules are discovered on the project's prompts, but for the last 12 of each category: the first of
-these choose. Prompts of other sources test, where the file beside the project has them, and the
-others of the last 12 otherwise.
+these choose, and with ``--choosing`` above 12 some that discovery saw. Prompts of other sources
+test, where the file beside the project has them, and the others of the last 12 otherwise.
 """
 
 import argparse
@@ -85,6 +85,10 @@ def setting(
     acts = tlm.collect(model, seen, max_tokens=args.max_tokens)
     modules = tlm.discover(acts, args.modules, seed=args.seed)
     choosing = held_out.groupby("category", sort=False).head(args.choosing)
+    if args.choosing > HELD_OUT:
+        more = seen.groupby("category", sort=False)
+        added = more.sample(args.choosing - HELD_OUT, random_state=args.seed)
+        choosing = pd.concat([choosing, added], ignore_index=True)
     return model, modules, seen, choosing, tested(held_out, args)
 
 
@@ -99,7 +103,9 @@ def tested(held_out: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
     """Means over the modules, and the ratio of the mean effects, by ranking and size."""
-    whole = table["n_units"] == table.groupby("module")["n_units"].transform("max")
+    # The untrained twin's modules have numbers of their own.
+    of_twin = table["ranking"] == "untrained twin"
+    whole = table["n_units"] == table.groupby(["module", of_twin])["n_units"].transform("max")
     size = table["n_units"].astype(str).mask(whole, "whole")
     grouped = table.assign(size=size).groupby(["ranking", "size"], sort=False)
     found = grouped[["effect", "others", "selectivity"]].mean()

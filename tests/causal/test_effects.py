@@ -7,7 +7,7 @@ import torch
 from scipy.stats import false_discovery_control
 
 import tl_modules as tlm
-from tl_modules.interventions import prepared_units
+from tl_modules.causal import prompt_runs
 from tl_modules.models.losses import next_token_losses
 
 
@@ -248,12 +248,12 @@ def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, mon
     exclude = acts.units.select(np.arange(0, 36, 3))
     seen = []
 
-    class Watched(prepared_units.UnitEdits):
-        def __init__(self, units, *words, **options):
-            seen.append(units)
-            super().__init__(units, *words, **options)
+    class Watched(prompt_runs.JoinedEdits):
+        def __init__(self, sets, recipe):
+            seen.extend(sets)
+            super().__init__(sets, recipe)
 
-    monkeypatch.setattr(prepared_units, "UnitEdits", Watched)
+    monkeypatch.setattr(prompt_runs, "JoinedEdits", Watched)
     for controls in ("layer", "magnitude", "attribution"):
         found = tlm.module_effects(
             model,
@@ -273,14 +273,14 @@ def test_excluded_units_are_ablated_by_no_one(model, modules, prompts, acts, mon
 def test_edits_are_built_once_however_many_batches_there_are(model, modules, prompts, monkeypatch):
     built = []
 
-    class Watched(prepared_units.UnitEdits):
-        def __init__(self, units, *words, **options):
-            built.append(units)
-            super().__init__(units, *words, **options)
+    class Watched(prompt_runs.JoinedEdits):
+        def __init__(self, sets, recipe):
+            built.append(len(sets))
+            super().__init__(sets, recipe)
 
-    monkeypatch.setattr(prepared_units, "UnitEdits", Watched)
+    monkeypatch.setattr(prompt_runs, "JoinedEdits", Watched)
     tlm.module_effects(model, modules, prompts, n_controls=2, batch_size=2, progress=False)
-    assert len(built) == len(modules) * 3
+    assert built == [len(modules) * 3]  # of all targets and controls together
 
 
 def test_an_intervention_of_scale_one_has_no_effect(model, modules, prompts):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from tl_modules.causal.prompt_runs import no_intervention
 from tl_modules.causal.states import States
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
@@ -16,8 +15,7 @@ BATCH = Batch(np.array([1, 0]), torch.zeros(2, 3, dtype=torch.long), MASK, MASK)
 
 def read(activation, name="here"):
     states = States(name, 1, 2)
-    (hooks,) = [run(BATCH) for run in states.read([no_intervention])]
-    ((found, hook),) = hooks
+    found, hook = states.reader(np.array([0, 0]), BATCH.rows, BATCH.mask)
     assert found == name
     assert hook.apply_(activation) is activation
     return states.means

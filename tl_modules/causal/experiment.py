@@ -18,7 +18,7 @@ from tl_modules.causal.prompt_runs import Intervention, no_intervention, run_tas
 from tl_modules.causal.states import States
 from tl_modules.causal.trials import Runs, Trial, prepare_runs, seed_keys
 from tl_modules.interventions.ablation import Ablation
-from tl_modules.interventions.target import Target
+from tl_modules.interventions.target import Target, units_of
 from tl_modules.models.answers import with_separator
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
@@ -65,6 +65,9 @@ FIRST = 19
 
 STEP = 20
 """Controls that are run before the test is asked again."""
+
+MASK_BYTES = 2**28
+"""Of the masks that say which units each intervention changes: one byte per unit of the site."""
 
 Enough = Callable[[Experiment, Outcome], int | None]
 """``enough(experiment, outcome)``: how many of an outcome's controls its test used; None if the
@@ -128,8 +131,7 @@ def run_experiment(
 
         def measure(runs: list[Intervention]) -> tuple[np.ndarray, np.ndarray | None]:
             states = None if hook_name is None else States(hook_name, len(runs), len(frame))
-            read = runs if states is None else states.read(runs)
-            measured = run_task(model, task, read, options.batch_size, bar.update)
+            measured = run_task(model, task, runs, options.batch_size, bar.update, states)
             return measured, None if states is None else states.means
 
         clean, clean_states = measure([no_intervention])
@@ -145,14 +147,29 @@ def run_experiment(
             bar.total += len(frame) * len(runs)
             return measure(runs)[0] - clean[0]
 
-        while waiting:  # each target's hooks go when it is done
-            runs, controls = waiting.popleft()
-            measured, states = measure([runs.of_target(), *controls])
-            outcome = Outcome(runs.trial(len(controls)), measured - clean[0], states)
-            if options.n_controls is None and enough is not None:
-                outcome = _with_enough(experiment, outcome, runs, rises, enough)
-            experiment.outcomes.append(outcome)
+        # Targets share passes, but for the states, of which there may be many.
+        n_at_once = 1 if hook_name is not None else _n_at_once(targets)
+        while waiting:  # a target's hooks go when it is done
+            wave = [waiting.popleft()]
+            while waiting and sum(1 + len(controls) for _, controls in wave) < n_at_once:
+                wave.append(waiting.popleft())
+            every, states = measure(
+                [run for each, rest in wave for run in (each.of_target(), *rest)]
+            )
+            for runs, controls in wave:
+                measured, every = np.split(every, [1 + len(controls)])
+                outcome = Outcome(runs.trial(len(controls)), measured - clean[0], states)
+                if options.n_controls is None and enough is not None:
+                    outcome = _with_enough(experiment, outcome, runs, rises, enough)
+                experiment.outcomes.append(outcome)
     return experiment
+
+
+def _n_at_once(targets: Sequence[Target]) -> int:
+    """How many interventions are prepared at once, so that their masks take little memory."""
+    units = [found for target in targets if (found := units_of(target)) is not None]
+    widest = max((sum(each.coordinates().widths) for each in units), default=1)
+    return max(1, MASK_BYTES // widest)
 
 
 def _with_enough(

@@ -92,7 +92,7 @@ def make_task(
     ) -> torch.Tensor:
         positions = torch.arange(1, tokens.shape[1])
         predicts = positions[None, :] >= torch.from_numpy(starts[rows])[:, None]
-        return measure(logits, tokens, (mask[:, 1:] & predicts).to(logits.device))
+        return measure(logits, tokens, mask[:, 1:] & predicts.to(mask.device))
 
     return Task(padded(token_lists), of_answers, token_lists)
 

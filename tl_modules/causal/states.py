@@ -1,16 +1,12 @@
 """Mean states of prompts under interventions, read in the runs that measure the interventions."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
-from tl_modules.causal.prompt_runs import Intervention
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.stacking import Read
-from tl_modules.models.batches import Batch
-from tl_modules.models.hooked_model import FwdHooks, flat, token_width
+from tl_modules.models.hooked_model import HookFn, flat, token_width
 
 
 class States:
@@ -32,27 +28,39 @@ class States:
         self._shape = (n_runs, n_prompts)
         self.means: Float[np.ndarray, "runs prompts width"] = np.empty((n_runs, n_prompts, 0))
 
-    def read(self, runs: Sequence[Intervention]) -> list[Intervention]:
-        """The same interventions, with hooks that read the states after all edits."""
-        return [self._reading(number, run) for number, run in enumerate(runs)]
+    def reader(
+        self,
+        runs: Int[np.ndarray, " batch"],
+        rows: Int[np.ndarray, " batch"],
+        mask: Bool[torch.Tensor, "batch pos"],
+    ) -> tuple[str, HookFn]:
+        """A hook that reads the states of a pass after all edits.
 
-    def _reading(self, number: int, run: Intervention) -> Intervention:
-        def make(batch: Batch) -> FwdHooks:
-            def read(activation: torch.Tensor) -> None:
-                self.keep(number, batch, activation)
+        Args:
+            runs: The run of each row of the pass.
+            rows: The prompt of each row.
+            mask: True at real tokens.
+        """
 
-            return [*run(batch), (self._hook_name, Read(read, last=True))]
+        def read(activation: torch.Tensor) -> None:
+            self._keep(runs, rows, mask.cpu(), activation)
 
-        return make
+        return self._hook_name, Read(read, last=True)
 
-    def keep(self, number: int, batch: Batch, activation: torch.Tensor) -> None:
-        """Store the mean states of a batch, ``[batch, pos, ...]``, of one run."""
-        width = token_width(activation, self._hook_name, batch.tokens.shape[1])
+    def _keep(
+        self,
+        runs: Int[np.ndarray, " batch"],
+        rows: Int[np.ndarray, " batch"],
+        mask: Bool[torch.Tensor, "batch pos"],
+        activation: torch.Tensor,
+    ) -> None:
+        """Store the mean states of a pass, ``[batch, pos, ...]``."""
+        width = token_width(activation, self._hook_name, mask.shape[1])
         states = flat(activation, width).cpu().double()
         if not self.means.shape[-1]:
             self.means = np.empty((*self._shape, width))
-        counted = batch.mask.clone()
-        counted[:, 0] = batch.mask.sum(1) == 1
+        counted = mask.clone()
+        counted[:, 0] = mask.sum(1) == 1
         # A product with 0 would not do: padding may hold NaN.
         total = states.masked_fill(~counted[..., None], 0).sum(1)
         means = total / counted.sum(1, keepdim=True)
@@ -61,4 +69,4 @@ class States:
                 f"The activations at {self._hook_name!r} should be finite; some are not. Run the "
                 "model in a wider dtype (float32)."
             )
-        self.means[number, batch.rows] = means.numpy()
+        self.means[runs, rows] = means.numpy()

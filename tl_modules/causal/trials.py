@@ -7,8 +7,9 @@ from numbers import Integral
 import numpy as np
 
 from tl_modules.causal.pairs import CorruptedRuns
-from tl_modules.causal.prompt_runs import Intervention, on_batches
+from tl_modules.causal.prompt_runs import Intervention, UnitRun, on_batches
 from tl_modules.interventions.ablation import Ablation
+from tl_modules.interventions.prepared_units import PreparedUnits
 from tl_modules.interventions.target import Target, units_of
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.tables.labels import label_text
@@ -123,9 +124,11 @@ def prepare_runs(
 
     def intervention(target: Target) -> Intervention:
         units = None if corrupted is None else units_of(target)
-        if corrupted is None or units is None:
-            return on_batches(target.fwd_hooks)
-        return corrupted.intervention(units)
+        if corrupted is not None and units is not None:
+            return corrupted.intervention(units)
+        if isinstance(target, PreparedUnits):
+            return UnitRun(target)
+        return on_batches(target.fwd_hooks)
 
     for target in targets:
         target.check_model(model)

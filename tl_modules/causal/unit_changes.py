@@ -7,13 +7,16 @@ import numpy as np
 from jaxtyping import Float
 
 from tl_modules.causal.metrics import Task, check_measured
-from tl_modules.causal.passes import stacked_passes
-from tl_modules.causal.prompt_runs import no_intervention, on_batches
-from tl_modules.interventions.hooks import UnitEdits
+from tl_modules.causal.prompt_runs import row_passes
+from tl_modules.interventions.joined_edits import JoinedEdits, Recipe
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.losses import n_predicted, token_losses
+from tl_modules.models.runs import forward
 from tl_modules.units import Units
+
+_TOGETHER = 1000
+"""Units whose edits are prepared together: their masks grow with the square of this number."""
 
 
 class UnitChanges(NamedTuple):
@@ -37,7 +40,7 @@ def unit_changes(
     *,
     of_content: bool,
 ) -> UnitChanges:
-    """Ablate units one by one, several in a forward pass (see ``stacked_passes``).
+    """Ablate units one by one, several in a forward pass.
 
     Args:
         model: The model.
@@ -54,28 +57,30 @@ def unit_changes(
     Raises:
         ModulesError: If a loss is NaN or infinite.
     """
-    alone = [units.select(np.array([unit])) for unit in range(len(units))]
-    edits = [UnitEdits(each, "mean", reference, of_content=of_content) for each in alone]
-    runs = [on_batches(edit.hooks) for edit in edits]
+    recipe = Recipe("mean", reference, of_content=of_content)
     shape = len(units), sum(len(batch.rows) for batch in task.batches)
     changes = UnitChanges(np.empty(shape), np.empty(shape))
-    for batch in task.batches:
-        counts = n_predicted(batch.mask).numpy()
-        hooks = (run(batch) for run in [no_intervention, *runs])
-        clean, start = None, 0
-        for logits in stacked_passes(model, batch.tokens, batch.mask, hooks, max_rows):
-            n_runs = len(logits) // len(batch.rows)
-            tokens, mask = (part.repeat(n_runs, 1) for part in (batch.tokens, batch.mask))
-            losses = token_losses(logits, tokens, mask).unflatten(0, (n_runs, -1))
-            losses = losses.cpu().double().numpy()
-            if clean is None:
-                clean, losses = losses[0], losses[1:]
-                check_measured(clean.sum(-1)[None], batch.rows)
-            moved = losses - clean
-            of_units = slice(start, start + len(moved))
-            changes.rise[of_units, batch.rows] = moved.sum(-1) / counts
-            changes.change[of_units, batch.rows] = np.abs(moved).sum(-1) / counts
-            check_measured(changes.change[of_units, batch.rows], batch.rows)
-            start += len(moved)
-            done(len(tokens))
+    for start in range(0, len(units), _TOGETHER):
+        some = np.arange(start, min(start + _TOGETHER, len(units)))
+        # The first set is empty: the clean run.
+        sets = [units.select(some[:0]), *(units.select(some[[at]]) for at in range(len(some)))]
+        joined = JoinedEdits(sets, recipe)
+        for batch in task.batches:
+            n_rows, clean = len(batch.rows), None
+            counts = n_predicted(batch.mask).numpy()
+            for at, hooks in row_passes(batch, len(sets), max_rows, joined):
+                tokens, mask = batch.tokens[at.rows], batch.mask[at.rows]
+                logits = forward(model, tokens, mask, hooks)
+                losses = token_losses(logits, tokens, mask).cpu().double().numpy()
+                done(len(losses))
+                if clean is None:  # the first pass holds all rows of the first set
+                    clean = losses[:n_rows]
+                    check_measured(clean.sum(-1)[None], batch.rows)
+                is_unit = at.runs > 0
+                rows = at.rows[is_unit]
+                moved = losses[is_unit] - clean[rows]
+                place = some[at.runs[is_unit] - 1], batch.rows[rows]
+                changes.rise[place] = moved.sum(-1) / counts[rows]
+                changes.change[place] = np.abs(moved).sum(-1) / counts[rows]
+            check_measured(changes.change[some][:, batch.rows], batch.rows)
     return changes

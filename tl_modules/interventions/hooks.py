@@ -18,6 +18,7 @@ from tl_modules.interventions.replacements import (
     Sources,
     replacements,
 )
+from tl_modules.interventions.resident import Resident
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, flat
 from tl_modules.models.prompt_starts import StartFinder
 from tl_modules.models.token_arrays import TokenArray
@@ -46,7 +47,7 @@ class Edit:
         """
         self.name = name
         self.width = width
-        self._index = torch.from_numpy(np.array(index, dtype=np.int64))
+        self._index = Resident(torch.from_numpy(np.array(index, dtype=np.int64)))
         self._replace = replace
         self.where = where
 
@@ -69,23 +70,39 @@ class Edit:
         Raises:
             ModulesError: If the activation has another width, or positions do not fit it.
         """
-        values = flat(activation, self.width)
-        if values.shape[-1] != self.width:
-            raise ModulesError(
-                f"The module's units at {self.name!r} are among {self.width}; the activation there "
-                f"has shape {tuple(activation.shape)}. Use the model that the module comes from."
-            )
+        values = values_of(activation, self.name, self.width)
         touched = self.where.touched(values.shape[:-1])
         if touched is not None and not touched.any():
             return activation
-        if self._index.device != values.device:
-            self._index = self._index.to(values.device)
-        old = values[..., self._index]
+        index = self._index.on(values.device)
+        old = values[..., index]
         new = self._replace(old, self.where).to(values)
         if touched is not None:
             new = torch.where(touched.to(values.device)[..., None], new, old)
-        values[..., self._index] = new
+        values[..., index] = new
         return activation
+
+
+def values_of(
+    activation: Float[torch.Tensor, "..."], name: str, width: int
+) -> Float[torch.Tensor, "..."]:
+    """The coordinates of a hook point's activation on one last axis, as a view.
+
+    Args:
+        activation: The activation.
+        name: The hook point.
+        width: How many coordinates it has.
+
+    Raises:
+        ModulesError: If the activation has another width.
+    """
+    values = flat(activation, width)
+    if values.shape[-1] != width:
+        raise ModulesError(
+            f"The module's units at {name!r} are among {width}; the activation there has shape "
+            f"{tuple(activation.shape)}. Use the model that the module comes from."
+        )
+    return values
 
 
 @contextmanager

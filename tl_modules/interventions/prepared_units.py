@@ -11,6 +11,7 @@ from jaxtyping import Shaped
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Ablation, Touched
 from tl_modules.interventions.hooks import UnitEdits
+from tl_modules.interventions.joined_edits import Recipe
 from tl_modules.interventions.positions import Positions
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared(Target):
+class PreparedUnits(Target):
     """Units in an experiment. Their hooks are built once, for all batches."""
 
     label: int | str
@@ -35,10 +36,23 @@ class _Prepared(Target):
     units: Units
     """The units that are changed."""
 
+    @property
+    def recipe(self) -> Recipe:
+        """How the units are changed."""
+        raise NotImplementedError
+
     @cached_property
     def edits(self) -> UnitEdits:
-        """The edits that change the units."""
-        raise NotImplementedError
+        """The edits that change the units. ``"patch"`` has none: its values differ by batch."""
+        recipe = self.recipe
+        return UnitEdits(
+            self.units,
+            recipe.method,
+            recipe.reference,
+            factor=recipe.factor,
+            seed=recipe.seed,
+            of_content=recipe.of_content,
+        )
 
     @property
     def size(self) -> int:
@@ -73,7 +87,7 @@ def check_exclude(exclude: Units, units: Units) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class AblatedUnits(_Prepared):
+class AblatedUnits(PreparedUnits):
     """Units that an experiment changes by its own options."""
 
     own_units: Units
@@ -113,18 +127,13 @@ class AblatedUnits(_Prepared):
         changed = ablation.changed(own_units)
         return cls(label, category, len(own_units), changed, own_units, reference, ablation)
 
-    @cached_property
-    def edits(self) -> UnitEdits:
-        """The edits that change the units. ``"patch"`` has none: its values differ by batch."""
+    @property
+    def recipe(self) -> Recipe:
+        """How the units are changed: as the experiment says."""
         options = self.ablation
         values = self.reference if options.reference is None else options.reference
-        return UnitEdits(
-            self.units,
-            options.method,
-            values,
-            factor=options.factor,
-            seed=options.seed,
-            of_content=options.of_content,
+        return Recipe(
+            options.method, values, options.factor, options.seed, of_content=options.of_content
         )
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list["AblatedUnits"]:
@@ -159,7 +168,7 @@ class AblatedUnits(_Prepared):
 
 
 @dataclass(frozen=True, eq=False)
-class OwnAblation(_Prepared):
+class OwnAblation(PreparedUnits):
     """Units of a target that keeps its own method and its own controls in an experiment."""
 
     target: "UnitTarget"
@@ -177,11 +186,11 @@ class OwnAblation(_Prepared):
         units = target.units
         return cls(target.label, target.category, len(units), units, target, method, positions)
 
-    @cached_property
-    def edits(self) -> UnitEdits:
-        """The edits that change the units."""
+    @property
+    def recipe(self) -> Recipe:
+        """How the units are changed: by the target's own method."""
         of_content = self.positions == "content"
-        return UnitEdits(self.units, self.method, self.target.reference, of_content=of_content)
+        return Recipe(self.method, self.target.reference, of_content=of_content)
 
     def controls(self, n_controls: int, generator: np.random.Generator) -> list[Target]:
         """Draw the controls that the target defines.

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from tl_modules.errors import ModulesError, check_choice, shown
 from tl_modules.interventions.positions import Where
+from tl_modules.interventions.resident import Resident
 from tl_modules.models.hooked_model import cache_entry, flat
 from tl_modules.runtime.arguments import check_argument
 from tl_modules.runtime.call_warnings import warn_once
@@ -83,8 +84,8 @@ def replacements(units: Units, method: str, sources: Sources) -> Make:
 def _constant(values: Float[np.ndarray, " units"]) -> Make:
     def make(name: str, at: _At) -> Replace:
         del name
-        fixed = _tensor(values[at])
-        return lambda old, where: fixed.to(old)
+        fixed = Resident(_tensor(values[at]))
+        return lambda old, where: fixed.like(old)
 
     return make
 
@@ -106,11 +107,12 @@ def _position_mean(units: Units, sources: Sources) -> Make:
     def make(name: str, at: _At) -> Replace:
         del name
         # Positions beyond the reference's take the mean over all.
-        means = _tensor(np.concatenate([by_position[:, at], overall[None, at]]))
+        means = Resident(_tensor(np.concatenate([by_position[:, at], overall[None, at]])))
+        last = len(by_position)
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            numbers = where.position_numbers(old.shape[:-1]).clamp(max=len(means) - 1)
-            return means.to(old)[numbers.to(old.device)]
+            numbers = where.position_numbers(old.shape[:-1]).clamp(max=last)
+            return means.like(old)[numbers.to(old.device)]
 
         return replace
 
@@ -164,7 +166,7 @@ def _patch(units: Units, sources: Sources) -> Make:
     def make(name: str, at: _At) -> Replace:
         remedy = "Cache it: names_filter may be a list of hook names."
         cached = cache_entry(sources.source, name, "source", remedy)
-        index = torch.from_numpy(units.index[at])
+        index = Resident(torch.from_numpy(units.index[at]).long())
         width = units.widths[units.hook_names.index(name)]
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
@@ -177,7 +179,7 @@ def _patch(units: Units, sources: Sources) -> Make:
                     "both prompts alike, and keep the batch axis. While generate() writes, choose "
                     "positions of the prompt."
                 )
-            return values[..., index.to(values.device)]
+            return values[..., index.on(values.device)]
 
         return replace
 

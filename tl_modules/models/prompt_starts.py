@@ -104,6 +104,14 @@ class StartFinder:
         self._start = None
 
 
+class FromTheStart(StartFinder):
+    """Says that every pass starts at its prompt's first token, without a look at the model."""
+
+    def start(self) -> PromptStart:
+        """Return the start of the prompt."""
+        return PromptStart()
+
+
 def _start_of(arguments: Mapping[str, Any]) -> PromptStart:
     """Return the start of a pass with these arguments."""
     given = [arguments[name] for name in _CACHES if arguments.get(name) is not None]

@@ -1,0 +1,166 @@
+"""One edit for many sets of units, in passes in which each row has a set of its own.
+
+A pass that stacks several interventions would otherwise gather and scatter the units of each one by
+itself. Here a hook point's new values are computed once, for the units of all sets together, and a
+mask says which row takes which of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from tl_modules.interventions.hooks import values_of
+from tl_modules.interventions.positions import Where
+from tl_modules.interventions.replacements import (
+    HasUnitMeans,
+    Method,
+    Replace,
+    Sources,
+    replacements,
+)
+from tl_modules.interventions.resident import Resident
+from tl_modules.models.hooked_model import FwdHooks, HookFn
+from tl_modules.models.prompt_starts import FromTheStart
+from tl_modules.units import Units
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How sets of units are changed. Sets with one recipe can share a pass."""
+
+    method: Method
+    reference: HasUnitMeans | None
+    factor: float | None = None
+    seed: int = 0
+    of_content: bool = False
+
+    def is_same(self, other: "Recipe") -> bool:
+        """Whether two recipes give each unit the same value."""
+        mine, theirs = (
+            (each.method, each.factor, each.seed, each.of_content) for each in (self, other)
+        )
+        return mine == theirs and self.reference is other.reference
+
+
+class JoinedEdits:
+    """Edits of several sets of units, for passes whose rows have different sets."""
+
+    def __init__(self, sets: Sequence[Units], recipe: Recipe) -> None:
+        """Build the edits.
+
+        Args:
+            sets: The sets of units, of one model; one may be empty.
+            recipe: How they are changed.
+
+        Raises:
+            ModulesError: If the recipe lacks what it needs.
+        """
+        coordinates = [units.coordinates() for units in sets]
+        every = coordinates[0].every()
+        flats = [each.flat() for each in coordinates]
+        union = np.unique(np.concatenate(flats))
+        column = np.full(len(every), -1)
+        column[union] = np.arange(len(union))
+        is_member = np.zeros((len(sets), len(union)), dtype=np.bool_)
+        for row, members in zip(is_member, flats, strict=True):
+            row[column[members]] = True
+        units = every.select(union)
+        sources = Sources(
+            recipe.reference, None, recipe.factor, recipe.seed, of_content=recipe.of_content
+        )
+        make = replacements(units, recipe.method, sources)
+        self._edits = [
+            _Edit(
+                units.hook_names[hook],
+                units.widths[hook],
+                units.index[at],
+                make(units.hook_names[hook], at),
+                is_member[:, at],
+            )
+            for hook, at in units.by_hook()
+        ]
+
+    def hooks(self, of_rows: Int[np.ndarray, " batch"], where: Where) -> FwdHooks:
+        """Hooks for one pass.
+
+        Args:
+            of_rows: The number of each row's set.
+            where: The positions to change, whose runs begin at their prompts' first tokens.
+
+        Returns:
+            ``(hook_name, fn)`` pairs, one per hook point.
+        """
+        touched, numbers = _Touched(where), Resident(torch.from_numpy(of_rows))
+        return [(edit.name, edit.hook_fn(numbers, where, touched)) for edit in self._edits]
+
+
+class _Touched:
+    """The positions that a pass changes, found once for all hook points of a device."""
+
+    def __init__(self, where: Where) -> None:
+        assert isinstance(where.finder, FromTheStart)  # they are the same at every hook point
+        self._where = where
+        self._found: dict[Any, Bool[torch.Tensor, "batch pos"] | None] = {}
+
+    def at(self, values: Float[torch.Tensor, "*shape"]) -> Bool[torch.Tensor, "batch pos"] | None:
+        """The positions, for an activation; None where it is every one."""
+        key = (values.shape[:-1], values.device)
+        if key not in self._found:
+            touched = self._where.touched(values.shape[:-1])
+            self._found[key] = None if touched is None else touched.to(values.device)
+        return self._found[key]
+
+
+class _Edit:
+    """The edits of all sets at one hook point."""
+
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        index: Int[np.ndarray, " chosen"],
+        replace: Replace,
+        is_member: Bool[np.ndarray, "sets chosen"],
+    ) -> None:
+        self.name = name
+        self._width = width
+        self._replace = replace
+        is_whole = len(index) == width  # the index is sorted
+        self._index = None if is_whole else Resident(torch.from_numpy(np.array(index)).long())
+        self._is_member = Resident(torch.from_numpy(np.ascontiguousarray(is_member)))
+
+    def hook_fn(self, of_rows: Resident, where: Where, touched: _Touched) -> HookFn:
+        """A hook for one pass; the activation that it gets is not changed."""
+
+        def hook(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+            del hook
+            values = values_of(activation, self.name, self._width)
+            if self._index is None:
+                changed = self._changed(values, of_rows, where, touched.at(values))
+            else:
+                index = self._index.on(values.device)
+                changed = values.clone(memory_format=torch.contiguous_format)
+                changed[..., index] = self._changed(
+                    values[..., index], of_rows, where, touched.at(values)
+                )
+            return changed.reshape(activation.shape)
+
+        return hook
+
+    def _changed(
+        self,
+        old: Float[torch.Tensor, "*shape chosen"],
+        of_rows: Resident,
+        where: Where,
+        touched: Bool[torch.Tensor, "batch pos"] | None,
+    ) -> Float[torch.Tensor, "*shape chosen"]:
+        """The activations of all sets' units: each row's own are new, the others as they were."""
+        chosen = self._is_member.on(old.device)[of_rows.on(old.device)]
+        chosen = chosen[(slice(None), *[None] * (old.ndim - 2))]  # the same at each position
+        if touched is not None:
+            chosen = chosen & touched[..., None]
+        return torch.where(chosen, self._replace(old, where).to(old), old)
