@@ -1,6 +1,6 @@
 """Cores of one size against many layer-matched controls, beside the whole modules.
 
-    python -m benchmarks.core_tests --out FILE.csv [--modules 10] [--size 460] [--choosing 24]
+    python -m benchmarks.core_tests --out FILE.csv [--modules 10] [--size 460] [--choosing 43]
                                     [--testing 20] [--controls 99] [--test-tokens 16]
                                     [--dtype bfloat16]
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_setting(parser, modules=10, choosing=24, testing=20)
+    add_setting(parser, modules=10, choosing=43, testing=20)
     parser.add_argument("--size", type=int, default=460)
     parser.add_argument("--controls", type=int, default=99)
     parser.add_argument("--choose-tokens", type=int, default=20, help="of each prompt in choosing")

@@ -73,6 +73,7 @@ def add_setting(
     parser.add_argument("--testing", type=int, default=testing, help="prompts per category")
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--test-seed", type=int, default=0, help="draws the prompts that test")
 
 
 def setting(
@@ -98,7 +99,7 @@ def tested(held_out: pd.DataFrame, args: argparse.Namespace) -> pd.DataFrame:
         print("Without the public prompts beside the project, its own prompts test.")
         return held_out.groupby("category", sort=False).tail(args.testing)
     public = pd.read_json(PUBLIC, lines=True)[["prompt", "category"]]
-    return public.groupby("category", sort=False).sample(args.testing, random_state=args.seed)
+    return public.groupby("category", sort=False).sample(args.testing, random_state=args.test_seed)
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
