@@ -5,6 +5,7 @@ python -m benchmarks.calibration [--scale 1] [--only layer greedy] [--seed 0] [-
 """
 
 import argparse
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,7 +31,10 @@ def main() -> None:
         simulation = SIMULATIONS[short]
         n = max(4, round(simulation.n * args.scale))
         print(f"\n{short}, seed {args.seed}. Null: {simulation.null}")
-        for name, p_values in simulation.run(n, args.seed).items():
+        started = time.perf_counter()
+        found = simulation.run(n, args.seed)
+        print(f"{n:,} simulations in {time.perf_counter() - started:.0f} s")
+        for name, p_values in found.items():
             level = Level.of(p_values)
             print(
                 f"{name:45s} {level.share:.3f} [{level.low:.3f}, {level.high:.3f}] "

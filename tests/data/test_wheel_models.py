@@ -84,6 +84,7 @@ def test_the_demo_runs_on_gemma(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "load_prompts", lambda: prompts.groupby("category").head(24))
     out = tmp_path / "demo"
     words = ["demo", "--model", GEMMA.name, "--out", str(out), "-k", "2", "--n-controls", "3"]
+    words += ["--core-controls", "3"]
     assert cli.main([*words, "--max-tokens", "16", "--no-progress"]) == 0
     modules = tlm.ModuleSet.load(out / "modules.safetensors")
     assert modules.model_name == GEMMA.name
