@@ -17,6 +17,7 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.answers import shown_separators, with_separator
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.output_layer import output_layer
 from tl_modules.models.runs import hook_order
@@ -64,7 +65,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     n_controls: int = 20,
     controls: ControlKind = "layer",
     exclude: Units | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -96,7 +97,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         n_controls: Controls per target.
         controls: See ``module_effects``.
         exclude: See ``module_effects``.
-        batch_size: Rows of a forward pass.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds, see ``BatchSize``.
         max_tokens: Truncate prompts to this many tokens.
         seed: Seed of controls and bootstrap.
         progress: Show a progress bar.

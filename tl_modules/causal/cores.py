@@ -24,6 +24,7 @@ from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.prepared_units import check_exclude
 from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
 from tl_modules.runtime.arguments import Remedy, checked
@@ -97,7 +98,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     n_controls: int = 3,
     exclude: Units | None = None,
     untrained: Untrained | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -131,7 +132,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         untrained: What ``untrained_twin`` returned, and the modules that were discovered in it. The
             table then has its cores as ``"untrained twin"``: what the method finds in random
             weights.
-        batch_size: Rows of a forward pass.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds, see ``BatchSize``.
         max_tokens: Truncate prompts to this many tokens.
         seed: Seeds random units, controls and intervals.
         progress: Show progress bars.
@@ -171,6 +172,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     chosen_on, tested_on = core_prompts(modules, choosing, testing)
     check_evidence(model, chosen_on, modules, options, rankings)
     warn_own_categories(list(modules), chosen_on, n_controls=1)
+    options = options.sized(model, pd.concat([chosen_on, tested_on]))
     of_twin = None
     if untrained is not None:
         twin, twins_modules = _checked_twin(untrained, model, modules)

@@ -16,6 +16,7 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, units_of
 from tl_modules.models.answers import shown_separators
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import beside_controls, run_rounding
@@ -78,7 +79,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
     n_controls: int = 39,
     controls: ControlKind = "layer",
     exclude: Units | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,

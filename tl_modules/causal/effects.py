@@ -15,6 +15,7 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.answers import shown_separators
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.p_values import benjamini_hochberg, holm
@@ -39,7 +40,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     n_controls: int | None = None,
     controls: ControlKind = "layer",
     exclude: Units | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -71,7 +72,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             ``StoppingRule``).
         controls: The property that controls share with the module.
         exclude: Units to leave out of modules and controls.
-        batch_size: Rows of a forward pass.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds, see ``BatchSize``.
         max_tokens: Truncate prompts to this many tokens.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.

@@ -107,8 +107,9 @@ def run_experiment(
     # Once, before anything runs: all that follows reads the labels of this frame.
     frame = labelled(frame, *(sample_labels(targets) if compares_own else []))
     categories = categories_of(frame)
+    options = options.sized(model, frame)
     task = make_task(
-        model, frame, options.metric, options.batch_size, options.max_tokens, options.touched
+        model, frame, options.metric, options.n_rows, options.max_tokens, options.touched
     )
     corrupted = None
     if options.method == "patch":
@@ -131,7 +132,7 @@ def run_experiment(
 
         def measure(runs: list[Intervention]) -> tuple[np.ndarray, np.ndarray | None]:
             states = None if hook_name is None else States(hook_name, len(runs), len(frame))
-            measured = run_task(model, task, runs, options.batch_size, bar.update, states)
+            measured = run_task(model, task, runs, options.n_rows, bar.update, states)
             return measured, None if states is None else states.means
 
         clean, clean_states = measure([no_intervention])
@@ -205,7 +206,7 @@ def _ablation(model: HookedModel, frame: pd.DataFrame, task: Task, options: Opti
         frame,
         options.reference,
         options.exclude,
-        options.batch_size,
+        options.n_rows,
         options.max_tokens,
         None if options.reads_answers else task,
         options.touched,

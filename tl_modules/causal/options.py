@@ -1,13 +1,18 @@
 """The options that every experiment on prompts shares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
+
+import pandas as pd
 
 from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.metrics import MetricName
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans, Method
+from tl_modules.models.batch_sizes import BatchSize, batch_size_of, check_batch_size
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.tokens import tokenise
 from tl_modules.units import Units
 
 POSITIONS: tuple[Touched, ...] = get_args(Touched)
@@ -29,7 +34,7 @@ class Options:
 
     controls: ControlKind
     exclude: Units | None
-    batch_size: int
+    batch_size: BatchSize
     max_tokens: int | None
     seed: int
     progress: bool
@@ -42,8 +47,31 @@ class Options:
         """
         if self.n_controls is not None:
             check_at_least("n_controls", self.n_controls, 0)
-        check_at_least("batch_size", self.batch_size, 1)
+        check_batch_size(self.batch_size)
         check_seed(self.seed)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of a forward pass, after ``sized``."""
+        assert self.batch_size != "auto"
+        return self.batch_size
+
+    def sized(self, model: HookedModel, frame: pd.DataFrame) -> "Options":
+        """The same options with a number as batch size.
+
+        Args:
+            model: The model.
+            frame: The prompts, which ``"auto"`` fits into free memory.
+        """
+        if self.batch_size != "auto":
+            return self
+        texts = frame["prompt"].tolist()
+        if self.reads_answers and "answer" in frame:
+            texts = [
+                f"{text} {answer}" for text, answer in zip(texts, frame["answer"], strict=True)
+            ]
+        longest = max(map(len, tokenise(model, texts, self.max_tokens)))
+        return replace(self, batch_size=batch_size_of(model, self.batch_size, longest))
 
     @property
     def touched(self) -> Touched:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 from tl_modules.causal.metrics import Task, check_measured
+from tl_modules.causal.row_limits import RowLimit
 from tl_modules.causal.states import States
 from tl_modules.interventions.joined_edits import JoinedEdits
 from tl_modules.interventions.positions import Where
@@ -71,7 +73,8 @@ def run_task(
         model: The model.
         task: The prompts, and what to measure.
         runs: The interventions.
-        max_rows: Rows of a forward pass at most, unless a batch itself has more.
+        max_rows: Rows of a forward pass at most, unless a batch itself has more. Where memory runs
+            out, they are halved.
         done: Called after each pass with the number of prompts that were run.
         states: Where the prompts' mean states are kept, if they are read.
 
@@ -79,29 +82,17 @@ def run_task(
         One row per intervention, the prompts in their order.
 
     Raises:
-        ModulesError: If a value is NaN or infinite.
+        ModulesError: If a value is NaN or infinite, or a pass does not fit into memory.
     """
     values = np.empty((len(runs), sum(len(batch.rows) for batch in task.batches)))
+    limit = RowLimit(max_rows)
     for numbers in _alike(runs):
-        members = [runs[number] for number in numbers]
-        joined = _joined(members)
+        group = _Group.of(runs, numbers)
         for batch in task.batches:
-            measured = []
-            if joined is None:
-                passes = _copies(batch, members, max_rows)
-            else:
-                passes = row_passes(batch, len(members), max_rows, joined)
-            for at, hooks in passes:
-                of_runs, rows = np.array(numbers)[at.runs], batch.rows[at.rows]
-                tokens, mask = batch.tokens[at.rows], batch.mask[at.rows]
-                if states is not None:
-                    hooks = [*hooks, states.reader(of_runs, rows, mask)]
-                logits = forward(model, tokens, mask, hooks)
-                measured.append((of_runs, rows, task.measure(logits, tokens, mask, rows)))
-                done(len(rows))
+            of_passes = list(group.passes(model, task, batch, limit, done, states))
             # A GPU is waited for once the whole batch has been sent to it.
-            for of_runs, rows, found in measured:
-                values[of_runs, rows] = found.cpu().numpy()
+            for of_runs, rows, measured in of_passes:
+                values[of_runs, rows] = measured.cpu().numpy()
             check_measured(values[numbers][:, batch.rows], batch.rows)
     return values
 
@@ -112,6 +103,17 @@ class PassRows:
 
     runs: Int[np.ndarray, " rows"]
     rows: Int[np.ndarray, " rows"]
+
+    @classmethod
+    def between(cls, start: int, stop: int, n_rows: int) -> "PassRows":
+        """Some rows of all interventions' copies of a batch, one copy after the other.
+
+        Args:
+            start: The first row.
+            stop: The end.
+            n_rows: The rows of the batch.
+        """
+        return cls(*np.divmod(np.arange(start, stop), n_rows))
 
 
 def _alike(runs: Sequence[Intervention]) -> list[list[int]]:
@@ -133,50 +135,85 @@ def _are_alike(one: Intervention, other: Intervention) -> bool:
     return first.recipe.is_same(second.recipe) and first.units.same_hooks(second.units)
 
 
-def _joined(runs: Sequence[Intervention]) -> JoinedEdits | None:
+_Measured = tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"], Float[torch.Tensor, " rows"]]
+"""The intervention, the prompt and the metric of each row of a pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Interventions that can share passes."""
+
+    numbers: Int[np.ndarray, " runs"]
+    """Their numbers among all interventions."""
+
+    runs: Sequence[Intervention]
+
+    joined: JoinedEdits | None
     """The edits of sets of units that are changed alike; None for other interventions."""
-    targets = [run.target for run in runs if isinstance(run, UnitRun)]
-    if not targets:
-        return None
-    return JoinedEdits([target.units for target in targets], targets[0].recipe)
+
+    @classmethod
+    def of(cls, runs: Sequence[Intervention], numbers: Sequence[int]) -> "_Group":
+        """The interventions of these numbers."""
+        some = [runs[number] for number in numbers]
+        targets = [run.target for run in some if isinstance(run, UnitRun)]
+        joined = None
+        if targets:
+            joined = JoinedEdits([target.units for target in targets], targets[0].recipe)
+        return cls(np.array(numbers), some, joined)
+
+    def passes(
+        self,
+        model: HookedModel,
+        task: Task,
+        batch: Batch,
+        limit: RowLimit,
+        done: Callable[[int], object],
+        states: States | None,
+    ) -> Iterator[_Measured]:
+        """Run a batch of prompts under each intervention, in as few passes as the limit allows."""
+        n_rows, start = len(batch.rows), 0
+
+        def measured() -> _Measured:
+            """Send the next pass to the model's device."""
+            hooks = self._hooks(batch, at)
+            of_runs, rows = self.numbers[at.runs], batch.rows[at.rows]
+            tokens, mask = batch.tokens[at.rows], batch.mask[at.rows]
+            if states is not None:
+                hooks = [*hooks, states.reader(of_runs, rows, mask)]
+            logits = forward(model, tokens, mask, hooks)
+            return of_runs, rows, task.measure(logits, tokens, mask, rows)
+
+        while start < len(self.runs) * n_rows:
+            n_next = limit.rows(start, n_rows, len(self.runs), whole=self.joined is None)
+            at = PassRows.between(start, start + n_next, n_rows)
+            found = limit.tried(measured, n_next)
+            if found is not None:
+                yield found
+                done(n_next)
+                start += n_next
+
+    def _hooks(self, batch: Batch, at: "PassRows") -> FwdHooks:
+        if self.joined is not None:
+            return row_hooks(batch, at, self.joined)
+        # Whole copies of the batch, one for each of some interventions, or a part of one copy.
+        some = self.runs[at.runs[0] : at.runs[-1] + 1]
+        part = batch.part(at.rows[: len(at.rows) // len(some)])
+        return stacked([run(part) for run in some], len(part.rows))
 
 
-def row_passes(
-    batch: Batch, n_runs: int, max_rows: int, joined: JoinedEdits
-) -> Iterator[tuple[PassRows, FwdHooks]]:
-    """Passes of as many rows as are allowed, each row with its own set of units.
+def row_hooks(batch: Batch, at: PassRows, joined: JoinedEdits) -> FwdHooks:
+    """The hooks of a pass in which each row has its own set of units.
 
     Args:
         batch: The prompts.
-        n_runs: How many sets of units ``joined`` has. Each runs on every prompt.
-        max_rows: Rows of a pass, unless the batch itself has more.
+        at: The rows.
         joined: The edits of the sets.
-
-    Yields:
-        What the rows of a pass are, all prompts of the first set first, and the pass's hooks.
     """
-    n_rows = len(batch.rows)
-    every = batch.counted.equal(batch.mask)
-    for start in range(0, n_runs * n_rows, max(max_rows, n_rows)):
-        numbers = np.arange(start, min(start + max(max_rows, n_rows), n_runs * n_rows))
-        at = PassRows(*np.divmod(numbers, n_rows))
-        mask, counted = batch.mask[at.rows], batch.counted[at.rows]
-        where = Where(
-            None if every else counted,
-            None if bool(mask.all()) else mask,
-            batch.rows[at.rows],
-            FromTheStart(),
-        )
-        yield at, joined.hooks(at.runs, where)
-
-
-def _copies(
-    batch: Batch, runs: Sequence[Intervention], max_rows: int
-) -> Iterator[tuple[PassRows, FwdHooks]]:
-    """Passes of whole copies of the batch, one for each of some interventions."""
-    n_rows = len(batch.rows)
-    at_once = max(max_rows // n_rows, 1)
-    for start in range(0, len(runs), at_once):
-        some = runs[start : start + at_once]
-        of_runs, rows = np.divmod(np.arange(len(some) * n_rows), n_rows)
-        yield PassRows(start + of_runs, rows), stacked([run(batch) for run in some], n_rows)
+    mask, counted = batch.mask[at.rows], batch.counted[at.rows]
+    where = Where(
+        None if batch.counted.equal(batch.mask) else counted,
+        None if bool(mask.all()) else mask,
+        batch.rows[at.rows],
+        FromTheStart(),
+    )
+    return joined.hooks(at.runs, where)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tl_modules.causal.metrics import Task, check_measured
-from tl_modules.causal.prompt_runs import row_passes
+from tl_modules.causal.prompt_runs import PassRows, row_hooks
 from tl_modules.interventions.joined_edits import JoinedEdits, Recipe
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.hooked_model import HookedModel
@@ -68,7 +68,10 @@ def unit_changes(
         for batch in task.batches:
             n_rows, clean = len(batch.rows), None
             counts = n_predicted(batch.mask).numpy()
-            for at, hooks in row_passes(batch, len(sets), max_rows, joined):
+            n_all, step = len(sets) * n_rows, max(max_rows, n_rows)
+            for first in range(0, n_all, step):
+                at = PassRows.between(first, min(first + step, n_all), n_rows)
+                hooks = row_hooks(batch, at, joined)
                 tokens, mask = batch.tokens[at.rows], batch.mask[at.rows]
                 logits = forward(model, tokens, mask, hooks)
                 losses = token_losses(logits, tokens, mask).cpu().double().numpy()
