@@ -11,12 +11,8 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations._half import StoreDtype
 from tl_modules.activations.batch_runner import BatchRunner
-from tl_modules.activations.chunk_values import (
-    chunk_lengths,
-    chunk_rows,
-    chunks_of_batches,
-    collect_chunk,
-)
+from tl_modules.activations.chunk_runs import ChunkJob, collect_chunks
+from tl_modules.activations.chunk_values import chunk_lengths, chunk_rows, chunks_of_batches
 from tl_modules.activations.collection_memory import check_needed_memory, needed_memory
 from tl_modules.activations.collection_plan import Plan, plan_collection
 from tl_modules.activations.matrix import ActivationMatrix
@@ -179,8 +175,9 @@ def _in_memory(
     values = np.empty((len(frame), len(units)), dtype=np.float32)
     n_tokens, totals = np.empty(len(frame), dtype=np.int64), TokenSums.none(units.n_coordinates)
     with _progress_bar(len(frame), shown=progress) as bar:
+        gathered = collect_chunks(runner, map(ChunkJob, chunks), bar.update)
         for chunk in chunks:
-            collected = collect_chunk(runner, chunk, bar.update)
+            collected = next(gathered)
             rows = chunk_rows(chunk)
             values[rows], n_tokens[rows] = collected.values, chunk_lengths(chunk)
             totals += collected.totals
@@ -216,13 +213,17 @@ def _into_store(
         of = "" if processes.world_size == 1 else f", rank 0 of {processes.world_size}"
         is_shown = progress and processes.is_first
         with _progress_bar(done + n_share, done=done, of=of, shown=is_shown) as bar:
-            for number in share:
+
+            def job(number: int) -> ChunkJob:
                 begun = unfinished.begun(number, chunks[number])
                 bar.update(0 if begun is None else len(begun.values))
-                keep = partial(unfinished.keep, number)
-                collected = collect_chunk(runner, chunks[number], bar.update, begun, keep)
+                return ChunkJob(chunks[number], begun, partial(unfinished.keep, number))
+
+            gathered = collect_chunks(runner, map(job, share), bar.update)
+            for number in share:
+                collected = next(gathered)
                 unfinished.write(number, collected.values, collected.totals)
-                del begun, collected  # so that two chunks are never in memory at once
+                del collected  # so that two chunks are never in memory at once
         return unfinished.finish()
 
 
