@@ -70,7 +70,7 @@ class SinkFinder:
             return torch.zeros_like(ordinary)
         norms = self._norms.to(ordinary.device)
         # The lower median. On a GPU torch's own has no deterministic implementation.
-        sizes = torch.where(ordinary, norms, torch.nan)
+        sizes = norms.masked_fill(~ordinary, torch.nan)
         last = (~sizes.isnan()).sum(1, keepdim=True) - 1
         median = sizes.sort(1).values.gather(1, last.clamp(min=0) // 2)
         return ordinary & (norms > SINK_FACTOR * median)
