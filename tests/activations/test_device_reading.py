@@ -82,9 +82,9 @@ def test_values_and_sums_are_the_exact_ones_up_to_float32(aggregate, span, dtype
     left = left_out(counted, content)
     exact = reduced(activation, span, counted, left, aggregate, wide=True)
     values, sums = on_a_device(activation, span, counted, content, aggregate)
-    np.testing.assert_allclose(values, exact.values, rtol=2e-6)
+    np.testing.assert_allclose(values, exact.values, rtol=1e-5)
     sizes = activation.double().masked_fill(~counted[..., None], 0).abs().sum((0, 1))
-    assert ((sums - exact.sums.sum(0)).abs() <= 1e-6 * sizes).all()
+    assert ((sums - exact.sums.sum(0)).abs() <= 5e-6 * sizes).all()
     assert sums.dtype == torch.float64
 
 
@@ -272,17 +272,19 @@ class Elsewhere(SinkToy):
 
 
 @pytest.mark.parametrize("sinks_first", [False, True])
-@pytest.mark.parametrize("n_tokens", [5, 40])
-def test_a_batch_is_queued_with_two_uploads_and_without_waiting(n_tokens, sinks_first):
-    model = Elsewhere()
-    lists = [torch.arange(n_tokens - row) for row in range(3)]
-    (batch,) = batches(lists, 3)
+def test_a_batch_is_queued_with_two_uploads_and_without_waiting(sinks_first):
+    model, made = Elsewhere(), []
     units, reading = site_units(model, "mlp"), Reading()
-    with Counted() as count:
-        queued = device_values.queued(model, batch, units, reading, sinks_first=sinks_first)
-    queued.copy_to(torch.empty(3, 4))
-    assert count.n_uploads == 2
-    # Before, the values were asked for in every batch.
+    for n_tokens, n_prompts in ((5, 3), (40, 9)):
+        lists = [torch.arange(n_tokens - row % 3) for row in range(n_prompts)]
+        (batch,) = batches(lists, n_prompts)
+        with Counted() as count:
+            queued = device_values.queued(model, batch, units, reading, sinks_first=sinks_first)
+        queued.copy_to(torch.empty(n_prompts, 4))
+        assert count.n_uploads == 2
+        made.append(count.n_made)
+    assert made[0] == made[1]
+    # On a CPU the values are asked for in every batch.
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         batch_values.batch_values(model, batch, units, reading)
 
