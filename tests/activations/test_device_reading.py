@@ -324,18 +324,13 @@ def test_a_batch_is_queued_before_the_one_before_is_waited_for(
     assert (len(rows), most) == (3, 1)
 
 
-def test_the_tokenizer_is_called_as_often_for_many_prompts_as_for_few(
-    model, questions, monkeypatch
-):
-    calls, counts = [], []
+def test_the_tokenizer_is_called_a_few_times_for_hundreds_of_prompts(model, questions, monkeypatch):
+    calls = []
     kind = type(model.tokenizer)
     call = kind.__call__
     monkeypatch.setattr(kind, "__call__", lambda *a, **k: calls.append(a) or call(*a, **k))
-    for prompts in (questions[:9], questions * 9):
-        calls.clear()
-        tlm.collect(model, prompts, progress=False)
-        counts.append(len(calls))
-    assert counts[0] == counts[1] < 30
+    tlm.collect(model, questions * 9, progress=False)
+    assert 0 < len(calls) < 30  # a few trials, and one call for the prompts
 
 
 # Memory, pieces and stores.
