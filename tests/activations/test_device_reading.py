@@ -289,6 +289,29 @@ def test_a_batch_is_queued_with_two_uploads_and_without_waiting(sinks_first):
         batch_values.batch_values(model, batch, units, reading)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_cuda_reports_no_waiting_while_a_batch_is_queued():
+    model = SinkToy()
+    model.cfg.device = "cuda"
+    (batch,) = batches([torch.arange(40 - row) for row in range(9)], 9)
+    options = {"units": site_units(model, "mlp"), "reading": Reading()}
+    rows = chunk_runs.host_memory((9, 4), torch.float32, torch.device("cuda"))
+    for mode in ("default", "error"):  # the first run loads kernels and pins memory
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            queued = device_values.queued(model, batch, **options, sinks_first=True)
+            queued.copy_to(rows)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        totals = queued.totals()
+    model.cfg.device = "cpu"
+    exact = batch_values.batch_values(model, batch, **options)
+    np.testing.assert_allclose(rows, exact.values, rtol=1e-5)
+    np.testing.assert_allclose(totals.sums, exact.sums.sum(0), rtol=1e-5)
+    assert totals.n_content == int(exact.n_content.sum())
+
+
 def test_a_batch_is_queued_before_the_one_before_is_waited_for(
     model, questions, small_chunks, on_device, monkeypatch
 ):
