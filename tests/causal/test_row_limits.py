@@ -87,6 +87,8 @@ def test_the_batch_size_follows_free_memory(device, monkeypatch):
     free = 2**30
     sizes = [batch_size_of(model, "auto", n_tokens) for n_tokens in (100, 1000, 10_000)]
     assert most >= sizes[0] > sizes[1] >= sizes[2] == 1
+    # However little memory is free, a run that is resumed has the size with which it began.
+    assert batch_size_of(model, "auto", 10_000, fits=False) == (16 if device == "cpu" else 128)
     # Without logits more rows fit.
     assert batch_size_of(model, "auto", 1000, logits=False) > sizes[1]
 

@@ -1,12 +1,14 @@
 """Running batches through a model. A batch that does not fit into memory is halved."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
 from tl_modules.activations.aggregate import Reduced
 from tl_modules.activations.batch_values import batch_values
+from tl_modules.activations.device_values import BatchTotals, Queued, queued, reads_on_device
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
@@ -14,6 +16,8 @@ from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.call_warnings import warn_user
 from tl_modules.runtime.memory import is_out_of_memory
 from tl_modules.units import Units
+
+_Run = TypeVar("_Run")
 
 
 class BatchRunner:
@@ -30,19 +34,57 @@ class BatchRunner:
         self.model = model
         self.units = units
         self.reading = reading
+        self.on_device = reads_on_device(model)
+        """Whether values are reduced on a GPU, and waited for later."""
         self._too_many_tokens: int | None = None
+        self._sinks_first = False
 
-    def values(self, batch: Batch) -> Iterator[tuple[Batch, Reduced]]:
+    @property
+    def n_ahead(self) -> int:
+        """How many batches to queue before the first one's results are waited for."""
+        return int(self.on_device)
+
+    def values(self, batch: Batch) -> Iterator[tuple[Batch, Reduced | Queued]]:
         """Run a batch, whole or in parts, and yield each part with its values, in order.
+
+        Returns:
+            On a GPU, parts that may still be running: ask ``again`` once they have run.
 
         Raises:
             ModulesError: If a single prompt does not fit into memory.
         """
+        return self._halved(batch, self._queued if self.on_device else self._exact)
+
+    def again(
+        self, part: Batch, totals: BatchTotals
+    ) -> Iterator[tuple[Batch, Reduced | Queued]] | None:
+        """Run a part again if its values on a GPU do not hold; None if they do.
+
+        Args:
+            part: What ``values`` yielded.
+            totals: What it gave.
+        """
+        if not totals.is_finite:
+            # It overflowed float32, or an activation is not finite, which a later check refuses.
+            return self._halved(part, self._exact)
+        if totals.has_sinks:
+            self._sinks_first = True  # there will be others: most models have none
+            return self._halved(part, self._queued)
+        return None
+
+    def _exact(self, part: Batch) -> Reduced:
+        return batch_values(self.model, part, self.units, self.reading)
+
+    def _queued(self, part: Batch) -> Queued:
+        return queued(self.model, part, self.units, self.reading, sinks_first=self._sinks_first)
+
+    def _halved(self, batch: Batch, run: Callable[[Batch], _Run]) -> Iterator[tuple[Batch, _Run]]:
+        """Run a batch, or its halves if memory runs out."""
         waiting = [batch]
         while waiting:
             part = waiting.pop()
             n_prompts, n_tokens = part.tokens.shape
-            values = self._try(part) if self._may_fit(part) else None
+            values = self._try(part, run) if self._may_fit(part) else None
             if values is not None:
                 yield part, values
                 continue
@@ -64,10 +106,10 @@ class BatchRunner:
         limit = self._too_many_tokens
         return limit is None or part.tokens.numel() < limit or len(part.rows) == 1
 
-    def _try(self, part: Batch) -> Reduced | None:
+    def _try(self, part: Batch, run: Callable[[Batch], _Run]) -> _Run | None:
         """The values of some prompts; None if memory ran out."""
         try:
-            return batch_values(self.model, part, self.units, self.reading)
+            return run(part)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

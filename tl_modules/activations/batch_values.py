@@ -85,17 +85,41 @@ def _read(
     left: LeftOut,
     finder: SinkFinder | None,
 ) -> dict[str, Reduced]:
-    """Run a batch once, up to the last hook point."""
+    """Run a batch once, up to the last hook point, and reduce each hook point's activations."""
     by_hook: dict[str, Reduced] = {}
     counted = _on_device(model, batch).counted
+
+    def take(name: str, activation: torch.Tensor, span: int) -> None:
+        by_hook[name] = reduced(activation, span, counted, left, reading.aggregate, wide=wide)
+
+    read_hooks(model, batch, units, take, finder)
+    return by_hook
+
+
+def read_hooks(
+    model: HookedModel,
+    batch: Batch,
+    units: Units,
+    take: Callable[[str, torch.Tensor, int], object],
+    finder: SinkFinder | None = None,
+) -> None:
+    """Run a batch up to the last hook point of some units.
+
+    Args:
+        model: The model.
+        batch: The prompts.
+        units: The units.
+        take: Called with each hook point's name, its activation ``[batch, pos, coordinates]`` and
+            the number of coordinates per unit. It runs inside the hook, so that one activation is
+            in memory at a time.
+        finder: Reads the same run.
+    """
 
     def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
         def read(activation: torch.Tensor) -> None:
             if finder is not None and name in finder.readers:
                 finder.readers[name](activation)
-            activation = checked_flat(activation.detach(), width * span, name)
-            # Reduced inside the hook, so that one activation is in memory at a time.
-            by_hook[name] = reduced(activation, span, counted, left, reading.aggregate, wide=wide)
+            take(name, checked_flat(activation.detach(), width * span, name), span)
 
         return read
 
@@ -103,7 +127,6 @@ def _read(
     readers = {} if finder is None else dict(finder.readers)
     readers |= {name: reader(name, width, span) for name, width, span in hooks}
     run_hooks_only(model, batch.tokens, batch.mask, readers)
-    return by_hook
 
 
 def _effects(

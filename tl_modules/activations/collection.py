@@ -11,12 +11,8 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations._half import StoreDtype
 from tl_modules.activations.batch_runner import BatchRunner
-from tl_modules.activations.chunk_values import (
-    chunk_lengths,
-    chunk_rows,
-    chunks_of_batches,
-    collect_chunk,
-)
+from tl_modules.activations.chunk_runs import ChunkJob, collect_chunks
+from tl_modules.activations.chunk_values import chunk_lengths, chunk_rows, chunks_of_batches
 from tl_modules.activations.collection_memory import check_needed_memory, needed_memory
 from tl_modules.activations.collection_plan import Plan, plan_collection
 from tl_modules.activations.matrix import ActivationMatrix
@@ -26,9 +22,10 @@ from tl_modules.activations.reading import Aggregate, CountedTokens, Reading, We
 from tl_modules.activations.resumable import UnfinishedStore
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.token_sums import TokenSums
-from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.errors import ModulesError
 from tl_modules.interventions.measuring import check_unhooked, measures
 from tl_modules.models.answers import with_separator
+from tl_modules.models.batch_sizes import BatchSize, batch_size_of, check_batch_size
 from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import HookedModel, model_name
 from tl_modules.models.sites import SiteName
@@ -46,7 +43,7 @@ def collect(
     prompts: Prompts,
     *,
     units: SiteName | str = ...,
-    batch_size: int = ...,
+    batch_size: BatchSize = ...,
     max_tokens: int | None = ...,
     weight: Weight = ...,
     probe_seed: int = ...,
@@ -68,7 +65,7 @@ def collect(
     prompts: Prompts,
     *,
     units: SiteName | str = ...,
-    batch_size: int = ...,
+    batch_size: BatchSize = ...,
     max_tokens: int | None = ...,
     weight: Weight = ...,
     probe_seed: int = ...,
@@ -91,7 +88,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     prompts: Prompts,
     *,
     units: SiteName | str = "mlp",
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     weight: Weight = "activation",
     probe_seed: int = 0,
@@ -121,7 +118,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         prompts: Strings, or a frame with a column ``prompt``.
         units: The site: ``"mlp"``, ``"attn_heads"``, ``"attn_z"``, ``"resid"`` or ``"sae"``; join
             several with ``+``.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``BatchSize``).
         max_tokens: Truncate prompts to this many tokens; None for the model's context.
         weight: ``"activation"``, or a unit's effect by gradients, which the page compares:
             ``"attribution"``, ``"top_logit"``, ``"effect"``, ``"activation_effect"``.
@@ -154,12 +151,16 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     with process_group(distributed) as processes:
         answers = tokens == "answer"
         frame = with_separator(prompt_frame(prompts), separator, answers=answers, chat=chat)
-        check_at_least("batch_size", batch_size, 1)
+        check_batch_size(batch_size)
         site_units = readable_units(model, units, reading)
         if store is not None:
             check_unhooked(model)
         # Prompts are tokenised before the folder is made: a refused prompt leaves no folder behind.
         token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
+        longest, logits = max(map(len, token_lists)), reading.needs_gradients
+        # A run into a store is resumed with the same size, however much memory is free then.
+        fits = store is None
+        batch_size = batch_size_of(model, batch_size, longest, logits=logits, fits=fits)
         chunks = chunks_of_batches(token_lists, counted, batch_size, len(site_units))
         runner = BatchRunner(model, site_units, reading)
         needed = needed_memory(runner, chunks, into_store=store is not None)
@@ -179,8 +180,9 @@ def _in_memory(
     values = np.empty((len(frame), len(units)), dtype=np.float32)
     n_tokens, totals = np.empty(len(frame), dtype=np.int64), TokenSums.none(units.n_coordinates)
     with _progress_bar(len(frame), shown=progress) as bar:
+        gathered = collect_chunks(runner, map(ChunkJob, chunks), bar.update)
         for chunk in chunks:
-            collected = collect_chunk(runner, chunk, bar.update)
+            collected = next(gathered)
             rows = chunk_rows(chunk)
             values[rows], n_tokens[rows] = collected.values, chunk_lengths(chunk)
             totals += collected.totals
@@ -216,13 +218,17 @@ def _into_store(
         of = "" if processes.world_size == 1 else f", rank 0 of {processes.world_size}"
         is_shown = progress and processes.is_first
         with _progress_bar(done + n_share, done=done, of=of, shown=is_shown) as bar:
-            for number in share:
+
+            def job(number: int) -> ChunkJob:
                 begun = unfinished.begun(number, chunks[number])
                 bar.update(0 if begun is None else len(begun.values))
-                keep = partial(unfinished.keep, number)
-                collected = collect_chunk(runner, chunks[number], bar.update, begun, keep)
+                return ChunkJob(chunks[number], begun, partial(unfinished.keep, number))
+
+            gathered = collect_chunks(runner, map(job, share), bar.update)
+            for number in share:
+                collected = next(gathered)
                 unfinished.write(number, collected.values, collected.totals)
-                del begun, collected  # so that two chunks are never in memory at once
+                del collected  # so that two chunks are never in memory at once
         return unfinished.finish()
 
 

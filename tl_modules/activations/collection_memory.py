@@ -17,7 +17,7 @@ class NeededMemory(NamedTuple):
     """The whole matrix; 0 for a collection into a store."""
 
     rest: int
-    """One chunk, and one batch on its way through the model."""
+    """One chunk (two on a GPU), and one batch on its way through the model."""
 
 
 def needed_memory(
@@ -40,6 +40,7 @@ def needed_memory(
     chunk_bytes = (4 + 4 * into_store) * max(n_samples) * len(units)
     n_prompts = max(len(batch.rows) for chunk in chunks for batch in chunk)
     batch_bytes = 4 * 2 * n_prompts * (len(units) + units.n_coordinates)
+    chunk_bytes *= 1 + runner.n_ahead  # the next chunk begins before one is whole
     if torch.device(getattr(model.cfg, "device", None) or "cpu").type == "cpu":
         widths = [width * span for width, span in zip(units.widths, units.spans, strict=True)]
         # One hook point's activation is held at a time, but a backward pass needs all of them.

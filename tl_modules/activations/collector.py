@@ -16,6 +16,7 @@ from tl_modules.activations.reading import Reading
 from tl_modules.activations.token_sums import ALL, CONTENT, TokenSums
 from tl_modules.activations.value_checks import check_finite
 from tl_modules.errors import ModulesError
+from tl_modules.interventions.measuring import check_measurable
 from tl_modules.models.hooked_model import HookedModel, cache_entry, checked_flat, model_name
 from tl_modules.models.sites import SiteName
 from tl_modules.models.token_arrays import TokenArray, as_mask
@@ -54,6 +55,7 @@ class Collector:
         """
         self._reading = Reading() if reading is None else reading
         self.units = readable_units(model, units, self._reading)
+        check_measurable(model)
         self.names_filter = list(self.units.hook_names)
         self._model_name = model_name(model)
         self._values: list[Float[np.ndarray, "batch units"]] = []

@@ -2,7 +2,6 @@
 
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError
-from tl_modules.interventions.measuring import check_measurable
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.units import Units, site_units
 
@@ -19,11 +18,9 @@ def readable_units(model: HookedModel, site: str, reading: Reading) -> Units:
         All units of the site.
 
     Raises:
-        ModulesError: If the model has no such site, is in training mode, or the reading does not
-            apply to these units.
+        ModulesError: If the model has no such site, or the reading does not apply to its units.
     """
     units = site_units(model, site)
-    check_measurable(model)
     if reading.aggregate == "fraction_active" and max(units.spans) > 1:
         raise ModulesError(
             "aggregate='fraction_active' needs units that can be inactive; the length of a "

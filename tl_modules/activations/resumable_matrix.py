@@ -10,6 +10,7 @@ from tl_modules.activations.collection import collect
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.readable_units import readable_units
 from tl_modules.activations.reading import Reading
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.sites import SiteName
 from tl_modules.runtime.memory import Size, check_memory
@@ -24,7 +25,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
     reading: Reading,
     *,
     units: SiteName | str = "mlp",
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     max_memory: Size | None = None,
     progress: bool = True,
@@ -37,7 +38,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
         folder: Where a float32 store is kept until the caller deletes it (``delete_store``).
         reading: How values come about.
         units: The site.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; see ``BatchSize``.
         max_tokens: Truncate prompts to this many tokens.
         max_memory: The memory limit; see ``collect``.
         progress: Show a progress bar.

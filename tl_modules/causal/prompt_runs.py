@@ -14,7 +14,7 @@ from tl_modules.interventions.joined_edits import JoinedEdits
 from tl_modules.interventions.positions import Where
 from tl_modules.interventions.prepared_units import PreparedUnits
 from tl_modules.interventions.stacking import stacked
-from tl_modules.models.batches import Batch
+from tl_modules.models.batches import Batch, uploaded
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.prompt_starts import FromTheStart
 from tl_modules.models.runs import forward
@@ -180,6 +180,8 @@ class _Group:
             tokens, mask = batch.tokens[at.rows], batch.mask[at.rows]
             if states is not None:
                 hooks = [*hooks, states.reader(of_runs, rows, mask)]
+            device = getattr(model.cfg, "device", None)
+            tokens, mask = uploaded(tokens, device), uploaded(mask, device)
             logits = forward(model, tokens, mask, hooks)
             return of_runs, rows, task.measure(logits, tokens, mask, rows)
 

@@ -189,7 +189,8 @@ def check_prompt_options(args: argparse.Namespace, reading: Reading) -> None:
     """
     # Attributions need a loss, and a loss needs a second token to predict.
     check_at_least("--max-tokens", args.max_tokens, 2 if reading.weight == "attribution" else 1)
-    check_at_least("--batch-size", args.batch_size, 1)
+    if args.batch_size != "auto":
+        check_at_least("--batch-size", args.batch_size, 1)
 
 
 def partial_folder(out: Path) -> Path:

@@ -20,6 +20,7 @@ from tl_modules.commands.unseen import categorised_prompts, halves, unseen
 from tl_modules.data.models import load_model
 from tl_modules.errors import check_at_least, check_choice, check_seed
 from tl_modules.interpret.unit_table import describe_units
+from tl_modules.models.batch_sizes import batch_size_of, check_batch_size
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.core_page import core_page
@@ -133,7 +134,7 @@ def _check(args: argparse.Namespace) -> None:
     check_choice("positions", args.positions, POSITIONS)
     check_share(args.share)
     check_at_least("per_category", args.per_category, 2)
-    check_at_least("batch_size", args.batch_size, 1)
+    check_batch_size(args.batch_size)
     for name in ("curve_controls", "n_described"):
         check_at_least(name, getattr(args, name), 0)
     if args.n_controls is not None:
@@ -155,7 +156,7 @@ def _find(
     progress = not args.no_progress
     options: dict[str, Any] = {
         "positions": args.positions,
-        "batch_size": args.batch_size,
+        "batch_size": batch_size_of(model, args.batch_size, args.max_tokens),
         "max_tokens": args.max_tokens,
         "seed": args.seed,
         "progress": progress,
@@ -219,7 +220,8 @@ def _described(
     first = first.loc[first["hook_name"].map(spans) == 1]  # attention heads have no polarity
     if not len(first):
         return units
-    sizes = {"batch_size": args.batch_size, "max_tokens": args.max_tokens}
+    n_rows = batch_size_of(model, args.batch_size, args.max_tokens)
+    sizes = {"batch_size": n_rows, "max_tokens": args.max_tokens}
     described = describe_units(
         *(model, first, prompts, modules), **sizes, seed=args.seed, progress=not args.no_progress
     )

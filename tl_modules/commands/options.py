@@ -15,6 +15,7 @@ from tl_modules.data.corpora import CORPORA, load_prompts
 from tl_modules.data.models import DEMO, MODEL_DTYPES
 from tl_modules.data.wheel_models import WHEEL_MODELS
 from tl_modules.errors import ModulesError
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.saving.files import checked_path
 from tl_modules.tables.text import visible
 
@@ -99,7 +100,17 @@ def add_prompts(parser: argparse.ArgumentParser, max_tokens: int) -> None:
         default=max_tokens,
         help=f"cut prompts after this many tokens ({max_tokens})",
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="prompts per batch (16)")
+    parser.add_argument(
+        "--batch-size",
+        type=batch_size,
+        default="auto",
+        help="prompts per batch: a number, or 'auto' for as many as memory holds (auto)",
+    )
+
+
+def batch_size(said: str) -> BatchSize:
+    """A number of prompts, or ``"auto"``."""
+    return "auto" if said == "auto" else int(said)
 
 
 def prompts_named(

@@ -28,6 +28,7 @@ from tl_modules.commands.unseen import categorised_prompts, drawn, unseen
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.models.answers import answers_of, with_separator
+from tl_modules.models.batch_sizes import batch_size_of, check_batch_size
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.effects_frame import shared_modules
 from tl_modules.tables.labels import quoted
@@ -112,7 +113,7 @@ def _test(
             "given, without a template, and ablated to their units' means over those tokens"
         )
     options: dict[str, Any] = {
-        "batch_size": args.batch_size,
+        "batch_size": batch_size_of(model, args.batch_size, args.max_tokens),
         "max_tokens": args.max_tokens if args.metric == "loss" else None,
         "positions": args.positions,
         "progress": not args.no_progress,
@@ -175,7 +176,7 @@ def _check(args: argparse.Namespace) -> None:
         check_at_least("n_controls", args.n_controls, 1)
     check_at_least("n_shared", args.n_shared, 0)
     check_at_least("max_tokens", args.max_tokens, 2)
-    check_at_least("batch_size", args.batch_size, 1)
+    check_batch_size(args.batch_size)
     check_seed(args.seed)
 
 

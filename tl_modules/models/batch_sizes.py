@@ -26,7 +26,12 @@ def check_batch_size(batch_size: BatchSize) -> None:
 
 
 def batch_size_of(
-    model: HookedModel, batch_size: BatchSize, n_tokens: int, *, logits: bool = True
+    model: HookedModel,
+    batch_size: BatchSize,
+    n_tokens: int,
+    *,
+    logits: bool = True,
+    fits: bool = True,
 ) -> int:
     """The number of prompts of a forward pass.
 
@@ -35,6 +40,8 @@ def batch_size_of(
         batch_size: A number, or ``"auto"``.
         n_tokens: The tokens of the longest prompt.
         logits: Whether the logits are computed; they need most of the memory.
+        fits: Whether ``"auto"`` depends on free memory; otherwise it is the largest number for a
+            CPU, and 128 for a GPU.
 
     Returns:
         A number; for ``"auto"`` at least 1, even if a single prompt may not fit.
@@ -43,6 +50,8 @@ def batch_size_of(
         return batch_size
     device = torch.device(getattr(model.cfg, "device", None) or "cpu")
     is_cuda = device.type == "cuda"
+    if not fits:
+        return ON_GPU // 4 if is_cuda else ON_CPU
     free = torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
     per_prompt = max(n_tokens, 1) * _bytes_per_token(model, logits=logits)
     return max(1, min(ON_GPU if is_cuda else ON_CPU, int(free / 2 / per_prompt)))

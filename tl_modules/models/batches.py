@@ -10,6 +10,25 @@ from jaxtyping import Bool, Int
 from tl_modules.errors import check_at_least
 
 
+def uploaded(tensor: torch.Tensor, device: torch.device | str | None) -> torch.Tensor:
+    """Copy a tensor to a model's device, without waiting where the device allows that.
+
+    Args:
+        tensor: A tensor on any device. On the device already, it is returned as it is.
+        device: The device; None leaves the tensor where it is.
+
+    Returns:
+        The tensor there. Kernels that are queued on the device after this call see its values.
+    """
+    if device is None:
+        return tensor
+    device = torch.device(device)
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        # From pinned memory, CUDA copies while Python goes on; from other memory Python waits.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Prompts of similar length, padded on the right."""

@@ -62,11 +62,17 @@ class SinkFinder:
         self._norms = activation.detach().float().norm(dim=-1)
 
     def sinks(self, ordinary: Bool[torch.Tensor, "batch pos"]) -> Bool[torch.Tensor, "batch pos"]:
-        """Mark the sinks among the run's ``ordinary_tokens``, after the run; on the CPU."""
+        """Mark the sinks among the run's ``ordinary_tokens``, after the run.
+
+        The result is on the device of ``ordinary``: on the model's device nothing is waited for.
+        """
         if self._norms is None:
             return torch.zeros_like(ordinary)
-        norms = self._norms.cpu()
-        median = norms.masked_fill(~ordinary, torch.nan).nanmedian(1, keepdim=True).values
+        norms = self._norms.to(ordinary.device)
+        # The lower median. On a GPU torch's own has no deterministic implementation.
+        sizes = norms.masked_fill(~ordinary, torch.nan)
+        last = (~sizes.isnan()).sum(1, keepdim=True) - 1
+        median = sizes.sort(1).values.gather(1, last.clamp(min=0) // 2)
         return ordinary & (norms > SINK_FACTOR * median)
 
 

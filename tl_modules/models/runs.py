@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 
 from tl_modules.errors import ModulesError
+from tl_modules.models.batches import uploaded
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, model_name
 
 
@@ -21,7 +22,7 @@ def forward(
 
     Args:
         model: The model.
-        tokens: Padded token ids.
+        tokens: Padded token ids; a caller of several passes may upload them and the mask once.
         mask: True at real tokens; None leaves padding to the model.
         fwd_hooks: Hooks for this run only.
         return_type: The argument of the model's own ``forward``.
@@ -33,10 +34,10 @@ def forward(
     options = {}
     if mask is not None:
         # Also without padding: left to itself, a model may take a real token for padding.
-        options["attention_mask"] = mask.long().to(device)
+        options["attention_mask"] = uploaded(mask, device).long()
     with torch.inference_mode():
         return model.run_with_hooks(
-            tokens.to(device), return_type=return_type, fwd_hooks=fwd_hooks, **options
+            uploaded(tokens, device), return_type=return_type, fwd_hooks=fwd_hooks, **options
         )
 
 

@@ -38,7 +38,8 @@ class SitePattern:
         check_model(model)
         n_layers = int(model.cfg.n_layers)
         names = tuple(self.pattern.format(layer=layer) for layer in range(n_layers))
-        missing = [name for name in names if name not in model.hook_dict]
+        points = model.hook_dict  # which some models make anew each time
+        missing = [name for name in names if name not in points]
         fields = [name for name in self.width + self.span if not getattr(model.cfg, name, None)]
         if missing or fields:
             raise ModulesError(
@@ -51,11 +52,11 @@ class SitePattern:
             prod(int(getattr(model.cfg, name)) for name in fields)
             for fields in (self.width, self.span)
         )
-        self._check_apart(model, names)
+        self._check_apart(model_name(model), points, names)
         layers = tuple(range(n_layers))
         return HookPoints(names, layers, (width,) * n_layers, (span,) * n_layers, self.name)
 
-    def _check_apart(self, model: HookedModel, names: tuple[str, ...]) -> None:
+    def _check_apart(self, model: str, points: Mapping[str, Any], names: tuple[str, ...]) -> None:
         """Refuse layers where TransformerLens gives another hook point this site's name."""
         if self.apart_from is None:
             return
@@ -63,12 +64,12 @@ class SitePattern:
         same = [
             name
             for name, other in zip(names, others, strict=True)
-            if model.hook_dict[name] is model.hook_dict.get(other)
+            if points[name] is points.get(other)
         ]
         if same:
             raise ModulesError(
                 f"The site {self.name!r} needs each layer's own hook point for its neurons; in "
-                f"{len(same)} of {len(names)} layers of {model_name(model)!r} {same[0]!r} is "
+                f"{len(same)} of {len(names)} layers of {model!r} {same[0]!r} is "
                 f"{self.apart_from!r} under another name, as where the layer is a mixture of "
                 "experts, whose neurons TransformerLens does not expose. Use 'attn_heads', "
                 "'attn_z' or 'resid'."
