@@ -44,7 +44,7 @@ def main() -> None:
     needed = 2 * args.parameters * n_tokens
     # z-score; some units; a start's sums; then about one and a half a round.
     passes = 1 + 1 + 4 + 1.5 * args.rounds
-    memory = streamed_bytes((args.prompts, n_units), args.modules)
+    memory = streamed_bytes((args.prompts, n_units), args.modules, components=False)
     print(
         f"{args.parameters / 1e9:.1f} billion weights, {n_units:,} neurons, {args.prompts:,} "
         f"prompts x {args.tokens} tokens, {args.processes} process(es)\n"

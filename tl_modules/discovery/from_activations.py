@@ -114,9 +114,13 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
                 "part. Write one with collect(..., store='acts')."
             )
         options = SearchOptions(method, n_modules, seed, max_rounds, n_starts, n_kicks, 1, progress)
-        return search_together(acts, options, partial(_n_jobs, acts, n_modules, 1, max_memory))
+        return search_together(
+            acts, options, partial(_n_jobs, acts, n_modules, 1, max_memory, method=method)
+        )
     n_jobs = min(n_starts, n_jobs or os.cpu_count() or 1)
-    n_jobs = _n_jobs(acts, n_modules, n_jobs, max_memory, sets_aside=kept is not None)
+    n_jobs = _n_jobs(
+        acts, n_modules, n_jobs, max_memory, method=method, sets_aside=kept is not None
+    )
     options = SearchOptions(
         method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress, on
     )
@@ -173,6 +177,7 @@ def _n_jobs(
     max_memory: Size | None,
     sharing: int = 1,
     *,
+    method: Method,
     sets_aside: bool = False,
 ) -> int:
     """How many starts may run at once.
@@ -183,13 +188,14 @@ def _n_jobs(
         n_jobs: The largest number wanted.
         max_memory: The limit; see ``discover``.
         sharing: How many processes share this machine's memory.
+        method: The method.
         sets_aside: Whether the search is over a copy without some units.
 
     Raises:
         ModulesError: If there is too little memory for one start.
     """
     if isinstance(acts, ActivationStore):
-        n_bytes = streamed_bytes(acts.shape, n_modules)
+        n_bytes = streamed_bytes(acts.shape, n_modules, components=method == "topics_first")
         remedy = "Ask for fewer modules."
         check_memory("A search over a store", n_bytes, max_memory, remedy, sharing)
         return 1

@@ -312,18 +312,21 @@ class Streamed:
                 )
 
 
-def streamed_bytes(shape: tuple[int, int], n_modules: int) -> int:
-    """Estimate the bytes that a search over a store takes: sums, bases and the rows being read.
+def streamed_bytes(shape: tuple[int, int], n_modules: int, *, components: bool) -> int:
+    """Estimate the bytes that a search over a store takes: sums, and what it clusters samples by.
 
     Args:
         shape: Number of samples and number of units.
         n_modules: K.
+        components: Whether samples are clustered by the principal components of all units, as
+            topics are, which takes bases and the rows being read; or by some of the units.
     """
     n_samples, n_units = shape
+    sums = 4 * 8 * n_modules * (n_samples + n_units) + 8 * 8 * n_units
+    if not components:
+        return sums + 2 * 4 * n_samples * min(n_units, 2 * N_SOME)
     width = max(N_COMPONENTS, n_modules) + _OVERSAMPLING
-    sums = 4 * 8 * n_modules * (n_samples + n_units)
-    some = 2 * 4 * n_samples * min(n_units, 2 * N_SOME)
-    return some + sums + 5 * 4 * width * n_units + 8 * 8 * n_units + 2 * _TILE_BYTES
+    return sums + 5 * 4 * width * n_units + 2 * _TILE_BYTES
 
 
 def _add_product(
