@@ -6,6 +6,7 @@ from sklearn.metrics import adjusted_rand_score
 import tl_modules as tlm
 from tests.planted import planted_matrix
 from tl_modules.discovery import start
+from tl_modules.discovery.balanced_kmeans import balanced_kmeans
 from tl_modules.discovery.descent import descend
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.start import START_KINDS, start_labels, start_points
@@ -38,6 +39,19 @@ def test_more_starts_never_end_lower(planted):
     assert four.starts["seed"].tolist() == [0, 1, 2, 3]
     assert four.starts["L"].max() == four.objective.L
     assert four.starts["L"][0] == one.objective.L
+
+
+def test_a_start_is_the_restart_of_the_highest_objective():
+    given = start_points(InMemory(planted_matrix(80, 200, 6, seed=4, strength=0.4)[0]), seed=0)
+    generator = np.random.default_rng(0)
+    tried = [
+        descend(given.some, 6, balanced_kmeans(given.points, 6, generator), max_rounds=10, seed=0)
+        for _ in range(10)
+    ]
+    values = [result.history[-1] for result in tried]
+    assert max(values) > 1.001 * min(values)
+    found = start_labels(given, "kmeans", 6, seed=0)
+    assert found.tolist() == tried[int(np.argmax(values))].sample_labels.tolist()
 
 
 def test_one_sample_is_refused():
