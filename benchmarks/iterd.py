@@ -15,9 +15,10 @@ import numpy as np
 from tests.discovery.oracles import published_sweep
 from tests.planted import planted_matrix
 from tl_modules.discovery import _kernel
-from tl_modules.discovery.descent import iterd
+from tl_modules.discovery.descent import strongest_labels
+from tl_modules.discovery.from_arrays import iterd
 from tl_modules.discovery.products import InMemory
-from tl_modules.discovery.start import principal_components, start_labels, strongest_labels
+from tl_modules.discovery.start import start_labels, start_points
 
 MOVES_BYTES = ("unit_sums", "sample_sums", "shift_unit_sums", "shift_sample_sums")
 
@@ -41,9 +42,8 @@ def main() -> None:
     iterd(matrix[:20, :50], 2)  # compile
 
     started = time.perf_counter()
-    points = principal_components(InMemory(matrix), args.seed)
-    start_labels(points, "kmeans", args.modules, args.seed)
-    print(f"start labels (PCA, balanced k-means): {time.perf_counter() - started:.2f} s")
+    start_labels(start_points(InMemory(matrix), args.seed), "kmeans", args.modules, args.seed)
+    print(f"start labels: {time.perf_counter() - started:.2f} s")
     # A harder start than the planted truth that k-means finds at once.
     samples = np.random.default_rng(args.seed).integers(0, args.modules, args.samples)
 

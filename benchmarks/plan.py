@@ -42,9 +42,9 @@ def main() -> None:
     n_units, n_tokens = args.layers * args.width, args.prompts * args.tokens
     store = 2 * n_units * args.prompts
     needed = 2 * args.parameters * n_tokens
-    # z-score; principal components; a start's sums; then about one and a half a round.
-    passes = 1 + 5 + 4 + 1.5 * args.rounds
-    memory = streamed_bytes((args.prompts, n_units), args.modules)
+    # z-score; some units; a start's sums; then about one and a half a round.
+    passes = 1 + 1 + 4 + 1.5 * args.rounds
+    memory = streamed_bytes((args.prompts, n_units), args.modules, components=False)
     print(
         f"{args.parameters / 1e9:.1f} billion weights, {n_units:,} neurons, {args.prompts:,} "
         f"prompts x {args.tokens} tokens, {args.processes} process(es)\n"

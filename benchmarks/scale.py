@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import tl_modules as tlm
-from tl_modules.discovery.descent import iterd
+from tl_modules.discovery.from_arrays import iterd
 from tl_modules.units import Units
 
 GB = 1e9

@@ -14,7 +14,7 @@ import pandas as pd
 
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts, read_prompts
-from tl_modules.discovery.descent import iterd
+from tl_modules.discovery.from_arrays import iterd
 from tl_modules.discovery.local_search import improve
 from tl_modules.discovery.products import InMemory
 

@@ -29,10 +29,12 @@ from benchmarks import (
     neighbours,
     partial,
     parts,
+    products,
     readings,
     report,
     scale,
     search,
+    start,
     sufficiency,
     thoughts,
     tokenise,
@@ -105,6 +107,24 @@ def test_report(monkeypatch, capsys):
 def test_search(saved, monkeypatch, capsys):
     words = ["--acts", saved, "--modules", "3", "--restarts", "2"]
     assert "against the best restart" in run(search, words, monkeypatch, capsys)
+
+
+def test_start(saved, monkeypatch, capsys):
+    pytest.importorskip("k_means_constrained", reason="the start of before is not installed")
+    words = ["--acts", saved, "--modules", "3", "18", "--seeds", "2"]
+    out = run(start, words, monkeypatch, capsys)
+    assert re.search(r"K = 3 +start \d.\d+ s, IterD \d.\d+ s, ratio \d+.\d+ ± .*before: start", out)
+    assert re.search(r"K = 18 +components \d.\d+ s .* ARI \d.\d+ ±", out)
+
+
+def test_products(monkeypatch, capsys):
+    words = ["--device", "cpu", "--samples", "60", "--units", "300", "--modules", "3"]
+    out = run(products, words, monkeypatch, capsys)
+    assert re.search(r"sums of units +loops \d.\d+ s, torch \d.\d+ s, ratio \d", out)
+    (share,) = re.findall(r"largest difference of a sum: (.*) of the bound", out)
+    assert float(share) <= 1
+    (one, other) = re.findall(r"IterD from random labels, .* L = (.*)\n", out)
+    assert float(one) == pytest.approx(float(other), abs=0.1)
 
 
 def on_contrasts(script, monkeypatch):

@@ -6,9 +6,10 @@ from sklearn.metrics import adjusted_rand_score
 import tl_modules as tlm
 from tests.planted import planted_matrix
 from tl_modules.discovery import start
+from tl_modules.discovery.balanced_kmeans import balanced_kmeans
 from tl_modules.discovery.descent import descend
 from tl_modules.discovery.products import InMemory
-from tl_modules.discovery.start import START_KINDS, principal_components, start_labels
+from tl_modules.discovery.start import START_KINDS, start_labels, start_points
 
 
 def test_planted_modules_are_found_whatever_the_units_scales(planted):
@@ -40,10 +41,17 @@ def test_more_starts_never_end_lower(planted):
     assert four.starts["L"][0] == one.objective.L
 
 
-def test_balanced_start_differs_by_one_sample_at_most(planted):
-    points = principal_components(InMemory(planted[0]), seed=0)
-    labels = start_labels(points, "kmeans", 7, seed=0)
-    assert sorted(np.bincount(labels).tolist()) == [8, 8, 8, 9, 9, 9, 9]
+def test_a_start_is_the_restart_of_the_highest_objective():
+    given = start_points(InMemory(planted_matrix(80, 200, 6, seed=4, strength=0.4)[0]), seed=0)
+    generator = np.random.default_rng(0)
+    tried = [
+        descend(given.some, 6, balanced_kmeans(given.points, 6, generator), max_rounds=10, seed=0)
+        for _ in range(10)
+    ]
+    values = [result.history[-1] for result in tried]
+    assert max(values) > 1.001 * min(values)
+    found = start_labels(given, "kmeans", 6, seed=0)
+    assert found.tolist() == tried[int(np.argmax(values))].sample_labels.tolist()
 
 
 def test_one_sample_is_refused():
@@ -95,7 +103,7 @@ def test_starts_at_once_give_what_they_give_in_turn(planted):
 @pytest.mark.parametrize("kind", START_KINDS)
 def test_every_kind_of_start_leads_to_strong_planted_blocks(planted, kind):
     products = InMemory(planted[0])
-    labels = start_labels(principal_components(products, 0), kind, 4, seed=0)
+    labels = start_labels(start_points(products, 0), kind, 4, seed=0)
     assert sorted(set(labels)) == [0, 1, 2, 3]
     found = descend(products, 4, labels, max_rounds=50, seed=0)
     assert adjusted_rand_score(planted[2], found.unit_labels) > 0.95
@@ -117,8 +125,8 @@ def test_options_that_cannot_be_are_refused(planted, options, message):
 def test_spectral_starts_of_many_samples_cluster_some(monkeypatch):
     matrix, samples, _ = planted_matrix(300, 80, 3, seed=0, strength=2.0)
     monkeypatch.setattr(start, "N_SPECTRAL", 60)
-    points = principal_components(InMemory(matrix), 0)
-    assert adjusted_rand_score(samples, start_labels(points, "spectral", 3, seed=0)) > 0.95
+    given = start_points(InMemory(matrix), 0)
+    assert adjusted_rand_score(samples, start_labels(given, "spectral", 3, seed=0)) > 0.95
 
 
 def of_categories(*counts):

@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 import tl_modules as tlm
 from tests.conftest import once
 from tests.planted import planted_matrix
+from tl_modules.discovery import products as products_module
 from tl_modules.discovery import streamed as streamed_module
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.streamed import Streamed
@@ -46,6 +47,13 @@ def test_sums_over_labels_agree(pair):
 def test_sums_of_squares_agree(pair):
     streamed, in_memory = pair
     assert streamed.sum_of_squares() == pytest.approx(in_memory.sum_of_squares(), rel=1e-3)
+
+
+def test_some_units_agree(pair, monkeypatch):
+    monkeypatch.setattr(products_module, "N_SOME", 1000)
+    one, other = (products.some_units() for products in pair)
+    assert 1000 <= one.shape[1] < 2000
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("n_moved", [0, 1, 3, 20, 30])
@@ -119,10 +127,12 @@ def test_16_bits_change_a_partitions_l_by_less_than_a_thousandth(acts, tmp_path)
 @once
 def test_the_matrix_is_never_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(streamed_module, "_TILE_BYTES", 2**18)
-    values = np.random.default_rng(0).gamma(1.0, size=(1500, 3000)).astype(np.float32)
-    store = stored(tmp_path / "acts", values, samples_per_chunk=100)
+    monkeypatch.setattr(products_module, "N_SOME", 100)
+    values = np.random.default_rng(0).gamma(1.0, size=(500, 18_000)).astype(np.float32)
+    store = stored(tmp_path / "acts", values, samples_per_chunk=50)
     n_bytes = values.nbytes
     del values
+    tlm.discover(store, 2, max_rounds=1)  # compiles and imports
     tracemalloc.start()
     try:
         tlm.discover(store, 2, max_rounds=3)

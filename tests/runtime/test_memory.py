@@ -98,7 +98,10 @@ def test_the_estimates_are_near_what_a_search_takes(shape, n_modules, tmp_path):
     options = {"max_rounds": 3, "progress": False}
     for of, estimate in (
         (acts, in_memory_bytes(shape, n_modules, 1)),
-        (tlm.ActivationStore(tmp_path / "acts"), streamed_bytes(shape, n_modules)),
+        (
+            tlm.ActivationStore(tmp_path / "acts"),
+            streamed_bytes(shape, n_modules, components=False),
+        ),
     ):
         tlm.discover(of, n_modules, max_rounds=1, progress=False)  # compiles
         with PeakMemory() as peak:

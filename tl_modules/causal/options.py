@@ -12,7 +12,7 @@ from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans, Method
 from tl_modules.models.batch_sizes import BatchSize, batch_size_of, check_batch_size
 from tl_modules.models.hooked_model import HookedModel
-from tl_modules.models.tokens import tokenise
+from tl_modules.models.tokens import check_tokenizer, read_texts
 from tl_modules.units import Units
 
 POSITIONS: tuple[Touched, ...] = get_args(Touched)
@@ -65,12 +65,14 @@ class Options:
         """
         if self.batch_size != "auto":
             return self
+        check_tokenizer(model)
         texts = frame["prompt"].tolist()
         if self.reads_answers and "answer" in frame:
             texts = [
                 f"{text} {answer}" for text, answer in zip(texts, frame["answer"], strict=True)
             ]
-        longest = max(map(len, tokenise(model, texts, self.max_tokens)))
+        # Without the warnings and refusals of ``tokenise``, which follow when the prompts are run.
+        longest = max(len(read.tokens[: self.max_tokens]) for read in read_texts(model, texts))
         return replace(self, batch_size=batch_size_of(model, self.batch_size, longest))
 
     @property

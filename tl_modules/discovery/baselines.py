@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.discovery.descent import IterDResult
+from tl_modules.discovery.descent import IterDResult, strongest_labels
 from tl_modules.discovery.normalised_input import scored_matrix
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, pca
-from tl_modules.discovery.start import N_COMPONENTS, spectral_labels, strongest_labels
+from tl_modules.discovery.start import N_COMPONENTS, spectral_labels
 from tl_modules.discovery.topics_first import kmeans_labels
 from tl_modules.discovery.unit_groups import ica_labels, leiden_labels, nmf_labels
 from tl_modules.errors import check_seed

@@ -4,15 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from tl_modules.discovery import _kernel
-from tl_modules.discovery.objectives import check_labels, from_blocks
-from tl_modules.discovery.products import InMemory, Products
-from tl_modules.discovery.start import principal_components, start_labels, strongest_labels
-from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.discovery.objectives import from_blocks
+from tl_modules.discovery.products import Products
+from tl_modules.errors import ModulesError
 from tl_modules.modules.objective import Objective
-from tl_modules.runtime.arguments import checked
 
 MIN_GAIN = 1e-8
 """A move must raise L by more than this (the paper's tolerance)."""
@@ -50,73 +48,6 @@ class IterDResult:
             f"IterDResult({len(self.sample_labels):,} samples, {len(self.unit_labels):,} units, "
             f"L = {self.objective.L:,.0f}, {end} after {len(self.history)} rounds)"
         )
-
-
-@checked
-def iterd(
-    matrix: Shaped[np.ndarray, "_samples _units"],
-    n_modules: int,
-    *,
-    sample_labels: Int[np.ndarray, " _samples"] | None = None,
-    unit_labels: Int[np.ndarray, " _units"] | None = None,
-    unit_orders: Int[np.ndarray, "_rounds _units"] | None = None,
-    sample_orders: Int[np.ndarray, "_rounds _samples"] | None = None,
-    max_rounds: int = 5,
-    seed: int = 0,
-) -> IterDResult:
-    """Partition samples and units into paired groups; the algorithm behind ``discover``, on arrays.
-
-    Each round visits the units in a random order. It moves each unit to the label that raises L
-    most, if a label raises L by more than 1e-8. Then it visits the samples in the same way. A
-    candidate move costs O(1), so a round costs O((samples + units) * modules), plus one pass over
-    the rows and columns that moved.
-
-    Args:
-        matrix: Normalised activations, shape ``[samples, units]``.
-        n_modules: K, from 2 to min(samples, units).
-        sample_labels: Start labels of the samples. By default they come from balanced k-means
-            after PCA; if ``unit_labels`` is given, each sample gets the label whose units it
-            drives most.
-        unit_labels: Start labels of the units; by default each unit gets the label whose samples
-            drive it most.
-        unit_orders: Visiting orders of the units in the first rounds; later orders are drawn.
-        sample_orders: Visiting orders of the samples in the first rounds.
-        max_rounds: Stop after this number of rounds (5 in the paper), or when no item moved.
-        seed: Seed of the start and of the orders.
-
-    Returns:
-        The labels, the objective, and L after each round.
-
-    Raises:
-        ModulesError: If K is out of range, a value is not finite, or labels or orders do not fit.
-
-    >>> result = iterd(np.kron(np.eye(2), np.ones((4, 3))), 2)
-    >>> result.objective
-    Objective(xi=1.0, B=12.0, L=12.0)
-    """
-    products = InMemory(matrix)
-    check_n_modules(n_modules, products.shape)
-    check_at_least("max_rounds", max_rounds, 1)
-    check_seed(seed)
-    n_samples, n_units = products.shape
-    sample_labels = _checked_labels("sample_labels", sample_labels, n_samples, n_modules)
-    unit_labels = _checked_labels("unit_labels", unit_labels, n_units, n_modules)
-    orders = (
-        _checked_orders("unit_orders", unit_orders, n_units),
-        _checked_orders("sample_orders", sample_orders, n_samples),
-    )
-    if sample_labels is None and unit_labels is None:
-        points = principal_components(products, seed)
-        sample_labels = start_labels(points, "kmeans", n_modules, seed)
-    return descend(
-        products,
-        n_modules,
-        sample_labels,
-        unit_labels,
-        orders=orders,
-        max_rounds=max_rounds,
-        seed=seed,
-    )
 
 
 def descend(
@@ -255,38 +186,18 @@ def check_n_modules(n_modules: int, shape: tuple[int, int]) -> None:
         )
 
 
-def _checked_labels(
-    name: str, labels: Shaped[np.ndarray, " _items"] | None, length: int, n_modules: int
-) -> _Labels | None:
-    """Check start labels, and return a copy as int64, which the search may change."""
-    if labels is None:
-        return None
-    if np.asarray(labels).dtype.kind not in "iu":
-        raise ModulesError(
-            f"{name} should be whole numbers; got {np.asarray(labels).dtype}. Convert them with "
-            "labels.astype(int)."
-        )
-    copied = np.array(labels, dtype=np.int64)
-    if copied.shape != (length,):
-        raise ModulesError(
-            f"{name} should have shape {(length,)}; got {copied.shape}. Pass one label per row or "
-            "column of the matrix."
-        )
-    check_labels(name, copied, n_modules)
-    return copied
+def strongest_labels(
+    sums: Float[np.ndarray, "items modules"], others: Int[np.ndarray, " others"]
+) -> Int[np.ndarray, " items"]:
+    """For each item, the label whose members drive it most on average.
 
+    Args:
+        sums: Each item's activation summed over each label's members.
+        others: The members' labels.
 
-def _checked_orders(
-    name: str, orders: Shaped[np.ndarray, "_rounds _items"] | None, length: int
-) -> Int[np.ndarray, "rounds items"] | None:
-    """Check that the orders are permutations, and return a copy as int64."""
-    if orders is None:
-        return None
-    copied = np.atleast_2d(np.array(orders, dtype=np.int64))
-    if copied.shape[1:] != (length,) or not (np.sort(copied, axis=1) == np.arange(length)).all():
-        raise ModulesError(
-            f"{name} should have one row per round, each a permutation of 0..{length - 1}; got an "
-            f"array of shape {copied.shape}. Draw the rows with "
-            "numpy.random.Generator.permutation."
-        )
-    return copied
+    Returns:
+        One label per item; a label without members is never used.
+    """
+    counts = np.bincount(others, minlength=sums.shape[1])
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf)
+    return means.argmax(axis=1).astype(np.int64)

@@ -5,11 +5,13 @@ from collections import Counter
 from functools import partial
 
 import pandas as pd
+import torch
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.descent import check_n_modules
 from tl_modules.discovery.normalised_input import normalised
+from tl_modules.discovery.on_device import checked_device
 from tl_modules.discovery.products import in_memory_bytes
 from tl_modules.discovery.search import MAX_ROUNDS, Method, SearchOptions, search
 from tl_modules.discovery.shared_aside import kept_units
@@ -36,6 +38,7 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     n_kicks: int | None = None,
     shared: Units | None = None,
     n_jobs: int | None = None,
+    device: str | torch.device | None = None,
     distributed: bool = False,
     max_memory: Size | None = None,
     progress: bool = True,
@@ -62,7 +65,9 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         shared: Units to set aside as ``ModuleSet.shared``, such as ``shared_units(...).units``.
             They join no module.
         n_jobs: Starts at once, in threads; by default one per core. Results do not depend on it. A
-            store's starts run one by one.
+            store's starts, and those on a device, run one by one.
+        device: Where to compute sums, such as ``"cuda"``, for a matrix that fits its memory; by
+            default the CPU's compiled loops. Sums differ by rounding in float64.
         distributed: Share a store's columns among ``torch.distributed`` processes. Each makes this
             call and gets the modules of a single process, bit for bit.
         max_memory: Limit beside the activations, in bytes or as ``"4 GB"``; by default free memory.
@@ -73,8 +78,8 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
         The modules.
 
     Raises:
-        ModulesError: If K or an option is not valid, there are fewer than two samples, memory is
-            too small, or the processes cannot share the work.
+        ModulesError: If K or an option is not valid, torch lacks the device, there are fewer than
+            two samples, memory is too small, or the processes cannot share the work.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -97,6 +102,7 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
     if method == "ulcmod":
         _warn_unequal(acts.samples)
     n_modules, seed = int(n_modules), int(seed)
+    on = _device(device, acts)
     kept = kept_units(acts, shared)
     if acts.shape[0] > 1:  # for a single sample, the normalisation's message is clearer
         n_units = acts.shape[1] if kept is None else int(kept.sum())
@@ -108,11 +114,15 @@ def discover(  # noqa: PLR0913 - the options of one search, all by keyword
                 "part. Write one with collect(..., store='acts')."
             )
         options = SearchOptions(method, n_modules, seed, max_rounds, n_starts, n_kicks, 1, progress)
-        return search_together(acts, options, partial(_n_jobs, acts, n_modules, 1, max_memory))
+        return search_together(
+            acts, options, partial(_n_jobs, acts, n_modules, 1, max_memory, method=method)
+        )
     n_jobs = min(n_starts, n_jobs or os.cpu_count() or 1)
-    n_jobs = _n_jobs(acts, n_modules, n_jobs, max_memory, sets_aside=kept is not None)
+    n_jobs = _n_jobs(
+        acts, n_modules, n_jobs, max_memory, method=method, sets_aside=kept is not None
+    )
     options = SearchOptions(
-        method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress
+        method, n_modules, seed, max_rounds, n_starts, n_kicks, n_jobs, progress, on
     )
     return search(acts, *normalised(acts, n_modules), options, kept)
 
@@ -127,6 +137,20 @@ def _method(method: Method | None, **iterd: int | None) -> Method:
             "method='topics_first', whose k-means restarts by itself. Leave them out."
         )
     return method or ("ulcmod" if passed else "topics_first")
+
+
+def _device(
+    device: str | torch.device | None, acts: ActivationMatrix | ActivationStore
+) -> torch.device | None:
+    """The device of a search; refuse one that torch lacks, and any for a store."""
+    if device is None:
+        return None
+    if isinstance(acts, ActivationStore):
+        raise ModulesError(
+            f"device={str(device)!r} needs an activation matrix; a store is streamed through the "
+            "CPU. Load it if it fits into memory: discover(store.matrix(), device=...)."
+        )
+    return checked_device(device)
 
 
 def _warn_unequal(samples: pd.DataFrame) -> None:
@@ -153,6 +177,7 @@ def _n_jobs(
     max_memory: Size | None,
     sharing: int = 1,
     *,
+    method: Method,
     sets_aside: bool = False,
 ) -> int:
     """How many starts may run at once.
@@ -163,13 +188,14 @@ def _n_jobs(
         n_jobs: The largest number wanted.
         max_memory: The limit; see ``discover``.
         sharing: How many processes share this machine's memory.
+        method: The method.
         sets_aside: Whether the search is over a copy without some units.
 
     Raises:
         ModulesError: If there is too little memory for one start.
     """
     if isinstance(acts, ActivationStore):
-        n_bytes = streamed_bytes(acts.shape, n_modules)
+        n_bytes = streamed_bytes(acts.shape, n_modules, components=method == "topics_first")
         remedy = "Ask for fewer modules."
         check_memory("A search over a store", n_bytes, max_memory, remedy, sharing)
         return 1

@@ -1,11 +1,14 @@
 """The sums over labels that IterD needs of a matrix."""
 
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from tl_modules.discovery import _kernel
+from tl_modules.discovery._gram import gram_times
+from tl_modules.discovery.components import leading_components
 from tl_modules.errors import ModulesError
 from tl_modules.runtime.compiled_threads import start_threads
 
@@ -15,6 +18,13 @@ Moved = Int[np.ndarray, " moved"]
 SampleSums = Float[np.ndarray, "samples modules"]
 UnitSums = Float[np.ndarray, "units modules"]
 _Tile = Float[np.ndarray, "rows units"]
+
+N_SOME = 4096
+"""A start looks at this number of units, or at up to twice as many. Of 46,080 units they lead to
+the objective that all units lead to (``benchmarks/start.py``), in a tenth of the time."""
+
+_RUN = 16
+"""Sampled units lie in runs, so that a row's values share cache lines."""
 
 _LARGEST_TO_SQUARE = 1e15
 """Sums of squares of larger values may overflow in float32."""
@@ -73,6 +83,10 @@ class Products(Protocol):
         """Each sample's coordinates on the first principal components."""
         ...
 
+    def some_units(self) -> Float[np.ndarray, "samples some"]:
+        """The columns of ``sampled_units``, as an array in memory."""
+        ...
+
 
 class InMemory:
     """A normalised matrix in memory, as one array."""
@@ -116,7 +130,7 @@ class InMemory:
             ModulesError: If a value of the matrix is not finite.
         """
         sums = self._kernels.unit_sums(self.matrix, sample_labels, n_modules)
-        self._check_finite(sums)
+        self.check_finite(sums)
         return sums
 
     def sample_sums(self, unit_labels: UnitLabels, n_modules: int) -> SampleSums:
@@ -143,17 +157,25 @@ class InMemory:
     def principal_components(
         self, n_components: int, seed: int
     ) -> Float[np.ndarray, "samples components"]:
-        """See ``Products``; computed by scikit-learn's PCA."""
-        # NumPy need not warn of overflow: the sums are computed to find it.
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._check_finite(self.matrix.sum(axis=1, dtype=np.float64))
+        """See ``Products``; block Krylov iteration. Call it inside ``one_thread``."""
+        n_samples, n_units = self.shape
+        means = self.unit_sums(np.zeros(n_samples, dtype=np.int64), 1)[:, 0] / n_samples
         largest = max(-float(self.matrix.min()), float(self.matrix.max()))
-        # The start's clusters do not depend on the scale, so values whose squares would overflow
-        # are scaled down.
-        matrix = self.matrix / largest if largest > _LARGEST_TO_SQUARE else self.matrix
-        return pca(matrix, n_components, seed)
+        # Clusters do not depend on the scale, so values whose squares would overflow are scaled
+        # down.
+        scale = 1.0 / largest if largest > _LARGEST_TO_SQUARE else 1.0
+        narrow = means.astype(self.matrix.dtype)
+        gram, few = partial(gram_times, self.matrix, narrow, scale), None
+        some = sampled_units(n_units)
+        if len(some) < n_units:
+            few = partial(gram_times, self.matrix[:, some], narrow[some], scale)
+        return leading_components(gram, few, n_samples, n_components, seed)
 
-    def _check_finite(self, sums: Float[np.ndarray, "..."]) -> None:
+    def some_units(self) -> Float[np.ndarray, "samples some"]:
+        """See ``Products``."""
+        return self.matrix[:, sampled_units(self.shape[1])]
+
+    def check_finite(self, sums: Float[np.ndarray, "..."]) -> None:
         """Refuse a matrix with a value that is not finite.
 
         Args:
@@ -176,6 +198,12 @@ class InMemory:
             f"{np.abs(self.matrix).max():.3g}. Normalise it first, as ActivationMatrix.zscore() "
             "does."
         )
+
+
+def sampled_units(n_units: int) -> UnitLabels:
+    """Units spread evenly over all, at least ``N_SOME``, but fewer than twice as many; or all."""
+    units = np.arange(n_units)
+    return units[units // _RUN % max(1, n_units // N_SOME) == 0]
 
 
 def pca(matrix: _Tile, n_components: int, seed: int) -> Float[np.ndarray, "rows components"]:
@@ -208,6 +236,8 @@ def in_memory_bytes(
         n_copies: How often the matrix is copied: to normalise it, and to set units aside.
     """
     n_samples, n_units = shape
-    # One more copy is centred for the PCA. Each start has four arrays of sums.
-    matrix = 4 * n_samples * n_units
-    return (5 + 4 * n_copies) * matrix // 4 + n_jobs * 4 * 8 * n_modules * (n_samples + n_units)
+    # Copies of some units: for the start, and for its principal components. Each start has four
+    # arrays of sums.
+    matrix, some = 4 * n_samples * n_units, 4 * n_samples * min(n_units, 2 * N_SOME)
+    sums = n_jobs * 4 * 8 * n_modules * (n_samples + n_units)
+    return (1 + 4 * n_copies) * matrix // 4 + 2 * some + sums

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Bool
 from tqdm.auto import tqdm
 
@@ -14,10 +15,11 @@ from tl_modules.activations.normalise import Normaliser
 from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.descent import IterDResult, descend
 from tl_modules.discovery.local_search import improve
+from tl_modules.discovery.on_device import OnDevice
 from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, Products
 from tl_modules.discovery.shared_aside import without_columns
-from tl_modules.discovery.start import START_KINDS, StartKind, principal_components, start_labels
+from tl_modules.discovery.start import START_KINDS, StartKind, start_labels, start_points
 from tl_modules.discovery.topics_first import topics_first
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.determinism import one_thread
@@ -43,6 +45,8 @@ class SearchOptions:
     n_kicks: int
     n_jobs: int
     progress: bool
+    device: torch.device | None = None
+    """Where sums are computed; None for the CPU's compiled loops."""
 
 
 def search(
@@ -66,6 +70,9 @@ def search(
     """
     if kept is not None:
         products = without_columns(products, kept)
+    if options.device is not None:
+        assert isinstance(products, InMemory)  # discover refuses a store with a device
+        products = OnDevice(products, options.n_modules, options.device)
     if options.method == "topics_first":
         best = topics_first(products, options.n_modules, options.seed, progress=options.progress)
         starts = None
@@ -129,13 +136,13 @@ def _from_starts(products: Products, options: SearchOptions) -> list[IterDResult
 
 
 def _run_starts(products: Products, options: SearchOptions) -> list[IterDResult]:
-    points = principal_components(products, options.seed)
     n_starts, n_jobs = options.n_starts, options.n_jobs
     if isinstance(products, InMemory) and n_jobs > 1:
         # numba's own threads cannot be nested in ours: each search uses one thread.
         products = InMemory(products.matrix, parallel=False)
     else:
         n_jobs = 1
+    given = start_points(products, options.seed, parallel=n_jobs == 1)
 
     with (
         tqdm(total=n_starts, desc="discover", unit="start", disable=not options.progress) as bar,
@@ -147,7 +154,7 @@ def _run_starts(products: Products, options: SearchOptions) -> list[IterDResult]
 
         def run(start: int) -> IterDResult:
             seed = options.seed + start
-            labels = start_labels(points, _start_kind(start), options.n_modules, seed)
+            labels = start_labels(given, _start_kind(start), options.n_modules, seed)
             return descend(
                 products,
                 options.n_modules,

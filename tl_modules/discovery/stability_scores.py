@@ -11,12 +11,12 @@ from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import Normalisation, fit_normaliser
-from tl_modules.discovery.descent import IterDResult, check_n_modules, iterd
+from tl_modules.discovery.descent import IterDResult, check_n_modules, strongest_labels
+from tl_modules.discovery.from_arrays import iterd
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.search import MAX_ROUNDS, Method
 from tl_modules.discovery.silhouettes import topic_silhouette
-from tl_modules.discovery.start import strongest_labels
 from tl_modules.discovery.topics_first import topics_first
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.runtime.arguments import checked

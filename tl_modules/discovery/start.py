@@ -1,35 +1,64 @@
 """The labels from which IterD starts."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from tl_modules.discovery.products import Products
+from tl_modules.discovery.balanced_kmeans import balanced_kmeans
+from tl_modules.discovery.descent import descend
+from tl_modules.discovery.products import InMemory, Products
 
 N_COMPONENTS = 16
 """The paper's number of principal components."""
 
 N_RESTARTS = 10
-"""Number of restarts of the balanced k-means."""
+"""Number of restarts of k-means."""
+
+_TRIAL_ROUNDS = 10
+"""Rounds of IterD on some of the units after which restarts are compared."""
 
 N_SPECTRAL = 2000
 """Largest number of samples in a spectral clustering, whose memory grows with its square."""
 
 StartKind = Literal["kmeans", "random", "spectral"]
 START_KINDS: tuple[StartKind, ...] = get_args(StartKind)
-"""``kmeans``: balanced k-means, as in the paper. ``random``: balanced random labels. ``spectral``:
-spectral clustering of the samples."""
+"""``kmeans``: balanced k-means, then IterD on some of the units. ``random``: balanced random
+labels. ``spectral``: spectral clustering of the samples."""
 
 _Points = Float[np.ndarray, "samples components"]
 
 
-def principal_components(products: Products, seed: int, n_modules: int = 0) -> _Points:
-    """The samples' coordinates on the first 16 or K principal components, which starts cluster.
+@dataclass(frozen=True)
+class StartPoints:
+    """What starts cluster: the samples, seen through some of the units."""
+
+    some: InMemory
+    """The normalised matrix of some units, spread evenly over all."""
+
+    points: _Points
+    """The samples' coordinates on its first 16 principal components."""
+
+
+def start_points(products: Products, seed: int, *, parallel: bool = True) -> StartPoints:
+    """What the starts of a search cluster; call it inside ``one_thread``.
 
     Args:
         products: The normalised matrix.
-        seed: Seed of the randomised PCA of a large matrix.
+        seed: Seed of the components.
+        parallel: Whether sums over the units may use all cores, which changes no bit.
+    """
+    some = InMemory(products.some_units(), parallel=parallel)
+    return StartPoints(some, principal_components(some, seed))
+
+
+def principal_components(products: Products, seed: int, n_modules: int = 0) -> _Points:
+    """The samples' coordinates on the first 16 or K principal components.
+
+    Args:
+        products: The normalised matrix.
+        seed: Seed of the first directions.
         n_modules: K, if at least K components are wanted.
 
     Returns:
@@ -40,14 +69,13 @@ def principal_components(products: Products, seed: int, n_modules: int = 0) -> _
 
 
 def start_labels(
-    points: _Points, kind: StartKind, n_modules: int, seed: int
+    given: StartPoints, kind: StartKind, n_modules: int, seed: int
 ) -> Int[np.ndarray, " samples"]:
     """Start labels of the samples.
 
     Args:
-        points: The samples' principal components.
-        kind: One of ``START_KINDS``. ``"kmeans"`` is the best of 10 restarts of k-means with
-            clusters of ``floor(N/K)`` to ``ceil(N/K)`` samples (Bradley, Bennett & Demiriz 2000).
+        given: What is clustered.
+        kind: One of ``START_KINDS``.
         n_modules: K.
         seed: Seed of the clustering.
 
@@ -55,24 +83,25 @@ def start_labels(
         Each sample's cluster.
     """
     if kind == "random":
-        order = np.random.default_rng(seed).permutation(len(points))
+        order = np.random.default_rng(seed).permutation(len(given.points))
         return (order % n_modules).astype(np.int64)
     if kind == "kmeans":
-        return _balanced_kmeans(points, n_modules, seed)
-    return _spectral_of_some(points, n_modules, seed)
+        return _best_restart(given, n_modules, seed)
+    return _spectral_of_some(given.points, n_modules, seed)
 
 
-def _balanced_kmeans(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
-    from k_means_constrained import KMeansConstrained  # slow to import, and only a fit needs it
+def _best_restart(given: StartPoints, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
+    """Labels from balanced k-means and IterD on some of the units: the best of 10 restarts.
 
-    clustering = KMeansConstrained(
-        n_clusters=n_modules,
-        size_min=len(points) // n_modules,
-        size_max=-(-len(points) // n_modules),
-        n_init=N_RESTARTS,
-        random_state=seed,
-    )
-    return np.asarray(clustering.fit(points).labels_, dtype=np.int64)
+    Restarts are compared by L. The restart with the least within-cluster distances, which k-means
+    itself would keep, often leads IterD to a lower L than others do.
+    """
+    generator = np.random.default_rng(seed)
+    tried = []
+    for _ in range(N_RESTARTS):
+        labels = balanced_kmeans(given.points, n_modules, generator)
+        tried.append(descend(given.some, n_modules, labels, max_rounds=_TRIAL_ROUNDS, seed=seed))
+    return max(tried, key=lambda result: result.history[-1]).sample_labels
 
 
 def _spectral_of_some(points: _Points, n_modules: int, seed: int) -> Int[np.ndarray, " samples"]:
@@ -114,20 +143,3 @@ def spectral_labels(points: _Points, n_modules: int, seed: int) -> Int[np.ndarra
     clustering = SpectralClustering(n_modules, affinity="precomputed", random_state=seed)
     affinities = rbf_kernel(points, gamma=gamma)
     return np.asarray(clustering.fit(affinities).labels_, dtype=np.int64)
-
-
-def strongest_labels(
-    sums: Float[np.ndarray, "items modules"], others: Int[np.ndarray, " others"]
-) -> Int[np.ndarray, " items"]:
-    """For each item, the label whose members drive it most on average.
-
-    Args:
-        sums: Each item's activation summed over each label's members.
-        others: The members' labels.
-
-    Returns:
-        One label per item; a label without members is never used.
-    """
-    counts = np.bincount(others, minlength=sums.shape[1])
-    means = np.where(counts > 0, sums / np.maximum(counts, 1), -np.inf)
-    return means.argmax(axis=1).astype(np.int64)

@@ -15,11 +15,13 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery import _stream
 from tl_modules.discovery.lanes import lane_bounds, n_with_lanes, sum_in_pairs
 from tl_modules.discovery.products import (
+    N_SOME,
     Moved,
     SampleLabels,
     SampleSums,
     UnitLabels,
     UnitSums,
+    sampled_units,
 )
 from tl_modules.discovery.start import N_COMPONENTS
 from tl_modules.runtime.compiled_threads import start_threads
@@ -76,6 +78,7 @@ class Streamed:
             self._shift_unit_sums,
             self._sample_changes,
             self._principal_components,
+            self._some_units,
         )
 
     @property
@@ -127,6 +130,10 @@ class Streamed:
         centring.
         """
         return self._together(self._principal_components, n_components, seed)
+
+    def some_units(self) -> Float[np.ndarray, "samples some"]:
+        """See ``Products``; one pass over the store."""
+        return self._together(self._some_units)
 
     def serve(self) -> None:
         """Do this process's part of each step of the first process, until the first one stops."""
@@ -221,6 +228,18 @@ class Streamed:
             left, sizes, _ = np.linalg.svd(points, full_matrices=False)
         return (left * sizes)[:, :n_components]
 
+    def _some_units(self) -> Float[np.ndarray, "samples some"] | None:
+        units = sampled_units(self.shape[1])
+        units = units[(units >= self._bounds[0]) & (units < self._bounds[-1])]
+        shift, scale, mean, inverse = self._normal
+        normal = (shift, scale, mean[units], inverse[units])
+        share = np.empty((self.shape[0], len(units)), dtype=np.float32)
+        for start, chunk in self._store.iter_chunks(self._columns):
+            part = share[start : start + len(chunk)]
+            _stream.decode_columns(np.ascontiguousarray(chunk[:, units]), normal, 0, part)
+        whole = self._side_by_side(share.T)
+        return None if whole is None else np.ascontiguousarray(whole.T)
+
     def _projected(
         self, pool: ThreadPoolExecutor, basis: Float[np.ndarray, "units width"]
     ) -> Iterator[tuple[int, list[_Lane], Float[np.ndarray, "rows width"]]]:
@@ -293,17 +312,21 @@ class Streamed:
                 )
 
 
-def streamed_bytes(shape: tuple[int, int], n_modules: int) -> int:
-    """Estimate the bytes that a search over a store takes: sums, bases and the rows being read.
+def streamed_bytes(shape: tuple[int, int], n_modules: int, *, components: bool) -> int:
+    """Estimate the bytes that a search over a store takes: sums, and what it clusters samples by.
 
     Args:
         shape: Number of samples and number of units.
         n_modules: K.
+        components: Whether samples are clustered by the principal components of all units, as
+            topics are, which takes bases and the rows being read; or by some of the units.
     """
     n_samples, n_units = shape
+    sums = 4 * 8 * n_modules * (n_samples + n_units) + 8 * 8 * n_units
+    if not components:
+        return sums + 2 * 4 * n_samples * min(n_units, 2 * N_SOME)
     width = max(N_COMPONENTS, n_modules) + _OVERSAMPLING
-    sums = 4 * 8 * n_modules * (n_samples + n_units)
-    return sums + 5 * 4 * width * n_units + 8 * 8 * n_units + 2 * _TILE_BYTES
+    return sums + 5 * 4 * width * n_units + 2 * _TILE_BYTES
 
 
 def _add_product(
