@@ -8,6 +8,7 @@ import torch
 import tl_modules as tlm
 from tl_modules.causal.metrics import make_task
 from tl_modules.causal.prompt_runs import no_intervention, run_task
+from tl_modules.causal.row_limits import RowLimit
 
 ROWS = pd.DataFrame(
     {
@@ -35,7 +36,7 @@ def by_hand(model, prompt, answer):
 
 def measured(model, frame, metric, batch_size=3):
     task = make_task(model, frame, metric, batch_size, None)
-    return run_task(model, task, [no_intervention] * 2, 16)
+    return run_task(model, task, [no_intervention] * 2, RowLimit(16))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])

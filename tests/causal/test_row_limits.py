@@ -12,6 +12,7 @@ import tl_modules as tlm
 from tests.conftest import tiny_model
 from tl_modules.causal import prompt_runs
 from tl_modules.models.batch_sizes import ON_CPU, ON_GPU, batch_size_of
+from tl_modules.runtime.memory import free_memory
 
 QUIET = {"n_controls": 3, "progress": False}
 PLACE = ["blocks.1.hook_resid_post"]
@@ -39,7 +40,7 @@ def test_passes_are_halved_and_nothing_else_changes(model, modules, prompts, mon
         found = tlm.module_effects(model, modules, prompts, batch_size=8, **QUIET)
     pd.testing.assert_frame_equal(found, expected, atol=1e-5, rtol=1e-3)
     failed = [n_rows for n_rows in tried if n_rows > 3]
-    assert failed == [8, 4, 8, 4]  # the clean run and the ablations find their limits once each
+    assert failed == [8, 4]
     assert len(said) == len(failed)
 
 
@@ -81,15 +82,18 @@ def test_the_batch_size_follows_free_memory(device, monkeypatch):
         monkeypatch.setattr(model.cfg, name, value)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**41))
+    kept = iter([0] * 20)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(kept))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
     most = ON_CPU if device == "cpu" else ON_GPU
     assert batch_size_of(model, "auto", 100) == most
     assert batch_size_of(model, 7, 100) == 7
     free = 2**30
     sizes = [batch_size_of(model, "auto", n_tokens) for n_tokens in (100, 1000, 10_000)]
     assert most >= sizes[0] > sizes[1] >= sizes[2] == 1
-    # However little memory is free, a run that is resumed has the size with which it began.
-    assert batch_size_of(model, "auto", 10_000, fits=False) == (16 if device == "cpu" else 128)
-    # Without logits more rows fit.
+    # A backward pass needs all layers, and fewer rows fit; without logits more do.
+    monkeypatch.setattr(model.cfg, "n_layers", 100)
+    assert batch_size_of(model, "auto", 100, gradients=True) < sizes[0]
     assert batch_size_of(model, "auto", 1000, logits=False) > sizes[1]
 
 
@@ -108,6 +112,35 @@ def test_an_experiment_takes_the_size_that_fits(model, modules, prompts, monkeyp
     small = tlm.module_effects(model, modules, prompts, **QUIET)
     assert max(sizes) < ON_CPU
     np.testing.assert_allclose(found["effect"], small["effect"], atol=1e-5)
+
+
+def test_memory_that_torch_keeps_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 900))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 300)
+    assert free_memory(torch.device("cuda")) == 300
+    assert free_memory(torch.device("cpu")) > 2**20
+
+
+def test_patched_passes_are_halved_too(model, modules, prompts, monkeypatch):
+    texts = [text + " and why" * (row % 3) for row, text in enumerate(prompts["prompt"])]
+    short = prompts.assign(prompt=texts)
+    frame = short.assign(corrupted=short["prompt"].str.replace("the", "a"))
+    options = {"method": "patch", **QUIET}
+    expected = tlm.module_effects(model, modules, frame, batch_size=1, **options)
+    limited(monkeypatch, 3)
+    with pytest.warns(UserWarning, match="Memory ran out at a forward pass of"):
+        found = tlm.module_effects(model, modules, frame, batch_size=len(frame), **options)
+    pd.testing.assert_frame_equal(found, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_a_limit_is_found_once_in_an_experiment(model, modules, prompts, monkeypatch):
+    tried = limited(monkeypatch, 3)
+    options = {"n_controls": None, "progress": False}
+    with pytest.warns(UserWarning, match="Memory ran out at a forward pass of") as said:
+        tlm.module_effects(model, modules, prompts, batch_size=8, **options)
+    assert [n_rows for n_rows in tried if n_rows > 3] == [8, 4]
+    assert len(said) == 2
 
 
 def test_a_batch_size_is_a_number_or_auto(model, modules, prompts):

@@ -36,6 +36,9 @@ from tl_modules.tables.columns import beside
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 
+STORE_BATCH = 32
+"""Prompts per forward pass of a run into a store, unless the caller says how many."""
+
 
 @overload
 def collect(
@@ -118,7 +121,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         prompts: Strings, or a frame with a column ``prompt``.
         units: The site: ``"mlp"``, ``"attn_heads"``, ``"attn_z"``, ``"resid"`` or ``"sae"``; join
             several with ``+``.
-        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``BatchSize``).
+        batch_size: Prompts per forward pass; ``"auto"``: as many as fit into half of the free
+            memory, at most 16 on a CPU and 512 on a GPU; into a store 32.
         max_tokens: Truncate prompts to this many tokens; None for the model's context.
         weight: ``"activation"``, or a unit's effect by gradients, which the page compares:
             ``"attribution"``, ``"top_logit"``, ``"effect"``, ``"activation_effect"``.
@@ -157,10 +161,12 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             check_unhooked(model)
         # Prompts are tokenised before the folder is made: a refused prompt leaves no folder behind.
         token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
-        longest, logits = max(map(len, token_lists)), reading.needs_gradients
-        # A run into a store is resumed with the same size, however much memory is free then.
-        fits = store is None
-        batch_size = batch_size_of(model, batch_size, longest, logits=logits, fits=fits)
+        if store is not None and batch_size == "auto":
+            # A run into a store is resumed with the same size, on any device, whatever is free.
+            batch_size = STORE_BATCH
+        needs = reading.needs_gradients
+        longest = max(map(len, token_lists))
+        batch_size = batch_size_of(model, batch_size, longest, logits=needs, gradients=needs)
         chunks = chunks_of_batches(token_lists, counted, batch_size, len(site_units))
         runner = BatchRunner(model, site_units, reading)
         needed = needed_memory(runner, chunks, into_store=store is not None)

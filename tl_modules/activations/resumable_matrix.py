@@ -38,7 +38,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
         folder: Where a float32 store is kept until the caller deletes it (``delete_store``).
         reading: How values come about.
         units: The site.
-        batch_size: Prompts per forward pass; see ``BatchSize``.
+        batch_size: Prompts per forward pass; see ``collect``.
         max_tokens: Truncate prompts to this many tokens.
         max_memory: The memory limit; see ``collect``.
         progress: Show a progress bar.

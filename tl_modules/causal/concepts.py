@@ -97,7 +97,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         n_controls: Controls per target.
         controls: See ``module_effects``.
         exclude: See ``module_effects``.
-        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds, see ``BatchSize``.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Truncate prompts to this many tokens.
         seed: Seed of controls and bootstrap.
         progress: Show a progress bar.

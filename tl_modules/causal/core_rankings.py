@@ -220,8 +220,9 @@ def evidence_of(
     Raises:
         ModulesError: As in ``module_effects``.
     """
-    sizes = {"batch_size": options.n_rows, "max_tokens": options.max_tokens}
-    task = make_task(model, frame, "loss", options.n_rows, options.max_tokens, options.touched)
+    n_rows = options.n_gradient_rows
+    sizes = {"batch_size": n_rows, "max_tokens": options.max_tokens}
+    task = make_task(model, frame, "loss", n_rows, options.max_tokens, options.touched)
     if by == "path":
         contrasts = _along_the_path(model, frame, modules, options, task)
     else:

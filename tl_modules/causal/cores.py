@@ -132,7 +132,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         untrained: What ``untrained_twin`` returned, and the modules that were discovered in it. The
             table then has its cores as ``"untrained twin"``: what the method finds in random
             weights.
-        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds, see ``BatchSize``.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Truncate prompts to this many tokens.
         seed: Seeds random units, controls and intervals.
         progress: Show progress bars.

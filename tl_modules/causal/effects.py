@@ -72,7 +72,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             ``StoppingRule``).
         controls: The property that controls share with the module.
         exclude: Units to leave out of modules and controls.
-        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds, see ``BatchSize``.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Truncate prompts to this many tokens.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.

@@ -15,6 +15,7 @@ from tl_modules.causal.options import Options
 from tl_modules.causal.own_categories import sample_labels, warn_own_categories
 from tl_modules.causal.pairs import CorruptedRuns
 from tl_modules.causal.prompt_runs import Intervention, no_intervention, run_task
+from tl_modules.causal.row_limits import RowLimit
 from tl_modules.causal.states import States
 from tl_modules.causal.trials import Runs, Trial, prepare_runs, seed_keys
 from tl_modules.interventions.ablation import Ablation
@@ -67,7 +68,8 @@ STEP = 20
 """Controls that are run before the test is asked again."""
 
 MASK_BYTES = 2**28
-"""Of the masks that say which units each intervention changes: one byte per unit of the site."""
+"""The largest size of the masks that say which units each intervention changes: one byte per unit
+of the site and intervention."""
 
 Enough = Callable[[Experiment, Outcome], int | None]
 """``enough(experiment, outcome)``: how many of an outcome's controls its test used; None if the
@@ -127,12 +129,13 @@ def run_experiment(
     del prepared
     if compares_own:  # after every refusal
         warn_own_categories(targets, frame, n_controls=n_first)
+    limit = RowLimit(options.n_rows)
     total = len(frame) * (1 + sum(1 + len(controls) for _, controls in waiting))
     with tqdm(total=total, desc="ablate", unit="prompt", disable=not options.progress) as bar:
 
         def measure(runs: list[Intervention]) -> tuple[np.ndarray, np.ndarray | None]:
             states = None if hook_name is None else States(hook_name, len(runs), len(frame))
-            measured = run_task(model, task, runs, options.n_rows, bar.update, states)
+            measured = run_task(model, task, runs, limit, bar.update, states)
             return measured, None if states is None else states.means
 
         clean, clean_states = measure([no_intervention])
@@ -148,9 +151,10 @@ def run_experiment(
             bar.total += len(frame) * len(runs)
             return measure(runs)[0] - clean[0]
 
-        # Targets share passes, but for the states, of which there may be many.
+        # Targets share passes, but for the states, of which there may be many. A target's masks go
+        # when those that run with it are done.
         n_at_once = 1 if hook_name is not None else _n_at_once(targets)
-        while waiting:  # a target's hooks go when it is done
+        while waiting:
             wave = [waiting.popleft()]
             while waiting and sum(1 + len(controls) for _, controls in wave) < n_at_once:
                 wave.append(waiting.popleft())
@@ -206,7 +210,7 @@ def _ablation(model: HookedModel, frame: pd.DataFrame, task: Task, options: Opti
         frame,
         options.reference,
         options.exclude,
-        options.n_rows,
+        options.n_gradient_rows,
         options.max_tokens,
         None if options.reads_answers else task,
         options.touched,

@@ -10,8 +10,13 @@ from tl_modules.causal.metrics import MetricName
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans, Method
-from tl_modules.models.batch_sizes import BatchSize, batch_size_of, check_batch_size
-from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.batch_sizes import (
+    BatchSize,
+    batch_size_for_texts,
+    batch_size_of,
+    check_batch_size,
+)
+from tl_modules.models.hooked_model import HookedModel, check_model
 from tl_modules.models.tokens import check_tokenizer, read_texts
 from tl_modules.units import Units
 
@@ -38,6 +43,8 @@ class Options:
     max_tokens: int | None
     seed: int
     progress: bool
+    gradient_rows: int | None = None
+    """Rows of a pass that a backward pass follows; None for ``batch_size``."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that are out of range; the public functions check the types.
@@ -56,6 +63,11 @@ class Options:
         assert self.batch_size != "auto"
         return self.batch_size
 
+    @property
+    def n_gradient_rows(self) -> int:
+        """Rows of a pass that a backward pass follows, after ``sized``."""
+        return self.n_rows if self.gradient_rows is None else self.gradient_rows
+
     def sized(self, model: HookedModel, frame: pd.DataFrame) -> "Options":
         """The same options with a number as batch size.
 
@@ -65,15 +77,25 @@ class Options:
         """
         if self.batch_size != "auto":
             return self
-        check_tokenizer(model)
         texts = frame["prompt"].tolist()
         if self.reads_answers and "answer" in frame:
-            texts = [
-                f"{text} {answer}" for text, answer in zip(texts, frame["answer"], strict=True)
-            ]
+            answers = frame["answer"].tolist()
+            texts = [f"{text} {answer}" for text, answer in zip(texts, answers, strict=True)]
+        # Most prompts are so short that they need not be tokenised to know that they fit.
+        check_model(model)
+        given = (model, texts, self.max_tokens)
+        rows = batch_size_for_texts(*given)
+        gradient_rows = batch_size_for_texts(*given, gradients=True)
+        if rows is not None and gradient_rows is not None:
+            return replace(self, batch_size=rows, gradient_rows=gradient_rows)
+        check_tokenizer(model)
         # Without the warnings and refusals of ``tokenise``, which follow when the prompts are run.
         longest = max(len(read.tokens[: self.max_tokens]) for read in read_texts(model, texts))
-        return replace(self, batch_size=batch_size_of(model, self.batch_size, longest))
+        return replace(
+            self,
+            batch_size=batch_size_of(model, "auto", longest),
+            gradient_rows=batch_size_of(model, "auto", longest, gradients=True),
+        )
 
     @property
     def touched(self) -> Touched:

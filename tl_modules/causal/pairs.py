@@ -142,6 +142,8 @@ class CorruptedRuns:
 
             lists = [self.token_lists[row] for row in batch.rows]
             tokens = torch.nn.utils.rnn.pad_sequence(lists, batch_first=True)
+            # A part of a batch is as wide as the batch.
+            tokens = torch.nn.functional.pad(tokens, (0, batch.mask.shape[1] - tokens.shape[1]))
             if names:
                 readers = {name: reader(name) for name in names}
                 run_hooks_only(self.model, tokens, batch.mask, readers)

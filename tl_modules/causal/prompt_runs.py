@@ -59,7 +59,7 @@ def run_task(
     model: HookedModel,
     task: Task,
     runs: Sequence[Intervention],
-    max_rows: int,
+    limit: RowLimit,
     done: Callable[[int], object] = lambda n_prompts: None,
     states: States | None = None,
 ) -> Float[np.ndarray, "runs prompts"]:
@@ -73,8 +73,7 @@ def run_task(
         model: The model.
         task: The prompts, and what to measure.
         runs: The interventions.
-        max_rows: Rows of a forward pass at most, unless a batch itself has more. Where memory runs
-            out, they are halved.
+        limit: The rows of a forward pass. Where memory runs out, the limit is halved.
         done: Called after each pass with the number of prompts that were run.
         states: Where the prompts' mean states are kept, if they are read.
 
@@ -85,7 +84,6 @@ def run_task(
         ModulesError: If a value is NaN or infinite, or a pass does not fit into memory.
     """
     values = np.empty((len(runs), sum(len(batch.rows) for batch in task.batches)))
-    limit = RowLimit(max_rows)
     for numbers in _alike(runs):
         group = _Group.of(runs, numbers)
         for batch in task.batches:
@@ -93,7 +91,7 @@ def run_task(
             # A GPU is waited for once the whole batch has been sent to it.
             for of_runs, rows, measured in of_passes:
                 values[of_runs, rows] = measured.cpu().numpy()
-            check_measured(values[numbers][:, batch.rows], batch.rows)
+            check_measured(values[np.array(numbers)[:, None], batch.rows], batch.rows)
     return values
 
 
@@ -129,10 +127,19 @@ def _alike(runs: Sequence[Intervention]) -> list[list[int]]:
 
 
 def _are_alike(one: Intervention, other: Intervention) -> bool:
-    if not isinstance(one, UnitRun) or not isinstance(other, UnitRun):
-        return not isinstance(one, UnitRun) and not isinstance(other, UnitRun)
-    first, second = one.target, other.target
+    first, second = _joinable(one), _joinable(other)
+    if first is None or second is None:
+        return first is second
     return first.recipe.is_same(second.recipe) and first.units.same_hooks(second.units)
+
+
+def _joinable(run: Intervention) -> PreparedUnits | None:
+    """The units of an intervention that can share passes row by row; None for another one.
+
+    Values that are drawn are looked up on the CPU, for all units of all sets if these are joined.
+    """
+    is_joinable = isinstance(run, UnitRun) and run.target.recipe.method != "resample"
+    return run.target if is_joinable else None
 
 
 _Measured = tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"], Float[torch.Tensor, " rows"]]
@@ -144,7 +151,7 @@ class _Group:
     """Interventions that can share passes."""
 
     numbers: Int[np.ndarray, " runs"]
-    """Their numbers among all interventions."""
+    """The interventions' numbers among all."""
 
     runs: Sequence[Intervention]
 
@@ -155,7 +162,7 @@ class _Group:
     def of(cls, runs: Sequence[Intervention], numbers: Sequence[int]) -> "_Group":
         """The interventions of these numbers."""
         some = [runs[number] for number in numbers]
-        targets = [run.target for run in some if isinstance(run, UnitRun)]
+        targets = [target for run in some if (target := _joinable(run)) is not None]
         joined = None
         if targets:
             joined = JoinedEdits([target.units for target in targets], targets[0].recipe)

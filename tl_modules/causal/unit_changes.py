@@ -60,13 +60,16 @@ def unit_changes(
     recipe = Recipe("mean", reference, of_content=of_content)
     shape = len(units), sum(len(batch.rows) for batch in task.batches)
     changes = UnitChanges(np.empty(shape), np.empty(shape))
+    all_clean: dict[int, Float[np.ndarray, "batch next"]] = {}
     for start in range(0, len(units), _TOGETHER):
         some = np.arange(start, min(start + _TOGETHER, len(units)))
-        # The first set is empty: the clean run.
-        sets = [units.select(some[:0]), *(units.select(some[[at]]) for at in range(len(some)))]
+        sets = [units.select(some[[at]]) for at in range(len(some))]
+        if start == 0:
+            sets.insert(0, units.select(some[:0]))  # changes nothing: the clean run
+        n_clean = len(sets) - len(some)
         joined = JoinedEdits(sets, recipe)
-        for batch in task.batches:
-            n_rows, clean = len(batch.rows), None
+        for number, batch in enumerate(task.batches):
+            n_rows, clean = len(batch.rows), all_clean.get(number)
             counts = n_predicted(batch.mask).numpy()
             n_all, step = len(sets) * n_rows, max(max_rows, n_rows)
             for first in range(0, n_all, step):
@@ -77,13 +80,13 @@ def unit_changes(
                 losses = token_losses(logits, tokens, mask).cpu().double().numpy()
                 done(len(losses))
                 if clean is None:  # the first pass holds all rows of the first set
-                    clean = losses[:n_rows]
+                    clean = all_clean[number] = losses[:n_rows]
                     check_measured(clean.sum(-1)[None], batch.rows)
-                is_unit = at.runs > 0
+                is_unit = at.runs >= n_clean
                 rows = at.rows[is_unit]
                 moved = losses[is_unit] - clean[rows]
-                place = some[at.runs[is_unit] - 1], batch.rows[rows]
+                place = some[at.runs[is_unit] - n_clean], batch.rows[rows]
                 changes.rise[place] = moved.sum(-1) / counts[rows]
                 changes.change[place] = np.abs(moved).sum(-1) / counts[rows]
-            check_measured(changes.change[some][:, batch.rows], batch.rows)
+            check_measured(changes.change[some[:, None], batch.rows], batch.rows)
     return changes

@@ -156,7 +156,7 @@ def _find(
     progress = not args.no_progress
     options: dict[str, Any] = {
         "positions": args.positions,
-        "batch_size": batch_size_of(model, args.batch_size, args.max_tokens),
+        "batch_size": args.batch_size,
         "max_tokens": args.max_tokens,
         "seed": args.seed,
         "progress": progress,
@@ -220,7 +220,7 @@ def _described(
     first = first.loc[first["hook_name"].map(spans) == 1]  # attention heads have no polarity
     if not len(first):
         return units
-    n_rows = batch_size_of(model, args.batch_size, args.max_tokens)
+    n_rows = batch_size_of(model, args.batch_size, args.max_tokens, gradients=True)
     sizes = {"batch_size": n_rows, "max_tokens": args.max_tokens}
     described = describe_units(
         *(model, first, prompts, modules), **sizes, seed=args.seed, progress=not args.no_progress

@@ -113,14 +113,16 @@ def _test(
             "given, without a template, and ablated to their units' means over those tokens"
         )
     options: dict[str, Any] = {
-        "batch_size": batch_size_of(model, args.batch_size, args.max_tokens),
+        "batch_size": args.batch_size,
         "max_tokens": args.max_tokens if args.metric == "loss" else None,
         "positions": args.positions,
         "progress": not args.no_progress,
     }
     excluded: list[tuple[str, Units | None]] = [("none", None)]
     if args.n_shared:
-        shared = shared_units(model, others, reference, n_units=args.n_shared, **options)
+        n_rows = batch_size_of(model, args.batch_size, args.max_tokens, gradients=True)
+        few: dict[str, Any] = options | {"batch_size": n_rows}
+        shared = shared_units(model, others, reference, n_units=args.n_shared, **few)
         output.write_table("shared.csv", shared.table)
         excluded.append((f"{args.n_shared} shared", shared.units))
     tables, rows = [], []

@@ -16,7 +16,7 @@ from tl_modules.discovery.products import (
     UnitSums,
 )
 from tl_modules.errors import ModulesError
-from tl_modules.runtime.memory import budget
+from tl_modules.runtime.memory import free_memory
 
 _BLOCK_BYTES = 256 * 1024**2
 """Size of the part of the matrix that is in float64 at one time."""
@@ -44,7 +44,8 @@ class OnDevice:
         """
         _check_fits(products, n_modules, device)
         self._host = products
-        self._matrix = torch.from_numpy(products.matrix).to(device)
+        # torch warns of an array that cannot be written, such as a file's.
+        self._matrix = torch.from_numpy(np.require(products.matrix, requirements="W")).to(device)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -182,8 +183,7 @@ def _check_fits(products: InMemory, n_modules: int, device: torch.device) -> Non
     # The matrix, the rows or columns that moved (half of them at most), blocks, and sums.
     sums = 3 * 8 * n_modules * (n_samples + n_units)
     needed = 3 * products.matrix.nbytes // 2 + 2 * _BLOCK_BYTES + sums
-    is_cuda = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if is_cuda else budget(None)
+    free = free_memory(device)
     if needed > free:
         raise ModulesError(
             f"A search on {device} takes about {needed / 1e9:,.1f} GB of its memory; "

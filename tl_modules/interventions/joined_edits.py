@@ -61,13 +61,14 @@ class JoinedEdits:
         """
         coordinates = [units.coordinates() for units in sets]
         every = coordinates[0].every()
-        flats = [each.flat() for each in coordinates]
-        union = np.unique(np.concatenate(flats))
-        column = np.full(len(every), -1)
-        column[union] = np.arange(len(union))
+        is_held = np.zeros(len(every), dtype=np.bool_)
+        for each in coordinates:
+            is_held[each.flat()] = True
+        union = np.flatnonzero(is_held)
+        column = is_held.cumsum() - 1
         is_member = np.zeros((len(sets), len(union)), dtype=np.bool_)
-        for row, members in zip(is_member, flats, strict=True):
-            row[column[members]] = True
+        for row, each in zip(is_member, coordinates, strict=True):
+            row[column[each.flat()]] = True
         units = every.select(union)
         sources = Sources(
             recipe.reference, None, recipe.factor, recipe.seed, of_content=recipe.of_content

@@ -11,7 +11,7 @@ class Resident:
         """Keep the tensor.
 
         Args:
-            tensor: The tensor; later changes of it do not reach the copies.
+            tensor: The tensor, which is not to be changed later.
         """
         self._tensor = tensor
         self._copies: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}

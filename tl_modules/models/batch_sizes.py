@@ -1,16 +1,17 @@
 """How many prompts a forward pass may have, so that it fits into free memory."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import psutil
 import torch
 
 from tl_modules.errors import check_at_least
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.runtime.memory import free_memory
 
 BatchSize = int | Literal["auto"]
-"""Prompts per forward pass. ``"auto"``: as many as fit into half of the free memory, at most 16 on
-a CPU, which more of them do not make faster, and 512 on a GPU."""
+"""Prompts per forward pass. ``"auto"``: as many as fit into half of the free memory, but at most 16
+on a CPU, because larger batches are not faster there, and at most 512 on a GPU."""
 
 ON_CPU, ON_GPU = 16, 512
 
@@ -25,47 +26,74 @@ def check_batch_size(batch_size: BatchSize) -> None:
         check_at_least("batch_size", batch_size, 1)
 
 
+def largest_batch(model: HookedModel) -> int:
+    """The largest number of prompts that ``"auto"`` takes on a model's device."""
+    return ON_GPU if _device(model).type == "cuda" else ON_CPU
+
+
 def batch_size_of(
     model: HookedModel,
     batch_size: BatchSize,
     n_tokens: int,
     *,
     logits: bool = True,
-    fits: bool = True,
+    gradients: bool = False,
 ) -> int:
-    """The number of prompts of a forward pass.
+    """The number of prompts of a pass.
 
     Args:
         model: The model.
         batch_size: A number, or ``"auto"``.
         n_tokens: The tokens of the longest prompt.
         logits: Whether the logits are computed; they need most of the memory.
-        fits: Whether ``"auto"`` depends on free memory; otherwise it is the largest number for a
-            CPU, and 128 for a GPU.
+        gradients: Whether a backward pass follows, which needs all layers' activations.
 
     Returns:
         A number; for ``"auto"`` at least 1, even if a single prompt may not fit.
     """
     if batch_size != "auto":
         return batch_size
-    device = torch.device(getattr(model.cfg, "device", None) or "cpu")
-    is_cuda = device.type == "cuda"
-    if not fits:
-        return ON_GPU // 4 if is_cuda else ON_CPU
-    free = torch.cuda.mem_get_info(device)[0] if is_cuda else psutil.virtual_memory().available
-    per_prompt = max(n_tokens, 1) * _bytes_per_token(model, logits=logits)
-    return max(1, min(ON_GPU if is_cuda else ON_CPU, int(free / 2 / per_prompt)))
+    layers = (getattr(model.cfg, "n_layers", None) or 1) if gradients else 1
+    n_bytes = layers * _layer_bytes(model, n_tokens)
+    if logits:
+        # In the model's dtype, as float32, and once more while a loss is computed.
+        n_bytes += 12 * (getattr(model.cfg, "d_vocab", None) or 1)
+    fits = free_memory(_device(model)) / 2 / (max(n_tokens, 1) * n_bytes)
+    return max(1, min(largest_batch(model), int(fits)))
 
 
-def _bytes_per_token(model: HookedModel, *, logits: bool) -> int:
-    """The memory that a token takes in a pass, roughly, and not less than that.
+def batch_size_for_texts(
+    model: HookedModel, texts: Sequence[str], max_tokens: int | None, *, gradients: bool = False
+) -> int | None:
+    """The number of prompts of a pass, from texts that are not tokenised.
 
-    Logits exist in the model's dtype, as float32 and once more while a loss is computed. A layer's
-    activations exist a few times over, and so do the residual stream and the queries, keys and
-    values.
+    Args:
+        model: The model.
+        texts: The texts. A text has at most as many tokens as bytes, and two special ones.
+        max_tokens: Where texts are cut.
+        gradients: See ``batch_size_of``.
+
+    Returns:
+        The largest number that ``"auto"`` takes, if it fits for any tokenizer; otherwise None.
+    """
+    n_tokens = max(len(text.encode(errors="replace")) for text in texts) + 2
+    n_tokens = n_tokens if max_tokens is None else min(n_tokens, max_tokens)
+    found = batch_size_of(model, "auto", n_tokens, gradients=gradients)
+    return found if found == largest_batch(model) else None
+
+
+def _device(model: HookedModel) -> torch.device:
+    return torch.device(getattr(model.cfg, "device", None) or "cpu")
+
+
+def _layer_bytes(model: HookedModel, n_tokens: int) -> int:
+    """The memory that a token takes in a layer, roughly.
+
+    The neurons' activations exist a few times over, and so do the residual stream and the queries,
+    keys and values. Attention scores are counted as if all of them were kept.
     """
     cfg: Any = model.cfg
     d_model = getattr(cfg, "d_model", None) or 1
     d_mlp = getattr(cfg, "d_mlp", None) or 4 * d_model
-    d_vocab = (getattr(cfg, "d_vocab", None) or 1) if logits else 0
-    return 12 * d_vocab + 4 * (4 * d_mlp + 8 * d_model)
+    n_heads = getattr(cfg, "n_heads", None) or 1
+    return 4 * (4 * d_mlp + 8 * d_model + 3 * n_heads * n_tokens)

@@ -84,7 +84,10 @@ def _recipe_of(model: HookedModel, tokenizer: Any, texts: Sequence[str]) -> _Rec
     with warnings.catch_warnings():
         # Some tokenizers warn of texts that end with EOS; the users' texts may not.
         warnings.simplefilter("ignore")
-        return _tried(model, tokenizer, texts)
+        try:
+            return _tried(model, tokenizer, texts)
+        except (ValueError, TypeError, IndexError, RuntimeError):  # of a trial text
+            return None
 
 
 def _tried(model: HookedModel, tokenizer: Any, texts: Sequence[str]) -> _Recipe | None:

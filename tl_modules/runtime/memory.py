@@ -48,6 +48,18 @@ def budget(max_memory: Size | None) -> int:
     return int(size)
 
 
+def free_memory(device: torch.device) -> int:
+    """The bytes that are free on a device, with those that torch keeps there for its own use.
+
+    Args:
+        device: A GPU of CUDA's; for any other device the machine's memory counts.
+    """
+    if device.type != "cuda":
+        return budget(None)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
 def check_memory(
     what: str, n_bytes: int, max_memory: Size | None, remedy: str, sharing: int = 1
 ) -> None:

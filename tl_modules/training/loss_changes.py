@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float
 
 from tl_modules.causal.metrics import make_task
 from tl_modules.causal.prompt_runs import no_intervention, run_task
+from tl_modules.causal.row_limits import RowLimit
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.tables.against_controls import beside_controls, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
@@ -23,7 +24,7 @@ def prompt_losses(
         ModulesError: If a prompt has fewer than two tokens, or its loss is not finite.
     """
     task = make_task(model, prompt_frame(texts), "loss", BATCH_SIZE, max_tokens)
-    return run_task(model, task, [no_intervention], BATCH_SIZE)[0]
+    return run_task(model, task, [no_intervention], RowLimit(BATCH_SIZE))[0]
 
 
 def increases_table(
