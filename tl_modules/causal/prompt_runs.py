@@ -138,8 +138,9 @@ def _joinable(run: Intervention) -> PreparedUnits | None:
 
     Values that are drawn are looked up on the CPU, for all units of all sets if these are joined.
     """
-    is_joinable = isinstance(run, UnitRun) and run.target.recipe.method != "resample"
-    return run.target if is_joinable else None
+    if not isinstance(run, UnitRun) or run.target.recipe.method == "resample":
+        return None
+    return run.target
 
 
 _Measured = tuple[Int[np.ndarray, " rows"], Int[np.ndarray, " rows"], Float[torch.Tensor, " rows"]]
