@@ -286,11 +286,11 @@ def two_sets(saved, tmp_path, model, prompt_file, monkeypatch):
     for name, acts in (("plain", saved), ("attributed", weighted)):
         paths.append(str(tmp_path / f"{name}.safetensors"))
         words = ["discover", str(acts), "-k", "3", "--held-out", "0.5", "--no-progress"]
-        # Equal modules, so that no own category is a tie.
         assert cli.main([*words, "--method", "ulcmod", "--out", paths[-1]]) == 0
     return paths
 
 
+@pytest.mark.filterwarnings("ignore:The own category of some modules is a tie")
 def test_test_compares_sets_and_controls_on_unseen_prompts(
     two_sets, prompt_file, prompts, model, tmp_path, capsys
 ):
@@ -328,6 +328,7 @@ def test_test_compares_sets_and_controls_on_unseen_prompts(
     assert "n_selective" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore:The own category of some modules is a tie")
 def test_test_ablates_at_every_token_if_asked(two_sets, prompt_file, tmp_path):
     words = ["test", two_sets[0], "--prompts", str(prompt_file), "--no-progress"]
     words += ["--per-category", "1", "--n-controls", "1", "--n-shared", "2"]
@@ -364,6 +365,7 @@ def test_modules_at_the_level_count_as_selective():
     assert commands_test.summary(flagged)["n_shared_by_all"] == 1
 
 
+@pytest.mark.filterwarnings("ignore:The own category of some modules is a tie")
 def test_the_order_of_the_files_does_not_matter(two_sets, prompt_file, tmp_path, capsys):
     words = ["--prompts", str(prompt_file), "--out", str(tmp_path / "out"), "--no-progress"]
     words += ["--per-category", "1", "--n-controls", "1", "--controls", "magnitude"]

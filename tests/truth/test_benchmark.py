@@ -101,7 +101,7 @@ def test_the_package_s_own_lists_are_read():
     assert {"activation", "attribution"} <= set(READINGS)
     assert choices(tlm.module_effects, "controls") == CONTROLS
     assert "layer" in CONTROLS
-    assert choices(tlm.collect, "batch_size") == ()
+    assert choices(tlm.collect, "probe_seed") == ()
     assert choices(tlm.collect, "no such parameter") == ()
 
 
