@@ -322,11 +322,12 @@ def streamed_bytes(shape: tuple[int, int], n_modules: int, *, components: bool) 
             topics are, which takes bases and the rows being read; or by some of the units.
     """
     n_samples, n_units = shape
-    sums = 4 * 8 * n_modules * (n_samples + n_units) + 8 * 8 * n_units
+    one, few = 8 * n_modules * (n_samples + n_units), 8 * 8 * n_units
     if not components:
-        return sums + 2 * 4 * n_samples * min(n_units, 2 * N_SOME)
+        # Four arrays of sums, and one of new sums while they are read.
+        return 5 * one + few + 2 * 4 * n_samples * min(n_units, 2 * N_SOME)
     width = max(N_COMPONENTS, n_modules) + _OVERSAMPLING
-    return sums + 5 * 4 * width * n_units + 2 * _TILE_BYTES
+    return 4 * one + few + 5 * 4 * width * n_units + 2 * _TILE_BYTES
 
 
 def _add_product(
