@@ -1,10 +1,7 @@
 """Running batches through a model. A batch that does not fit into memory is halved."""
 
-import gc
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-
-import torch
 
 from tl_modules.activations.aggregate import Reduced
 from tl_modules.activations.batch_values import batch_values
@@ -14,7 +11,7 @@ from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.call_warnings import warn_user
-from tl_modules.runtime.memory import is_out_of_memory
+from tl_modules.runtime.memory import unless_out_of_memory
 from tl_modules.units import Units
 
 _Run = TypeVar("_Run")
@@ -97,8 +94,8 @@ class BatchRunner:
             middle = (n_prompts + 1) // 2
             # The last one is taken next, so the first half goes last.
             waiting += [
-                _some_prompts(part, middle, n_prompts),
-                _some_prompts(part, 0, middle),
+                part.part(slice(middle, None)),
+                part.part(slice(middle)),
             ]
 
     def _may_fit(self, part: Batch) -> bool:
@@ -108,15 +105,9 @@ class BatchRunner:
 
     def _try(self, part: Batch, run: Callable[[Batch], _Run]) -> _Run | None:
         """The values of some prompts; None if memory ran out."""
-        try:
-            return run(part)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Inside the except clause the error's traceback would still hold the run's tensors.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        found = unless_out_of_memory(lambda: run(part))
+        if found is not None:
+            return found
         self._too_many_tokens = part.tokens.numel()
         if len(part.rows) > 1:
             warn_user(
@@ -125,10 +116,3 @@ class BatchRunner:
                 "attempts.",
             )
         return None
-
-
-def _some_prompts(batch: Batch, start: int, stop: int) -> Batch:
-    """The prompts from ``start`` up to ``stop`` as a batch."""
-    rows = slice(start, stop)
-    parts = (part[rows] for part in (batch.tokens, batch.mask, batch.counted))
-    return Batch(batch.rows[rows], *parts)

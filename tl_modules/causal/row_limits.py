@@ -1,16 +1,10 @@
 """How many rows a forward pass has: as asked for, or as many as fit into memory."""
 
-import gc
 from collections.abc import Callable
-from typing import TypeVar
-
-import torch
 
 from tl_modules.errors import ModulesError
 from tl_modules.runtime.call_warnings import warn_user
-from tl_modules.runtime.memory import is_out_of_memory
-
-Found = TypeVar("Found")
+from tl_modules.runtime.memory import Found, unless_out_of_memory
 
 
 class RowLimit:
@@ -55,15 +49,9 @@ class RowLimit:
         Raises:
             ModulesError: If memory ran out at a single row.
         """
-        try:
-            return run()
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Inside the except clause the error's traceback would still hold the pass's tensors.
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        found = unless_out_of_memory(run)
+        if found is not None:
+            return found
         if n_rows == 1:
             raise ModulesError(
                 "One prompt does not fit into memory. Pass a smaller max_tokens, or load the model "

@@ -45,7 +45,7 @@ class Batch:
     counted: Bool[torch.Tensor, "batch pos"]
     """True at tokens that count: all real tokens, or some of them."""
 
-    def part(self, chosen: Int[np.ndarray, " chosen"]) -> "Batch":
+    def part(self, chosen: Int[np.ndarray, " chosen"] | slice) -> "Batch":
         """Some of the prompts, by their places in the batch."""
         parts = (each[chosen] for each in (self.tokens, self.mask, self.counted))
         return Batch(self.rows[chosen], *parts)

@@ -1,6 +1,9 @@
 """Memory limits, and errors of memory that ran out."""
 
+import gc
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
 import torch
@@ -12,6 +15,8 @@ _SAID = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 Size = int | float | str
 """Bytes, or a text such as ``"4 GB"``."""
+
+Found = TypeVar("Found")
 
 _POWERS = "KMGT"
 _SIZE = re.compile(r"\s*(\d+(?:\.\d*)?)\s*(?:([KMGT])(I?))?B?\s*", re.IGNORECASE)
@@ -89,6 +94,24 @@ def _size(n_bytes: int) -> str:
         if n_bytes >= scale / 10:
             return f"{n_bytes / scale:,.2f} {unit}"
     return f"{n_bytes:,.0f} bytes"
+
+
+def unless_out_of_memory(run: Callable[[], Found]) -> Found | None:
+    """Run something; if memory runs out, free what it held and return None.
+
+    Args:
+        run: What to run. Its errors of other kinds are raised.
+    """
+    try:
+        return run()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Inside the except clause the error's traceback would still hold the run's tensors.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
