@@ -10,8 +10,7 @@ import argparse
 from pathlib import Path
 
 import tl_modules as tlm
-from benchmarks.search import public_prompts
-from tl_modules.data import load_demo_model
+from benchmarks.search import given_or_collected
 
 
 def main() -> None:
@@ -24,10 +23,7 @@ def main() -> None:
     ks = sorted(set(args.modules))
     if len(ks) < 2 or ks[len(ks) // 2] < 3:
         parser.error("--modules takes two Ks or more, the middle one at least 3")
-    if args.acts is not None:
-        acts = tlm.ActivationMatrix.load(args.acts)
-    else:
-        acts = tlm.collect(load_demo_model(), public_prompts(), max_tokens=128)
+    acts = given_or_collected(args.acts, 128)
     print(acts)
     sets = [tlm.discover(acts, k, method="ulcmod") for k in ks]
     middle = tlm.with_topics(sets[len(sets) // 2])

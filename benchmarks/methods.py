@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.stats import bootstrap, t
 
 import tl_modules as tlm
-from benchmarks.search import public_prompts
+from benchmarks.search import given_or_collected
 from tl_modules.data import load_demo_model, load_prompts
 
 PAPER = "iterd"
@@ -44,10 +44,7 @@ def main() -> None:
     parser.add_argument("--per-category", type=int, default=2, help="tested prompts")
     parser.add_argument("--max-tokens", type=int, default=64)
     args = parser.parse_args()
-    if args.acts is None:
-        acts = tlm.collect(load_demo_model(), public_prompts(), max_tokens=args.max_tokens)
-    else:
-        acts = tlm.ActivationMatrix.load(args.acts)
+    acts = given_or_collected(args.acts, args.max_tokens)
     print(acts)
     if args.selectivity:
         print_selectivity(acts, args)

@@ -30,6 +30,13 @@ def public_prompts() -> pd.DataFrame:
     return load_prompts()
 
 
+def given_or_collected(path: str | Path | None, max_tokens: int) -> tlm.ActivationMatrix:
+    """The demo model's activations on the public prompts: saved before, or collected now."""
+    if path is not None:
+        return tlm.ActivationMatrix.load(path)
+    return tlm.collect(load_demo_model(), public_prompts(), max_tokens=max_tokens)
+
+
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -37,10 +44,7 @@ def main() -> None:
     parser.add_argument("--modules", type=int, nargs="+", default=[5, 10, 20])
     parser.add_argument("--restarts", type=int, default=10)
     args = parser.parse_args()
-    if args.acts is not None:
-        acts = tlm.ActivationMatrix.load(args.acts)
-    else:
-        acts = tlm.collect(load_demo_model(), public_prompts(), max_tokens=128)
+    acts = given_or_collected(args.acts, 128)
     print(acts)
     matrix = acts.zscore().values
     iterd(matrix[:50, :100], 2)  # compile

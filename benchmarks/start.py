@@ -19,9 +19,7 @@ import pandas as pd
 from scipy.stats import t
 from sklearn.metrics import adjusted_rand_score
 
-import tl_modules as tlm
-from benchmarks.search import public_prompts
-from tl_modules.data import load_demo_model
+from benchmarks.search import given_or_collected
 from tl_modules.discovery.descent import IterDResult, descend
 from tl_modules.discovery.products import InMemory, pca
 from tl_modules.discovery.start import (
@@ -47,10 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--max-tokens", type=int, default=24)
     args = parser.parse_args()
-    if args.acts is None:
-        acts = tlm.collect(load_demo_model(), public_prompts(), max_tokens=args.max_tokens)
-    else:
-        acts = tlm.ActivationMatrix.load(args.acts)
+    acts = given_or_collected(args.acts, args.max_tokens)
     print(acts)
     products = InMemory(acts.zscore().values)
     compile_all(products)
