@@ -57,8 +57,11 @@ def test_the_table_has_every_ranking_at_every_size(found, true_modules):
     assert (table["selectivity"] <= high).all()
     is_core = table["ranking"] == "core"
     for kind in ("layer", "magnitude"):
-        mean, largest = table[f"{kind}_selectivity"], table[f"{kind}_selectivity_max"]
+        mean, least = table[f"{kind}_selectivity"], table[f"{kind}_selectivity_min"]
+        largest = table[f"{kind}_selectivity_max"]
         assert (mean[is_core] < largest[is_core] + 1e-9).all()
+        assert (least[is_core] < mean[is_core] + 1e-9).all()
+        assert (least[is_core] < largest[is_core]).any()
         assert mean[~is_core].isna().all()
     whole = table[table["n_units"] == table.groupby("module")["n_units"].transform("max")]
     of_module = whole[whole["ranking"].isin(["core", "random", "fit"])]

@@ -33,6 +33,17 @@ def test_the_mean_over_modules_takes_a_smaller_module_as_a_whole(table):
     assert list(layer.y) == [0.5] * 4
 
 
+def test_the_controls_lie_in_a_band_from_the_smallest_to_the_largest(table):
+    is_core = table["ranking"] == "core"
+    table["layer_selectivity_min"] = np.where(is_core, -0.25, np.nan)
+    table["layer_selectivity_max"] = np.where(is_core, 0.75 + table["module"], np.nan)
+    *_, band, layer = tlm.plots.core_curve(table).data
+    assert layer.name == "layer controls"
+    assert list(band.x) == [5, 10, 20, 40, 40, 20, 10, 5]
+    assert list(band.y) == [1.25] * 4 + [-0.25] * 4
+    assert (band.fill, band.showlegend) == ("toself", False)
+
+
 def test_one_module_has_intervals_and_its_core(table):
     core, _, _, chosen = tlm.plots.core_curve(table, module=0).data
     assert list(core.x) == [5, 10, 20, 40]

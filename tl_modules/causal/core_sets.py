@@ -141,12 +141,13 @@ def tested(
 def _with_controls(
     table: pd.DataFrame, found: Experiment, cores: Iterable[CoreSet], kind: ControlKind
 ) -> pd.DataFrame:
-    """With the selectivity of each core's controls of one kind: the mean, and the largest."""
+    """With the selectivity of each core's controls of one kind: mean, smallest and largest."""
     rows = []
     for core, outcome in zip(cores, found.outcomes, strict=True):
         controls = selectivities(outcome.rises[1:], found.categories, str(core.category))
         row = {"module": core.module, "ranking": core.ranking, "n_units": core.size}
-        row |= {f"{kind}_selectivity": controls.mean(), f"{kind}_selectivity_max": controls.max()}
+        found_of = {"": controls.mean(), "_min": controls.min(), "_max": controls.max()}
+        row |= {f"{kind}_selectivity{end}": value for end, value in found_of.items()}
         rows.append(row)
     return table.merge(pd.DataFrame(rows), how="left")
 

@@ -59,7 +59,8 @@ class CausalCores:
     the module's own category), ``others`` (the mean effect on the other categories) and
     ``selectivity`` (their difference); ``specificity`` (their ratio); each with a 95 % interval
     over prompts. For ``ranking="core"`` also the controls' mean selectivity,
-    ``layer_selectivity``, and the largest, ``layer_selectivity_max``; the same of ``magnitude``.
+    ``layer_selectivity``, the smallest, ``layer_selectivity_min``, and the largest,
+    ``layer_selectivity_max``; the same of ``magnitude``.
     ``chosen`` marks the core. Rows of the ranking ``untrained twin`` have the numbers and
     categories of the twin's modules, which are others than the model's."""
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
+from tl_modules.plots.style import COLOURS, band, graph_objects, plotly_text, readable
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ def core_curve(
     """Draw a number of the cores over their size, beside what other rankings take.
 
     The cores' curve is bold, with 95 % intervals over prompts if one module is drawn, and with a
-    large point at the chosen core. Dashed lines are the means of the controls.
+    large point at the chosen core. Dashed lines are the means of the controls, in a band from the
+    smallest selectivity among the controls of a size to the largest.
 
     Args:
         table: ``CausalCores.table``.
@@ -113,12 +114,15 @@ def _curve(rows: pd.DataFrame, value: str) -> pd.Series:
 
 
 def _add_controls(figure: "Figure", shown: pd.DataFrame, value: str) -> None:
-    """The means of the controls, where the table has them: they are of selectivity."""
+    """The controls' means and ranges, where the table has them: they are of selectivity."""
     cores = shown.loc[shown["ranking"] == "core"]
     for kind, dash in (("layer", "dash"), ("magnitude", "dot")):
         name = f"{kind}_selectivity"
         if value == "selectivity" and name in cores.columns and np.isfinite(cores[name]).any():
             curve = _curve(cores, name)
+            if {f"{name}_min", f"{name}_max"} <= set(cores.columns):  # older tables lack one
+                lowest, highest = (_curve(cores, f"{name}_{end}") for end in ("min", "max"))
+                figure.add_scatter(**band(curve.index.tolist(), lowest, highest))
             line = {"color": "#808080", "dash": dash, "width": 1.5}
             options = {"x": curve.index.tolist(), "y": curve.tolist(), "line": line}
             figure.add_scatter(**options, mode="lines", name=f"{kind} controls")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
+from tl_modules.plots.style import COLOURS, band, graph_objects, plotly_text, readable
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("ranking", "n_units", "share", "faithfulness", "lowest", "highest")
 _GREY = "#808080"
-_BAND = "rgba(128, 128, 128, 0.25)"
 
 
 @checked
@@ -49,11 +48,7 @@ def faithfulness_curve(table: pd.DataFrame) -> "Figure":
     for ranking, rows in table.groupby("ranking", sort=False):
         shares, is_random = rows["share"].tolist(), ranking == "random"
         if is_random:
-            edges = rows["highest"].tolist() + rows["lowest"].tolist()[::-1]
-            band = {"fill": "toself", "fillcolor": _BAND, "line": {"width": 0}, "mode": "lines"}
-            figure.add_scatter(
-                x=shares + shares[::-1], y=edges, **band, showlegend=False, hoverinfo="skip"
-            )
+            figure.add_scatter(**band(shares, rows["lowest"], rows["highest"]))
         figure.add_scatter(
             x=shares,
             y=rows["faithfulness"].tolist(),

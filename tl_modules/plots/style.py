@@ -58,6 +58,29 @@ def readable(figure: "Figure") -> "Figure":
     )
 
 
+def band(
+    x: Iterable[int | float], low: Iterable[int | float], high: Iterable[int | float]
+) -> dict[str, Any]:
+    """Return the options of a grey band, which says where random sets lie.
+
+    Args:
+        x: Where the band is, from left to right.
+        low: Its lower edge there.
+        high: Its upper edge there.
+    """
+    places = list(x)
+    return {
+        "x": places + places[::-1],
+        "y": [*high, *list(low)[::-1]],
+        "fill": "toself",
+        "fillcolor": _FAINT,
+        "line": {"width": 0},
+        "mode": "lines",
+        "showlegend": False,
+        "hoverinfo": "skip",
+    }
+
+
 def rooted_scale() -> list[list[Any]]:
     """Return ``DIVERGING`` over the root of the value, so that small values stay visible."""
     graph_objects()
