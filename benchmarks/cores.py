@@ -3,6 +3,7 @@
     python -m benchmarks.cores [--modules 7] [--choosing 4] [--testing 5] [--controls 0]
     python -m benchmarks.cores --figure docs/images/cores.png
     python -m benchmarks.cores --twin
+    python -m benchmarks.cores --modules 10 --merge    # one module per category
 
 Modules are discovered on the project's prompts, but for the last 12 of each category: the first of
 these choose, and with ``--choosing`` above 12 some that discovery saw. Prompts of other sources
@@ -53,7 +54,7 @@ def main() -> None:
         seed=args.seed,
     )
     print(modules.to_frame().round(2).to_string(index=False))
-    print(f"\nMeans over {args.modules} modules, nats per token; 'whole' is the whole module\n")
+    print(f"\nMeans over {len(modules)} modules, nats per token; 'whole' is the whole module\n")
     print(means(found.table).round(2).to_string())
     print("\nThe cores\n")
     print(found.table.loc[found.table["chosen"]].round(3).to_string(index=False))
@@ -71,6 +72,7 @@ def add_setting(
     parser.add_argument("--modules", type=int, default=modules)
     parser.add_argument("--choosing", type=int, default=choosing, help="prompts per category")
     parser.add_argument("--testing", type=int, default=testing, help="prompts per category")
+    parser.add_argument("--merge", action="store_true", help="one module per category")
     parser.add_argument("--max-tokens", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--test-seed", type=int, default=0, help="draws the prompts that test")
@@ -85,6 +87,8 @@ def setting(
     seen = prompts.drop(held_out.index)
     acts = tlm.collect(model, seen, max_tokens=args.max_tokens)
     modules = tlm.discover(acts, args.modules, seed=args.seed)
+    if args.merge:
+        modules = tlm.merge_modules(acts, modules)
     choosing = held_out.groupby("category", sort=False).head(args.choosing)
     if args.choosing > HELD_OUT:
         more = seen.groupby("category", sort=False)

@@ -130,6 +130,7 @@ CALLS = {
     "discover topics": lambda c: tlm.discover(c.acts, 3, method="topics_first", **QUIET),
     "iterd": lambda c: tlm.iterd(c.acts.zscore().values, 3),
     "set_aside_background": lambda c: tlm.set_aside_background(c.acts, c.modules, **QUIET),
+    "merge_modules": lambda c: tlm.merge_modules(c.acts, c.modules, [[0, 1]]),
     "discover_baseline kmeans": lambda c: tlm.discover_baseline(c.acts, "kmeans", 3),
     "discover_baseline spectral": lambda c: tlm.discover_baseline(c.acts, "spectral", 3),
     "discover_baseline both": lambda c: tlm.discover_baseline(c.acts, "spectral_coclustering", 3),

@@ -8,6 +8,7 @@ from tl_modules.discovery.descent import IterDResult
 from tl_modules.discovery.from_activations import discover
 from tl_modules.discovery.from_arrays import iterd
 from tl_modules.discovery.membership import set_aside_background
+from tl_modules.discovery.merging import merge_modules
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.stability_scores import best_n_modules, choose_n_modules, stability
 
@@ -18,6 +19,7 @@ __all__ = [
     "discover",
     "discover_baseline",
     "iterd",
+    "merge_modules",
     "objective",
     "set_aside_background",
     "stability",

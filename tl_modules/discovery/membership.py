@@ -6,9 +6,8 @@ import numpy as np
 from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import check_same_kind
 from tl_modules.discovery.from_activations import discover
-from tl_modules.discovery.normalised_input import scored_matrix
+from tl_modules.discovery.normalised_input import discovered_on, scored_matrix
 from tl_modules.discovery.objectives import objective
 from tl_modules.discovery.products import InMemory
 from tl_modules.discovery.scores import memberships, topic_scores
@@ -56,12 +55,7 @@ def set_aside_background(
     if not 0 < quantile < 1:
         raise ModulesError(f"quantile should lie between 0 and 1; got {quantile}. 0.95 is usual.")
     check_seed(seed)
-    if not acts.units.same_hooks(modules.units) or len(acts.samples) != len(modules.samples):
-        raise ModulesError(
-            "acts should be the activations that the modules were discovered on, "
-            f"{len(modules.samples)} samples x {len(modules.units)} units; got "
-            f"{acts.values.shape}. Pass the matrix that discover was called with."
-        )
+    acts = discovered_on(acts, modules)
     shared = None if modules.shared is None else modules.shared.units
     inside = modules.unit_labels != BACKGROUND
     if (~inside).sum() != (0 if shared is None else len(shared)):
@@ -70,11 +64,6 @@ def set_aside_background(
             f"{len(modules.background)} units were set aside already. Pass the modules as "
             "discovered."
         )
-    if modules.normaliser is not None:
-        if acts.normaliser is None:
-            acts = acts.normalise(modules.normaliser.name, like=modules.normaliser)
-        else:
-            check_same_kind(acts.normaliser, modules.normaliser)
     scored, products = scored_matrix(acts, modules.n_modules)
     matrix = products.matrix
     # Permuting each column keeps every unit's distribution and removes what units share.

@@ -1,11 +1,13 @@
 """Normalised activations as IterD needs them, from a matrix or from a store."""
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import Normaliser
+from tl_modules.activations.normalise import Normaliser, check_same_kind
 from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.descent import check_n_modules
 from tl_modules.discovery.products import InMemory, Products
 from tl_modules.discovery.streamed import Streamed
+from tl_modules.errors import ModulesError
+from tl_modules.modules.module_set import ModuleSet
 
 
 def normalised(
@@ -39,3 +41,27 @@ def scored_matrix(acts: ActivationMatrix, n_modules: int) -> tuple[ActivationMat
     scored = acts if acts.normaliser is not None else acts.zscore()
     check_n_modules(n_modules, scored.values.shape)
     return scored, InMemory(scored.values)
+
+
+def discovered_on(acts: ActivationMatrix, modules: ModuleSet) -> ActivationMatrix:
+    """The normalised activations that modules were discovered on.
+
+    Args:
+        acts: The activations, normalised or not.
+        modules: The modules.
+
+    Raises:
+        ModulesError: If these are other activations, or are normalised in another way.
+    """
+    if not acts.units.same_hooks(modules.units) or len(acts.samples) != len(modules.samples):
+        raise ModulesError(
+            "acts should be the activations that the modules were discovered on, "
+            f"{len(modules.samples)} samples x {len(modules.units)} units; got "
+            f"{acts.values.shape}. Pass the matrix that discover was called with."
+        )
+    if modules.normaliser is not None:
+        if acts.normaliser is None:
+            acts = acts.normalise(modules.normaliser.name, like=modules.normaliser)
+        else:
+            check_same_kind(acts.normaliser, modules.normaliser)
+    return acts
