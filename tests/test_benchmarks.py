@@ -19,6 +19,7 @@ from benchmarks import (
     core_tests,
     cores,
     detectors,
+    equal_specificity,
     erasure,
     estimates,
     first_token,
@@ -171,6 +172,17 @@ def test_cores(small_cores, monkeypatch, capsys, tmp_path):
     assert "specificity" in found
     rankings = {"core", "random", "fit", "all units", "t-contrast", "untrained twin"}
     assert set(pd.read_csv(out)["ranking"]) == rankings
+
+
+@unsaid
+def test_equal_specificity(small_cores, monkeypatch, capsys):
+    words = ["--modules", "2", "--choosing", "2", "--testing", "2", "--sizes", "3", "9"]
+    found = run(equal_specificity, words, monkeypatch, capsys)
+    inside, means = found.split("Means over the modules")
+    assert len(re.findall(r"^(?:animal|code) +[01]\.\d+ +[01]\.\d+$", inside, re.MULTILINE)) == 2
+    assert re.search(r"core +1\.0 +3 ", means)
+    assert re.search(r"all units +1\.0 +3 ", means)
+    assert re.search(r"3\.0 +3 ", means)
 
 
 @unsaid
