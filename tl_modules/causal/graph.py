@@ -15,6 +15,7 @@ from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.stacking import Read
 from tl_modules.interventions.strata import Strata
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.modules.module import Module, as_list
@@ -113,7 +114,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     direct: bool = False,
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 64,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     progress: bool = True,
 ) -> ModuleGraph:
@@ -140,7 +141,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         n_controls: Controls per module; the smallest p-value is ``1 / (1 + n_controls)``. One of m
             cells needs ``20 * m - 1`` controls to stay below 0.05 after correction.
         attention_mask: 1 or True where a token is real; padding does not count.
-        batch_size: Rows of a forward pass.
+        batch_size: See ``circuit_scores``.
         seed: Seed of controls and bootstrap.
         progress: Show a progress bar.
 
@@ -170,7 +171,6 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         )
     )
     check_pairs(clean.tokens, corrupted.tokens)
-    clean.check()
     names = listed[0].units.hook_names
     pair = _Pair(
         listed, clean.activations(names), corrupted.activations(names), clean.attention_mask

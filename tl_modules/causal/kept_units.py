@@ -51,7 +51,6 @@ class KeptUnits:
         positions: Touched,
     ) -> "KeptUnits":
         """Check everything, and measure the metric with all units and with none."""
-        rows.check()
         units.check_model(rows.model)
         source = _source(rows, corrupted_tokens, units) if method == "patch" else None
         where = None

@@ -17,6 +17,7 @@ from tl_modules.errors import ModulesError, shown
 from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.target import Target, as_targets, units_on_one_site
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.runtime.arguments import checked
@@ -42,7 +43,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
     reduce: Reduction = "scalar",
     baseline: bool = False,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Any:
     """Patch each module's activations from the clean run into the corrupted run, at all positions.
@@ -63,7 +64,8 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched. Without a mask, the
             model runs as in TransformerLens' own patching.
-        batch_size: Rows of a forward pass: prompts times modules, which are stacked.
+        batch_size: Rows of a forward pass, prompts times modules, which are stacked; ``"auto"``: as
+            many as memory holds (``collect``), but never fewer than the prompts.
         progress: Show a progress bar.
 
     Returns:
@@ -98,7 +100,7 @@ def get_act_patch_module_by_pos(  # noqa: PLR0913 - TransformerLens' arguments, 
     reduce: Reduction = "scalar",
     baseline: bool = False,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Any:
     """Patch as ``get_act_patch_module`` does, one position at a time.
@@ -113,7 +115,7 @@ def get_act_patch_module_by_pos(  # noqa: PLR0913 - TransformerLens' arguments, 
         reduce: See ``get_act_patch_module``.
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched.
-        batch_size: Rows of a forward pass: prompts times cells, which are stacked.
+        batch_size: Rows of a forward pass, prompts times cells; see ``get_act_patch_module``.
         progress: Show a progress bar.
 
     Returns:
@@ -148,7 +150,7 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
     reduce: Reduction = "scalar",
     baseline: bool = False,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Any:
     """Patch as ``get_act_patch_module`` does, but only a module's units of one layer at a time.
@@ -163,7 +165,7 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
         reduce: See ``get_act_patch_module``.
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched.
-        batch_size: Rows of a forward pass: prompts times cells, which are stacked.
+        batch_size: Rows of a forward pass, prompts times cells; see ``get_act_patch_module``.
         progress: Show a progress bar.
 
     Returns:
@@ -208,7 +210,6 @@ class _Sweep:
         progress: bool,
     ) -> Any:
         """What the public functions return."""
-        self.rows.check()
         if not callable(getattr(self.cache, "keys", None)):
             raise ModulesError(
                 "clean_cache should be the clean run's activation cache; got "

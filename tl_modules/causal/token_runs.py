@@ -10,8 +10,9 @@ from tqdm.auto import tqdm
 
 from tl_modules.causal.metrics import check_measured
 from tl_modules.causal.passes import stacked_passes
-from tl_modules.errors import ModulesError, check_at_least, shown
+from tl_modules.errors import ModulesError, shown
 from tl_modules.interventions.stacking import Read
+from tl_modules.models.batch_sizes import BatchSize, batch_size_of, check_batch_size
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.token_arrays import TokenArray, as_mask, as_tokens
 
@@ -33,7 +34,7 @@ class Rows:
         name: str,
         tokens: TokenArray,
         attention_mask: TokenArray | None,
-        batch_size: int,
+        batch_size: BatchSize,
     ) -> "Rows":
         """Parse the batch that a user passed to a public function.
 
@@ -42,22 +43,16 @@ class Rows:
             name: The name of the argument with the tokens.
             tokens: Token ids.
             attention_mask: 1 or True where a token is real.
-            batch_size: Rows of a forward pass.
+            batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds.
 
         Raises:
-            ModulesError: If there is no token, the model cannot run one, or the tokens or the mask
-                are malformed or differ in shape.
+            ModulesError: If there is no token, the model cannot run one, the tokens or the mask are
+                malformed or differ in shape, or ``batch_size`` is below 1.
         """
         ids = tokens_of(model, name, tokens)
-        return cls(model, ids, mask_of(ids, attention_mask), batch_size)
-
-    def check(self) -> None:
-        """Refuse a batch size that is out of range.
-
-        Raises:
-            ModulesError: If the batch size is below 1.
-        """
-        check_at_least("batch_size", self.batch_size, 1)
+        mask = mask_of(ids, attention_mask)
+        check_batch_size(batch_size)
+        return cls(model, ids, mask, batch_size_of(model, batch_size, ids.shape[1]))
 
     def passes(
         self, runs: Sequence[FwdHooks], desc: str, progress: bool
