@@ -9,14 +9,16 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from tl_modules.causal.passes import no_hooks
 from tl_modules.causal.token_runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.interventions.hooks import unit_hooks
+from tl_modules.interventions.copy_edits import CopyEdits
 from tl_modules.interventions.measuring import measures
-from tl_modules.interventions.stacking import Read
+from tl_modules.interventions.replacements import Sources
+from tl_modules.interventions.resident import Resident
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.batch_sizes import BatchSize
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, flat
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.modules.module import Module, as_list
 from tl_modules.runtime.arguments import checked
@@ -175,34 +177,35 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     pair = _Pair(
         listed, clean.activations(names), corrupted.activations(names), clean.attention_mask
     )
-    sets, runs, readings, sizes = [], [], [], []
+    sets: list[Units] = []
+    own_runs, sizes = [], []
     strata = Strata.by_layer(listed[0].units)
     for module in listed:
         generator = np.random.default_rng([seed, module.label])
         drawn = [strata.draw(module.units, generator) for _ in range(n_controls)]
         sizes.append(float(np.mean([len(units) for units in drawn])) if drawn else np.nan)
-        sets.append(range(len(runs), len(runs) + 1 + len(drawn)))
-        for units in (module.units, *drawn):
-            readings.append(np.zeros((len(clean.tokens), len(listed))))
-            runs.append(pair.hooks(units, direct, readings[-1]))
-    before = corrupted.measured(metric, [[]], "", progress=False)[0]
-    after = clean.measured(metric, [[]], "", progress=False)[0]
-    changes = corrupted.measured(metric, runs, "graph", progress) - before
-    moved = np.stack(readings)
+        own_runs.append(slice(len(sets), len(sets) + 1 + len(drawn)))
+        sets += [module.units, *drawn]
+    patches = pair.patches(sets, direct=direct)
+    before, after = (
+        rows.measured(metric, 1, no_hooks, "", progress=False)[0] for rows in (corrupted, clean)
+    )
+    changes = corrupted.measured(metric, len(sets), patches.hooks, "graph", progress) - before
+    moved = patches.moved()
     ones = np.ones(len(clean.tokens))
     draws = bootstrap_indices(ones, N_RESAMPLES, seed)
     towards = float(np.sign(after.mean() - before.mean()))
     rounding = run_rounding(before, after)
     nodes, edges = [], []
-    for source, own_runs, size in zip(listed, sets, sizes, strict=True):
+    for source, runs, size in zip(listed, own_runs, sizes, strict=True):
         row = {"module": source.label, "category": source.category_title, "n_units": source.n_units}
-        numbers = ratio_beside_controls(changes[own_runs], ones, draws, towards, rounding)
+        numbers = ratio_beside_controls(changes[runs], ones, draws, towards, rounding)
         nodes.append(row | numbers | {"control_units": size})
         for place, target in enumerate(listed):
             if target is source:
                 continue
             row = {"source": source.label, "target": target.label}
-            parts, whole = moved[own_runs, :, place], pair.squares[:, place]
+            parts, whole = moved[runs, :, place], pair.squares[:, place]
             edges.append(row | ratio_beside_controls(parts, whole, draws, tolerance=1e-5))
     nodes, edges = (_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges))
     return ModuleGraph(
@@ -231,19 +234,29 @@ class _Pair:
             corrupted: The corrupted run's.
             attention_mask: True where a token is real.
         """
-        self._clean, self._corrupted, self._mask = clean, corrupted, attention_mask
         units = modules[0].units
         widths = units.coordinates().widths
+        self._mask = attention_mask
+        self._padding = None
+        if attention_mask is not None:
+            self._padding = Resident(~attention_mask.cpu()[..., None])
+        self._clean, self._corrupted = (
+            {
+                name: flat(run[name], width)
+                for name, width in zip(units.hook_names, widths, strict=True)
+            }
+            for run in (clean, corrupted)
+        )
         members = np.zeros((sum(widths), len(modules)), dtype=np.float32)
         for place, module in enumerate(modules):
             members[module.units.coordinates().flat(), place] = 1
         parts = np.split(members, np.cumsum(widths)[:-1])
         self._members = {
-            name: torch.from_numpy(part).to(clean[name].device)
+            name: torch.from_numpy(part).to(self._clean[name].device)
             for name, part in zip(units.hook_names, parts, strict=True)
         }
         self._change = {
-            name: self._real(clean[name].float() - corrupted[name].float())
+            name: self._real(self._clean[name].float() - self._corrupted[name].float())
             for name in self._members
         }
         squares: Float[torch.Tensor, "batch modules"] = torch.stack(
@@ -266,36 +279,73 @@ class _Pair:
                 f"{modules[still[0]].label}'s do not. Leave it out, or use other prompts."
             )
 
-    def hooks(
-        self, units: Units, direct: bool, into: Float[np.ndarray, "batch modules"]
-    ) -> FwdHooks:
-        """Hooks that patch some units, and add up what reaches each module before it is patched."""
+    def patches(self, sets: Sequence[Units], *, direct: bool) -> "_Patches":
+        """Patches of sets of units from the clean run.
 
-        def reader(name: str) -> Read:
-            def read(activation: torch.Tensor) -> None:
-                change = activation.float() - self._corrupted[name].float()
-                moved = self._real(change) * self._change[name]
-                into[:] += (moved.sum(1) @ self._members[name]).cpu().double().numpy()
+        Args:
+            sets: The sets.
+            direct: Hold all other units at the corrupted run's values.
+        """
+        sources = [(list(sets), self._clean)]
+        if direct:
+            sources.append(([units.complement() for units in sets], self._corrupted))
+        edits = [
+            CopyEdits(some, "patch", Sources(source=source), attention_mask=self._mask)
+            for some, source in sources
+        ]
+        return _Patches(self, edits)
 
-            return Read(read)
+    @property
+    def hook_names(self) -> list[str]:
+        """The hook points of the modules' units."""
+        return list(self._members)
 
-        reads: FwdHooks = [(name, reader(name)) for name in self._members]
-        patches = unit_hooks(units, "patch", source=self._clean, attention_mask=self._mask)
-        if not direct:
-            return reads + patches
-        held = units.complement()
-        return (
-            reads
-            + patches
-            + unit_hooks(held, "patch", source=self._corrupted, attention_mask=self._mask)
-        )
+    def moved(
+        self, name: str, activation: Float[torch.Tensor, "_rows pos *axes"], n_copies: int
+    ) -> Float[torch.Tensor, "copies batch modules"]:
+        """How far the part of each module at one hook point moved towards the clean run."""
+        before = self._corrupted[name].float()
+        copies = flat(activation.float(), before.shape[-1]).unflatten(0, (n_copies, -1))
+        change = self._real(copies - before)
+        return (change * self._change[name]).sum(2) @ self._members[name]
 
-    def _real(self, change: torch.Tensor) -> torch.Tensor:
-        """A change, ``[batch, pos, coordinates]``, 0 at padding."""
-        change = change.flatten(2)
-        if self._mask is None:
+    def _real(
+        self, change: Float[torch.Tensor, "*copies batch pos coordinates"]
+    ) -> Float[torch.Tensor, "*copies batch pos coordinates"]:
+        """A change, 0 at padding."""
+        if self._padding is None:
             return change
-        return change.masked_fill(~self._mask.to(change.device)[..., None], 0)
+        return change.masked_fill(self._padding.on(change.device), 0)
+
+
+class _Patches:
+    """Hooks that patch sets of units, and read how far each module moved before it is patched."""
+
+    def __init__(self, pair: _Pair, edits: Sequence[CopyEdits]) -> None:
+        self._pair = pair
+        self._edits = edits
+        self._passes: list[list[Float[torch.Tensor, "copies batch modules"]]] = []
+
+    def hooks(self, first: int, last: int) -> FwdHooks:
+        """Hooks of some sets for one pass, which should then be run."""
+        parts: list[Float[torch.Tensor, "copies batch modules"]] = []
+        self._passes.append(parts)
+
+        def reader(name: str) -> HookFn:
+            def read(activation: torch.Tensor, hook: Any = None) -> None:
+                del hook
+                parts.append(self._pair.moved(name, activation, last - first))
+
+            return read
+
+        reads: FwdHooks = [(name, reader(name)) for name in self._pair.hook_names]
+        return reads + [hook for edits in self._edits for hook in edits.hooks(first, last)]
+
+    def moved(self) -> Float[np.ndarray, "sets batch modules"]:
+        """How far each module moved under each set, over the passes that were run."""
+        # Read at the end, so that a GPU is not waited for at each hook point.
+        sums = [torch.stack([part.cpu().double() for part in each]).sum(0) for each in self._passes]
+        return torch.cat(sums).numpy()
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:

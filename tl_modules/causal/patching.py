@@ -12,13 +12,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from tl_modules.causal.passes import HooksOfCopies, no_hooks
 from tl_modules.causal.token_runs import Rows, as_measured
 from tl_modules.errors import ModulesError, shown
-from tl_modules.interventions.hooks import unit_hooks
+from tl_modules.interventions.copy_edits import CopyEdits
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import Sources
 from tl_modules.interventions.target import Target, as_targets, units_on_one_site
 from tl_modules.models.batch_sizes import BatchSize
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.runtime.arguments import checked
 from tl_modules.units import Units
@@ -189,7 +191,8 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
 
 
 _Cell = tuple[dict[str, int | str], Units, int | None]
-"""A cell's indices, the units to patch and the position to patch them at (None for all)."""
+"""A cell's indices, the units to patch and the position to patch them at. It is None for all
+positions, and then for every cell of a sweep."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,11 +227,11 @@ class _Sweep:
                 "Leave one out."
             )
         result_type = _patching_result() if wants_more else None
-        hooks = [self._hooks(units, position) for _, units, position in cells]
+        edits = self._edits(cells)
         for _, units, _ in cells:
             units.check_model(self.rows.model)
-        values = torch.cat(list(self._measured(hooks, progress)), dim=1)
-        without = next(self._measured([[]], progress=False))[:, 0] if baseline else None
+        values = torch.cat(list(self._measured(len(edits), edits.hooks, progress)), dim=1)
+        without = next(self._measured(1, no_hooks, progress=False))[:, 0] if baseline else None
         if self.reduce == "mean":
             values = values.mean(-1)
             without = None if without is None else without.mean(-1)
@@ -246,18 +249,21 @@ class _Sweep:
             has_metric_axis=named,
         )
 
-    def _hooks(self, units: Units, position: int | None) -> FwdHooks:
-        return unit_hooks(
-            units,
+    def _edits(self, cells: Sequence[_Cell]) -> CopyEdits:
+        places = [position for _, _, position in cells if position is not None]
+        return CopyEdits(
+            [units for _, units, _ in cells],
             "patch",
-            source=self.cache,
-            positions=position,
+            Sources(source=self.cache),
             attention_mask=self.rows.attention_mask,
+            places=places or None,
         )
 
-    def _measured(self, cells: Sequence[FwdHooks], progress: bool) -> Iterator[torch.Tensor]:
+    def _measured(
+        self, n_cells: int, hooks: HooksOfCopies, progress: bool
+    ) -> Iterator[torch.Tensor]:
         """Every metric of each cell: ``[metrics, cells, batch?]``, some cells at a time."""
-        for several in self.rows.passes(cells, "patch", progress):
+        for several in self.rows.passes(n_cells, hooks, "patch", progress):
             yield torch.stack([self._measure(logits) for logits in several], dim=1)
 
     def _measure(self, logits: Float[torch.Tensor, "batch pos vocab"]) -> torch.Tensor:
