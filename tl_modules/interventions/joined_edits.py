@@ -17,6 +17,7 @@ from tl_modules.interventions.hooks import values_of
 from tl_modules.interventions.positions import Where
 from tl_modules.interventions.replacements import (
     HasUnitMeans,
+    Make,
     Method,
     Replace,
     Sources,
@@ -44,6 +45,15 @@ class Recipe:
             (each.method, each.factor, each.seed, each.of_content) for each in (self, other)
         )
         return mine == theirs and self.reference is other.reference
+
+    def replacements(self, units: Units) -> Make:
+        """Prepare the replacement of some units, of one coordinate each.
+
+        Raises:
+            ModulesError: If the recipe lacks what it needs.
+        """
+        sources = Sources(self.reference, None, self.factor, self.seed, of_content=self.of_content)
+        return replacements(units, self.method, sources)
 
 
 def union_of(
@@ -88,10 +98,7 @@ class JoinedEdits:
             ModulesError: If the recipe lacks what it needs.
         """
         units, is_member = union_of(sets)
-        sources = Sources(
-            recipe.reference, None, recipe.factor, recipe.seed, of_content=recipe.of_content
-        )
-        make = replacements(units, recipe.method, sources)
+        make = recipe.replacements(units)
         self._edits = [
             _Edit(
                 units.hook_names[hook],

@@ -111,8 +111,11 @@ def _position_mean(units: Units, sources: Sources) -> Make:
         last = len(by_position)
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            numbers = where.position_numbers(old.shape[:-1]).clamp(max=last)
-            return means.like(old)[numbers.to(old.device)]
+            # One value per place, if every row has the same one, for many units and rows.
+            numbers = where.common_numbers(old.shape[1], old.device)
+            if numbers is None:
+                numbers = where.position_numbers(old.shape[:-1]).to(old.device)
+            return means.like(old)[numbers.clamp(max=last)]
 
         return replace
 
