@@ -24,8 +24,6 @@ from tl_modules.units import Units
 NewMethod = Literal["zero", "mean", "patch"]
 """The methods whose values do not depend on the activations that they replace, nor on the row."""
 
-_EVERYWHERE = -1
-
 
 class CopyEdits:
     """Edits of several sets of units on one batch, for passes over copies of the batch."""
@@ -63,10 +61,7 @@ class CopyEdits:
         self._batch = _Batch(
             Where(positions, attention_mask, None, FromTheStart()),
             Resident(torch.from_numpy(set_of)),
-            Resident(
-                torch.tensor([_EVERYWHERE] * len(sets) if places is None else list(places)).long()
-            ),
-            places is not None,
+            None if places is None else Resident(torch.tensor(list(places))),
         )
         self._set_of = set_of
         self._edits = [
@@ -114,11 +109,10 @@ def _has_value(
 class _Batch:
     """The batch, and what each copy of it gets."""
 
-    def __init__(self, where: Where, set_of: Resident, places: Resident, has_places: bool) -> None:
+    def __init__(self, where: Where, set_of: Resident, places: Resident | None) -> None:
         self.where = where
         self.set_of = set_of
         self.places = places
-        self.has_places = has_places
         self._touched: dict[Any, Bool[torch.Tensor, "batch pos"] | None] = {}
 
     def touched(self, old: Float[torch.Tensor, "*shape"]) -> Bool[torch.Tensor, "batch pos"] | None:
@@ -153,7 +147,7 @@ class _Pass:
         if key not in self._at:
             found = self._batch.touched(old)
             found = None if found is None else found[None]
-            if self._batch.has_places:
+            if self._batch.places is not None:
                 place = self._batch.places.on(old.device)[self._copies, None, None]
                 at = torch.arange(old.shape[-2], device=old.device) == place
                 found = at if found is None else found & at
