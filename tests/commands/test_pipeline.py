@@ -263,10 +263,10 @@ def test_prompts_without_categories_and_a_folder_as_a_file_are_refused_at_once(
 def test_an_interrupted_evaluation_keeps_its_runs(saved, tmp_path, monkeypatch):
     fitted = comparison._fitted
 
-    def interrupted(acts, method, n_modules, seed):
+    def interrupted(acts, method, n_modules, *rest):
         if method == "kmeans" and len(acts.samples) > 12 - 1 and n_modules == 3:
             raise KeyboardInterrupt
-        return fitted(acts, method, n_modules, seed)
+        return fitted(acts, method, n_modules, *rest)
 
     monkeypatch.setattr(comparison, "_fitted", interrupted)
     words = ["evaluate", "--acts", str(saved), "--out", str(tmp_path), "-k", "2", "3"]

@@ -1,6 +1,7 @@
 """Sums by torch are those of the compiled loops, and lead to the same modules."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
@@ -110,3 +111,71 @@ def test_values_that_are_not_finite_are_named(planted):
     matrix[7, 11] = np.nan
     with pytest.raises(tlm.ModulesError, match="sample 7, unit 11"):
         OnDevice(InMemory(matrix), 4, CPU).unit_sums(np.zeros(60, dtype=np.int64), 4)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """How many matrices were copied to a device."""
+    made, original = [], OnDevice.__init__
+
+    def counted(self, *given):
+        made.append(given[-1])
+        original(self, *given)
+
+    monkeypatch.setattr(OnDevice, "__init__", counted)
+    return made
+
+
+def labelled_planted():
+    values, samples, _ = planted_matrix(60, 400, 4, seed=0, strength=1.5)
+    frame = pd.DataFrame({"category": [f"c{label}" for label in samples]})
+    return tlm.ActivationMatrix.from_arrays(values.astype(np.float32), samples=frame)
+
+
+FEW = {"n_seeds": 2, "n_halves": 1, "progress": False}
+REPEATED = {
+    "stability": (lambda acts, on: tlm.stability(acts, 4, device=on, **FEW), 5),
+    "stability by ulcmod": (
+        lambda acts, on: tlm.stability(acts, 4, method="ulcmod", device=on, **FEW),
+        5,
+    ),
+    "choose_n_modules": (lambda acts, on: tlm.choose_n_modules(acts, [3, 4], device=on, **FEW), 11),
+    "compare_methods": (
+        lambda acts, on: tlm.compare_methods(
+            *tlm.split_by_category(acts),
+            [4],
+            methods=["topics_first", "iterd", "kmeans"],
+            n_seeds=1,
+            device=on,
+            progress=False,
+        ).drop(columns=["seconds", "peak_mb"]),
+        8,  # two methods, each on all samples, on two halves, and once to warm up
+    ),
+}
+"""Functions that discover several times, and the number of matrices that they discover in."""
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_functions_that_discover_several_times_do_so_on_a_device(name, made):
+    call, n_matrices = REPEATED[name]
+    acts = labelled_planted()
+    expected = call(acts, None)
+    assert not made
+    pd.testing.assert_frame_equal(call(acts, "cpu"), expected, rtol=1e-6)
+    assert made == [CPU] * n_matrices
+
+
+def test_units_that_fit_no_module_are_found_on_a_device(made):
+    acts = labelled_planted()
+    modules = tlm.discover(acts, 4, progress=False)
+    found, expected = (
+        tlm.set_aside_background(acts, modules, device=on, progress=False) for on in (CPU, None)
+    )
+    assert made == [CPU]
+    assert (found.unit_labels == expected.unit_labels).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_a_device_that_torch_lacks_is_refused_wherever_one_is_named(name):
+    with pytest.raises(tlm.ModulesError, match=r"that torch has, .* got 'cuda:77' .*Leave device="):
+        REPEATED[name][0](labelled_planted(), "cuda:77")

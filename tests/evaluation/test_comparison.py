@@ -147,11 +147,11 @@ def test_peak_memory_is_what_a_block_took_at_most(before, first):
 def test_no_run_is_charged_for_compiling():
     wide = tlm.ActivationMatrix.from_arrays(labelled(0).values.astype(np.float32))
     train = replace(labelled(0), values=wide.values)
-    comparison._warm_up(COMPARED_METHODS, train.values.dtype)
+    comparison._warm_up(COMPARED_METHODS, train.values.dtype, None)
     kernels = vars(_kernel.PARALLEL).values()
     before = [len(kernel.signatures) for kernel in kernels]
     for method in COMPARED_METHODS:
-        comparison._fitted(train, method, 3, seed=0)
+        comparison._fitted(train, method, 3, 0, None)
     assert [len(kernel.signatures) for kernel in kernels] == before
 
 

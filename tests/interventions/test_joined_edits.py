@@ -163,10 +163,11 @@ def test_operators_do_not_grow_with_the_sets_of_a_pass(method):
     assert counts[0] == counts[1] <= 4 * len(NAMES) + 3
 
 
-def test_each_device_gets_the_masks_once_and_each_pass_its_rows():
+@pytest.mark.parametrize("method", ["mean", "position_mean"])
+def test_each_device_gets_the_masks_once_and_each_pass_its_rows(method):
     # The meta device stands for a GPU: tensors without memory, whose copies are counted.
     given = activations(torch.bfloat16, "meta")
-    joined = JoinedEdits(sets(many(12)), Recipe("mean", Reference))
+    joined = JoinedEdits(sets(many(12)), Recipe(method, Reference))
     first, second = (pass_of(joined, 12, given).uploads for _ in range(2))
     assert second == 2  # which set each row has, and which tokens are changed
     assert first <= 2 + 2 * len(NAMES)  # masks and means
@@ -202,3 +203,33 @@ def test_passes_are_filled_to_the_last_row(monkeypatch):
     tlm.module_effects(model, modules, frame, **options)
     # Batches of 10 and 5 prompts: two clean passes, then 3 x (1 + 4) runs of each.
     assert sizes == [10, 5, *[10] * 15, *[10] * 7, 5]
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_means_by_position_are_looked_up_once_unless_rows_begin_at_different_places(is_left):
+    mask = MASK.flip(1) if is_left else MASK
+    where = Where(None, mask, None, FromTheStart())
+    at = np.array([0, 3])
+    replace = Recipe("position_mean", Reference).replacements(UNITS.coordinates())(NAMES[0], at)
+    old = activations()[NAMES[0]][..., at]
+    found = replace(old, where)
+    assert found.shape == ((3, 4, 2) if is_left else (4, 2))
+    numbers = (mask.cumsum(1) - 1).clamp(min=0)
+    table = np.concatenate([Reference.position_means, Reference.unit_means[None]])
+    expected = torch.tensor(table[:, at])[numbers]
+    assert torch.equal(found.expand(3, 4, 2)[mask], expected[mask])
+
+
+def test_sets_that_share_passes_need_no_edits_of_their_own(model, modules, prompts, monkeypatch):
+    made, original = [], UnitEdits.__init__
+
+    def counted(self, *given, **words):
+        made.append(given)
+        original(self, *given, **words)
+
+    monkeypatch.setattr(UnitEdits, "__init__", counted)
+    options = {"n_controls": 2, "progress": False}
+    tlm.module_effects(model, modules, prompts, **options)
+    assert not made
+    with modules[0].ablated(model):
+        assert len(made) == 1

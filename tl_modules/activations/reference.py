@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.hooked_model import HookedModel, checked_flat
@@ -61,7 +62,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     units: SiteName | str = "mlp",
     n_tokens: int = 256,
     n_positions: int = 64,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -84,7 +85,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
         n_tokens: Number of random tokens to keep; all tokens of the prompts are equally likely.
             256 tokens of a model with 46,080 units take 47 MB.
         n_positions: Keep means for at most this many positions.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Truncate prompts to this many tokens.
         seed: Seed of the draw of tokens.
         progress: Show a progress bar.
@@ -100,6 +101,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     check_seed(seed)
     frame = prompt_frame(prompts)
     token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
+    batch_size = batch_size_for(model, batch_size, token_lists, logits=False)
     lengths = np.array([len(tokens) for tokens in token_lists])
     sums = _Sums(site_units(model, units), lengths, n_tokens, n_positions, seed)
     with tqdm(total=len(frame), desc="reference", unit="prompt", disable=not progress) as bar:

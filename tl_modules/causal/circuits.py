@@ -16,6 +16,7 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.modules.module import Module, as_list
@@ -86,7 +87,7 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     positions: Touched = "content",
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 64,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     progress: bool = True,
 ) -> CircuitScores:
@@ -115,7 +116,8 @@ def circuit_scores(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
         positions: Tokens that ``"mean"`` and ``"zero"`` change; see ``module_effects``.
         n_controls: Number of controls; the smallest p-value is ``1 / (1 + n_controls)``.
         attention_mask: 1 or True where a token is real; padding is not touched.
-        batch_size: Rows of a forward pass: prompts times circuits.
+        batch_size: Rows of a forward pass, prompts times circuits; ``"auto"``: as many as memory
+            holds (``collect``), but never fewer than the prompts.
         seed: Seeds controls and bootstrap.
         progress: Show a progress bar.
 
@@ -181,7 +183,7 @@ def greedy_circuit(  # noqa: PLR0913 - TransformerLens' arguments, and the modul
     positions: Touched = "content",
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 64,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.sites import SiteName
 from tl_modules.models.token_arrays import TokenArray, Tokens
@@ -118,7 +119,7 @@ def faithfulness_curves(  # noqa: PLR0913 - TransformerLens' arguments, and the 
     positions: Touched = "content",
     n_random: int = 5,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 64,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     progress: bool = True,
 ) -> FaithfulnessCurves:
@@ -146,7 +147,7 @@ def faithfulness_curves(  # noqa: PLR0913 - TransformerLens' arguments, and the 
         positions: See ``circuit_scores``.
         n_random: Number of random orders.
         attention_mask: 1 or True where a token is real.
-        batch_size: Rows of a forward pass.
+        batch_size: See ``circuit_scores``.
         seed: Seeds random orders and intervals.
         progress: Show a progress bar.
 

@@ -1,21 +1,21 @@
 """Which module drives which: patch one, read the others' activations and the metric."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 
+from tl_modules.causal.graph_runs import PairOfRuns
+from tl_modules.causal.passes import no_hooks
 from tl_modules.causal.token_runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.interventions.hooks import unit_hooks
 from tl_modules.interventions.measuring import measures
-from tl_modules.interventions.stacking import Read
 from tl_modules.interventions.strata import Strata
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.batch_sizes import BatchSize
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.modules.module import Module, as_list
 from tl_modules.runtime.arguments import checked
@@ -113,7 +113,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
     direct: bool = False,
     n_controls: int = 19,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 64,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     progress: bool = True,
 ) -> ModuleGraph:
@@ -140,7 +140,7 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         n_controls: Controls per module; the smallest p-value is ``1 / (1 + n_controls)``. One of m
             cells needs ``20 * m - 1`` controls to stay below 0.05 after correction.
         attention_mask: 1 or True where a token is real; padding does not count.
-        batch_size: Rows of a forward pass.
+        batch_size: See ``circuit_scores``.
         seed: Seed of controls and bootstrap.
         progress: Show a progress bar.
 
@@ -170,39 +170,39 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         )
     )
     check_pairs(clean.tokens, corrupted.tokens)
-    clean.check()
     names = listed[0].units.hook_names
-    pair = _Pair(
+    pair = PairOfRuns(
         listed, clean.activations(names), corrupted.activations(names), clean.attention_mask
     )
-    sets, runs, readings, sizes = [], [], [], []
+    sets: list[Units] = []
+    own_runs, sizes = [], []
     strata = Strata.by_layer(listed[0].units)
     for module in listed:
         generator = np.random.default_rng([seed, module.label])
         drawn = [strata.draw(module.units, generator) for _ in range(n_controls)]
         sizes.append(float(np.mean([len(units) for units in drawn])) if drawn else np.nan)
-        sets.append(range(len(runs), len(runs) + 1 + len(drawn)))
-        for units in (module.units, *drawn):
-            readings.append(np.zeros((len(clean.tokens), len(listed))))
-            runs.append(pair.hooks(units, direct, readings[-1]))
-    before = corrupted.measured(metric, [[]], "", progress=False)[0]
-    after = clean.measured(metric, [[]], "", progress=False)[0]
-    changes = corrupted.measured(metric, runs, "graph", progress) - before
-    moved = np.stack(readings)
+        own_runs.append(slice(len(sets), len(sets) + 1 + len(drawn)))
+        sets += [module.units, *drawn]
+    patches = pair.patches(sets, direct=direct)
+    before, after = (
+        rows.measured(metric, 1, no_hooks, "", progress=False)[0] for rows in (corrupted, clean)
+    )
+    changes = corrupted.measured(metric, len(sets), patches.hooks, "graph", progress) - before
+    moved = patches.moved()
     ones = np.ones(len(clean.tokens))
     draws = bootstrap_indices(ones, N_RESAMPLES, seed)
     towards = float(np.sign(after.mean() - before.mean()))
     rounding = run_rounding(before, after)
     nodes, edges = [], []
-    for source, own_runs, size in zip(listed, sets, sizes, strict=True):
+    for source, runs, size in zip(listed, own_runs, sizes, strict=True):
         row = {"module": source.label, "category": source.category_title, "n_units": source.n_units}
-        numbers = ratio_beside_controls(changes[own_runs], ones, draws, towards, rounding)
+        numbers = ratio_beside_controls(changes[runs], ones, draws, towards, rounding)
         nodes.append(row | numbers | {"control_units": size})
         for place, target in enumerate(listed):
             if target is source:
                 continue
             row = {"source": source.label, "target": target.label}
-            parts, whole = moved[own_runs, :, place], pair.squares[:, place]
+            parts, whole = moved[runs, :, place], pair.squares[:, place]
             edges.append(row | ratio_beside_controls(parts, whole, draws, tolerance=1e-5))
     nodes, edges = (_adjusted(pd.DataFrame(rows)) for rows in (nodes, edges))
     return ModuleGraph(
@@ -211,91 +211,6 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
         metric_clean=float(after.mean()),
         metric_corrupted=float(before.mean()),
     )
-
-
-class _Pair:
-    """The two runs' activations, and hooks that read how far each module moved between them."""
-
-    def __init__(
-        self,
-        modules: Sequence[Module],
-        clean: Mapping[str, torch.Tensor],
-        corrupted: Mapping[str, torch.Tensor],
-        attention_mask: torch.Tensor | None,
-    ) -> None:
-        """Prepare.
-
-        Args:
-            modules: The modules.
-            clean: The clean run's activations by hook point.
-            corrupted: The corrupted run's.
-            attention_mask: True where a token is real.
-        """
-        self._clean, self._corrupted, self._mask = clean, corrupted, attention_mask
-        units = modules[0].units
-        widths = units.coordinates().widths
-        members = np.zeros((sum(widths), len(modules)), dtype=np.float32)
-        for place, module in enumerate(modules):
-            members[module.units.coordinates().flat(), place] = 1
-        parts = np.split(members, np.cumsum(widths)[:-1])
-        self._members = {
-            name: torch.from_numpy(part).to(clean[name].device)
-            for name, part in zip(units.hook_names, parts, strict=True)
-        }
-        self._change = {
-            name: self._real(clean[name].float() - corrupted[name].float())
-            for name in self._members
-        }
-        squares: Float[torch.Tensor, "batch modules"] = torch.stack(
-            [
-                ((change**2).sum(1) @ self._members[name]).cpu()
-                for name, change in self._change.items()
-            ]
-        ).sum(0)
-        self.squares = squares.double().numpy()
-        for squares_of, module in zip(self.squares.sum(axis=0), modules, strict=True):
-            if not np.isfinite(squares_of):
-                raise ModulesError(
-                    f"Activations should be finite, and their squares; module {module.label}'s "
-                    "are not in one of the runs. Run the model in a wider dtype (float32)."
-                )
-        still = np.flatnonzero(self.squares.sum(axis=0) == 0)
-        if len(still):
-            raise ModulesError(
-                f"Every module's activations should differ between the runs; module "
-                f"{modules[still[0]].label}'s do not. Leave it out, or use other prompts."
-            )
-
-    def hooks(
-        self, units: Units, direct: bool, into: Float[np.ndarray, "batch modules"]
-    ) -> FwdHooks:
-        """Hooks that patch some units, and add up what reaches each module before it is patched."""
-
-        def reader(name: str) -> Read:
-            def read(activation: torch.Tensor) -> None:
-                change = activation.float() - self._corrupted[name].float()
-                moved = self._real(change) * self._change[name]
-                into[:] += (moved.sum(1) @ self._members[name]).cpu().double().numpy()
-
-            return Read(read)
-
-        reads: FwdHooks = [(name, reader(name)) for name in self._members]
-        patches = unit_hooks(units, "patch", source=self._clean, attention_mask=self._mask)
-        if not direct:
-            return reads + patches
-        held = units.complement()
-        return (
-            reads
-            + patches
-            + unit_hooks(held, "patch", source=self._corrupted, attention_mask=self._mask)
-        )
-
-    def _real(self, change: torch.Tensor) -> torch.Tensor:
-        """A change, ``[batch, pos, coordinates]``, 0 at padding."""
-        change = change.flatten(2)
-        if self._mask is None:
-            return change
-        return change.masked_fill(~self._mask.to(change.device)[..., None], 0)
 
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:

@@ -11,10 +11,9 @@ from jaxtyping import Float, Int
 from tl_modules.causal.token_runs import Rows, check_pairs, tokens_of
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Touched
-from tl_modules.interventions.hooks import unit_hooks
-from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.interventions.copy_edits import CopyEdits
+from tl_modules.interventions.replacements import HasUnitMeans, Sources
 from tl_modules.models.content_tokens import content_tokens
-from tl_modules.models.hooked_model import FwdHooks
 from tl_modules.models.token_arrays import TokenArray
 from tl_modules.tables.against_controls import run_rounding
 from tl_modules.units import Units
@@ -32,7 +31,9 @@ class KeptUnits:
     units: Units
     """The units that are either kept or ablated; the model's other units stay as they are."""
 
-    ablated: Callable[[Units], FwdHooks]
+    ablated: Callable[[list[Units]], CopyEdits]
+    """Makes the edits that ablate some sets of units."""
+
     full: Float[np.ndarray, " batch"]
     """The metric of each prompt with all units."""
 
@@ -51,7 +52,6 @@ class KeptUnits:
         positions: Touched,
     ) -> "KeptUnits":
         """Check everything, and measure the metric with all units and with none."""
-        rows.check()
         units.check_model(rows.model)
         source = _source(rows, corrupted_tokens, units) if method == "patch" else None
         where = None
@@ -60,17 +60,17 @@ class KeptUnits:
             real = torch.ones_like(rows.tokens, dtype=torch.bool) if real is None else real
             where = content_tokens(rows.model, rows.tokens, real)
 
-        def ablated(some: Units) -> FwdHooks:
-            return unit_hooks(
-                some,
+        def ablated(sets: list[Units]) -> CopyEdits:
+            return CopyEdits(
+                sets,
                 method,
-                reference,
-                source=source,
+                Sources(reference, source, of_content=where is not None),
                 positions=where,
                 attention_mask=rows.attention_mask,
             )
 
-        full, empty = rows.measured(metric, [[], ablated(units)], "", progress=False)
+        ends = ablated([units.select(np.arange(0)), units])
+        full, empty = rows.measured(metric, len(ends), ends.hooks, "", progress=False)
         task = cls(rows, metric, units, ablated, full, empty)
         task.check_gap(np.arange(len(full)))
         return task
@@ -99,8 +99,11 @@ class KeptUnits:
         self, kept: Iterable[Units], desc: str, progress: bool
     ) -> Float[np.ndarray, "runs batch"]:
         """The metric of each prompt when only these of the units are kept, set by set."""
-        runs = [self.ablated(self.units.without(some)) for some in kept]
-        return self.rows.measured(self.metric, runs, desc, progress)
+        sets = [self.units.without(some) for some in kept]
+        if not sets:
+            return np.empty((0, len(self.full)))
+        edits = self.ablated(sets)
+        return self.rows.measured(self.metric, len(edits), edits.hooks, desc, progress)
 
 
 def _source(rows: Rows, corrupted_tokens: TokenArray | None, units: Units) -> dict[str, Any]:

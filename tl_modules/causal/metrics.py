@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Touched
 from tl_modules.models.answers import tokenise_with_answers
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.hooked_model import HookedModel, check_causal
@@ -46,9 +47,11 @@ def make_task(
     model: HookedModel,
     frame: pd.DataFrame,
     metric: MetricName,
-    batch_size: int,
+    batch_size: BatchSize,
     max_tokens: int | None,
     positions: Touched = "all",
+    *,
+    gradients: bool = False,
 ) -> Task:
     """Prepare prompts to be measured.
 
@@ -57,9 +60,10 @@ def make_task(
         frame: What ``prompt_frame`` returned; for the answer metrics what ``with_separator``
             returned, with ``answer``.
         metric: One of ``METRICS``.
-        batch_size: Prompts in a batch.
+        batch_size: Prompts in a batch; ``"auto"``: as many as memory holds.
         max_tokens: Truncate prompts to this many tokens; not with answers, which would be cut off.
         positions: The tokens that count in the batches: those that interventions change.
+        gradients: Whether backward passes follow, which need more memory.
 
     Returns:
         The task.
@@ -72,9 +76,10 @@ def make_task(
 
     def padded(token_lists: Sequence[Int[torch.Tensor, " _pos"]]) -> list[Batch]:
         counted = None
+        n_rows = batch_size_for(model, batch_size, token_lists, gradients=gradients)
         if positions == "content":
-            counted = content_masks(model, token_lists, batch_size)
-        return list(batches(token_lists, batch_size, counted))
+            counted = content_masks(model, token_lists, n_rows)
+        return list(batches(token_lists, n_rows, counted))
 
     if metric == "loss":
         token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)

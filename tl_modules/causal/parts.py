@@ -17,6 +17,7 @@ from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.strata import Strata
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.models.answers import with_separator
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.labels import column_hint
@@ -93,7 +94,7 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
     metric: Literal["loss", "answer_logprob"] = "answer_logprob",
     separator: str | None = None,
     positions: Touched = "content",
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> list[Parts]:
     """Find the layers, heads and neurons that each category of prompts needs more than the others.
@@ -117,7 +118,7 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
         metric: ``"answer_logprob"`` or ``"loss"``; see ``module_effects``.
         separator: See ``module_effects``.
         positions: See ``module_effects``.
-        batch_size: Prompts per pass.
+        batch_size: Prompts per pass; ``"auto"``: as many as memory holds (``collect``).
         progress: Show a progress bar.
 
     Returns:

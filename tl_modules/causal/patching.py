@@ -12,12 +12,15 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
+from tl_modules.causal.passes import HooksOfCopies, no_hooks
 from tl_modules.causal.token_runs import Rows, as_measured
 from tl_modules.errors import ModulesError, shown
-from tl_modules.interventions.hooks import unit_hooks
+from tl_modules.interventions.copy_edits import CopyEdits
 from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import Sources
 from tl_modules.interventions.target import Target, as_targets, units_on_one_site
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.models.batch_sizes import BatchSize
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
 from tl_modules.runtime.arguments import checked
 from tl_modules.units import Units
@@ -42,7 +45,7 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
     reduce: Reduction = "scalar",
     baseline: bool = False,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Any:
     """Patch each module's activations from the clean run into the corrupted run, at all positions.
@@ -63,7 +66,8 @@ def get_act_patch_module(  # noqa: PLR0913 - TransformerLens' arguments, and the
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched. Without a mask, the
             model runs as in TransformerLens' own patching.
-        batch_size: Rows of a forward pass: prompts times modules, which are stacked.
+        batch_size: Rows of a forward pass, prompts times modules, which are stacked; ``"auto"``: as
+            many as memory holds (``collect``), but never fewer than the prompts.
         progress: Show a progress bar.
 
     Returns:
@@ -98,7 +102,7 @@ def get_act_patch_module_by_pos(  # noqa: PLR0913 - TransformerLens' arguments, 
     reduce: Reduction = "scalar",
     baseline: bool = False,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Any:
     """Patch as ``get_act_patch_module`` does, one position at a time.
@@ -113,7 +117,7 @@ def get_act_patch_module_by_pos(  # noqa: PLR0913 - TransformerLens' arguments, 
         reduce: See ``get_act_patch_module``.
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched.
-        batch_size: Rows of a forward pass: prompts times cells, which are stacked.
+        batch_size: Rows of a forward pass, prompts times cells; see ``get_act_patch_module``.
         progress: Show a progress bar.
 
     Returns:
@@ -148,7 +152,7 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
     reduce: Reduction = "scalar",
     baseline: bool = False,
     attention_mask: TokenArray | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     progress: bool = True,
 ) -> Any:
     """Patch as ``get_act_patch_module`` does, but only a module's units of one layer at a time.
@@ -163,7 +167,7 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
         reduce: See ``get_act_patch_module``.
         baseline: Also measure the corrupted run without a patch.
         attention_mask: 1 or True where a token is real; padding is not patched.
-        batch_size: Rows of a forward pass: prompts times cells, which are stacked.
+        batch_size: Rows of a forward pass, prompts times cells; see ``get_act_patch_module``.
         progress: Show a progress bar.
 
     Returns:
@@ -187,7 +191,8 @@ def get_act_patch_module_by_layer(  # noqa: PLR0913 - TransformerLens' arguments
 
 
 _Cell = tuple[dict[str, int | str], Units, int | None]
-"""A cell's indices, the units to patch and the position to patch them at (None for all)."""
+"""A cell's indices, the units to patch and the position to patch them at. It is None for all
+positions, and then for every cell of a sweep."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +213,6 @@ class _Sweep:
         progress: bool,
     ) -> Any:
         """What the public functions return."""
-        self.rows.check()
         if not callable(getattr(self.cache, "keys", None)):
             raise ModulesError(
                 "clean_cache should be the clean run's activation cache; got "
@@ -223,11 +227,11 @@ class _Sweep:
                 "Leave one out."
             )
         result_type = _patching_result() if wants_more else None
-        hooks = [self._hooks(units, position) for _, units, position in cells]
+        edits = self._edits(cells)
         for _, units, _ in cells:
             units.check_model(self.rows.model)
-        values = torch.cat(list(self._measured(hooks, progress)), dim=1)
-        without = next(self._measured([[]], progress=False))[:, 0] if baseline else None
+        values = torch.cat(list(self._measured(len(edits), edits.hooks, progress)), dim=1)
+        without = next(self._measured(1, no_hooks, progress=False))[:, 0] if baseline else None
         if self.reduce == "mean":
             values = values.mean(-1)
             without = None if without is None else without.mean(-1)
@@ -245,18 +249,21 @@ class _Sweep:
             has_metric_axis=named,
         )
 
-    def _hooks(self, units: Units, position: int | None) -> FwdHooks:
-        return unit_hooks(
-            units,
+    def _edits(self, cells: Sequence[_Cell]) -> CopyEdits:
+        places = [position for _, _, position in cells if position is not None]
+        return CopyEdits(
+            [units for _, units, _ in cells],
             "patch",
-            source=self.cache,
-            positions=position,
+            Sources(source=self.cache),
             attention_mask=self.rows.attention_mask,
+            places=places or None,
         )
 
-    def _measured(self, cells: Sequence[FwdHooks], progress: bool) -> Iterator[torch.Tensor]:
+    def _measured(
+        self, n_cells: int, hooks: HooksOfCopies, progress: bool
+    ) -> Iterator[torch.Tensor]:
         """Every metric of each cell: ``[metrics, cells, batch?]``, some cells at a time."""
-        for several in self.rows.passes(cells, "patch", progress):
+        for several in self.rows.passes(n_cells, hooks, "patch", progress):
             yield torch.stack([self._measure(logits) for logits in several], dim=1)
 
     def _measure(self, logits: Float[torch.Tensor, "batch pos vocab"]) -> torch.Tensor:

@@ -14,6 +14,7 @@ from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
@@ -55,7 +56,7 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
     n_units: int = 16,
     positions: Touched = "content",
     shortlist: int | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> SharedUnits:
@@ -76,7 +77,8 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
         positions: Tokens at which units are ablated; see ``module_effects``.
         shortlist: Number of units to ablate; by default four times ``n_units``. The cost is one
             backward pass and ``shortlist + 1`` forward passes over the prompts.
-        batch_size: Rows of a forward pass. Several ablations share a pass of fewer prompts.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds (``collect``).
+            Several ablations share a pass of fewer prompts.
         max_tokens: Truncate prompts to this many tokens.
         progress: Show progress bars.
 
@@ -94,7 +96,8 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
             "four times n_units."
         )
     frame = labelled(prompt_frame(prompts))
-    task = make_task(model, frame, "loss", batch_size, max_tokens, positions)
+    task = make_task(model, frame, "loss", batch_size, max_tokens, positions, gradients=True)
+    n_rows = batch_size_for(model, batch_size, task.token_lists)
     of_content = positions == "content"
     estimated = estimates_of(
         model, frame, reference, task, of_content=of_content, progress=progress
@@ -104,7 +107,7 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
     units = reference.units.select(listed)
     with tqdm(total=(1 + len(units)) * len(frame), desc="shared", disable=not progress) as bar:
         changes = unit_changes(
-            model, task, units, reference, batch_size, bar.update, of_content=of_content
+            model, task, units, reference, n_rows, bar.update, of_content=of_content
         )
     categories = categories_of(frame)
     measured, effects = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.causal.metrics import check_measured
-from tl_modules.causal.passes import stacked_passes
-from tl_modules.errors import ModulesError, check_at_least, shown
-from tl_modules.interventions.stacking import Read
-from tl_modules.models.hooked_model import FwdHooks, HookedModel
+from tl_modules.causal.passes import HooksOfCopies, passes_over_copies
+from tl_modules.errors import ModulesError, shown
+from tl_modules.models.batch_sizes import BatchSize, batch_size_of, check_batch_size
+from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn
+from tl_modules.models.runs import forward
 from tl_modules.models.token_arrays import TokenArray, as_mask, as_tokens
 
 
@@ -33,7 +35,7 @@ class Rows:
         name: str,
         tokens: TokenArray,
         attention_mask: TokenArray | None,
-        batch_size: int,
+        batch_size: BatchSize,
     ) -> "Rows":
         """Parse the batch that a user passed to a public function.
 
@@ -42,30 +44,25 @@ class Rows:
             name: The name of the argument with the tokens.
             tokens: Token ids.
             attention_mask: 1 or True where a token is real.
-            batch_size: Rows of a forward pass.
+            batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds.
 
         Raises:
-            ModulesError: If there is no token, the model cannot run one, or the tokens or the mask
-                are malformed or differ in shape.
+            ModulesError: If there is no token, the model cannot run one, the tokens or the mask are
+                malformed or differ in shape, or ``batch_size`` is below 1.
         """
         ids = tokens_of(model, name, tokens)
-        return cls(model, ids, mask_of(ids, attention_mask), batch_size)
-
-    def check(self) -> None:
-        """Refuse a batch size that is out of range.
-
-        Raises:
-            ModulesError: If the batch size is below 1.
-        """
-        check_at_least("batch_size", self.batch_size, 1)
+        mask = mask_of(ids, attention_mask)
+        check_batch_size(batch_size)
+        return cls(model, ids, mask, batch_size_of(model, batch_size, ids.shape[1]))
 
     def passes(
-        self, runs: Sequence[FwdHooks], desc: str, progress: bool
+        self, n_runs: int, hooks: HooksOfCopies, desc: str, progress: bool
     ) -> Iterator[list[Float[torch.Tensor, "batch pos vocab"]]]:
         """The logits under each intervention, as many at a time as share a forward pass.
 
         Args:
-            runs: Each intervention's hooks, as ``unit_hooks`` makes them.
+            n_runs: The number of interventions.
+            hooks: Makes the hooks of some of them, such as ``CopyEdits.hooks``.
             desc: What the progress bar says.
             progress: Show it.
 
@@ -73,10 +70,9 @@ class Rows:
             Some interventions' logits, in order.
         """
         n_rows = len(self.tokens)
-        with tqdm(total=len(runs), desc=desc, disable=not progress) as bar:
-            for logits in stacked_passes(
-                self.model, self.tokens, self.attention_mask, runs, self.batch_size
-            ):
+        given = (self.model, self.tokens, self.attention_mask, n_runs, hooks, self.batch_size)
+        with tqdm(total=n_runs, desc=desc, disable=not progress) as bar:
+            for logits in passes_over_copies(*given):
                 several = list(logits.split(n_rows))
                 yield several
                 bar.update(len(several))
@@ -84,7 +80,8 @@ class Rows:
     def measured(
         self,
         metric: Callable[[torch.Tensor], torch.Tensor],
-        runs: Sequence[FwdHooks],
+        n_runs: int,
+        hooks: HooksOfCopies,
         desc: str,
         progress: bool,
     ) -> Float[np.ndarray, "runs batch"]:
@@ -92,7 +89,8 @@ class Rows:
 
         Args:
             metric: From logits ``[batch, pos, d_vocab]`` to one number per prompt.
-            runs: See ``passes``.
+            n_runs: See ``passes``.
+            hooks: See ``passes``.
             desc: What the progress bar says.
             progress: Show it.
 
@@ -104,7 +102,7 @@ class Rows:
         """
         found = []
         one_per_prompt = f"a tensor of one number per prompt, ({len(self.tokens)},)"
-        for several in self.passes(runs, desc, progress):
+        for several in self.passes(n_runs, hooks, desc, progress):
             for logits in several:
                 with torch.inference_mode():  # as the logits were made
                     value = as_measured("metric", metric(logits), one_per_prompt)
@@ -115,7 +113,7 @@ class Rows:
                         "intervals are made from it."
                     )
                 found.append(value.detach().cpu().double().numpy())
-        values = np.array(found).reshape(len(runs), len(self.tokens))
+        values = np.array(found).reshape(n_runs, len(self.tokens))
         check_measured(values, np.arange(len(self.tokens)))
         return values
 
@@ -130,10 +128,15 @@ class Rows:
         """
         found: dict[str, torch.Tensor] = {}
 
-        def reader(name: str) -> Read:
-            return Read(lambda activation: found.update({name: activation.clone()}))
+        def reader(name: str) -> HookFn:
+            def read(activation: torch.Tensor, hook: Any = None) -> None:
+                del hook
+                found[name] = activation.clone()
 
-        next(self.passes([[(name, reader(name)) for name in hook_names]], "", progress=False))
+            return read
+
+        hooks: FwdHooks = [(name, reader(name)) for name in hook_names]
+        forward(self.model, self.tokens, self.attention_mask, hooks)
         missing = sorted(set(hook_names) - set(found))
         if missing:
             raise ModulesError(

@@ -17,6 +17,7 @@ from tl_modules.interventions.hooks import UnitEdits
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, means_of
 from tl_modules.models.answers import with_separator
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import HookedModel, flat
 from tl_modules.models.losses import n_predicted
@@ -133,7 +134,7 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
     metric: Literal["loss", "answer_logprob"] = "loss",
     separator: str | None = None,
     positions: Touched = "content",
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> UnitEstimates:
@@ -158,7 +159,7 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
         metric: ``"loss"`` or ``"answer_logprob"``, which have gradients; see ``module_effects``.
         separator: Text between each prompt and its answer; see ``module_effects``.
         positions: Tokens at which units are ablated; see ``module_effects``.
-        batch_size: Prompts in a pass.
+        batch_size: Prompts in a pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Truncate prompts to this many tokens.
         progress: Show a progress bar.
 
@@ -172,7 +173,7 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
     check_at_least("n_steps", n_steps, 1)
     frame = labelled(prompt_frame(prompts))
     frame = with_separator(frame, separator, answers=metric != "loss")
-    task = make_task(model, frame, metric, batch_size, max_tokens, positions)
+    task = make_task(model, frame, metric, batch_size, max_tokens, positions, gradients=True)
     return estimates_of(
         model,
         frame,

@@ -20,7 +20,7 @@ from tl_modules.commands.unseen import categorised_prompts, halves, unseen
 from tl_modules.data.models import load_model
 from tl_modules.errors import check_at_least, check_choice, check_seed
 from tl_modules.interpret.unit_table import describe_units
-from tl_modules.models.batch_sizes import batch_size_of, check_batch_size
+from tl_modules.models.batch_sizes import check_batch_size
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.core_page import core_page
@@ -220,8 +220,7 @@ def _described(
     first = first.loc[first["hook_name"].map(spans) == 1]  # attention heads have no polarity
     if not len(first):
         return units
-    n_rows = batch_size_of(model, args.batch_size, args.max_tokens, gradients=True)
-    sizes = {"batch_size": n_rows, "max_tokens": args.max_tokens}
+    sizes = {"batch_size": args.batch_size, "max_tokens": args.max_tokens}
     described = describe_units(
         *(model, first, prompts, modules), **sizes, seed=args.seed, progress=not args.no_progress
     )

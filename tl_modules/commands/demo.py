@@ -19,12 +19,19 @@ from tl_modules.causal.options import POSITIONS
 from tl_modules.commands.collect import partial_folder
 from tl_modules.commands.core import summary as core_summary
 from tl_modules.commands.interruption import RESUME, on_interrupt
-from tl_modules.commands.options import add_common, add_model, add_positions, say
+from tl_modules.commands.options import (
+    add_common,
+    add_discovery_device,
+    add_model,
+    add_positions,
+    say,
+)
 from tl_modules.commands.outputs import OutputFolder
 from tl_modules.commands.test import summary
 from tl_modules.data.corpora import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.discovery.from_activations import discover
+from tl_modules.discovery.on_device import checked_device
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.interpret.topics import with_topics
 from tl_modules.modules.module_set import ModuleSet
@@ -73,6 +80,7 @@ def add_parser(commands: Any) -> None:
         "--max-tokens", type=int, default=16, help="cut prompts after this many tokens (16)"
     )
     add_positions(demo)
+    add_discovery_device(demo)
     add_common(demo)
     demo.set_defaults(run=run)
 
@@ -86,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
     check_at_least("max_tokens", args.max_tokens, 2)
     check_choice("positions", args.positions, POSITIONS)
     check_seed(args.seed)
+    checked_device(args.discovery_device)
     prompts = load_prompts()
     held_out = prompts.groupby("category", sort=False).tail(CHOOSING + TESTING)
     halves = [held_out.groupby("category", sort=False).head(CHOOSING)]
@@ -119,7 +128,13 @@ def _run(
     say(f"[2/6] Collecting activations over {len(seen)} prompts")
     acts = collect_resumably(model, seen, partial, Reading(), progress=progress)
     say(f"[3/6] Discovering {args.n_modules} modules among {len(acts.units):,} neurons")
-    modules = discover(acts, args.n_modules, seed=args.seed, progress=progress)
+    modules = discover(
+        acts,
+        args.n_modules,
+        seed=args.seed,
+        device=args.discovery_device,
+        progress=progress,
+    )
     choosing, testing = halves
     say(
         f"[4/6] Ablating each module and {args.n_controls} layer-matched random controls on "

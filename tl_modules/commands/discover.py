@@ -8,10 +8,11 @@ from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import NORMALISATIONS
 from tl_modules.activations.store import ActivationStore
 from tl_modules.commands.interruption import on_interrupt
-from tl_modules.commands.options import add_common, add_max_memory, say
+from tl_modules.commands.options import add_common, add_discovery_device, add_max_memory, say
 from tl_modules.commands.outputs import OutputFile
 from tl_modules.commands.processes import check_alone, is_first, joined
 from tl_modules.discovery.from_activations import discover
+from tl_modules.discovery.on_device import checked_device
 from tl_modules.discovery.search import METHODS
 from tl_modules.errors import ModulesError, check_choice
 from tl_modules.evaluation.comparison import split_by_category
@@ -52,6 +53,7 @@ def add_parser(commands: Any) -> None:
         default="zscore",
         help=f"the normalisation of each unit: {', '.join(NORMALISATIONS)} (zscore)",
     )
+    add_discovery_device(parser)
     add_max_memory(parser)
     add_common(parser)
     parser.set_defaults(run=run, may_share=True)
@@ -72,6 +74,12 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     if args.method is not None:
         check_choice("method", args.method, METHODS)
     check_choice("normalise", args.normalise, NORMALISATIONS)
+    device = checked_device(args.discovery_device)
+    if device is not None and args.acts.is_dir():
+        raise ModulesError(
+            f"--discovery-device needs a file that 'collect' wrote; {str(args.acts)!r} is a store, "
+            "which is streamed through the CPU. Leave --discovery-device out."
+        )
     if args.normalise != "zscore" and args.acts.is_dir():
         raise ModulesError(
             f"--normalise should be zscore for a store, which is z-scored as it is read; got "
@@ -96,6 +104,7 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
         seed=args.seed,
         n_starts=args.n_starts,
         n_kicks=args.n_kicks,
+        device=device,
         distributed=distributed,
         max_memory=args.max_memory,
         progress=not args.no_progress,

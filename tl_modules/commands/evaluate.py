@@ -14,8 +14,15 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.store_folder import delete_store
 from tl_modules.commands.collect import check_prompt_options, partial_folder, resumed_matrix
 from tl_modules.commands.interruption import RESUME, on_interrupt
-from tl_modules.commands.options import add_common, add_prompts, prompts_named, say
+from tl_modules.commands.options import (
+    add_common,
+    add_discovery_device,
+    add_prompts,
+    prompts_named,
+    say,
+)
 from tl_modules.commands.outputs import OutputFolder
+from tl_modules.discovery.on_device import checked_device
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.evaluation.comparison import (
     ALL_METHODS,
@@ -84,6 +91,7 @@ def add_parser(commands: Any) -> None:
         help="CSV file whose column 'owner' has each unit's true module, or -1",
     )
     parser.add_argument("--n-seeds", type=int, default=3, help="runs per method and K (3)")
+    add_discovery_device(parser)
     add_prompts(parser, max_tokens=128)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -97,6 +105,7 @@ def run(args: argparse.Namespace) -> None:
     check_at_least("n_seeds", args.n_seeds, 1)
     check_seed(args.seed)
     check_seed(args.seed + args.n_seeds - 1)
+    checked_device(args.discovery_device)
     names = ["evaluation.csv", "runs.csv"]
     source = _saved(args.acts) if args.acts else _prompts(args)
     output = OutputFolder(args, names if args.acts else [*names, _ACTS])
@@ -133,6 +142,7 @@ def _compare(
         truth=truth,
         n_seeds=args.n_seeds,
         seed=args.seed,
+        device=args.discovery_device,
         progress=not args.no_progress,
         on_run=keep,
     )

@@ -59,6 +59,15 @@ def add_max_memory(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_discovery_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the device of discovery, which is not that of the model."""
+    parser.add_argument(
+        "--discovery-device",
+        help="device that computes the sums of discovery, such as cuda, if the activations fit its "
+        "memory; by default the CPU. The model's own device does not depend on it",
+    )
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the option for the model."""
     parser.add_argument(

@@ -28,7 +28,7 @@ from tl_modules.commands.unseen import categorised_prompts, drawn, unseen
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.models.answers import answers_of, with_separator
-from tl_modules.models.batch_sizes import batch_size_of, check_batch_size
+from tl_modules.models.batch_sizes import check_batch_size
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.effects_frame import shared_modules
 from tl_modules.tables.labels import quoted
@@ -120,9 +120,7 @@ def _test(
     }
     excluded: list[tuple[str, Units | None]] = [("none", None)]
     if args.n_shared:
-        n_rows = batch_size_of(model, args.batch_size, args.max_tokens, gradients=True)
-        few: dict[str, Any] = options | {"batch_size": n_rows}
-        shared = shared_units(model, others, reference, n_units=args.n_shared, **few)
+        shared = shared_units(model, others, reference, n_units=args.n_shared, **options)
         output.write_table("shared.csv", shared.table)
         excluded.append((f"{args.n_shared} shared", shared.units))
     tables, rows = [], []

@@ -14,6 +14,7 @@ _OTHER_NAMES = {
     "prompt": "--prompt-column",
     "category": "--category-column",
     "test_share": "--held-out",
+    "device": "--discovery-device",
 }
 """Options whose name differs from the name of their argument."""
 

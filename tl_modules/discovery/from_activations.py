@@ -143,9 +143,7 @@ def _device(
     device: str | torch.device | None, acts: ActivationMatrix | ActivationStore
 ) -> torch.device | None:
     """The device of a search; refuse one that torch lacks, and any for a store."""
-    if device is None:
-        return None
-    if isinstance(acts, ActivationStore):
+    if device is not None and isinstance(acts, ActivationStore):
         raise ModulesError(
             f"device={str(device)!r} needs an activation matrix; a store is streamed through the "
             "CPU. Load it if it fits into memory: discover(store.matrix(), device=...)."

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 from jaxtyping import Int
 
 from tl_modules.activations.matrix import ActivationMatrix
@@ -25,6 +26,7 @@ def set_aside_background(
     *,
     quantile: float = 0.95,
     seed: int = 0,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> ModuleSet:
     """Remove the units that fit no module better than chance, to keep only units that belong.
@@ -41,6 +43,7 @@ def set_aside_background(
         quantile: Quantile of the chance scores. With 0.95, about one in twenty of the units that no
             topic drives is kept.
         seed: Seed of the permutation and of the second discovery.
+        device: Where to compute the second discovery's sums; see ``discover``.
         progress: Show a progress bar for the second discovery.
 
     Returns:
@@ -49,8 +52,8 @@ def set_aside_background(
 
     Raises:
         ModulesError: If the activations or their normalisation are not those of the modules, some
-            units are set aside already, ``quantile`` is not between 0 and 1, or the seed is not
-            valid.
+            units are set aside already, ``quantile`` is not between 0 and 1, the seed is not
+            valid, or torch lacks the device.
     """
     if not 0 < quantile < 1:
         raise ModulesError(f"quantile should lie between 0 and 1; got {quantile}. 0.95 is usual.")
@@ -74,7 +77,13 @@ def set_aside_background(
     )
     method = "topics_first" if modules.method == "topics_first" else "ulcmod"
     chance = discover(
-        null, modules.n_modules, method=method, shared=shared, seed=seed, progress=progress
+        null,
+        modules.n_modules,
+        method=method,
+        shared=shared,
+        seed=seed,
+        device=device,
+        progress=progress,
     )
     assert chance.unit_scores is not None  # discover() always sets them
     threshold = float(np.quantile(chance.unit_scores[inside], quantile))

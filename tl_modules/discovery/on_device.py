@@ -10,6 +10,7 @@ from tl_modules.discovery.components import leading_components
 from tl_modules.discovery.products import (
     InMemory,
     Moved,
+    Products,
     SampleLabels,
     SampleSums,
     UnitLabels,
@@ -155,12 +156,28 @@ class OnDevice:
         return joined - left
 
 
-def checked_device(device: str | torch.device) -> torch.device:
-    """The device of this name.
+def placed(products: InMemory, n_modules: int, device: torch.device | None) -> Products:
+    """The matrix on the device of its sums.
+
+    Args:
+        products: The matrix.
+        n_modules: K.
+        device: As ``checked_device`` returns it; None leaves the sums to the CPU's compiled loops.
+
+    Raises:
+        ModulesError: If the matrix does not fit into the device's memory.
+    """
+    return products if device is None else OnDevice(products, n_modules, device)
+
+
+def checked_device(device: str | torch.device | None) -> torch.device | None:
+    """The device of this name; None for the CPU's compiled loops.
 
     Raises:
         ModulesError: If torch has no such device, or the device has no float64.
     """
+    if device is None:
+        return None
     try:
         found = torch.device(device)
         torch.zeros(1, dtype=torch.float64, device=found).item()
@@ -168,7 +185,7 @@ def checked_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModulesError(
             f"device should be a device that torch has, with float64; got {str(device)!r} "
-            f"({reason}). Leave device out to search on the CPU."
+            f"({reason}). Leave device=... out to search on the CPU."
         ) from error
     return found
 
@@ -187,5 +204,5 @@ def _check_fits(products: InMemory, n_modules: int, device: torch.device) -> Non
     if needed > free:
         raise ModulesError(
             f"A search on {device} takes about {needed / 1e9:,.1f} GB of its memory; "
-            f"{free / 1e9:,.1f} GB is free. Leave device out to search on the CPU."
+            f"{free / 1e9:,.1f} GB is free. Leave device=... out to search on the CPU."
         )

@@ -15,7 +15,7 @@ from tl_modules.activations.normalise import Normaliser
 from tl_modules.activations.store import ActivationStore
 from tl_modules.discovery.descent import IterDResult, descend
 from tl_modules.discovery.local_search import improve
-from tl_modules.discovery.on_device import OnDevice
+from tl_modules.discovery.on_device import placed
 from tl_modules.discovery.partition import module_set_of
 from tl_modules.discovery.products import InMemory, Products
 from tl_modules.discovery.shared_aside import without_columns
@@ -72,7 +72,7 @@ def search(
         products = without_columns(products, kept)
     if options.device is not None:
         assert isinstance(products, InMemory)  # discover refuses a store with a device
-        products = OnDevice(products, options.n_modules, options.device)
+        products = placed(products, options.n_modules, options.device)
     if options.method == "topics_first":
         best = topics_first(products, options.n_modules, options.seed, progress=options.progress)
         starts = None

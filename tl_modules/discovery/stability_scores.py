@@ -6,26 +6,29 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.normalise import Normalisation, fit_normaliser
-from tl_modules.discovery.descent import IterDResult, check_n_modules, strongest_labels
-from tl_modules.discovery.from_arrays import iterd
+from tl_modules.discovery.descent import IterDResult, check_n_modules, descend, strongest_labels
 from tl_modules.discovery.objectives import objective
-from tl_modules.discovery.products import InMemory
+from tl_modules.discovery.on_device import checked_device, placed
+from tl_modules.discovery.products import InMemory, Products
 from tl_modules.discovery.search import MAX_ROUNDS, Method
 from tl_modules.discovery.silhouettes import topic_silhouette
+from tl_modules.discovery.start import start_labels, start_points
 from tl_modules.discovery.topics_first import topics_first
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.runtime.arguments import checked
+from tl_modules.runtime.determinism import one_thread
 
 _Matrix = Float[np.ndarray, "samples units"]
 
 
 @checked
-def stability(
+def stability(  # noqa: PLR0913 - the options of one measurement, all by keyword
     acts: ActivationMatrix,
     n_modules: int,
     *,
@@ -34,6 +37,7 @@ def stability(
     n_halves: int = 5,
     normalise: Normalisation = "zscore",
     seed: int = 0,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Measure how well discoveries agree, to see whether modules are more than a seed's outcome.
@@ -48,6 +52,7 @@ def stability(
             compared. The null compares them again after every column of each half is permuted.
         normalise: Normalisation of each half; see ``ActivationMatrix.normalise``.
         seed: Seed of discoveries, splits and permutations.
+        device: Where to compute the discoveries' sums, such as ``"cuda"``; see ``discover``.
         progress: Show a progress bar.
 
     Returns:
@@ -63,12 +68,13 @@ def stability(
 
     Raises:
         ModulesError: If ``acts`` is normalised already, K is out of range for half of the samples,
-            or the seed is not valid.
+            the seed is not valid, or torch lacks the device.
     """
     check_at_least("n_seeds", n_seeds, 2)
     check_at_least("n_halves", n_halves, 1)
     check_seed(seed)
     check_seed(seed + n_seeds - 1)
+    on = checked_device(device)
     if acts.normaliser is not None:
         raise ModulesError(
             "stability() normalises each half by itself and needs raw activations; got "
@@ -78,18 +84,22 @@ def stability(
     total, desc = n_seeds + 4 * n_halves, f"stability, K = {n_modules}"
     with tqdm(total=total, desc=desc, unit="fit", disable=not progress) as bar:
 
-        def fit(matrix: _Matrix, fit_seed: int) -> IterDResult:
+        def products(matrix: _Matrix) -> Products:
+            return placed(InMemory(matrix), n_modules, on)
+
+        def fit(matrix: Products, fit_seed: int) -> IterDResult:
             result = _partition(matrix, n_modules, method, fit_seed)
             bar.update()
             return result
 
-        whole = acts.normalise(normalise).values
+        whole = products(acts.normalise(normalise).values)
         fits = [fit(whole, seed + number) for number in range(n_seeds)]
+        del whole  # a device may have too little memory for it beside the halves
         rows += [_agreement("seeds", one, other) for one, other in combinations(fits, 2)]
         for kind, first, second in _halves(acts.values, n_halves, seed):
             fitted = [fit_normaliser(normalise, half) for half in (first, second)]
             one, other = (
-                fit(normaliser.apply(half), seed)
+                fit(products(normaliser.apply(half)), seed)
                 for normaliser, half in zip(fitted, (first, second), strict=True)
             )
             # The second half is scaled as the first one's labels were fitted.
@@ -99,7 +109,7 @@ def stability(
 
 
 @checked
-def choose_n_modules(
+def choose_n_modules(  # noqa: PLR0913 - the options of one measurement, all by keyword
     acts: ActivationMatrix,
     n_modules: Sequence[int] = (5, 10, 15, 20),
     *,
@@ -108,6 +118,7 @@ def choose_n_modules(
     n_halves: int = 5,
     normalise: Normalisation = "zscore",
     seed: int = 0,
+    device: str | torch.device | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Run ``stability`` over a range of K, to choose the number of modules.
@@ -128,6 +139,7 @@ def choose_n_modules(
         n_halves: See ``stability``.
         normalise: See ``stability``.
         seed: See ``stability``.
+        device: See ``stability``.
         progress: Show a progress bar for each K.
 
     Returns:
@@ -148,10 +160,13 @@ def choose_n_modules(
         n_halves=n_halves,
         normalise=normalise,
         seed=seed,
+        device=device,
         progress=progress,
     )
     tables = [measured(n_modules=k).assign(n_modules=k) for k in n_modules]
-    scored = InMemory(acts.normalise(normalise).values)
+    scored = placed(
+        InMemory(acts.normalise(normalise).values), max(n_modules), checked_device(device)
+    )
     for k, table in zip(n_modules, tables, strict=True):
         table["silhouette"] = topic_silhouette(scored, k, seed)
     grouped = pd.concat(tables).groupby(["n_modules", "kind"])
@@ -182,11 +197,13 @@ def best_n_modules(table: pd.DataFrame) -> int:
     return int(table.index.get_level_values("n_modules")[best].min())
 
 
-def _partition(matrix: _Matrix, n_modules: int, method: Method, seed: int) -> IterDResult:
-    if method == "ulcmod":
-        return iterd(matrix, n_modules, max_rounds=MAX_ROUNDS, seed=seed)
-    check_n_modules(n_modules, matrix.shape)
-    return topics_first(InMemory(matrix), n_modules, seed)
+def _partition(products: Products, n_modules: int, method: Method, seed: int) -> IterDResult:
+    check_n_modules(n_modules, products.shape)
+    if method == "topics_first":
+        return topics_first(products, n_modules, seed)
+    with one_thread():
+        labels = start_labels(start_points(products, seed), "kmeans", n_modules, seed)
+    return descend(products, n_modules, labels, max_rounds=MAX_ROUNDS, seed=seed)
 
 
 def _halves(values: _Matrix, n_halves: int, seed: int) -> Iterator[tuple[str, _Matrix, _Matrix]]:

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.discovery.baselines import BASELINES, Baseline, discover_baseline
 from tl_modules.discovery.from_activations import discover
+from tl_modules.discovery.on_device import checked_device
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.evaluation.downstream import (
     CLASSIFIERS,
@@ -61,6 +64,7 @@ def compare_methods(  # noqa: PLR0913 - the options of one comparison, all by ke
     truth: Int[np.ndarray, " _units"] | None = None,
     n_seeds: int = 3,
     seed: int = 0,
+    device: str | torch.device | None = None,
     progress: bool = True,
     on_run: Callable[[pd.DataFrame], object] = lambda runs: None,
 ) -> pd.DataFrame:
@@ -76,6 +80,8 @@ def compare_methods(  # noqa: PLR0913 - the options of one comparison, all by ke
         truth: Each unit's true module, where it is known; -1 for a unit without one.
         n_seeds: The number of runs per method and K.
         seed: The seed of the first run; run ``s`` has ``seed + s``.
+        device: Where ``iterd``, ``iterd_kicks`` and ``topics_first`` compute sums; see
+            ``discover``. The baselines run on the CPU.
         progress: Show a progress bar.
         on_run: A function that is called after each run with the table so far, for example to save
             it.
@@ -92,11 +98,13 @@ def compare_methods(  # noqa: PLR0913 - the options of one comparison, all by ke
         the seeds.
 
     Raises:
-        ModulesError: If an option is not valid, a category is missing, or the units differ.
+        ModulesError: If an option is not valid, torch lacks the device, a category is missing, or
+            the units differ.
     """
     check_at_least("n_seeds", n_seeds, 1)
     check_seed(seed)
     check_seed(seed + n_seeds - 1)  # the last run's seed
+    on = checked_device(device)
     labels = compared_categories(train, test)
     for name, acts in (("train", train), ("test", test)):
         if acts.normaliser is not None:
@@ -115,7 +123,7 @@ def compare_methods(  # noqa: PLR0913 - the options of one comparison, all by ke
             "Collect both from one model and site."
         )
     owners = _checked_owners(truth, train)
-    _warm_up(methods, train.values.dtype)
+    _warm_up(methods, train.values.dtype, on)
     runs: list[tuple[ComparedMethod, int, int]] = [
         (method, k, seed + number)
         for k in n_modules
@@ -126,8 +134,8 @@ def compare_methods(  # noqa: PLR0913 - the options of one comparison, all by ke
     with tqdm(runs, desc="evaluate", unit="run", disable=not progress) as bar:
         for method, k, run_seed in bar:
             bar.set_postfix_str(f"{method}, K = {k}")
-            modules, row = _measured(train, test, labels, method, k, run_seed)
-            row["halves_ari"] = _halves_ari(train, method, k, run_seed)
+            modules, row = _measured(train, test, labels, method, k, run_seed, on)
+            row["halves_ari"] = _halves_ari(train, method, k, run_seed, on)
             if owners is not None:
                 row["truth_ari"] = _truth_ari(owners, modules)
             rows.append(row)
@@ -200,6 +208,7 @@ def _measured(
     method: ComparedMethod,
     n_modules: int,
     seed: int,
+    device: torch.device | None,
 ) -> tuple[ModuleSet, dict[str, object]]:
     """Run one method once; return its modules and its row."""
     # Slow to import, and only a comparison needs them.
@@ -208,7 +217,7 @@ def _measured(
     # Only the discovery is timed and measured; the scores below are the same for all methods.
     started = time.perf_counter()
     with PeakMemory() as peak:
-        modules = _fitted(train, method, n_modules, seed)
+        modules = _fitted(train, method, n_modules, seed, device)
     row: dict[str, object] = {
         "method": method,
         "n_modules": n_modules,
@@ -227,7 +236,11 @@ def _measured(
 
 
 def _halves_ari(
-    train: ActivationMatrix, method: ComparedMethod, n_modules: int, seed: int
+    train: ActivationMatrix,
+    method: ComparedMethod,
+    n_modules: int,
+    seed: int,
+    device: torch.device | None,
 ) -> float:
     """How well the units' labels of two random halves of the samples agree."""
     from sklearn.metrics import adjusted_rand_score
@@ -239,7 +252,7 @@ def _halves_ari(
     halves = (
         ActivationMatrix.from_arrays(train.values[np.sort(order[half::2])]) for half in (0, 1)
     )
-    one, other = (_fitted(half, method, n_modules, seed).unit_labels for half in halves)
+    one, other = (_fitted(half, method, n_modules, seed, device).unit_labels for half in halves)
     return float(adjusted_rand_score(one, other))
 
 
@@ -262,18 +275,27 @@ def _truth_ari(owners: Int[np.ndarray, " units"], modules: ModuleSet) -> float:
     return float(adjusted_rand_score(owners[owned], modules.unit_labels[owned]))
 
 
-def _fitted(acts: ActivationMatrix, method: ComparedMethod, n_modules: int, seed: int) -> ModuleSet:
+def _fitted(
+    acts: ActivationMatrix,
+    method: ComparedMethod,
+    n_modules: int,
+    seed: int,
+    device: torch.device | None,
+) -> ModuleSet:
+    found = partial(discover, acts, n_modules, seed=seed, device=device, progress=False)
     if method == "topics_first":
-        return discover(acts, n_modules, method=method, seed=seed, progress=False)
+        return found(method=method)
     if method == "iterd":
-        return discover(acts, n_modules, method="ulcmod", seed=seed, progress=False)
+        return found(method="ulcmod")
     if method == "iterd_kicks":
-        return discover(acts, n_modules, n_kicks=KICKS, seed=seed, progress=False)
+        return found(n_kicks=KICKS)
     return discover_baseline(acts, method, n_modules, seed=seed)
 
 
-def _warm_up(methods: Sequence[ComparedMethod], dtype: np.dtype) -> None:
+def _warm_up(
+    methods: Sequence[ComparedMethod], dtype: np.dtype, device: torch.device | None
+) -> None:
     """Import and compile what the methods need, so that it does not count as their time."""
     noise = np.random.default_rng(0).random((12, 20)).astype(dtype)  # kernels differ by dtype
     for method in methods:
-        _fitted(ActivationMatrix.from_arrays(noise), method, 2, seed=0)
+        _fitted(ActivationMatrix.from_arrays(noise), method, 2, 0, device)

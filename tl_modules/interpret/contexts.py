@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from tl_modules.interpret.token_texts import BROKEN, special_tokens, text_of
 from tl_modules.interpret.values_by_token import run_values
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module_set import ModuleSet
@@ -25,7 +26,7 @@ def top_contexts(
     prompts: Sequence[Sequence[str]],
     *,
     n_contexts: int = 8,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> list[tuple[Context, ...]]:
@@ -39,7 +40,7 @@ def top_contexts(
         modules: The modules.
         prompts: One list of prompts per module.
         n_contexts: The largest number of tokens per module; a token counts once per prompt.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
         progress: Show a progress bar.
 

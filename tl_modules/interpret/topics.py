@@ -10,6 +10,7 @@ from tl_modules.interpret.lens import Written, written_tokens
 from tl_modules.interpret.token_texts import NotReadable
 from tl_modules.interpret.words import distinctive_words
 from tl_modules.interventions.measuring import measures
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.topic import Context, Topic, topic_label
@@ -35,7 +36,7 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
     n_contexts: int = 8,
     n_tokens: int = 10,
     n_controls: int = 20,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -59,7 +60,7 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
         n_contexts: The largest number of top tokens per module.
         n_tokens: The largest number of promoted, and of suppressed, tokens per module.
         n_controls: Sets of random units to compare with, at least 3.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
         seed: Seeds the random units.
         progress: Show progress bars.

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.gradients import loss_gradients
@@ -40,7 +41,7 @@ def unit_readings(
     units: Units,
     means: Float[np.ndarray, " units"],
     token_lists: Sequence[Int[torch.Tensor, " _pos"]],
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     progress: bool,
 ) -> UnitReadings:
@@ -51,7 +52,7 @@ def unit_readings(
         units: Units of one coordinate each.
         means: What mean ablation puts in the place of each unit's activation.
         token_lists: The prompts' tokens, two or more each.
-        batch_size: Prompts in a pass.
+        batch_size: Prompts in a pass; see ``describe_units``.
         progress: Show a progress bar.
 
     Returns:
@@ -62,6 +63,7 @@ def unit_readings(
     """
     shape = 2, len(token_lists), len(units)
     found = UnitReadings(np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=np.int64))
+    batch_size = batch_size_for(model, batch_size, token_lists, gradients=True)
     counted = content_masks(model, token_lists, batch_size)
     by_hook = [(units.hook_names[hook], units.widths[hook], at) for hook, at in units.by_hook()]
     names = [name for name, _, _ in by_hook]

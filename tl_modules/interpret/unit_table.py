@@ -14,6 +14,7 @@ from tl_modules.interpret.unit_readings import UnitReadings, unit_readings
 from tl_modules.interventions.hooks import UnitEdits
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans, means_of
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel, check_causal
 from tl_modules.models.tokens import tokenise
 from tl_modules.modules.topic import clear_tokens
@@ -42,7 +43,7 @@ def describe_units(  # noqa: PLR0913 - the options of one table, all by keyword
     n_tokens: int = 5,
     n_contexts: int = 3,
     n_controls: int = 20,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -61,7 +62,7 @@ def describe_units(  # noqa: PLR0913 - the options of one table, all by keyword
         n_tokens: The largest number of promoted, and of suppressed, tokens.
         n_contexts: The largest number of contexts, each of another prompt.
         n_controls: Random directions per layer that tokens are compared with, at least 3.
-        batch_size: Prompts per pass.
+        batch_size: Prompts per pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
         seed: Seeds the random directions.
         progress: Show progress bars.

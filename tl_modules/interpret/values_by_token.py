@@ -12,6 +12,7 @@ from tl_modules.activations.normalise import MIN_STD
 from tl_modules.errors import ModulesError
 from tl_modules.interpret.token_texts import NotReadable, pieces_of, special_tokens, text_of
 from tl_modules.interventions.measuring import measures
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.hooked_model import HookedModel, checked_flat
 from tl_modules.models.runs import run_hooks_only
@@ -29,7 +30,7 @@ def token_values(
     modules: ModuleSet,
     prompts: Prompts,
     *,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -45,7 +46,7 @@ def token_values(
         model: The model that the modules were discovered in.
         modules: The modules.
         prompts: The prompts, or a frame with the column ``prompt``.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
         progress: Show a progress bar.
 
@@ -79,7 +80,7 @@ def run_values(
     model: HookedModel,
     modules: ModuleSet,
     token_lists: Sequence[Int[torch.Tensor, " _pos"]],
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     progress: bool,
 ) -> Iterator[tuple[int, Float[np.ndarray, "_pos _modules"]]]:
@@ -93,6 +94,7 @@ def run_values(
         ModulesError: As ``token_values`` raises.
     """
     weights = _weights(modules)
+    batch_size = batch_size_for(model, batch_size, token_lists, logits=False)
     with tqdm(total=len(token_lists), desc="tokens", unit="prompt", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size):
             values = _values(model, modules, weights, batch).numpy()

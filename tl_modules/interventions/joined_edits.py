@@ -17,6 +17,7 @@ from tl_modules.interventions.hooks import values_of
 from tl_modules.interventions.positions import Where
 from tl_modules.interventions.replacements import (
     HasUnitMeans,
+    Make,
     Method,
     Replace,
     Sources,
@@ -45,6 +46,43 @@ class Recipe:
         )
         return mine == theirs and self.reference is other.reference
 
+    def replacements(self, units: Units) -> Make:
+        """Prepare the replacement of some units, of one coordinate each.
+
+        Raises:
+            ModulesError: If the recipe lacks what it needs.
+        """
+        sources = Sources(self.reference, None, self.factor, self.seed, of_content=self.of_content)
+        return replacements(units, self.method, sources)
+
+
+def union_of(
+    sets: Sequence[Units], spare: Bool[np.ndarray, " coordinates"] | None = None
+) -> tuple[Units, Bool[np.ndarray, "sets chosen"]]:
+    """All units of some sets, as units of one coordinate each, and which of them each set has.
+
+    Args:
+        sets: The sets, of one model; one may be empty.
+        spare: The model's coordinates that may be taken although no set has them: all of a hook
+            point are taken if the sets have more than a quarter of it.
+    """
+    coordinates = [units.coordinates() for units in sets]
+    every = coordinates[0].every()
+    is_held = np.zeros(len(every), dtype=np.bool_)
+    for each in coordinates:
+        is_held[each.flat()] = True
+    if spare is not None:
+        for _, at in every.by_hook():
+            # To pick out so many coordinates and to put them back costs more than to change all.
+            if is_held[at].mean() > 1 / 4 and spare[at].all():
+                is_held[at] = True
+    union = np.flatnonzero(is_held)
+    column = is_held.cumsum() - 1
+    is_member = np.zeros((len(sets), len(union)), dtype=np.bool_)
+    for row, each in zip(is_member, coordinates, strict=True):
+        row[column[each.flat()]] = True
+    return every.select(union), is_member
+
 
 class JoinedEdits:
     """Edits of several sets of units, for passes whose rows have different sets."""
@@ -59,21 +97,8 @@ class JoinedEdits:
         Raises:
             ModulesError: If the recipe lacks what it needs.
         """
-        coordinates = [units.coordinates() for units in sets]
-        every = coordinates[0].every()
-        is_held = np.zeros(len(every), dtype=np.bool_)
-        for each in coordinates:
-            is_held[each.flat()] = True
-        union = np.flatnonzero(is_held)
-        column = is_held.cumsum() - 1
-        is_member = np.zeros((len(sets), len(union)), dtype=np.bool_)
-        for row, each in zip(is_member, coordinates, strict=True):
-            row[column[each.flat()]] = True
-        units = every.select(union)
-        sources = Sources(
-            recipe.reference, None, recipe.factor, recipe.seed, of_content=recipe.of_content
-        )
-        make = replacements(units, recipe.method, sources)
+        units, is_member = union_of(sets)
+        make = recipe.replacements(units)
         self._edits = [
             _Edit(
                 units.hook_names[hook],

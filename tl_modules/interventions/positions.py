@@ -92,6 +92,22 @@ class Where:
         numbers = (self.attention_mask.cumsum(1) - 1).clamp(min=0)
         return numbers[:, begin : begin + shape[1]]
 
+    def common_numbers(self, length: int, device: torch.device) -> Int[torch.Tensor, " pos"] | None:
+        """Each place's number in its prompt, where it is the same in every row.
+
+        Args:
+            length: The number of places of the run.
+            device: Where the numbers are made.
+
+        Returns:
+            The numbers, which hold for real tokens; None if a row may have padding on the left.
+        """
+        mask = self.attention_mask
+        if mask is not None and not (mask[:, 0].all() and (mask[:, 1:] <= mask[:, :-1]).all()):
+            return None
+        begin = self._begin()
+        return torch.arange(begin, begin + length, device=device)
+
     def part_of(
         self, whole: Shaped[torch.Tensor, "_batch _pos *axes"], length: int
     ) -> Shaped[torch.Tensor, "_batch _pos *axes"]:

@@ -112,7 +112,9 @@ class AblatedUnits(PreparedUnits):
             units = units.without(ablation.exclude)
         made = cls._made(target.label, target.category, units, target.reference, ablation)
         if ablation.method != "patch":
-            _ = made.edits  # built now, so that an option that does not fit raises before a run
+            # An option that does not fit is refused before a run. The edits themselves are built
+            # when they are needed: sets that share passes need none.
+            made.recipe.replacements(made.units.coordinates())
         return made
 
     @classmethod

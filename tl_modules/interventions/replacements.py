@@ -111,8 +111,11 @@ def _position_mean(units: Units, sources: Sources) -> Make:
         last = len(by_position)
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
-            numbers = where.position_numbers(old.shape[:-1]).clamp(max=last)
-            return means.like(old)[numbers.to(old.device)]
+            # One value per place, if every row has the same one, for many units and rows.
+            numbers = where.common_numbers(old.shape[1], old.device)
+            if numbers is None:
+                numbers = where.position_numbers(old.shape[:-1]).to(old.device)
+            return means.like(old)[numbers.clamp(max=last)]
 
         return replace
 
@@ -166,8 +169,9 @@ def _patch(units: Units, sources: Sources) -> Make:
     def make(name: str, at: _At) -> Replace:
         remedy = "Cache it: names_filter may be a list of hook names."
         cached = cache_entry(sources.source, name, "source", remedy)
-        index = Resident(torch.from_numpy(units.index[at]).long())
         width = units.widths[units.hook_names.index(name)]
+        is_whole = np.array_equal(units.index[at], np.arange(width))
+        index = Resident(torch.from_numpy(units.index[at]).long())
 
         def replace(old: torch.Tensor, where: Where) -> torch.Tensor:
             # Indexed here, not once and kept: many cells would hold many copies.
@@ -179,7 +183,7 @@ def _patch(units: Units, sources: Sources) -> Make:
                     "both prompts alike, and keep the batch axis. While generate() writes, choose "
                     "positions of the prompt."
                 )
-            return values[..., index.on(values.device)]
+            return values if is_whole else values[..., index.on(values.device)]
 
         return replace
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Int
 
 from tl_modules.errors import check_at_least
 from tl_modules.models.hooked_model import HookedModel
@@ -60,6 +61,34 @@ def batch_size_of(
         n_bytes += 12 * (getattr(model.cfg, "d_vocab", None) or 1)
     fits = free_memory(_device(model)) / 2 / (max(n_tokens, 1) * n_bytes)
     return max(1, min(largest_batch(model), int(fits)))
+
+
+def batch_size_for(
+    model: HookedModel,
+    batch_size: BatchSize,
+    token_lists: Sequence[Int[torch.Tensor, " _pos"]],
+    *,
+    logits: bool = True,
+    gradients: bool = False,
+) -> int:
+    """The number of prompts of a pass, from their tokens.
+
+    Args:
+        model: The model.
+        batch_size: A number, or ``"auto"``.
+        token_lists: The tokens of each prompt. The longest prompt counts.
+        logits: See ``batch_size_of``.
+        gradients: See ``batch_size_of``.
+
+    Returns:
+        What ``batch_size_of`` returns.
+
+    Raises:
+        ModulesError: If ``batch_size`` is below 1.
+    """
+    check_batch_size(batch_size)
+    longest = max(map(len, token_lists), default=1)
+    return batch_size_of(model, batch_size, longest, logits=logits, gradients=gradients)
 
 
 def batch_size_for_texts(

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import batches
 from tl_modules.models.generation import continued
 from tl_modules.models.hooked_model import HookedModel, model_name
@@ -65,7 +66,7 @@ def output_states(
     prompts: Prompts,
     *,
     n_new_tokens: int,
-    batch_size: int,
+    batch_size: BatchSize,
     max_tokens: int | None,
     progress: bool,
 ) -> Float[np.ndarray, "prompts d_model"]:
@@ -77,7 +78,7 @@ def output_states(
         prompts: Strings, or a frame with ``prompt``.
         n_new_tokens: The number of tokens to generate greedily after each prompt. With 0, the
             prompt's own tokens from the second on count as generated.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
         progress: Show a progress bar.
 
@@ -96,6 +97,7 @@ def output_states(
         bar = tqdm(token_lists, desc="write", unit="prompt", disable=not progress)
         remedy = "Use n_new_tokens=0."
         token_lists = [continued(model, tokens, n_new_tokens, remedy=remedy) for tokens in bar]
+    batch_size = batch_size_for(model, batch_size, token_lists, logits=False)
     means = np.empty((len(token_lists), layer.weight.shape[1]))
     read: dict[str, torch.Tensor] = {}
     readers = {layer.hook_name: lambda states: read.update(states=states)}

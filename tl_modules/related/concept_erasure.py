@@ -13,6 +13,7 @@ from tl_modules.errors import ModulesError
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.positions import Positions, Where
 from tl_modules.interventions.target import Target, check_made_from
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import batches
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, check_model, model_name
 from tl_modules.models.runs import hook_order
@@ -114,7 +115,7 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
     spares_first: bool = True,
     shrinkage: bool = True,
     category: str | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> ConceptErasure:
@@ -139,7 +140,7 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
         shrinkage: Estimate the covariance by linear shrinkage, for fits with hardly more tokens
             than coordinates. The concept is erased either way.
         category: The category of ``towards``, which ``module_effects`` uses as the own category.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
         progress: Show a progress bar.
 
@@ -160,6 +161,7 @@ def leace(  # noqa: PLR0913 - the options of one fit, all by keyword
     # If first tokens are spared, a prompt of one token would have nothing to fit.
     token_lists = tokenise(model, texts, max_tokens, least=2 if spares_first else 1)
     counted = [torch.arange(len(tokens)) >= int(spares_first) for tokens in token_lists]
+    batch_size = batch_size_for(model, batch_size, token_lists, logits=False)
     listed = list(batches(token_lists, batch_size, counted))
     coordinates = _coordinates(model, at.units if isinstance(at, Module) else at)
     order = hook_order(model, coordinates)

@@ -13,6 +13,7 @@ from tl_modules.errors import ModulesError, check_at_least, check_type
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.positions import Positions, Where
 from tl_modules.interventions.target import Target, check_made_from
+from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, check_model, model_name
 from tl_modules.models.output_layer import output_layer, output_states
 from tl_modules.models.token_arrays import TokenArray
@@ -143,7 +144,7 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
     factor: float = 0.1,
     n_new_tokens: int = 20,
     category: str | None = None,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> EigenShift:
@@ -165,7 +166,7 @@ def eigenshift(  # noqa: PLR0913 - the options of one fit, all by keyword
         n_new_tokens: The number of tokens that the model generates greedily after each prompt while
             its states are read. With 0, the states at the prompts' own tokens are read instead.
         category: The category of ``towards``, which ``module_effects`` uses as the own category.
-        batch_size: Prompts per forward pass.
+        batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
         progress: Show progress bars.
 

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError
 from tl_modules.models.answers import answers_of, join, warn_merged
+from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import batches
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.runs import forward
@@ -156,7 +157,7 @@ def choice_losses(
     states: Sequence[_Tokens],
     lead: _Tokens,
     choices: Sequence[Sequence[_Tokens]],
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     progress: bool,
 ) -> Float[np.ndarray, "states choices"]:
@@ -169,7 +170,7 @@ def choice_losses(
         states: The tokens of each state.
         lead: The tokens between a state and a choice, which do not count.
         choices: The tokens of each state's choices.
-        batch_size: Texts per forward pass.
+        batch_size: Texts per forward pass; see ``thought_states``.
         progress: Show a progress bar.
 
     Raises:
@@ -199,7 +200,7 @@ def mean_losses(
     model: HookedModel,
     token_lists: Sequence[_Tokens],
     scored: Sequence[Sequence[PlacedTokens]],
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     desc: str,
     progress: bool,
@@ -212,7 +213,7 @@ def mean_losses(
         model: The model.
         token_lists: The tokens of each text.
         scored: The tokens to score in each text, with the position of the first (at least 1).
-        batch_size: Texts per forward pass.
+        batch_size: Texts per forward pass; see ``thought_states``.
         desc: The title of the progress bar.
         progress: Show a progress bar.
 
@@ -223,6 +224,7 @@ def mean_losses(
         ModulesError: If a text does not fit the model's context, or a loss is not finite.
     """
     _check_fits(model, max(map(len, token_lists), default=0))
+    batch_size = batch_size_for(model, batch_size, token_lists)
     mean_losses_of: list[list[float]] = [[] for _ in token_lists]
     with tqdm(total=len(token_lists), desc=desc, unit="text", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type
 from tl_modules.interpret.values_by_token import run_values
 from tl_modules.interventions.measuring import measures
+from tl_modules.models.batch_sizes import BatchSize, check_batch_size
 from tl_modules.models.hooked_model import HookedModel, check_causal
 from tl_modules.modules.module_set import ModuleSet, check_module_set
 from tl_modules.runtime.arguments import Elsewhere, checked
@@ -53,7 +54,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     lead: Annotated[str, Elsewhere("a text")] = LEAD,
     separator: str = " ",
     chat: bool = False,
-    batch_size: int = 8,
+    batch_size: BatchSize = "auto",
     seed: int = 0,
     progress: bool = True,
 ) -> Thoughts:
@@ -80,7 +81,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         separator: The text before each choice, scored with the choice. Without ``chat``, it also
             separates a question from its text in ``chains``.
         chat: Ask in the tokenizer's chat template; the chain is the reply.
-        batch_size: Texts per forward pass.
+        batch_size: Texts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         seed: Seeds the sampling. CPUs and GPUs draw different chains; pass ``chains`` to compare.
         progress: Show progress bars.
 
@@ -96,7 +97,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     check_seed(seed)
     check_at_least("n_chains", n_chains, 1)
     check_at_least("n_new_tokens", n_new_tokens, 1)
-    check_at_least("batch_size", batch_size, 1)
+    check_batch_size(batch_size)
     _check_temperature(temperature, n_chains)
     check_type(lead, str, "lead should be a text", 'Pass lead="" for none.')
     check_type(separator, str, "separator should be a text", 'Pass separator="" for none.')
@@ -205,7 +206,7 @@ def _module_values(
     model: HookedModel,
     modules: ModuleSet,
     made: list[Chain],
-    batch_size: int,
+    batch_size: BatchSize,
     *,
     progress: bool,
 ) -> Float[np.ndarray, "states modules"]:
