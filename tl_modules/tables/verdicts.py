@@ -111,6 +111,30 @@ def verdict_sentence(effects: pd.DataFrame, *, level: float = LEVEL) -> str:
     return str(verdicts(effects, level=level).attrs["sentence"])
 
 
+def has_verdicts(effects: pd.DataFrame) -> bool:
+    """Whether a table has what verdicts rest on; those of earlier versions may lack some of it."""
+    return set(_NEEDED) <= set(effects.columns) and len(effects) > 0
+
+
+def agreed_verdicts(effects: pd.DataFrame) -> dict[int, str | None] | None:
+    """Each module's verdict, None where several runs in the table do not agree.
+
+    Args:
+        effects: What ``module_effects`` returned, or several such tables below each other.
+
+    Returns:
+        None for a table that has no verdicts, such as one of an earlier version.
+    """
+    if not has_verdicts(effects):
+        return None
+    found: dict[int, set[str]] = {}
+    for _, table in split_runs(effects):
+        judged = verdicts(table)
+        for module, said in zip(judged["module"], judged["verdict"], strict=True):
+            found.setdefault(int(module), set()).add(str(said))
+    return {module: said.pop() if len(said) == 1 else None for module, said in found.items()}
+
+
 def _numbers(effects: pd.DataFrame) -> pd.DataFrame:
     """The numbers behind the verdicts, one row per module."""
     effects = effects.assign(own=is_own(effects))
@@ -131,14 +155,15 @@ def _numbers(effects: pd.DataFrame) -> pd.DataFrame:
                 "ci_high": first["selectivity_ci_high"],
                 "control_mean": first["selectivity_control_mean"],
                 "control_max": first.get("selectivity_control_max", np.nan),
-                "n_controls": int(first["n_controls"]),
+                "n_controls": first["n_controls"],
                 "p_value": first["selectivity_p_value"],
                 "shared_by_all": bool(first["shared_by_all"]),
             }
         )
     table = pd.DataFrame(rows)
+    table["n_controls"] = table["n_controls"].convert_dtypes()  # may be missing in older tables
     table["p_bh"] = benjamini_hochberg(table["p_value"].to_numpy(dtype=float))
-    table["p_floor"] = 1.0 / (1 + table["n_controls"].to_numpy(dtype=float))
+    table["p_floor"] = 1.0 / (1 + table["n_controls"].to_numpy(dtype=float, na_value=np.nan))
     table["at_floor"] = table["p_value"].to_numpy(dtype=float) <= table["p_floor"] * (1 + 1e-9)
     return table
 
