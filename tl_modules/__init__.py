@@ -36,6 +36,8 @@ from tl_modules.causal import (
     shared_units,
     specialised_parts,
     unit_estimates,
+    verdict_sentence,
+    verdicts,
     with_corrupted,
 )
 from tl_modules.discovery import (
@@ -140,6 +142,8 @@ __all__ = [
     "training",
     "unit_estimates",
     "untrained_twin",
+    "verdict_sentence",
+    "verdicts",
     "with_corrupted",
     "with_saes",
     "with_topics",

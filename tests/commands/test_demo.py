@@ -29,6 +29,12 @@ def rows_of_cores(printed, n_modules):
     return [dict(zip(names, line.split(), strict=True)) for line in rows]
 
 
+def says_verdicts(summary, effects, of_cores):
+    assert summary["verdict"] == tlm.verdict_sentence(effects)
+    assert summary["verdicts"] == dict(zip("012", tlm.verdicts(effects)["line"], strict=True))
+    assert summary["verdict_of_cores"] == tlm.verdict_sentence(of_cores)
+
+
 @unsaid
 def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, capsys):
     out = tmp_path / "new" / "demo"
@@ -47,6 +53,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     assert modules.shared_by_all == tuple(effects["shared_by_all"][::2])
     above = (effects["selectivity"] > effects["selectivity_control_max"])[::2].sum()
     assert summary["modules_whose_selectivity_exceeds_all_their_controls"] == above
+    says_verdicts(summary, effects, pd.read_csv(out / "core_effects.csv"))
 
     printed, bars = capsys.readouterr()
     assert bars == ""

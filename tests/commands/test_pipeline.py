@@ -321,11 +321,14 @@ def test_test_compares_sets_and_controls_on_unseen_prompts(
     each = expected.drop_duplicates("module")
     beyond = (each["selectivity"] > each["selectivity_control_max"]).sum()
     assert table["n_beyond_all"][0] == beyond
+    assert table["verdict"][0] == tlm.verdict_sentence(expected)
     flagged = effects[effects["shared_by_all"]].drop_duplicates(
         ["modules", "excluded", "controls", "module"]
     )
     assert table["n_shared_by_all"].sum() == len(flagged)
-    assert "n_selective" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "n_selective" in printed
+    assert f"plain: {table['verdict'][0]}" in printed
 
 
 @pytest.mark.filterwarnings("ignore:The own category of some modules is a tie")

@@ -135,6 +135,19 @@ def test_every_effect_stands_in_its_place_beside_its_controls(described, tmp_pat
     assert "rgba(var(--heat),0.40)" in deepest["style"]
 
 
+def test_the_verdict_comes_first(page, effects, described, tmp_path):
+    sentence = tlm.verdict_sentence(effects)
+    assert sentence in page.text
+    assert page.text.index(sentence) < page.text.index("L =")
+    said = "too few controls to say"  # 2 give no p below 1/3
+    assert page.text.replace(sentence, "").count(said) == len(described)
+    assert page.text.count("least of 2 controls") == tlm.verdicts(effects)["at_floor"].sum()
+    untested = written(tmp_path, described)
+    assert "No causal test was run" in untested.text
+    older = written(tmp_path, described, effects=effects.drop(columns="n_controls"))
+    assert sentence not in older.text
+
+
 def test_the_list_of_modules_shows_the_effect_on_their_own_categories(described, tmp_path):
     effects = by_hand(described)
     page = written(tmp_path, described, effects=effects)

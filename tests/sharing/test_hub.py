@@ -297,6 +297,7 @@ def test_effects_stand_beside_their_controls(modules, effects, tmp_path):
         assert [row[column] for row in found] == [f"{value:,.3f}" for value in effects[name]]
     assert "tlm.module_effects" not in card
     assert "The module's units were changed at content tokens." in card
+    assert f"**{tlm.verdict_sentence(effects)}**" in card
     again = pd.read_csv(tmp_path / "effects.csv")
     assert again["effect"].to_numpy() == pytest.approx(effects["effect"].to_numpy())
 

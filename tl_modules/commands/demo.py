@@ -38,6 +38,7 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.page import ReportPage
 from tl_modules.sharing.shareable import FILE_KIND as MODULES
 from tl_modules.tables.effects_frame import positions_said
+from tl_modules.tables.verdicts import verdict_sentence, verdicts
 
 FILES = (
     *("report.html", "effects.csv", "modules.safetensors", "acts.safetensors", "summary.json"),
@@ -172,6 +173,12 @@ def _run(
     output.write_table("cores.csv", found.table)
     output.write_table("core_effects.csv", of_cores)
     numbers = _summary(modules, effects, of_cores)
+    numbers |= {
+        "verdict": verdict_sentence(effects),
+        "verdict_of_cores": verdict_sentence(of_cores),
+        "verdicts": _by_module(effects),
+        "verdicts_of_cores": _by_module(of_cores),
+    }
     numbers |= {"seconds": round(seconds, 1), "seed": args.seed}
     output.write("summary.json", json.dumps(numbers, indent=2).encode())
     _print_results(modules, effects)
@@ -198,6 +205,12 @@ def _summary(
     }
 
 
+def _by_module(effects: pd.DataFrame) -> dict[str, str]:
+    """Each module's verdict in words, by its number."""
+    table = verdicts(effects)
+    return dict(zip(table["module"].astype(str), table["line"], strict=True))
+
+
 def _print_results(modules: ModuleSet, effects: pd.DataFrame) -> None:
     """Print the module x category table, and the modules' topics."""
     per_module = effects.drop_duplicates("module").set_index("module")
@@ -213,8 +226,10 @@ def _print_results(modules: ModuleSet, effects: pd.DataFrame) -> None:
     shown["selectivity"] = per_module["selectivity"].map("{:.2f}".format)
     shown["(controls, mean)"] = per_module["selectivity_control_mean"].map("{:.2f}".format)
     shown["p"] = per_module["selectivity_p_value"].map("{:.3f}".format)
+    shown["p corrected"] = per_module["selectivity_p_bh"].map("{:.3f}".format)
     objective = modules.objective
-    say(f"\nL = {objective.L:,.0f}, xi = {objective.xi:.4f}, B = {objective.B:,.0f}")
+    say(f"\n{verdict_sentence(effects)}")
+    say(f"L = {objective.L:,.0f}, xi = {objective.xi:.4f}, B = {objective.B:,.0f}")
     say(
         "\nIncrease of the mean next-token loss (nats per token) when a module is mean-ablated\n"
         f"{positions_said(effects)};\n"
@@ -235,6 +250,7 @@ def _print_cores(found: CausalCores, of_cores: pd.DataFrame, numbers: dict[str, 
         "token: the core's effect on the module's own category and on the others, its\n"
         "selectivity and the whole module's, and its test against layer-matched controls\n"
     )
+    say(f"{numbers['verdict_of_cores']}\n")
     say(core_summary(found, of_cores).drop(columns=HIDDEN).round(3).to_string(index=False))
     say()
     for name, value in numbers.items():

@@ -32,6 +32,7 @@ from tl_modules.models.batch_sizes import check_batch_size
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.effects_frame import shared_modules
 from tl_modules.tables.labels import quoted
+from tl_modules.tables.verdicts import verdict_sentence
 from tl_modules.units import Units
 
 LEVEL = 0.05
@@ -150,7 +151,8 @@ def _test(
         what = {"modules": name, "reading": str(modules.reading), "excluded": left_out}
         what |= {"metric": args.metric}
         tables.append(effects.assign(**what))
-        rows.append(what | {"controls": kind} | summary(effects))
+        said = {"controls": kind, "verdict": verdict_sentence(effects)}
+        rows.append(what | said | summary(effects))
         # Written after every test, so that an interruption loses at most one test.
         output.write_table("effects.csv", pd.concat(tables, ignore_index=True))
         done.append(name)
@@ -160,8 +162,9 @@ def _test(
     settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
     output.write("settings.json", json.dumps(settings, indent=2).encode())
     say(f"\n{len(tested)} prompts. {_own_effects(pd.concat(tables, ignore_index=True))}")
+    say("\n" + "\n".join(f"{row['modules']}: {row['verdict']}" for row in rows))
     say(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
-    say(table.round(3).to_string(index=False))
+    say(table.drop(columns="verdict").round(3).to_string(index=False))
     say(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
 
 

@@ -72,6 +72,7 @@ def merge_modules(
         starts=None,
         topics=None,
         shared_by_all=None,
+        verdicts=None,
         own_categories=_own_categories(modules, target),
     )
 

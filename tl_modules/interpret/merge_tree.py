@@ -96,6 +96,7 @@ class Hierarchy:
             topics=None,
             own_categories=None,
             shared_by_all=None,
+            verdicts=None,
         )
         means = module_means(merged, acts).astype(np.float64)
         scores = means[np.arange(len(means)), merged.sample_labels]

@@ -44,9 +44,12 @@ def recategorised(modules: "ModuleSet", categories: Mapping[int, str | None]) ->
     for k, category in zip(changed, categories.values(), strict=True):
         given[k] = None if category is None else given_category(category)
     flags = modules.shared_by_all
-    if flags is not None:  # the flag compares with the own category
+    if flags is not None:  # flags and verdicts compare with the own category
         flags = tuple(flag and k not in changed for k, flag in enumerate(flags))
-    found = replace(modules, own_categories=tuple(given), shared_by_all=flags)
+    verdicts = modules.verdicts
+    if verdicts is not None:
+        verdicts = tuple(None if k in changed else said for k, said in enumerate(verdicts))
+    found = replace(modules, own_categories=tuple(given), shared_by_all=flags, verdicts=verdicts)
     if modules.topics is None:
         return found
     topics = list(modules.topics)

@@ -60,6 +60,7 @@ def check_fields(modules: "ModuleSet") -> None:
         "topics": "Find them again: tlm.with_topics(modules, model).",
         "own_categories": "Give them again: modules.with_categories({0: ...}).",
         "shared_by_all": "Read them again: modules.with_effects(effects).",
+        "verdicts": "Read them again: modules.with_effects(effects).",
     }
     for name, remedy in remedies.items():
         of_modules = getattr(modules, name)

@@ -119,6 +119,9 @@ class ModuleSet(Shareable):
     shared_by_all: tuple[bool, ...] | None = None
     """Whether each module is shared by all; None until ``with_effects`` knows."""
 
+    verdicts: tuple[str | None, ...] | None = None
+    """What effects say of each module (see ``tlm.verdicts``); None until ``with_effects`` knows."""
+
     def __post_init__(self) -> None:
         """Refuse fields that do not fit together, and make the arrays read-only."""
         check_fields(self)
@@ -242,10 +245,11 @@ class ModuleSet(Shareable):
         return recategorised(self, categories)
 
     def with_effects(self, effects: pd.DataFrame) -> "ModuleSet":
-        """Name the modules that every category needs "shared by all".
+        """Keep what effects say of each module: its verdict, and whether every category needs it.
 
-        A topic's name would say of such a module that it serves one topic. ``describe``, figures,
-        the report and shared folders then show "shared by all" in its place. Saved files keep it.
+        ``describe`` then has a column ``verdict`` (see ``tlm.verdicts``). Modules that every
+        category needs are named "shared by all": a topic's name would say that they serve one
+        topic. Figures, the report and shared folders show both. Saved files keep them.
 
         Args:
             effects: The table that ``module_effects`` returned for these modules; its column
@@ -253,7 +257,8 @@ class ModuleSet(Shareable):
 
         Returns:
             A new set. Modules that are not in the table, or have fewer than 3 controls or 2 prompts
-            per category there, keep their names.
+            per category there, keep their names. A table of several runs gives a module a verdict
+            if the runs agree.
 
         Raises:
             ModulesError: If ``effects`` is no table of effects of these modules.
@@ -281,7 +286,7 @@ class ModuleSet(Shareable):
 
         Returns:
             One row per module, with the columns ``module``, ``label`` ("shared by all" where
-            ``with_effects`` found so), ``category`` and
+            ``with_effects`` found so), after ``with_effects`` ``verdict``, ``category`` and
             ``category_share`` as in ``to_frame``, ``words``, ``promoted`` and ``suppressed`` (only
             tokens that stand out more than chance makes any token stand out), ``top_prompt``,
             ``n_units`` and ``n_samples``. ``Module.topic`` has all tokens, with their numbers.

@@ -52,7 +52,7 @@ def described(modules: "ModuleSet") -> pd.DataFrame:
         [", ".join(clear_tokens(getattr(topic, name), topic.chance_z)) for topic in topics]
         for name in ("promoted", "suppressed")
     )
-    return pd.DataFrame(
+    described = pd.DataFrame(
         {
             "module": frame["module"],
             "label": text_column(module.title for module in modules),
@@ -66,3 +66,6 @@ def described(modules: "ModuleSet") -> pd.DataFrame:
             "n_samples": frame["n_samples"],
         }
     )
+    if modules.verdicts is not None:
+        described.insert(2, "verdict", text_column(modules.verdicts))
+    return described

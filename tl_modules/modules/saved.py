@@ -57,6 +57,8 @@ def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray
         header["own_categories"] = list(modules.own_categories)
     if modules.shared_by_all is not None:
         header["shared_by_all"] = list(modules.shared_by_all)
+    if modules.verdicts is not None:
+        header["verdicts"] = list(modules.verdicts)
     arrays = {name: array for name in ARRAYS if (array := getattr(modules, name)) is not None}
     arrays |= normaliser_arrays(modules.normaliser)
     return header, arrays
@@ -71,6 +73,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
     """
     starts, topics, seed = header.get("starts"), header.get("topics"), header["seed"]
     categories, shared = header.get("own_categories"), header.get("shared_by_all")
+    verdicts = header.get("verdicts")
     return {
         "units": Units.from_dict(header["units"], len(arrays["unit_labels"])),
         "samples": frame_from_json(header["samples"]),
@@ -89,6 +92,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         if categories is None
         else checked_entries(categories, _optional_text),
         "shared_by_all": None if shared is None else checked_entries(shared, checked_flag),
+        "verdicts": None if verdicts is None else checked_entries(verdicts, _optional_text),
         "versions": {name: checked_text(value) for name, value in header["versions"].items()},
         **{name: arrays[name] for name in ARRAYS if name in arrays},
     }

@@ -1,4 +1,4 @@
-"""Which modules of a set are shared by all, as a table of effects says."""
+"""What a table of effects says of the modules of a set: verdicts, and which are shared by all."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ import pandas as pd
 
 from tl_modules.modules.shared_set import SHARED
 from tl_modules.tables.effects_frame import check_effects, shared_modules
+from tl_modules.tables.verdicts import agreed_verdicts
 
 LEAST = {"n_controls": 3, "n": 2}
 """The numbers of controls, and of prompts per category, without which no module is found to be
@@ -26,6 +27,11 @@ def with_shared(modules: "ModuleSet", effects: pd.DataFrame) -> "ModuleSet":
     if "module" in effects:
         effects = effects.loc[effects["module"].astype(str) != SHARED]
     check_effects(effects, ("module", "category", "effect"), modules.n_modules)
+    said = agreed_verdicts(effects)
+    if said is not None:
+        before = modules.verdicts or (None,) * modules.n_modules
+        verdicts = tuple(said.get(k, was) for k, was in enumerate(before))
+        modules = replace(modules, verdicts=verdicts)
     found = shared_modules(effects)
     if found is None:
         return modules

@@ -10,6 +10,7 @@ import pandas as pd
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.cards import module_label
 from tl_modules.tables.effects_frame import SIGNIFICANT, effect_unit, is_own, positions_said
+from tl_modules.tables.verdicts import has_verdicts, verdicts
 
 _SELECTIVITY = tuple(
     f"selectivity{end}"
@@ -40,13 +41,16 @@ class EffectsTable:
 
     rows: list[dict[str, Any]]
     """One row per module: its label and name, one cell per category (None if the module was not
-    tested on the category), and its selectivity."""
+    tested on the category), its selectivity, and its verdict."""
+
+    sentence: str | None
+    """What the run says of the set; None for a table of an earlier version."""
 
     @property
     def own(self) -> dict[int, dict[str, Any]]:
         """The cell of each module's own category, with the module's selectivity."""
         return {
-            row["label"]: {**cell, **row["selectivity"]}
+            row["label"]: {**cell, **row["selectivity"], "verdict": row["verdict"]}
             for row in self.rows
             for cell in row["cells"]
             if cell is not None and cell["own"]
@@ -62,6 +66,8 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
         modules: The modules.
     """
     table = table.assign(own=is_own(table))
+    judged = verdicts(table) if has_verdicts(table) else None
+    said = {} if judged is None else judged.set_index("module").to_dict(orient="index")
     effects = table["effect"].to_numpy(dtype=float)
     strongest = float(np.max(np.abs(effects[np.isfinite(effects)]), initial=0.0))
     categories = list(dict.fromkeys(table["category"]))
@@ -76,6 +82,7 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
                 "cells": [_cell(cells.get(category), strongest) for category in categories],
                 # Selectivity is a property of the module: every row of it holds the same.
                 "selectivity": of_module.iloc[0][list(_SELECTIVITY)].to_dict(),
+                "verdict": said.get(label),
             }
         )
     has_controls = bool(table["control_mean"].notna().to_numpy().any())
@@ -95,6 +102,7 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
         has_controls=has_controls,
         categories=[str(category) for category in categories],
         rows=rows,
+        sentence=None if judged is None else judged.attrs["sentence"],
     )
 
 

@@ -12,9 +12,10 @@ from markupsafe import Markup
 from tl_modules.activations.reading import Reading
 from tl_modules.sharing.effects import COLUMNS
 from tl_modules.sharing.markdown import markdown_table, markdown_text
-from tl_modules.tables.effects_frame import positions_said
+from tl_modules.tables.effects_frame import positions_said, split_runs
 from tl_modules.tables.labels import label_texts
 from tl_modules.tables.text import isolated
+from tl_modules.tables.verdicts import has_verdicts, verdict_sentence
 
 TAGS = ["transformer-lens", "mechanistic-interpretability", "functional-modules"]
 
@@ -75,6 +76,9 @@ def model_card(
         has_tested="shared_by_all" in modules,
         table=Markup(markdown_table(modules)),
         effects=None if effects is None else Markup(markdown_table(effects.loc[:, list(COLUMNS)])),
+        sentence=None
+        if effects is None or not has_verdicts(effects)
+        else " ".join(verdict_sentence(run) for _, run in split_runs(effects)),
         changed=None if effects is None else positions_said(effects),
     )
 

@@ -1,0 +1,60 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+
+
+@pytest.fixture(scope="module")
+def effects(model, modules, prompts):
+    return tlm.module_effects(model, modules, prompts, n_controls=3, progress=False)
+
+
+def with_p(effects, p_values):
+    """The table with other p-values of selectivity, and 99 controls."""
+    values = effects["module"].map(dict(enumerate(p_values)))
+    return effects.assign(selectivity_p_value=values, n_controls=99, shared_by_all=False)
+
+
+def test_a_set_keeps_its_verdicts(model, modules, effects, tmp_path):
+    named = tlm.with_topics(modules, model, progress=False)
+    assert "verdict" not in named.describe()
+    judged = named.with_effects(with_p(effects, [0.01, 0.6, 0.6]))
+    said = ["selective", "not beyond its controls", "not beyond its controls"]
+    assert judged.describe()["verdict"].tolist() == said
+    judged.save(tmp_path / "modules")
+    assert tlm.ModuleSet.load(tmp_path / "modules").verdicts == tuple(said)
+
+
+def test_another_own_category_has_no_verdict_yet(modules, effects):
+    judged = modules.with_effects(with_p(effects, [0.01, 0.01, 0.6]))
+    renamed = judged.with_categories({1: "animal"})
+    assert renamed.verdicts == ("selective", None, "not beyond its controls")
+
+
+def test_other_units_have_no_verdict_yet(acts, modules, effects):
+    judged = modules.with_effects(with_p(effects, [0.01, 0.01, 0.6]))
+    assert tlm.merge_modules(acts, judged, [[0, 1]]).verdicts is None
+    assert tlm.set_aside_background(acts, judged, progress=False).verdicts is None
+    assert tlm.hierarchy(judged, acts, n_permutations=1).coarsen(2, acts).verdicts is None
+
+
+def test_runs_that_do_not_agree_give_no_verdict(modules, effects):
+    one = with_p(effects, [0.01, 0.6, 0.6]).assign(controls="layer")
+    other = with_p(effects, [0.6, 0.6, 0.6]).assign(controls="magnitude")
+    both = modules.with_effects(pd.concat([one, other]))
+    said = "not beyond its controls"
+    assert both.verdicts == (None, said, said)
+    assert modules.with_effects(one).with_effects(other).verdicts == (said, said, said)
+
+
+def test_modules_that_were_not_tested_keep_their_verdicts(modules, effects):
+    judged = modules.with_effects(with_p(effects, [0.01, 0.6, 0.6]))
+    few = with_p(effects, [0.6, np.nan, 0.01])
+    again = judged.with_effects(few[few["module"] == 2])
+    assert again.verdicts == ("selective", "not beyond its controls", "selective")
+
+
+def test_as_many_verdicts_as_modules(modules):
+    with pytest.raises(tlm.ModulesError, match="verdicts should have one entry per module, 3"):
+        type(modules)(**{**vars(modules), "verdicts": ("selective",)})

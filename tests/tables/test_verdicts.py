@@ -1,0 +1,130 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import tl_modules as tlm
+
+
+def effects_of(*modules):
+    """A table with two categories; each module's numbers, and what ``module_effects`` would add."""
+    rows = []
+    for label, given in enumerate(modules):
+        numbers = {"p": 0.01, "n": 99, "own": 1.0, "other": 0.25, "shared": False} | given
+        for category in ("art", "law"):
+            is_own = category == numbers.get("category", "art")
+            gap = numbers["own"] - numbers["other"]
+            rows.append(
+                {
+                    "module": label,
+                    "category": category,
+                    "own": is_own,
+                    "effect": numbers["own"] if is_own else numbers["other"],
+                    "selectivity": numbers.get("selectivity", gap),
+                    "selectivity_ci_low": gap - 0.5,
+                    "selectivity_ci_high": gap + 0.5,
+                    "selectivity_control_mean": 0.05,
+                    "selectivity_control_max": 0.4,
+                    "selectivity_p_value": numbers["p"],
+                    "n_controls": numbers["n"],
+                    "shared_by_all": numbers["shared"],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_each_module_gets_the_verdict_of_its_numbers():
+    effects = effects_of(
+        {"p": 0.01},
+        {"p": 0.3},
+        {"p": 0.01, "shared": True},
+        {"p": 0.5, "n": 3},
+        {"p": np.nan, "selectivity": np.nan, "category": "none"},
+        {"p": np.nan, "n": 0},
+        {"p": 0.02},
+    )
+    found = tlm.verdicts(effects)
+    assert found["verdict"].tolist() == [
+        "selective",
+        "not beyond its controls",
+        "shared by all",
+        "too few controls to say",
+        "not tested",
+        "too few controls to say",
+        "selective",
+    ]
+    assert found["module"].tolist() == list(range(7))
+    assert found["category"].isna().tolist() == [False] * 4 + [True] + [False] * 2
+
+
+def test_the_numbers_behind_a_verdict():
+    found = tlm.verdicts(effects_of({"own": 2.0, "other": 0.5, "p": 0.01}, {"p": 0.04}))
+    row = found.iloc[0]
+    assert (row["effect"], row["others"], row["selectivity"]) == (2.0, 0.5, 1.5)
+    assert (row["ci_low"], row["ci_high"]) == (1.0, 2.0)
+    assert (row["control_mean"], row["control_max"]) == (0.05, 0.4)
+    assert found["p_bh"].tolist() == pytest.approx([0.02, 0.04])
+    assert found["p_floor"].tolist() == [0.01, 0.01]
+    assert found["at_floor"].tolist() == [True, False]
+    assert row["line"] == (
+        "selective: 1.50 nats per token more on 'art' than on other categories (95 % interval 1.00 "
+        "to 2.00); controls 0.05 on average, 0.40 at most; p = 0.01, 0.02 after correction "
+        "(99 controls give no smaller p)"
+    )
+
+
+def test_a_floor_that_the_correction_exceeds_says_too_few_controls():
+    """19 controls give 0.05 at the least, which no correction over seven tests can pass alone."""
+    alone = effects_of({"p": 0.05, "n": 19}, *[{"p": 0.5, "n": 19}] * 6)
+    found = tlm.verdicts(alone)
+    assert found["p_bh"].iloc[0] > 0.05
+    assert found["verdict"].iloc[0] == "too few controls to say"
+    assert set(found["verdict"].iloc[1:]) == {"not beyond its controls"}
+    together = tlm.verdicts(effects_of(*[{"p": 0.05, "n": 19}] * 7))
+    assert set(together["verdict"]) == {"selective"}
+    assert set(tlm.verdicts(alone, level=0.5)["verdict"].iloc[:1]) == {"selective"}
+
+
+def test_one_sentence_for_the_set():
+    sentence = tlm.verdict_sentence(
+        effects_of({"p": 0.01}, {"p": 0.3}, {"p": 0.4}, {"shared": True})
+    )
+    assert sentence == (
+        "1 of 4 modules is selective (p at most 0.05 after Benjamini and Hochberg over 4), 1 is "
+        "needed by every category, and 2 are not beyond their controls."
+    )
+    assert tlm.verdict_sentence(effects_of({"p": 0.9})) == (
+        "0 of 1 modules are selective (p at most 0.05 after Benjamini and Hochberg over 1), and 1 "
+        "is not beyond its controls."
+    )
+    assert tlm.verdict_sentence(effects_of({}, {})) == (
+        "2 of 2 modules are selective (p at most 0.05 after Benjamini and Hochberg over 2)."
+    )
+
+
+def test_a_table_of_a_real_experiment(model, modules, prompts):
+    effects = tlm.module_effects(model, modules, prompts, n_controls=4, progress=False)
+    found = tlm.verdicts(effects)
+    per_module = effects.drop_duplicates("module").set_index("module")
+    assert found["module"].tolist() == per_module.index.tolist()
+    np.testing.assert_allclose(found["p_bh"], per_module["selectivity_p_bh"])
+    np.testing.assert_allclose(found["selectivity"], found["effect"] - found["others"])
+    assert set(found["verdict"]) <= {"too few controls to say", "shared by all"}  # 4 give 0.2
+    assert found.attrs["sentence"].startswith(f"0 of {len(modules)} modules are selective")
+
+
+def test_a_table_that_was_read_from_a_file(tmp_path):
+    effects = effects_of({"p": 0.01}, {"shared": True})
+    effects.to_csv(tmp_path / "effects.csv", index=False)
+    loaded = tlm.verdicts(pd.read_csv(tmp_path / "effects.csv"))
+    pd.testing.assert_frame_equal(loaded, tlm.verdicts(effects))
+
+
+def test_other_tables_are_refused():
+    effects = effects_of({}, {})
+    with pytest.raises(tlm.ModulesError, match="lacks \\['selectivity'\\]"):
+        tlm.verdicts(effects.drop(columns="selectivity"))
+    two = pd.concat([effects.assign(controls="layer"), effects.assign(controls="magnitude")])
+    with pytest.raises(tlm.ModulesError, match=r"one run; this table holds 2\. .*controls=layer"):
+        tlm.verdicts(two)
+    with pytest.raises(tlm.ModulesError, match="level should lie between 0 and 1; got 5"):
+        tlm.verdicts(effects, level=5.0)
