@@ -148,6 +148,24 @@ def test_the_verdict_comes_first(page, effects, described, tmp_path):
     assert sentence not in older.text
 
 
+def test_cores_stand_before_whole_modules(described, effects, model, prompts, tmp_path):
+    scores = np.arange(len(described.units), dtype=float)
+    cores = [module.core(2, by=scores) for module in described]
+    of_cores = tlm.module_effects(model, cores, prompts, n_controls=4, progress=False)
+    shown = written(tmp_path, described, effects=effects, core_effects=of_cores)
+    sentence = f"Cores: {tlm.verdict_sentence(of_cores)}"
+    whole = f"Whole modules: {tlm.verdict_sentence(effects)}"
+    assert 0 < shown.text.index(sentence) < shown.text.index(whole) < shown.text.index("L =")
+    table = shown.source.split('id="cores"')[1].split("</table>")[0]
+    for row in tlm.verdicts(of_cores).to_dict(orient="records"):
+        cells = table.split(f'data-module="{row["module"]}"')[1].split("</tr>")[0]
+        assert f"<td>{row['effect']:.2f}</td>" in cells.replace("-0.00", "0.00")
+        assert f"least of {row['n_controls']} controls" in cells or not row["at_floor"]
+        assert "<td>2</td>" in cells
+    with pytest.raises(tlm.ModulesError, match="of these 3 modules; it has rows of"):
+        written(tmp_path, described, core_effects=of_cores.assign(module=7))
+
+
 def test_the_list_of_modules_shows_the_effect_on_their_own_categories(described, tmp_path):
     effects = by_hand(described)
     page = written(tmp_path, described, effects=effects)

@@ -183,7 +183,7 @@ def _run(
     output.write("summary.json", json.dumps(numbers, indent=2).encode())
     _print_results(modules, effects)
     _print_cores(found, of_cores, numbers)
-    page = ReportPage(modules, effects, acts, model, args.seed, progress)
+    page = ReportPage(modules, effects, acts, model, args.seed, progress, of_cores)
     output.write("report.html", page.html())
     say(f"\nWritten to {args.out}/: {', '.join(FILES)}")
 

@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _files(folder: Path) -> list[Path]:
     """Return the files of a folder that a page is made from."""
-    return [folder / name for name in ("modules.safetensors", "effects.csv", "acts.safetensors")]
+    names = ("modules.safetensors", "effects.csv", "core_effects.csv", "acts.safetensors")
+    return [folder / name for name in names]
 
 
 def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
@@ -74,7 +75,8 @@ def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
     effects = _effects(args.dir / "effects.csv", path.stem)
     acts = _activations(args.dir)
     model = None if args.model is None else load_model(args.model)
-    page = ReportPage(modules, effects, acts, model, args.seed, not args.no_progress)
+    of_cores = _effects(args.dir / "core_effects.csv", path.stem)
+    page = ReportPage(modules, effects, acts, model, args.seed, not args.no_progress, of_cores)
     write_bytes(out, signed(page.html(), args.command))
     parts = {"effects.csv": effects, "activations": acts, "a model": model}
     missing = [name for name, part in parts.items() if part is None]

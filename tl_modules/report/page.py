@@ -21,6 +21,7 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.cards import module_cards
+from tl_modules.report.cores_table import cores_table
 from tl_modules.report.effects_table import COLUMNS, effects_table
 from tl_modules.report.figures import report_figures
 from tl_modules.report.prompts import PromptRows, prompt_rows
@@ -41,6 +42,7 @@ def write_report(
     modules: ModuleSet,
     *,
     effects: pd.DataFrame | None = None,
+    core_effects: pd.DataFrame | None = None,
     acts: ActivationMatrix | ActivationStore | None = None,
     model: HookedModel | None = None,
     seed: int = 0,
@@ -48,9 +50,10 @@ def write_report(
 ) -> Path:
     """Write one HTML page about modules, to read offline.
 
-    The page has a table of the modules, one card per module (topic, layers and top prompts), the
-    effects of ablating the modules beside their controls, figures (with the extra ``viz``), and a
-    search over modules and prompts. Markup in prompts is shown as text.
+    The page begins with what the causal tests say (``verdict_sentence``). It has a table of the
+    modules, one card per module (topic, layers and top prompts), the effects of ablating the
+    modules beside their controls, figures (with the extra ``viz``), and a search over modules and
+    prompts. Markup in prompts is shown as text.
 
     Args:
         path: The HTML file.
@@ -58,6 +61,8 @@ def write_report(
             and, if given, the model.
         effects: The table that ``module_effects`` returned for these modules, or ``effects.csv`` of
             ``tl-modules test``; it may hold several runs.
+        core_effects: The same of the modules' cores (``causal_cores(...).cores``), or
+            ``core_effects.csv`` of ``tl-modules demo``. The page then begins with what they show.
         acts: The activations that the modules were discovered on, for the figures that need them. A
             larger matrix, which also holds the held-out prompts, is reduced to the modules'
             samples.
@@ -73,7 +78,7 @@ def write_report(
         ModulesError: If the effects or the activations belong to other modules, or the file cannot
             be written.
     """
-    page = ReportPage(modules, effects, acts, model, seed, progress)
+    page = ReportPage(modules, effects, acts, model, seed, progress, core_effects)
     files.write_bytes(path, page.html())
     return files.checked_path(path)
 
@@ -88,6 +93,7 @@ class ReportPage:
     model: HookedModel | None = None
     seed: int = 0
     progress: bool = True
+    core_effects: pd.DataFrame | None = None
 
     def html(self) -> bytes:
         """Render the page.
@@ -100,11 +106,16 @@ class ReportPage:
         """
         # Effects are checked first: finding topics and drawing figures may take minutes.
         tables = self._effects_tables()
+        cores = None
+        if self.core_effects is not None:
+            cores = cores_table(self.core_effects, self.modules)
+            _check_sizes(self.core_effects, self.modules)
         modules = self._modules_with_topics()
         figures, missing = report_figures(modules, self.acts, seed=self.seed)
         context = {
             "modules": modules,
             "cards": module_cards(modules, self.model, progress=self.progress),
+            "cores": cores,
             "tables": [effects_table(run, table, modules) for run, table in tables],
             "figures": figures,
             "plotly": _plotly_source() if figures else None,
