@@ -328,7 +328,7 @@ def test_test_compares_sets_and_controls_on_unseen_prompts(
     assert table["n_shared_by_all"].sum() == len(flagged)
     printed = capsys.readouterr().out
     assert "n_selective" in printed
-    assert f"plain: {table['verdict'][0]}" in printed
+    assert f"plain (layer controls, excluded: none): {table['verdict'][0]}" in printed
 
 
 @pytest.mark.filterwarnings("ignore:The own category of some modules is a tie")

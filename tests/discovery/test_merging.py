@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,18 @@ def test_a_merged_set_can_be_saved(acts, modules, tmp_path):
     assert loaded.objective == merged.objective
 
 
+def test_a_tie_between_categories_is_said(acts, modules):
+    names = np.array(["none", "law", "sport", "chess"])[modules.sample_labels]
+    of_topic = np.flatnonzero(modules.sample_labels == 0)
+    even = of_topic[: len(of_topic) // 2 * 2]
+    names[even] = np.resize(["art", "law"], len(even))
+    samples = acts.samples.assign(category=names)
+    tied = tlm.discover(replace(acts, samples=samples), 4, progress=False)
+    assert any(module.tied_categories for module in tied)
+    with pytest.warns(UserWarning, match="are ties, and the first by name is taken"):
+        tlm.merge_modules(replace(acts, samples=samples), tied)
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
@@ -95,6 +109,12 @@ def test_groups_that_are_not_valid_are_refused(acts, modules, groups, message):
 def test_other_activations_and_missing_categories_are_refused(acts, modules):
     with pytest.raises(tlm.ModulesError, match="that the modules were discovered on"):
         tlm.merge_modules(acts.select(np.arange(20)), modules)
+    shuffled = acts.select(np.arange(60)[::-1])
+    named = acts.samples.assign(prompt=[f"prompt {row}" for row in range(60)])
+    acts, shuffled = (replace(each, samples=named) for each in (acts, shuffled))
+    shuffled = replace(shuffled, samples=named.iloc[::-1])
+    with pytest.raises(tlm.ModulesError, match="or other prompts"):
+        tlm.merge_modules(shuffled, tlm.discover(acts, 4, progress=False))
     unnamed = tlm.ActivationMatrix.from_arrays(acts.values)
     found = tlm.discover(unnamed, 4, progress=False)
     with pytest.raises(tlm.ModulesError, match="every module's own category"):

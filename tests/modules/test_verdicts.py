@@ -48,6 +48,18 @@ def test_runs_that_do_not_agree_give_no_verdict(modules, effects):
     assert modules.with_effects(one).with_effects(other).verdicts == (said, said, said)
 
 
+def test_a_run_that_says_nothing_takes_no_verdict_back(modules, effects):
+    judged = modules.with_effects(with_p(effects, [0.01, 0.6, 0.6]))
+    few = with_p(effects, [0.5, 0.5, 0.5]).assign(n_controls=1, selectivity=1.0)
+    assert set(tlm.verdicts(few)["verdict"]) == {"too few controls to say"}
+    assert judged.with_effects(few).verdicts == judged.verdicts
+    both = [with_p(effects, [0.01, 0.6, 0.6]).assign(controls="layer"), few]
+    both[1] = both[1].assign(controls="magnitude")
+    assert modules.with_effects(pd.concat(both)).verdicts == judged.verdicts
+    repeated = pd.concat([effects, effects])  # runs that cannot be told apart
+    assert modules.with_effects(repeated).verdicts is None
+
+
 def test_modules_that_were_not_tested_keep_their_verdicts(modules, effects):
     judged = modules.with_effects(with_p(effects, [0.01, 0.6, 0.6]))
     few = with_p(effects, [0.6, np.nan, 0.01])

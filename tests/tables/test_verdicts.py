@@ -37,7 +37,7 @@ def test_each_module_gets_the_verdict_of_its_numbers():
         {"p": 0.01},
         {"p": 0.3},
         {"p": 0.01, "shared": True},
-        {"p": 0.5, "n": 3},
+        {"p": 0.25, "n": 3},
         {"p": np.nan, "selectivity": np.nan, "category": "none"},
         {"p": np.nan, "n": 0},
         {"p": 0.02},
@@ -66,8 +66,8 @@ def test_the_numbers_behind_a_verdict():
     assert found["p_floor"].tolist() == [0.01, 0.01]
     assert found["at_floor"].tolist() == [True, False]
     assert row["line"] == (
-        "selective: 1.50 nats per token more on 'art' than on other categories (95 % interval 1.00 "
-        "to 2.00); controls 0.05 on average, 0.40 at most; p = 0.01, 0.02 after correction "
+        "selective: selectivity 1.50 for 'art' (nats per token), 95 % interval 1.00 "
+        "to 2.00; controls 0.05 on average, 0.40 at most; p = 0.01, 0.02 after correction "
         "(99 controls give no smaller p)"
     )
 
@@ -108,15 +108,66 @@ def test_a_table_of_a_real_experiment(model, modules, prompts):
     assert found["module"].tolist() == per_module.index.tolist()
     np.testing.assert_allclose(found["p_bh"], per_module["selectivity_p_bh"])
     np.testing.assert_allclose(found["selectivity"], found["effect"] - found["others"])
-    assert set(found["verdict"]) <= {"too few controls to say", "shared by all"}  # 4 give 0.2
-    assert found.attrs["sentence"].startswith(f"0 of {len(modules)} modules are selective")
+    assert "selective" not in set(found["verdict"])  # 4 give no p below 0.2
 
 
 def test_a_table_that_was_read_from_a_file(tmp_path):
     effects = effects_of({"p": 0.01}, {"shared": True})
     effects.to_csv(tmp_path / "effects.csv", index=False)
-    loaded = tlm.verdicts(pd.read_csv(tmp_path / "effects.csv"))
-    pd.testing.assert_frame_equal(loaded, tlm.verdicts(effects))
+    for options in ({}, {"dtype": {"own": str, "shared_by_all": str}}):
+        loaded = pd.read_csv(tmp_path / "effects.csv", **options)
+        pd.testing.assert_frame_equal(tlm.verdicts(loaded), tlm.verdicts(effects))
+
+
+def test_more_on_the_other_categories_is_not_selective():
+    found = tlm.verdicts(effects_of({"own": 0.1, "other": 0.5, "p": 0.01}))
+    assert found["verdict"].tolist() == ["not beyond its controls"]
+
+
+def test_few_controls_can_still_say_that_a_module_is_not_beyond_them():
+    """Of 9 controls, 5 exceed the one module, and none or one the others."""
+    found = tlm.verdicts(effects_of(*[{"p": p, "n": 9} for p in (0.6, 0.1, 0.2)]))
+    assert found["verdict"].tolist() == [
+        "not beyond its controls",
+        "too few controls to say",
+        "too few controls to say",
+    ]
+    many = tlm.verdicts(effects_of({"p": 0.2, "n": 99}, {"p": 0.04, "n": 99}))
+    assert many["verdict"].tolist() == ["not beyond its controls", "too few controls to say"]
+
+
+def test_if_no_module_had_enough_controls_the_sentence_says_so():
+    assert tlm.verdict_sentence(effects_of(*[{"p": 0.1, "n": 9}] * 3)) == (
+        "Too few controls to say whether the 3 modules are selective: at most 9 controls each."
+    )
+    assert tlm.verdict_sentence(effects_of({"p": np.nan, "n": 0})).endswith(": no controls.")
+
+
+def test_a_number_of_controls_that_is_missing_says_nothing():
+    effects = effects_of({"p": 0.1}, {"p": 0.01})
+    effects["n_controls"] = effects["n_controls"].astype(float)
+    effects.loc[effects["module"] == 0, "n_controls"] = np.nan
+    assert tlm.verdicts(effects)["verdict"].tolist() == ["too few controls to say", "selective"]
+
+
+def test_units_that_all_modules_share_have_no_verdict():
+    effects = effects_of({"p": 0.01}, {"p": 0.01, "shared": True, "selectivity": np.nan})
+    effects["module"] = effects["module"].astype(object).replace({1: "shared by all"})
+    assert tlm.verdicts(effects)["module"].tolist() == [0]
+    unnamed = effects_of({"p": np.nan, "selectivity": np.nan, "category": "x", "shared": True})
+    assert "nan" not in tlm.verdicts(unnamed)["line"].iloc[0]
+
+
+def test_kept_modules_have_no_verdict(model, modules, prompts):
+    options = {"n_controls": 2, "progress": False}
+    kept = tlm.module_effects(model, modules, prompts, keep_only=True, **options)
+    with pytest.raises(tlm.ModulesError, match="Run module_effects without keep_only"):
+        tlm.verdicts(kept)
+    assert modules.with_effects(kept).verdicts is None
+    accuracy = tlm.module_effects(
+        model, modules, prompts.assign(answer=" cat"), metric="answer_accuracy", **options
+    )
+    assert "(share of answers)" in tlm.verdicts(accuracy)["line"].iloc[0]
 
 
 def test_other_tables_are_refused():

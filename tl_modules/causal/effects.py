@@ -120,6 +120,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
         table = table.assign(
             controls=controls,
             positions=options.touched,
+            metric=metric,
+            keep_only=keep_only,
             n_controls=len(sizes),
             n_units=trial.size,
             control_units=float(np.mean(sizes)) if sizes else float("nan"),

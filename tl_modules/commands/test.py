@@ -32,7 +32,7 @@ from tl_modules.models.batch_sizes import check_batch_size
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.effects_frame import shared_modules
 from tl_modules.tables.labels import quoted
-from tl_modules.tables.verdicts import verdict_sentence
+from tl_modules.tables.verdicts import verdict_sentence, verdicts
 from tl_modules.units import Units
 
 LEVEL = 0.05
@@ -162,7 +162,9 @@ def _test(
     settings = {name: str(value) for name, value in vars(args).items() if name != "run"}
     output.write("settings.json", json.dumps(settings, indent=2).encode())
     say(f"\n{len(tested)} prompts. {_own_effects(pd.concat(tables, ignore_index=True))}")
-    say("\n" + "\n".join(f"{row['modules']}: {row['verdict']}" for row in rows))
+    for row in rows:
+        apart = f"{row['modules']} ({row['controls']} controls, excluded: {row['excluded']})"
+        say(f"{apart}: {row['verdict']}")
     say(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
     say(table.drop(columns="verdict").round(3).to_string(index=False))
     say(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
@@ -214,9 +216,10 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
         effects: The table that ``module_effects`` returned.
 
     Returns:
-        ``n_modules`` (modules whose own category was tested), ``n_selective`` (modules with p at
-        most 0.05 after Benjamini and Hochberg over the modules), ``n_beyond_all`` (modules more
-        selective than all their controls), ``n_shared_by_all`` (modules that every category needs),
+        ``n_modules`` (modules whose own category was tested), ``n_selective`` (modules with that
+        verdict: p at most 0.05 after Benjamini and Hochberg, and not shared by all),
+        ``n_beyond_all`` (modules more selective than all their controls), ``n_shared_by_all``
+        (modules that every category needs),
         ``n_raw`` (modules with a larger effect on their own category than all their controls), mean
         ``selectivity`` and ``control_selectivity``, and the
         diagonal dominance with its null.
@@ -230,7 +233,7 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
     selectivities = values(per_module, "selectivity")
     counts: dict[str, int | float] = {
         "n_modules": len(per_module),
-        "n_selective": int(np.count_nonzero(values(per_module, "selectivity_p_bh") <= LEVEL)),
+        "n_selective": verdicts(effects)["verdict"].tolist().count("selective"),
         "n_beyond_all": int(
             np.count_nonzero(selectivities > values(per_module, "selectivity_control_max"))
         ),

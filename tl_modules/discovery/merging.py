@@ -17,6 +17,7 @@ from tl_modules.errors import ModulesError
 from tl_modules.modules.labels import BACKGROUND
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
+from tl_modules.runtime.call_warnings import warn_user
 
 
 @checked
@@ -38,7 +39,9 @@ def merge_modules(
 
     Returns:
         The merged modules, each in the place of the first of its group. Scores, xi, B and L are
-        computed anew. Topics have to be found again, and so does what effects say of the modules.
+        computed anew; units in no module have no score. A tie between categories is decided as in
+        ``Module.category``, with a warning. Topics have to be found again, and so does what effects
+        say of the modules.
 
     Raises:
         ModulesError: If the activations are not those of the modules, a module has no own category,
@@ -89,6 +92,12 @@ def _target_numbers(
             raise ModulesError(
                 f"groups='category' needs every module's own category; {unnamed} have none. Name "
                 "them (modules.with_categories({0: ...})), or pass groups of numbers."
+            )
+        tied = [module.label for module in modules if module.tied_categories]
+        if tied:
+            warn_user(
+                f"Some modules' own categories are ties, and the first by name is taken: {tied}. "
+                "Say which you mean: modules.with_categories({0: ...})."
             )
     else:
         for group in groups:

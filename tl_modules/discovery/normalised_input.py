@@ -53,11 +53,14 @@ def discovered_on(acts: ActivationMatrix, modules: ModuleSet) -> ActivationMatri
     Raises:
         ModulesError: If these are other activations, or are normalised in another way.
     """
-    if not acts.units.same_hooks(modules.units) or len(acts.samples) != len(modules.samples):
+    is_same = acts.units.same_hooks(modules.units) and len(acts.samples) == len(modules.samples)
+    if is_same and "prompt" in acts.samples and "prompt" in modules.samples:
+        is_same = acts.samples["prompt"].tolist() == modules.samples["prompt"].tolist()
+    if not is_same:
         raise ModulesError(
             "acts should be the activations that the modules were discovered on, "
             f"{len(modules.samples)} samples x {len(modules.units)} units; got "
-            f"{acts.values.shape}. Pass the matrix that discover was called with."
+            f"{acts.values.shape}, or other prompts. Pass the matrix that discover was called with."
         )
     if modules.normaliser is not None:
         if acts.normaliser is None:

@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.unit_target import UnitTarget
+from tl_modules.tables.effects_frame import SHARED
 from tl_modules.units import Units
-
-SHARED = "shared by all"
-"""What tables and figures call units, and modules, that every category of prompts needs."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tl_modules.modules.shared_set import SHARED
 from tl_modules.tables.effects_frame import check_effects, shared_modules
-from tl_modules.tables.verdicts import agreed_verdicts
+from tl_modules.tables.verdicts import INFORMATIVE, agreed_verdicts
 
 LEAST = {"n_controls": 3, "n": 2}
 """The numbers of controls, and of prompts per category, without which no module is found to be
@@ -16,6 +16,11 @@ shared by all."""
 
 if TYPE_CHECKING:
     from tl_modules.modules.module_set import ModuleSet
+
+
+def _newer(was: str | None, said: str | None) -> str | None:
+    """The new verdict, unless it says nothing of the module and the old one does."""
+    return was if was in INFORMATIVE and said not in (None, *INFORMATIVE) else said
 
 
 def with_shared(modules: "ModuleSet", effects: pd.DataFrame) -> "ModuleSet":
@@ -30,7 +35,7 @@ def with_shared(modules: "ModuleSet", effects: pd.DataFrame) -> "ModuleSet":
     said = agreed_verdicts(effects)
     if said is not None:
         before = modules.verdicts or (None,) * modules.n_modules
-        verdicts = tuple(said.get(k, was) for k, was in enumerate(before))
+        verdicts = tuple(_newer(was, said.get(k, was)) for k, was in enumerate(before))
         modules = replace(modules, verdicts=verdicts)
     found = shared_modules(effects)
     if found is None:

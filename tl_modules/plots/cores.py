@@ -26,7 +26,8 @@ def core_curve(
 
     The cores' curve is bold, with 95 % intervals over prompts if one module is drawn, and with a
     large point at the chosen core. Dashed lines are the means of the controls, in a band from the
-    smallest selectivity among the controls of a size to the largest.
+    smallest selectivity among a module's controls of a size to the largest, or from the mean of
+    the modules' smallest to the mean of their largest.
 
     Args:
         table: ``CausalCores.table``.

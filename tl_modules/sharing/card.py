@@ -76,11 +76,20 @@ def model_card(
         has_tested="shared_by_all" in modules,
         table=Markup(markdown_table(modules)),
         effects=None if effects is None else Markup(markdown_table(effects.loc[:, list(COLUMNS)])),
-        sentence=None
-        if effects is None or not has_verdicts(effects)
-        else " ".join(verdict_sentence(run) for _, run in split_runs(effects)),
+        sentence=None if effects is None or not has_verdicts(effects) else _sentences(effects),
         changed=None if effects is None else positions_said(effects),
     )
+
+
+def _sentences(effects: pd.DataFrame) -> str:
+    """The verdict on each run, with what tells it apart if there are several."""
+    runs = split_runs(effects)
+    said = [verdict_sentence(table) for _, table in runs]
+    if len(runs) == 1:
+        return said[0]
+    differ = [name for name in runs[0][0] if len({run[name] for run, _ in runs}) > 1]
+    names = [", ".join(f"{name} {run[name]}" for name in differ) for run, _ in runs]
+    return " ".join(f"{name}: {each}" for name, each in zip(names, said, strict=True))
 
 
 def _metadata(model_name: str, licence: str | None) -> str:

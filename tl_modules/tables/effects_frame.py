@@ -11,7 +11,11 @@ from tl_modules.errors import ModulesError
 SIGNIFICANT = 0.05
 """Largest significant p-value after the Benjamini-Hochberg correction."""
 
-_RUN_COLUMNS = ("modules", "reading", "excluded", "controls", "positions", "metric")
+SHARED = "shared by all"
+"""The label of the set of units that all modules share, and the title of a module that every
+category needs."""
+
+RUN_COLUMNS = ("modules", "reading", "excluded", "controls", "positions", "metric")
 """The columns that tell apart the runs in one table, as ``tl-modules test`` writes it."""
 
 _EVERY_TOKEN = "all"
@@ -73,7 +77,7 @@ def split_runs(effects: pd.DataFrame) -> list[tuple[dict[str, str], pd.DataFrame
     Raises:
         ModulesError: If a run repeats a module and category.
     """
-    columns = [name for name in _RUN_COLUMNS if name in effects.columns]
+    columns = [name for name in RUN_COLUMNS if name in effects.columns]
     # Not itertuples, which yields no rows in pandas 2 if there are no columns.
     run_of_row = [tuple(map(_cell_text, row)) for row in effects[columns].to_numpy(dtype=object)]
     runs = []
@@ -108,7 +112,7 @@ def positions_said(effects: pd.DataFrame) -> str:
 
 def is_own(effects: pd.DataFrame) -> Bool[np.ndarray, " rows"]:
     """Whether each row is of the module's own category, also if a file made the flag text."""
-    return _flags(effects, "own")
+    return flags(effects, "own")
 
 
 def shared_modules(effects: pd.DataFrame) -> set[int | str] | None:
@@ -123,10 +127,15 @@ def shared_modules(effects: pd.DataFrame) -> set[int | str] | None:
     """
     if "shared_by_all" not in effects:
         return None
-    apart = effects["module"].to_numpy()[~_flags(effects, "shared_by_all")]
+    apart = effects["module"].to_numpy()[~flags(effects, "shared_by_all")]
     return set(effects["module"]) - set(apart)
 
 
-def _flags(effects: pd.DataFrame, column: str) -> Bool[np.ndarray, " rows"]:
-    """A column of flags, also if a file made them text."""
+def flags(effects: pd.DataFrame, column: str) -> Bool[np.ndarray, " rows"]:
+    """A column of flags, also if a file made them text.
+
+    Args:
+        effects: A table.
+        column: One of its columns.
+    """
     return np.array([str(value) in ("True", "1", "1.0") for value in effects[column]], dtype=bool)

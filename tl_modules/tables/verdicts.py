@@ -8,7 +8,16 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.effects_frame import check_effects, effect_unit, is_own, split_runs
+from tl_modules.tables.effects_frame import (
+    RUN_COLUMNS,
+    SHARED,
+    SIGNIFICANT,
+    check_effects,
+    effect_unit,
+    flags,
+    is_own,
+    split_runs,
+)
 from tl_modules.tables.p_values import benjamini_hochberg
 
 Verdict = Literal[
@@ -20,13 +29,14 @@ Verdict = Literal[
 ]
 """``selective``: the module harms its own category more than the others, and more so than its
 controls do, after correction over the modules. ``shared by all``: every category needs it about as
-much as its own. ``not beyond its controls``: random units of its layers do as much. ``too few
-controls to say``: no p-value that so many controls can give would pass the correction. ``not
-tested``: its own category is not among the prompts', or they have no other one."""
+much as its own. ``not beyond its controls``: too many random sets of units do as much. ``too few
+controls to say``: more controls could still show that the module is selective. ``not tested``: its
+own category is not among the prompts', or they have no other one."""
+
+INFORMATIVE: tuple[Verdict, ...] = ("selective", "shared by all", "not beyond its controls")
+"""The verdicts that say something of the module, and not only of the test."""
 
 _KINDS: tuple[Verdict, ...] = get_args(Verdict)
-
-LEVEL = 0.05
 
 _NEEDED = (
     *("module", "category", "own", "effect", "selectivity", "selectivity_ci_low"),
@@ -43,29 +53,34 @@ _SAID = {
 
 
 @checked
-def verdicts(effects: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFrame:
+def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFrame:
     """Say of each module whether it matters causally for its own category.
 
     The verdict rests on selectivity: the effect on the module's own category minus the mean effect
     on the others, beside the same number of the module's controls. P-values are corrected over the
     modules after Benjamini and Hochberg. They cannot be smaller than ``1 / (1 + n_controls)``: a
-    module that exceeds all its controls may still have too few of them to pass the correction.
+    module that exceeds all its controls may still have too few of them to pass the correction. Too
+    few controls is the verdict where the module would pass if the share of random sets that do as
+    much were as small as the lower end of its 95 % interval (Clopper and Pearson).
 
     Args:
         effects: What ``module_effects`` returned.
         level: The largest corrected p-value of a selective module.
 
     Returns:
-        One row per module: ``module``, ``category`` (its own), ``verdict`` (see ``Verdict``),
+        One row per module: ``module``, ``category`` (its own; missing if it was not tested),
+        ``verdict`` (see ``Verdict``),
         ``effect`` and ``others`` (the effects on the own category and the mean on the others),
         ``selectivity`` with ``ci_low`` and ``ci_high``, ``control_mean`` and ``control_max`` (of
         selectivity), ``n_controls``, ``p_value``, ``p_bh``, ``p_floor`` (the smallest p-value that
-        so many controls can give), ``at_floor`` and ``line``, the row in words. Effects are in nats
-        per token, or in the metric's unit. ``attrs["sentence"]`` is ``verdict_sentence(effects)``.
+        so many controls can give if their number was fixed beforehand), ``at_floor`` and ``line``,
+        the row in words. Effects are in nats per token, or in the metric's unit.
+        ``attrs["sentence"]`` is ``verdict_sentence(effects)``. A set of units that all modules
+        share has no row.
 
     Raises:
-        ModulesError: If the table is not of ``module_effects``, holds several runs, or ``level``
-            does not lie between 0 and 1.
+        ModulesError: If the table is not of ``module_effects``, holds several runs or one with
+            ``keep_only``, or ``level`` does not lie between 0 and 1.
 
     Example::
 
@@ -76,6 +91,12 @@ def verdicts(effects: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFrame:
     if not 0 < level < 1:
         raise ModulesError(f"level should lie between 0 and 1; got {level}. 0.05 is usual.")
     check_effects(effects, _NEEDED)
+    if "keep_only" in effects and flags(effects, "keep_only").any():
+        raise ModulesError(
+            "effects should be of ablated modules; in this table they were kept and all else "
+            "ablated, so that low numbers speak for a module. Run module_effects without keep_only."
+        )
+    effects = effects.loc[effects["module"].astype(str) != SHARED]
     runs = split_runs(effects)
     if len(runs) > 1:
         raise ModulesError(
@@ -83,7 +104,11 @@ def verdicts(effects: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFrame:
             f"{' and '.join(f'{name}={value}' for name, value in runs[0][0].items())}, for one."
         )
     table = _numbers(effects)
-    table.insert(2, "verdict", [_verdict(row, level) for row in table.to_dict(orient="records")])
+    could_pass = _could_pass(table, level)
+    rows = table.to_dict(orient="records")
+    table.insert(
+        2, "verdict", [_verdict(*each, level) for each in zip(rows, could_pass, strict=True)]
+    )
     unit = effect_unit(runs[0][0])
     table["line"] = [_line(row, unit) for row in table.to_dict(orient="records")]
     table = table.drop(columns="shared_by_all")
@@ -91,7 +116,7 @@ def verdicts(effects: pd.DataFrame, *, level: float = LEVEL) -> pd.DataFrame:
     return table
 
 
-def verdict_sentence(effects: pd.DataFrame, *, level: float = LEVEL) -> str:
+def verdict_sentence(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> str:
     """Say in one sentence how many modules matter causally for their own categories.
 
     Args:
@@ -112,34 +137,46 @@ def verdict_sentence(effects: pd.DataFrame, *, level: float = LEVEL) -> str:
 
 
 def has_verdicts(effects: pd.DataFrame) -> bool:
-    """Whether a table has what verdicts rest on; those of earlier versions may lack some of it."""
-    return set(_NEEDED) <= set(effects.columns) and len(effects) > 0
+    """Whether a table has verdicts: not one of an earlier version, or of kept modules."""
+    if not set(_NEEDED) <= set(effects.columns) or not len(effects):
+        return False
+    return "keep_only" not in effects or not flags(effects, "keep_only").any()
 
 
 def agreed_verdicts(effects: pd.DataFrame) -> dict[int, str | None] | None:
     """Each module's verdict, None where several runs in the table do not agree.
 
+    A run that says nothing of a module (see ``INFORMATIVE``) does not disagree with one that does.
+
     Args:
         effects: What ``module_effects`` returned, or several such tables below each other.
 
     Returns:
-        None for a table that has no verdicts, such as one of an earlier version.
+        None for a table that has no verdicts, such as one of an earlier version, or runs that
+        cannot be told apart.
     """
     if not has_verdicts(effects):
+        return None
+    apart = [name for name in (*RUN_COLUMNS, "module", "category") if name in effects]
+    if effects.duplicated(apart).any():
         return None
     found: dict[int, set[str]] = {}
     for _, table in split_runs(effects):
         judged = verdicts(table)
         for module, said in zip(judged["module"], judged["verdict"], strict=True):
             found.setdefault(int(module), set()).add(str(said))
-    return {module: said.pop() if len(said) == 1 else None for module, said in found.items()}
+    agreed: dict[int, str | None] = {}
+    for module, said in found.items():
+        telling = sorted(said & set(INFORMATIVE)) or sorted(said)[:1]
+        agreed[module] = telling[0] if len(telling) == 1 else None
+    return agreed
 
 
 def _numbers(effects: pd.DataFrame) -> pd.DataFrame:
     """The numbers behind the verdicts, one row per module."""
     effects = effects.assign(own=is_own(effects))
-    shared = effects.get("shared_by_all", pd.Series(False, index=effects.index))
-    effects = effects.assign(shared_by_all=shared.astype(str).isin(["True", "1", "1.0"]))
+    shared = flags(effects, "shared_by_all") if "shared_by_all" in effects else False
+    effects = effects.assign(shared_by_all=shared)
     rows = []
     for module, of_module in effects.groupby("module", sort=False):
         own, others = of_module.loc[of_module["own"]], of_module.loc[~of_module["own"]]
@@ -168,30 +205,48 @@ def _numbers(effects: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _verdict(row: dict[str, Any], level: float) -> Verdict:
+def _could_pass(table: pd.DataFrame, level: float) -> list[bool]:
+    """Whether each module would pass the correction with the smallest p-value that is plausible."""
+    from scipy.stats import beta  # slow to import
+
+    p_values = table["p_value"].to_numpy(dtype=float)
+    n_controls = table["n_controls"].to_numpy(dtype=float, na_value=np.nan)
+    exceeding = np.maximum(np.round(p_values * (1 + n_controls)) - 1, 0)
+    with np.errstate(invalid="ignore"):
+        least = beta.ppf(0.025, exceeding, n_controls - exceeding + 1)
+    least = np.where(exceeding > 0, least, 0.0)
+    found = []
+    for at, (p_value, lower) in enumerate(zip(p_values, least, strict=True)):
+        if np.isnan(p_value) or np.isnan(n_controls[at]):
+            found.append(True)  # nothing speaks against it
+            continue
+        changed = p_values.copy()
+        changed[at] = lower
+        found.append(bool(benjamini_hochberg(changed)[at] <= level))
+    return found
+
+
+def _verdict(row: dict[str, Any], could_pass: bool, level: float) -> Verdict:
     if row["shared_by_all"]:
         return "shared by all"
     if np.isnan(row["selectivity"]):
         return "not tested"
+    if row["selectivity"] <= 0:
+        return "not beyond its controls"
     if row["p_bh"] <= level:
         return "selective"
-    # More controls could only help a module that no control exceeds, or one whose few controls
-    # could not have shown anything.
-    if np.isnan(row["p_value"]) or row["at_floor"] or row["p_floor"] > level:
-        return "too few controls to say"
-    return "not beyond its controls"
+    return "too few controls to say" if could_pass else "not beyond its controls"
 
 
 def _line(row: dict[str, Any], unit: str) -> str:
     """A row in words."""
-    if row["verdict"] == "not tested":
-        return "not tested: the prompts lack its own category, or another one"
+    if np.isnan(row["selectivity"]):
+        return f"{row['verdict']}: the prompts lack its own category, or another one"
     said = (
-        f"{row['verdict']}: {row['selectivity']:.2f} {unit} more on {row['category']!r} than on "
-        "other categories"
+        f"{row['verdict']}: selectivity {row['selectivity']:.2f} for {row['category']!r} ({unit})"
     )
     if np.isfinite(row["ci_low"]):
-        said += f" (95 % interval {row['ci_low']:.2f} to {row['ci_high']:.2f})"
+        said += f", 95 % interval {row['ci_low']:.2f} to {row['ci_high']:.2f}"
     if np.isnan(row["p_value"]):
         return f"{said}; no controls"
     said += f"; controls {row['control_mean']:.2f} on average"
@@ -206,7 +261,12 @@ def _line(row: dict[str, Any], unit: str) -> str:
 def _sentence(table: pd.DataFrame, level: float) -> str:
     """How many modules have each verdict."""
     counts = Counter(table["verdict"])
-    n_tests = int(table["p_value"].notna().sum())
+    if counts["too few controls to say"] == len(table):
+        numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
+        most = int(numbers.max(initial=0.0))
+        said = f"at most {most} controls each" if most else "no controls"
+        return f"Too few controls to say whether the {len(table)} modules are selective: {said}."
+    n_tests = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
     parts = []
     for kind in _KINDS:
         number = counts[kind]
