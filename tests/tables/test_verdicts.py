@@ -154,6 +154,8 @@ def test_units_that_all_modules_share_have_no_verdict():
     effects = effects_of({"p": 0.01}, {"p": 0.01, "shared": True, "selectivity": np.nan})
     effects["module"] = effects["module"].astype(object).replace({1: "shared by all"})
     assert tlm.verdicts(effects)["module"].tolist() == [0]
+    with pytest.raises(tlm.ModulesError, match="this table has 0 rows"):
+        tlm.verdicts(effects[effects["module"] != 0])
     unnamed = effects_of({"p": np.nan, "selectivity": np.nan, "category": "x", "shared": True})
     assert "nan" not in tlm.verdicts(unnamed)["line"].iloc[0]
 

@@ -69,14 +69,13 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
 
     Returns:
         One row per module: ``module``, ``category`` (its own; missing if it was not tested),
-        ``verdict`` (see ``Verdict``),
-        ``effect`` and ``others`` (the effects on the own category and the mean on the others),
-        ``selectivity`` with ``ci_low`` and ``ci_high``, ``control_mean`` and ``control_max`` (of
-        selectivity), ``n_controls``, ``p_value``, ``p_bh``, ``p_floor`` (the smallest p-value that
-        so many controls can give if their number was fixed beforehand), ``at_floor`` and ``line``,
-        the row in words. Effects are in nats per token, or in the metric's unit.
-        ``attrs["sentence"]`` is ``verdict_sentence(effects)``. A set of units that all modules
-        share has no row.
+        ``verdict`` (see ``Verdict``), ``effect`` and ``others`` (the effects on the own category
+        and the mean on the others), ``selectivity`` with ``ci_low`` and ``ci_high``,
+        ``control_mean`` and ``control_max`` (of selectivity), ``n_controls``, ``p_value``,
+        ``p_bh``, ``p_floor`` (the smallest p-value that so many controls can give if their number
+        was fixed beforehand), ``at_floor`` and ``line``, the row in words. Effects are in nats per
+        token, or in the metric's unit. ``attrs["sentence"]`` is ``verdict_sentence(effects)``. A
+        set of units that all modules share has no row.
 
     Raises:
         ModulesError: If the table is not of ``module_effects``, holds several runs or one with
@@ -97,6 +96,7 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
             "ablated, so that low numbers speak for a module. Run module_effects without keep_only."
         )
     effects = effects.loc[effects["module"].astype(str) != SHARED]
+    check_effects(effects, _NEEDED)
     runs = split_runs(effects)
     if len(runs) > 1:
         raise ModulesError(
