@@ -23,6 +23,7 @@ def effects_of(*modules):
                     "selectivity_ci_low": gap - 0.5,
                     "selectivity_ci_high": gap + 0.5,
                     "selectivity_control_mean": 0.05,
+                    "selectivity_control_std": 0.1,
                     "selectivity_control_max": 0.4,
                     "selectivity_p_value": numbers["p"],
                     "n_controls": numbers["n"],

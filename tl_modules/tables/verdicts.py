@@ -71,11 +71,11 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
         One row per module: ``module``, ``category`` (its own; missing if it was not tested),
         ``verdict`` (see ``Verdict``), ``effect`` and ``others`` (the effects on the own category
         and the mean on the others), ``selectivity`` with ``ci_low`` and ``ci_high``,
-        ``control_mean`` and ``control_max`` (of selectivity), ``n_controls``, ``p_value``,
-        ``p_bh``, ``p_floor`` (the smallest p-value that so many controls can give if their number
-        was fixed beforehand), ``at_floor`` and ``line``, the row in words. Effects are in nats per
-        token, or in the metric's unit. ``attrs["sentence"]`` is ``verdict_sentence(effects)``. A
-        set of units that all modules share has no row.
+        ``control_mean``, ``control_std`` and ``control_max`` (of selectivity), ``n_controls``,
+        ``p_value``, ``p_bh``, ``p_floor`` (the smallest p-value that so many controls can give if
+        their number was fixed beforehand), ``at_floor`` and ``line``, the row in words. Effects are
+        in nats per token, or in the metric's unit. ``attrs["sentence"]`` is
+        ``verdict_sentence(effects)``. A set of units that all modules share has no row.
 
     Raises:
         ModulesError: If the table is not of ``module_effects``, holds several runs or one with
@@ -191,6 +191,7 @@ def _numbers(effects: pd.DataFrame) -> pd.DataFrame:
                 "ci_low": first["selectivity_ci_low"],
                 "ci_high": first["selectivity_ci_high"],
                 "control_mean": first["selectivity_control_mean"],
+                "control_std": first.get("selectivity_control_std", np.nan),
                 "control_max": first.get("selectivity_control_max", np.nan),
                 "n_controls": first["n_controls"],
                 "p_value": first["selectivity_p_value"],
