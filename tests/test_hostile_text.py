@@ -142,7 +142,7 @@ FIGURES = {
         tlm.hierarchy(c.modules, c.acts, n_permutations=9)
     ),
     "cores": CALLS["core_curve"],
-    "selectivity": CALLS["selectivity_points"],
+    "selectivity": CALLS["plot_selectivity"],
     "faithfulness": CALLS["faithfulness_curve"],
     "landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts),
     "thoughts": lambda c: tlm.plots.plot_thoughts(

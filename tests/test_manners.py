@@ -77,6 +77,7 @@ def test_a_seed_that_cannot_be_is_refused(call, acts):
 
 
 TEXTS = {
+    *("metric", "verdict", "line"),
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
     "positions",
     "ranking",
@@ -104,13 +105,23 @@ COUNTS = {
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),
 }
 FLAGS = {"own", "covered", "converged", "special", "rectified", "shuffled"}
-FLAGS |= {"is_correct", "correct_at_first", "consistent", "chosen", "shared_by_all"}
+FLAGS |= {
+    "is_correct",
+    "correct_at_first",
+    "consistent",
+    "chosen",
+    "shared_by_all",
+    "keep_only",
+    "at_floor",
+}
 
 
 def expected_kind(where, column):
     """A column's kind, by its name."""
     if column in FLAGS:
         return "flag"
+    if column == "metric" and where.startswith("faithfulness"):
+        return "number"  # its value; elsewhere its name
     if column in TEXTS or (where.startswith("dissociation") and column == "module"):
         return "text"
     if column in COUNTS:

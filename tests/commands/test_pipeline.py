@@ -366,6 +366,9 @@ def test_modules_at_the_level_count_as_selective():
     assert (found["dominance"], found["dominance_p"]) == (1.5, 0.5)
     flagged = effects.assign(shared_by_all=effects["module"] == 1)
     assert commands_test.summary(flagged)["n_shared_by_all"] == 1
+    assert commands_test.summary(flagged)["n_selective"] == 1
+    shared = effects.assign(shared_by_all=effects["module"] == 0)
+    assert commands_test.summary(shared)["n_selective"] == 0
 
 
 @pytest.mark.filterwarnings("ignore:The own category of some modules is a tie")

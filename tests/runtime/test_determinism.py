@@ -118,6 +118,8 @@ def test_real_activations_and_effects_depend_on_neither_threads_nor_batches(
     few, attribution = prompts.head(6), options | {"weight": "attribution"}
     check_collected(demo_model, few, tmp_path, attribution, ((2, 4), (1, 3)), monkeypatch)
     modules = tlm.discover(acts, 4, progress=False)
+    own = {k: ("coding", "math")[k % 2] for k in range(4)}  # the tested prompts' categories
+    modules = modules.with_categories(own)
     found = []
     for n_threads, batch_size in ((2, 16), (1, 5)):
         with threads(n_threads):

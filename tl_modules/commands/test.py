@@ -32,7 +32,7 @@ from tl_modules.models.batch_sizes import check_batch_size
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.effects_frame import shared_modules
 from tl_modules.tables.labels import quoted
-from tl_modules.tables.verdicts import verdict_sentence, verdicts
+from tl_modules.tables.verdicts import verdict_sentence
 from tl_modules.units import Units
 
 LEVEL = 0.05
@@ -231,9 +231,13 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
         return table[name].to_numpy(dtype=np.float64)
 
     selectivities = values(per_module, "selectivity")
+    # As tlm.verdicts has it.
+    shared = [module in (shared_modules(effects) or ()) for module in per_module["module"]]
+    is_selective = (values(per_module, "selectivity_p_bh") <= LEVEL) & (selectivities > 0)
+    is_selective &= ~np.array(shared, dtype=bool)
     counts: dict[str, int | float] = {
         "n_modules": len(per_module),
-        "n_selective": verdicts(effects)["verdict"].tolist().count("selective"),
+        "n_selective": int(np.count_nonzero(is_selective)),
         "n_beyond_all": int(
             np.count_nonzero(selectivities > values(per_module, "selectivity_control_max"))
         ),
