@@ -149,7 +149,8 @@ def test_a_separator_is_as_if_the_answer_began_with_it(reader, module, pairs, me
 def test_each_prompt_may_have_a_separator_of_its_own(reader, module, pairs):
     found = measured(reader, module, pairs.assign(separator=[" ", None]))
     both = [measured(reader, module, each) for each in (with_space(pairs), pairs)]
-    assert found["loss"].tolist() == [both[0]["loss"][0], both[1]["loss"][1]]
+    expected = [both[0]["loss"][0], both[1]["loss"][1]]  # of other padding, so of other rounding
+    assert found["loss"].tolist() == pytest.approx(expected, rel=1e-5)
     assert set(found["separator"]) == {"'', ' '"}
     assert "separator" not in measured(reader, module, pairs, "loss")
 

@@ -11,9 +11,11 @@ def effects(model, modules, prompts):
 
 
 def with_p(effects, p_values):
-    """The table with other p-values of selectivity, and 99 controls."""
+    """The table with other p-values of a selectivity of 1, and 99 controls."""
     values = effects["module"].map(dict(enumerate(p_values)))
-    return effects.assign(selectivity_p_value=values, n_controls=99, shared_by_all=False)
+    return effects.assign(
+        selectivity=1.0, selectivity_p_value=values, n_controls=99, shared_by_all=False
+    )
 
 
 def test_a_set_keeps_its_verdicts(model, modules, effects, tmp_path):
@@ -50,7 +52,7 @@ def test_runs_that_do_not_agree_give_no_verdict(modules, effects):
 
 def test_a_run_that_says_nothing_takes_no_verdict_back(modules, effects):
     judged = modules.with_effects(with_p(effects, [0.01, 0.6, 0.6]))
-    few = with_p(effects, [0.5, 0.5, 0.5]).assign(n_controls=1, selectivity=1.0)
+    few = with_p(effects, [0.5, 0.5, 0.5]).assign(n_controls=1)
     assert set(tlm.verdicts(few)["verdict"]) == {"too few controls to say"}
     assert judged.with_effects(few).verdicts == judged.verdicts
     both = [with_p(effects, [0.01, 0.6, 0.6]).assign(controls="layer"), few]
