@@ -215,7 +215,7 @@ CALLS = {
     "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
     "verdicts": lambda c: tlm.verdicts(c.effects),
-    "plot_selectivity": lambda c: tlm.plots.selectivity(c.effects, modules=c.modules),
+    "plot_selectivity": lambda c: tlm.plots.plot_selectivity(c.effects, modules=c.modules),
     "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),
     "faithfulness_curve": lambda c: tlm.plots.faithfulness_curve(curved(c).table),
     "plot_concepts": lambda c: tlm.plots.plot_concepts(

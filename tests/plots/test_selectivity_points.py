@@ -9,7 +9,7 @@ pytest.importorskip("plotly", reason="the extra 'viz' is not installed in this e
 
 def test_each_module_stands_beside_its_controls_with_its_verdict():
     effects = effects_of({"own": 2.0}, {"p": 0.5}, {"p": 0.6}, {"shared": True})
-    figure = tlm.plots.selectivity(effects)
+    figure = tlm.plots.plot_selectivity(effects)
     controls, largest, *marks = figure.data
     assert list(controls.x) == [0.05] * 4
     assert list(controls.error_x.array) == [0.2] * 4
@@ -30,7 +30,7 @@ def test_each_module_stands_beside_its_controls_with_its_verdict():
 
 def test_modules_name_the_rows(model, modules, prompts):
     effects = tlm.module_effects(model, modules, prompts, n_controls=2, progress=False)
-    figure = tlm.plots.selectivity(effects, modules=modules)
+    figure = tlm.plots.plot_selectivity(effects, modules=modules)
     names = set().union(*(mark.y for mark in figure.data[2:]))
     assert names == {f"{module.label}: {module.title}" for module in modules}
     assert figure.layout.xaxis.title.text == "selectivity (nats per token)"
@@ -41,10 +41,10 @@ def test_modules_that_were_not_tested_have_no_row_and_no_controls_no_bar():
         {"p": np.nan, "n": 0}, {"selectivity": np.nan, "category": "x", "p": np.nan}
     )
     effects[["selectivity_control_mean", "selectivity_control_max"]] = np.nan
-    (mark,) = tlm.plots.selectivity(effects).data
+    (mark,) = tlm.plots.plot_selectivity(effects).data
     assert (mark.name, list(mark.y)) == ("too few controls to say", ["0"])
 
 
 def test_other_tables_are_refused():
     with pytest.raises(tlm.ModulesError, match="effects should have rows"):
-        tlm.plots.selectivity(effects_of({}).drop(columns="selectivity"))
+        tlm.plots.plot_selectivity(effects_of({}).drop(columns="selectivity"))

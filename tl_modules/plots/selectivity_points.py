@@ -27,7 +27,7 @@ _LOOKS = dict(
 
 
 @checked
-def selectivity(
+def plot_selectivity(
     effects: pd.DataFrame,
     *,
     modules: Iterable[Module] | None = None,
@@ -54,7 +54,7 @@ def selectivity(
     Example::
 
         effects = tlm.module_effects(model, modules, prompts)
-        tlm.plots.selectivity(effects, modules=modules)
+        tlm.plots.plot_selectivity(effects, modules=modules)
     """
     plotly = graph_objects()
     table = verdicts(effects, level=level)
