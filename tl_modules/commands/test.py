@@ -30,13 +30,10 @@ from tl_modules.errors import ModulesError, check_at_least, check_choice, check_
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.models.batch_sizes import check_batch_size
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.tables.effects_frame import shared_modules
+from tl_modules.tables.effects_frame import SIGNIFICANT, shared_modules
 from tl_modules.tables.labels import quoted
 from tl_modules.tables.verdicts import verdict_sentence
 from tl_modules.units import Units
-
-LEVEL = 0.05
-"""The level of significance, after Benjamini and Hochberg over the modules."""
 
 
 def add_parser(commands: Any) -> None:
@@ -165,7 +162,7 @@ def _test(
     for row in rows:
         apart = f"{row['modules']} ({row['controls']} controls, excluded: {row['excluded']})"
         say(f"{apart}: {row['verdict']}")
-    say(f"\nn_selective: p at most {LEVEL} after Benjamini and Hochberg over the modules.\n")
+    say(f"\nn_selective: p at most {SIGNIFICANT} after Benjamini and Hochberg over the modules.\n")
     say(table.drop(columns="verdict").round(3).to_string(index=False))
     say(f"\nWritten to {args.out}/: effects.csv, summary.csv, settings.json")
 
@@ -233,7 +230,7 @@ def summary(effects: pd.DataFrame) -> dict[str, int | float]:
     selectivities = values(per_module, "selectivity")
     # As tlm.verdicts has it.
     shared = [module in (shared_modules(effects) or ()) for module in per_module["module"]]
-    is_selective = (values(per_module, "selectivity_p_bh") <= LEVEL) & (selectivities > 0)
+    is_selective = (values(per_module, "selectivity_p_bh") <= SIGNIFICANT) & (selectivities > 0)
     is_selective &= ~np.array(shared, dtype=bool)
     counts: dict[str, int | float] = {
         "n_modules": len(per_module),

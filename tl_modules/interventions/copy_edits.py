@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from tl_modules.interventions.hooks import values_of
-from tl_modules.interventions.joined_edits import union_of
+from tl_modules.interventions.joined_edits import SetsEdit, union_of
 from tl_modules.interventions.positions import Where
 from tl_modules.interventions.replacements import Replace, Sources, means_of, replacements
 from tl_modules.interventions.resident import Resident
-from tl_modules.models.hooked_model import FwdHooks, HookFn
+from tl_modules.models.hooked_model import FwdHooks
 from tl_modules.models.prompt_starts import FromTheStart
 from tl_modules.units import Units
 
@@ -65,7 +64,7 @@ class CopyEdits:
         )
         self._set_of = set_of
         self._edits = [
-            _Edit(
+            SetsEdit(
                 units.hook_names[hook],
                 units.widths[hook],
                 units.index[at],
@@ -90,7 +89,9 @@ class CopyEdits:
             ``(hook_name, fn)`` pairs, one per hook point that one of the sets has units at.
         """
         some, run = self._set_of[first:last], _Pass(self._batch, slice(first, last))
-        return [(edit.name, edit.hook_fn(run)) for edit in self._edits if edit.touches(some)]
+        return [
+            (edit.name, edit.hook_fn(run.changed)) for edit in self._edits if edit.touches(some)
+        ]
 
 
 def _has_value(
@@ -154,56 +155,19 @@ class _Pass:
             self._at[key] = found
         return self._at[key]
 
-
-class _Edit:
-    """The edits of all sets at one hook point."""
-
-    def __init__(
+    def changed(
         self,
-        name: str,
-        width: int,
-        index: Int[np.ndarray, " chosen"],
+        stacked: Float[torch.Tensor, "_rows pos chosen"],
+        is_member: Bool[torch.Tensor, "sets chosen"],
         replace: Replace,
-        is_member: Bool[np.ndarray, "sets chosen"],
-    ) -> None:
-        self.name = name
-        self._width = width
-        self._replace = replace
-        is_whole = len(index) == width  # the index is sorted
-        self._index = None if is_whole else Resident(torch.from_numpy(np.array(index)).long())
-        self._is_member = Resident(torch.from_numpy(np.ascontiguousarray(is_member)))
-        self._has_units = np.asarray(is_member.any(axis=1))
-
-    def touches(self, sets: Int[np.ndarray, " copies"]) -> bool:
-        """Whether one of these sets has units here."""
-        return bool(self._has_units[sets].any())
-
-    def hook_fn(self, run: _Pass) -> HookFn:
-        """A hook for one pass; the activation that it gets is not changed."""
-
-        def hook(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
-            del hook
-            values = values_of(activation, self.name, self._width)
-            if self._index is None:
-                changed = self._changed(values, run)
-            else:
-                index = self._index.on(values.device)
-                changed = values.clone(memory_format=torch.contiguous_format)
-                changed[..., index] = self._changed(values[..., index], run)
-            return changed.reshape(activation.shape)
-
-        return hook
-
-    def _changed(
-        self, stacked: Float[torch.Tensor, "_rows pos chosen"], run: _Pass
     ) -> Float[torch.Tensor, "_rows pos chosen"]:
         """The activations of all sets' units: each copy's own are new, the others as they were."""
-        numbers = run.set_of(stacked.device)
+        numbers = self.set_of(stacked.device)
         old = stacked.unflatten(0, (len(numbers), -1))
-        chosen = self._is_member.on(old.device)[numbers]
+        chosen = is_member[numbers]
         chosen = chosen[(slice(None), *[None] * (old.ndim - 2))]  # the same in each row and place
-        touched = run.touched(old[0])
+        touched = self.touched(old[0])
         if touched is not None:
             chosen = chosen & touched[..., None]
-        new = self._replace(old[0], run.where).to(old)  # the same in each copy
+        new = replace(old[0], self.where).to(old)  # the same in each copy
         return torch.where(chosen, new, old).flatten(0, 1)

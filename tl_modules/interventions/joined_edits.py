@@ -5,8 +5,9 @@ itself. Here a hook point's new values are computed once, for the units of all s
 mask says which row takes which of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,68 @@ def union_of(
     return every.select(union), is_member
 
 
+Change = Callable[
+    [
+        Float[torch.Tensor, "*shape chosen"],
+        Bool[torch.Tensor, "sets chosen"],
+        Replace,
+    ],
+    Float[torch.Tensor, "*shape chosen"],
+]
+"""From the old activations of all sets' units, which of them each set has, and what makes new
+values: the activations after one pass's edits."""
+
+
+class SetsEdit:
+    """The edits of all sets at one hook point."""
+
+    def __init__(
+        self,
+        name: str,
+        width: int,
+        index: Int[np.ndarray, " chosen"],
+        replace: Replace,
+        is_member: Bool[np.ndarray, "sets chosen"],
+    ) -> None:
+        """Keep what to change.
+
+        Args:
+            name: The hook point.
+            width: How many coordinates the hook point has.
+            index: The coordinates of all sets, sorted.
+            replace: Makes their new values.
+            is_member: Which of them each set has.
+        """
+        self.name = name
+        self._width = width
+        self._replace = replace
+        is_whole = len(index) == width
+        self._index = None if is_whole else Resident(torch.from_numpy(np.array(index)).long())
+        self._is_member = Resident(torch.from_numpy(np.ascontiguousarray(is_member)))
+        self._has_units = np.asarray(is_member.any(axis=1))
+
+    def touches(self, sets: Int[np.ndarray, " some"]) -> bool:
+        """Whether one of these sets has units here."""
+        return bool(self._has_units[sets].any())
+
+    def hook_fn(self, change: Change) -> HookFn:
+        """A hook for one pass; the activation that it gets is not changed."""
+
+        def hook(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
+            del hook
+            values = values_of(activation, self.name, self._width)
+            is_member = self._is_member.on(values.device)
+            if self._index is None:
+                changed = change(values, is_member, self._replace)
+            else:
+                index = self._index.on(values.device)
+                changed = values.clone(memory_format=torch.contiguous_format)
+                changed[..., index] = change(values[..., index], is_member, self._replace)
+            return changed.reshape(activation.shape)
+
+        return hook
+
+
 class JoinedEdits:
     """Edits of several sets of units, for passes whose rows have different sets."""
 
@@ -100,7 +163,7 @@ class JoinedEdits:
         units, is_member = union_of(sets)
         make = recipe.replacements(units)
         self._edits = [
-            _Edit(
+            SetsEdit(
                 units.hook_names[hook],
                 units.widths[hook],
                 units.index[at],
@@ -121,7 +184,8 @@ class JoinedEdits:
             ``(hook_name, fn)`` pairs, one per hook point.
         """
         touched, numbers = _Touched(where), Resident(torch.from_numpy(of_rows))
-        return [(edit.name, edit.hook_fn(numbers, where, touched)) for edit in self._edits]
+        change = partial(_changed_rows, of_rows=numbers, touched=touched)
+        return [(edit.name, edit.hook_fn(change)) for edit in self._edits]
 
 
 class _Touched:
@@ -129,64 +193,29 @@ class _Touched:
 
     def __init__(self, where: Where) -> None:
         assert isinstance(where.finder, FromTheStart)  # they are the same at every hook point
-        self._where = where
+        self.where = where
         self._found: dict[Any, Bool[torch.Tensor, "batch pos"] | None] = {}
 
     def at(self, values: Float[torch.Tensor, "*shape"]) -> Bool[torch.Tensor, "batch pos"] | None:
         """The positions, for an activation; None where it is every one."""
         key = (values.shape[:-1], values.device)
         if key not in self._found:
-            touched = self._where.touched(values.shape[:-1])
+            touched = self.where.touched(values.shape[:-1])
             self._found[key] = None if touched is None else touched.to(values.device)
         return self._found[key]
 
 
-class _Edit:
-    """The edits of all sets at one hook point."""
-
-    def __init__(
-        self,
-        name: str,
-        width: int,
-        index: Int[np.ndarray, " chosen"],
-        replace: Replace,
-        is_member: Bool[np.ndarray, "sets chosen"],
-    ) -> None:
-        self.name = name
-        self._width = width
-        self._replace = replace
-        is_whole = len(index) == width  # the index is sorted
-        self._index = None if is_whole else Resident(torch.from_numpy(np.array(index)).long())
-        self._is_member = Resident(torch.from_numpy(np.ascontiguousarray(is_member)))
-
-    def hook_fn(self, of_rows: Resident, where: Where, touched: _Touched) -> HookFn:
-        """A hook for one pass; the activation that it gets is not changed."""
-
-        def hook(activation: torch.Tensor, hook: Any = None) -> torch.Tensor:
-            del hook
-            values = values_of(activation, self.name, self._width)
-            if self._index is None:
-                changed = self._changed(values, of_rows, where, touched.at(values))
-            else:
-                index = self._index.on(values.device)
-                changed = values.clone(memory_format=torch.contiguous_format)
-                changed[..., index] = self._changed(
-                    values[..., index], of_rows, where, touched.at(values)
-                )
-            return changed.reshape(activation.shape)
-
-        return hook
-
-    def _changed(
-        self,
-        old: Float[torch.Tensor, "*shape chosen"],
-        of_rows: Resident,
-        where: Where,
-        touched: Bool[torch.Tensor, "batch pos"] | None,
-    ) -> Float[torch.Tensor, "*shape chosen"]:
-        """The activations of all sets' units: each row's own are new, the others as they were."""
-        chosen = self._is_member.on(old.device)[of_rows.on(old.device)]
-        chosen = chosen[(slice(None), *[None] * (old.ndim - 2))]  # the same at each position
-        if touched is not None:
-            chosen = chosen & touched[..., None]
-        return torch.where(chosen, self._replace(old, where).to(old), old)
+def _changed_rows(
+    old: Float[torch.Tensor, "*shape chosen"],
+    is_member: Bool[torch.Tensor, "sets chosen"],
+    replace: Replace,
+    of_rows: Resident,
+    touched: _Touched,
+) -> Float[torch.Tensor, "*shape chosen"]:
+    """The activations of all sets' units: each row's own are new, the others as they were."""
+    chosen = is_member[of_rows.on(old.device)]
+    chosen = chosen[(slice(None), *[None] * (old.ndim - 2))]  # the same at each position
+    at = touched.at(old)
+    if at is not None:
+        chosen = chosen & at[..., None]
+    return torch.where(chosen, replace(old, touched.where).to(old), old)
