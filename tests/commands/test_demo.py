@@ -42,7 +42,7 @@ def test_the_demo_prints_the_table_and_writes_its_files(small_demo, tmp_path, ca
     assert cli.main([*words, "--no-progress"]) == 0
     names = {"modules.safetensors", "effects.csv", "report.html", "summary.json"}
     names |= {"acts.safetensors", ".tl-modules.json"}
-    names |= {"cores.safetensors", "cores.csv", "core_effects.csv"}
+    names |= {"cores.safetensors", "cores.csv", "core_units.csv", "core_effects.csv"}
     assert {path.name for path in out.iterdir()} == names
 
     modules = tlm.ModuleSet.load(out / "modules.safetensors")

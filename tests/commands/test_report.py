@@ -1,3 +1,5 @@
+import html
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +60,26 @@ def test_with_the_model_it_finds_topics(folder, model, monkeypatch):
     monkeypatch.setattr(report, "load_model", lambda name: model)
     assert run(folder, "--model", "any", "--seed", "3") == 0
     assert "Tokens at which it is most active" in (folder / "report.html").read_text()
+
+
+def test_a_folders_cores_are_shown(folder, modules, model, prompts):
+    found = tlm.causal_cores(
+        model, modules, prompts[:8], prompts[8:], rankings=(), n_controls=0, progress=False
+    )
+    effects = tlm.module_effects(model, found.cores, prompts[8:], n_controls=2, progress=False)
+    found.cores.save(folder / "cores.safetensors")
+    found.table.to_csv(folder / "cores.csv", index=False)
+    effects.to_csv(folder / "core_effects.csv", index=False)
+    assert run(folder) == 0
+    page = (folder / "report.html").read_text()
+    assert f"Cores: {tlm.verdict_sentence(effects)}" in html.unescape(page)
+    assert 'class="units"' not in page  # one of their files is missing
+    found.units.to_csv(folder / "core_units.csv", index=False)
+    assert run(folder) == 0
+    page = (folder / "report.html").read_text()
+    assert page.count('class="units"') == len(modules)
+    assert 'data-figure="data-core-curve"' in page
+    assert run(folder, "--out", folder / "core_units.csv") == 1
 
 
 def test_what_cannot_be_read_is_refused_before_anything_is_written(folder, capsys):

@@ -72,3 +72,24 @@ def test_modules_that_were_not_tested_keep_their_verdicts(modules, effects):
 def test_as_many_verdicts_as_modules(modules):
     with pytest.raises(tlm.ModulesError, match="verdicts should have one entry per module, 3"):
         type(modules)(**{**vars(modules), "verdicts": ("selective",)})
+
+
+def test_a_set_shows_the_sentence_of_the_effects_that_its_verdicts_are_of(
+    model, modules, effects, tmp_path
+):
+    named = tlm.with_topics(modules, model, progress=False)
+    assert named.describe().attrs["sentence"] is None
+    one = with_p(effects, [0.01, 0.6, 0.6])
+    judged = named.with_effects(one)
+    sentence = tlm.verdict_sentence(one)
+    assert judged.describe().attrs["sentence"] == judged.verdict_sentence == sentence
+    assert judged._repr_html_().index(sentence) < judged._repr_html_().index("ModuleSet(")
+    judged.save(tmp_path / "modules")
+    assert tlm.ModuleSet.load(tmp_path / "modules").verdict_sentence == sentence
+    assert judged.with_categories({1: "animal"}).verdict_sentence is None
+    other = with_p(effects, [0.6, 0.6, 0.6])
+    assert judged.with_effects(other).verdict_sentence == tlm.verdict_sentence(other)
+    # A table of one module's effects says nothing of the set.
+    assert judged.with_effects(other[other["module"] == 0]).verdict_sentence is None
+    few = with_p(effects, [0.5, 0.5, 0.5]).assign(n_controls=1)
+    assert judged.with_effects(few).verdict_sentence == sentence

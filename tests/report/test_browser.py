@@ -34,10 +34,14 @@ def report(model, modules, prompts, acts, tmp_path_factory):
     samples = modules.samples.assign(prompt=texts)
     described = tlm.with_topics(replace(modules, samples=samples), model, progress=False)
     path = tmp_path_factory.mktemp("report") / "report.html"
+    options = {"n_controls": 2, "progress": False}
+    found = tlm.causal_cores(model, modules, prompts[:8], prompts[8:], rankings=(), **options)
     tlm.write_report(
         path,
         described,
-        effects=tlm.module_effects(model, modules, prompts, n_controls=2, progress=False),
+        effects=tlm.module_effects(model, modules, prompts, **options),
+        core_effects=tlm.module_effects(model, found.cores, prompts[8:], **options),
+        cores=found,
         acts=replace(acts, samples=samples),
         model=model,
         progress=False,
@@ -83,7 +87,7 @@ def visible(page, selector):
 
 def test_every_figure_is_drawn(page):
     draw_all(page)
-    assert len(page.query_selector_all(".js-plotly-plot .main-svg")) >= 4
+    assert len(page.query_selector_all(".js-plotly-plot .main-svg")) >= 7
     ink = page.evaluate("getComputedStyle(document.body).color")
     ticks = page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
     assert ticks == ink
@@ -91,33 +95,86 @@ def test_every_figure_is_drawn(page):
 
 def test_nothing_is_wider_than_the_window(page):
     draw_all(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.click("#open-all")
+    width = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('table')].filter((one) => one.scrollWidth > innerWidth)"
+    assert page.evaluate(f"{wide}.length") == 0
+    scrolled = "[...document.querySelectorAll('#claim .scroll, #effects .scroll')]"
+    assert page.evaluate(f"{scrolled}.filter((one) => one.scrollWidth > one.clientWidth).length") == 0
+
+
+def test_a_table_of_many_categories_keeps_the_modules_names_in_sight(browser, report, tmp_path):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    page.evaluate(
+        """for (const row of document.querySelectorAll("#effects tr")) {
+          for (let k = 0; k < 30; k++) row.append(row.children[1].cloneNode(true));
+        }"""
+    )
+    scroll = page.query_selector("#effects .scroll")
+    assert scroll.evaluate("one => one.scrollWidth > one.clientWidth")
+    scroll.evaluate("one => { one.scrollLeft = 600; }")
+    name = page.query_selector("#effects tbody th").bounding_box()
+    assert name["x"] == pytest.approx(scroll.bounding_box()["x"], abs=1)
+    page.close()
 
 
 def test_contrast_names_and_roles_are_as_wcag_aa_asks(page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     draw_all(page)
-    # Off-screen cards are not laid out until they come near; all of them are checked.
-    page.add_style_tag(content=".card { content-visibility: visible !important; }")
+    page.click("#open-all")
+    page.fill("#search", "cat")
+    wait_until(page, "!document.querySelector('#hits').hidden")
     options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
     found = axe.run(page, options=options).response["violations"]
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
 
 
-def test_search_finds_modules_and_prompts(page, modules):
+def test_search_lists_its_hits_below_itself(page, modules):
     everything = page.inner_text("#found")
     assert everything == f"{len(modules)} modules, {len(modules.samples)} prompts"
+    assert not page.is_visible("#hits")
     page.fill("#search", "onerror")
     wait_until(page, f"document.querySelector('#found').textContent !== {everything!r}")
     assert page.inner_text("#found").endswith(", 1 prompt")
     (item,) = visible(page, "#prompt-list li")
     assert "<img src=x" in item.inner_text()
-    assert len(visible(page, "article.card")) < len(modules)
-    shown = {row.get_attribute("data-module") for row in visible(page, "tr[data-module]")}
-    assert shown == {card.get_attribute("data-module") for card in visible(page, "article.card")}
+    shown = [hit.inner_text() for hit in visible(page, "#hits li")]
+    assert f"{sum(hit.startswith('Module') for hit in shown)} module" in page.inner_text("#found")
+    assert [hit for hit in shown if hit.startswith("Prompt:") and "onerror" in hit] == shown[-1:]
     page.fill("#search", "no such word")
     wait_until(page, "document.querySelector('#found').textContent.startsWith('0 modules')")
-    assert visible(page, "article.card") == visible(page, "#prompt-list li") == []
+    assert not page.is_visible("#hits")
+    assert visible(page, "#prompt-list li") == []
+
+
+def test_a_hit_is_on_the_screen_wherever_the_search_began(page):
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.fill("#search", "onerror")
+    wait_until(page, "document.querySelector('#found').textContent.endsWith(', 1 prompt')")
+    for hit in visible(page, "#hits a"):
+        assert 0 <= hit.bounding_box()["y"] < page.viewport_size["height"]
+    n_hits = len(visible(page, "#hits a"))
+    for _ in range(n_hits):
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")  # the last hit is the prompt
+    wait_until(page, "document.activeElement.closest('#prompt-list') !== null")
+    assert_in_sight(page, page.query_selector("#prompt-list li"))
+    page.fill("#search", "cat")
+    wait_until(page, "!document.querySelector('#hits').hidden")
+    page.press("#search", "Enter")  # the first hit is a module
+    opened = page.query_selector(page.evaluate("location.hash"))
+    assert opened.get_attribute("open") is not None
+    marked = page.query_selector(".hit")
+    assert "cat" in marked.inner_text().lower()
+    assert_in_sight(page, marked)
+
+
+def assert_in_sight(page, element):
+    below = page.evaluate("document.querySelector('#search-form').getBoundingClientRect().bottom")
+    top = element.bounding_box()["y"]
+    assert below - 1 <= top < page.viewport_size["height"]
 
 
 def test_the_keyboard_is_enough(page, modules):
@@ -125,17 +182,19 @@ def test_the_keyboard_is_enough(page, modules):
     assert page.evaluate("document.activeElement.id") == "search"
     page.keyboard.type("cat")
     wait_until(page, "document.querySelector('#prompt-list').children.length < 16")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate("document.activeElement.closest('#hits') !== null")
     page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "search"
     assert page.input_value("#search") == ""
     assert page.inner_text("#found").startswith(f"{len(modules)} modules")
-    # On from the search: the table, then its first link, which leads to the first card.
+    page.focus("#open-all")
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.getAttribute('role')") == "region"
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.hash") == "#module-0"
+    assert page.evaluate("document.activeElement.parentElement.id") == "module-0"
+    assert not page.is_visible("#module-0 article")
     page.keyboard.press("Enter")
-    assert page.evaluate("location.hash") == "#module-0"
-    page.keyboard.press("Tab")
+    assert page.is_visible("#module-0 article")
+    page.focus("#module-0 button")
     page.keyboard.press("Enter")  # "All prompts of module 0"
     assert page.evaluate("document.activeElement.id") == "which"
     assert page.input_value("#which") == "0"
@@ -143,21 +202,34 @@ def test_the_keyboard_is_enough(page, modules):
     assert len(visible(page, "#prompt-list li")) == n_own
 
 
-def test_a_link_leads_to_its_module_though_the_search_hid_it(page):
+def test_a_link_opens_its_module_and_so_does_an_address(page, browser, report):
     page.fill("#search", "onerror")
     wait_until(page, "document.querySelector('#found').textContent.endsWith(', 1 prompt')")
-    page.evaluate("document.querySelectorAll('article').forEach((card) => { card.hidden = true; })")
     page.focus("#prompt-list a")
     page.keyboard.press("Enter")
-    card = page.query_selector(page.evaluate("location.hash"))
-    assert card.is_visible()
-    below = page.evaluate("document.querySelector('#search-form').getBoundingClientRect().bottom")
-    assert card.bounding_box()["y"] >= below
+    module = page.query_selector(page.evaluate("location.hash"))
+    assert module.query_selector("article").is_visible()
+    assert_in_sight(page, page.query_selector(".hit"))
+    fresh = browser.new_page()
+    fresh.goto(f"{report.as_uri()}#module-1")
+    assert fresh.is_visible("#module-1 article")
+    assert not fresh.is_visible("#module-0 article")
+    fresh.close()
+
+
+def test_all_modules_open_at_once_and_on_paper(page, modules):
+    page.click("#open-all")
+    assert len(visible(page, "details.module article")) == len(modules)
+    page.click("#open-all")
+    assert not visible(page, "details.module article")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert len(visible(page, "details.module article")) == len(modules)
 
 
 def test_all_prompts_of_a_module_are_all_whatever_was_searched(page, modules):
     page.fill("#search", "onerror")
     wait_until(page, "document.querySelector('#found').textContent.endsWith(', 1 prompt')")
+    page.click("#open-all")
     button = visible(page, "button[data-prompts-of]")[0]
     label = int(button.get_attribute("data-prompts-of"))
     button.click()

@@ -73,11 +73,15 @@ def page(described, effects, acts, model, tmp_path_factory):
 def tables(page):
     """Each table of effects: by module's number and category, what its cell says."""
     found = []
-    for table in re.findall(r"<table>\s*<caption>(.*?)</table>", page.source, flags=re.DOTALL)[1:]:
+    for table in re.findall(r'<table class="effects">(.*?)</table>', page.source, flags=re.DOTALL):
         names = re.findall(r"<th>(.*?)</th>", table)[1:]
         rows = {}
         for row in re.findall(r"<tr data-module=\"(\d+)\">(.*?)</tr>", table, flags=re.DOTALL):
             cells = re.findall(r"<td.*?>(.*?)</td>", row[1], flags=re.DOTALL)
+            # On a narrow page each cell says which column it is of.
+            assert [html.unescape(of) for of in re.findall(r'data-of="(.*?)"', row[1])] == [
+                html.unescape(name) for name in names
+            ]
             texts = [html.unescape(" ".join(re.sub(r"<.*?>", " ", cell).split())) for cell in cells]
             rows[int(row[0])] = dict(zip(names, texts, strict=True))
         found.append(rows)
@@ -135,14 +139,36 @@ def test_every_effect_stands_in_its_place_beside_its_controls(described, tmp_pat
     assert "rgba(var(--heat),0.40)" in deepest["style"]
 
 
+def rows(page):
+    """Each module's row: the texts of its cells."""
+    found = {}
+    for label, row in re.findall(
+        r'<details class="module" id="module-(\d+)".*?<summary class="row">(.*?)</summary>',
+        page.source,
+        flags=re.DOTALL,
+    ):
+        cells = re.findall(r"<span.*?>(.*?)</span>", row, flags=re.DOTALL)
+        found[int(label)] = [
+            html.unescape(" ".join(re.sub(r"<.*?>", " ", cell).split())) for cell in cells
+        ]
+    return found
+
+
+def module_page(page, label):
+    """The source of a module's page."""
+    return page.source.split(f'id="module-{label}"')[1].split("</details>")[0]
+
+
 def test_the_verdict_comes_first(page, effects, described, tmp_path):
     sentence = tlm.verdict_sentence(effects)
     assert sentence in page.text
-    assert page.text.index(sentence) < page.text.index("L =")
-    rows = page.source.split('id="modules"')[1].split("</table>")[0].split("<tr ")[1:]
-    for row, said in zip(rows, tlm.verdicts(effects)["verdict"], strict=True):
-        assert f'<td class="words">{said}</td>' in row
-    assert page.text.count("least of 2 controls") == tlm.verdicts(effects)["at_floor"].sum()
+    assert page.text.index(sentence) < page.text.index("discovered on") < page.text.index("L =")
+    judged = tlm.verdicts(effects)
+    assert [row[1] for row in rows(page).values()] == judged["verdict"].tolist()
+    for row in judged.to_dict(orient="records"):
+        assert html.escape(f"Verdict: {row['line']}.") in module_page(page, row["module"])
+    # Once in the module's row.
+    assert page.text.count("least of 2 controls") == judged["at_floor"].sum()
     untested = written(tmp_path, described)
     assert "No causal test was run" in untested.text
     older = written(tmp_path, described, effects=effects.drop(columns="n_controls"))
@@ -157,25 +183,138 @@ def test_cores_stand_before_whole_modules(described, effects, model, prompts, tm
     sentence = f"Cores: {tlm.verdict_sentence(of_cores)}"
     whole = f"Whole modules: {tlm.verdict_sentence(effects)}"
     assert 0 < shown.text.index(sentence) < shown.text.index(whole) < shown.text.index("L =")
-    table = shown.source.split('id="cores"')[1].split("</table>")[0]
-    for row in tlm.verdicts(of_cores).to_dict(orient="records"):
-        cells = table.split(f'data-module="{row["module"]}"')[1].split("</tr>")[0]
-        assert f"<td>{row['effect']:.2f}</td>" in cells.replace("-0.00", "0.00")
-        assert f"least of {row['n_controls']} controls" in cells or not row["at_floor"]
-        assert "<td>2</td>" in cells
+    judged = tlm.verdicts(of_cores)
+    for row in judged.to_dict(orient="records"):
+        cells = rows(shown)[row["module"]]
+        assert cells[1] == row["verdict"]
+        assert cells[3].split()[2] in {f"{row['control_mean']:.{n}f}" for n in range(2, 6)}
+        assert cells[4] == f"p {row['p_value']:.3f}"
+        assert f"least of {row['n_controls']} controls" in cells[5] or not row["at_floor"]
+        assert cells[6] == f"units 2 of {described[row['module']].n_units}"
+        assert html.escape(f"Core: {row['line']}.") in module_page(shown, row["module"])
+    first, second = tables(shown)
+    for found, table in ((first, of_cores), (second, effects)):
+        for row in table.itertuples():
+            assert float(found[row.module][row.category].split()[0].rstrip("*")) == pytest.approx(
+                row.effect, abs=0.01 * table["effect"].abs().max()
+            )
     with pytest.raises(tlm.ModulesError, match="of these 3 modules; it has rows of"):
         written(tmp_path, described, core_effects=of_cores.assign(module=7))
+    twice = pd.concat([of_cores.assign(modules="a"), of_cores.assign(modules="b")])
+    with pytest.raises(tlm.ModulesError, match="of one run; this table holds 2"):
+        written(tmp_path, described, core_effects=twice)
 
 
-def test_the_list_of_modules_shows_the_effect_on_their_own_categories(described, tmp_path):
+def test_a_modules_page_has_its_effects_beside_its_controls(described, tmp_path):
     effects = by_hand(described)
     page = written(tmp_path, described, effects=effects)
-    listed = re.search(r"<table>\s*<caption>(.*?)</table>", page.source, flags=re.DOTALL)[1]
+    for row in effects.itertuples():
+        table = module_page(page, row.module).split('class="effects-of"')[1].split("</table>")[0]
+        (line,) = [line for line in table.split("<tr") if f"<bdi>{row.category}</bdi>" in line]
+        text = " ".join(re.sub(r"<.*?>", " ", line.partition(">")[2]).split())
+        own = " (its own)" if row.own else ""
+        star = "*" if row.module == 1 else ""
+        assert text == (
+            f"{row.category}{own} {row.effect:.2f}{star} {row.control_mean:.2f} ± 0.25"
+        )
+
+
+@pytest.fixture(scope="module")
+def found(model, modules, prompts):
+    return tlm.causal_cores(
+        model, modules, prompts[:8], prompts[8:], rankings=(), n_controls=0, progress=False
+    )
+
+
+def test_a_modules_page_lists_the_units_of_its_core(described, found, tmp_path):
+    page = written(tmp_path, described, cores=found)
+    for module in described:
+        units = found.units.loc[found.units["module"] == module.label]
+        listed = module_page(page, module.label).split('class="units"')[1].split("</ul>")[0]
+        shown = []
+        for hook, numbers in re.findall(r"<code>(.*?)</code> (.*?)</li>", listed):
+            shown += [(hook, int(number)) for number in numbers.split(", ")]
+        assert sorted(shown) == sorted(zip(units["hook_name"], units["unit"], strict=True))
+    many = replace(found, units=pd.concat([found.units] * 20))
+    page = written(tmp_path, described, cores=many)
+    n_units = (many.units["module"] == 0).sum()
+    assert f"The 40 strongest\nof {n_units}" in module_page(page, 0)
+    fewer = tlm.discover(tlm.ActivationMatrix.from_arrays(np.eye(4)), 2)
+    turned = replace(found.cores, unit_labels=np.where(in_core(found), 2 - labels(found), -1))
+    for other in (fewer, turned):
+        with pytest.raises(tlm.ModulesError, match="cores should be parts of these 3 modules"):
+            written(tmp_path, described, cores=replace(found, cores=other))
+    with pytest.raises(tlm.ModulesError, match=r"cores.units lacks \['hook_name'\]"):
+        written(tmp_path, described, cores=replace(found, units=found.units[["module", "unit"]]))
+
+
+def labels(found):
+    return found.cores.unit_labels
+
+
+def in_core(found):
+    return labels(found) >= 0
+
+
+def test_a_modules_page_has_what_the_model_writes_without_it(described, found, model, tmp_path):
+    whole = written(tmp_path, described, model=model)
+    of_cores = written(tmp_path, described, model=model, cores=found)
+    for module in described:
+        prompt = module.samples.loc[module.samples["category"] == module.category, "prompt"].iloc[0]
+        tokens = model.to_tokens(prompt)[:, :24]
+        length = tokens.shape[1]
+
+        def generated():
+            new = model.generate(tokens, max_new_tokens=24, do_sample=False, verbose=False)
+            new = new[0, length:].tolist()
+            ends = [at for at, token in enumerate(new) if token in model.tokenizer.all_special_ids]
+            return model.tokenizer.decode(new[: ends[0] if ends else None])
+
+        unchanged = generated()
+        for page, target, what in (
+            (whole, module, "the module"),
+            (of_cores, found.cores[module.label], "the core"),
+        ):
+            with target.ablated(model, positions="content"):
+                without = generated()
+            texts = module_page(page, module.label).split('class="texts"')[1].split("</dl>")[0]
+            said = re.findall(r"<dt>(.*?)</dt><dd><bdi>(.*?)</bdi>", texts)
+            assert [name for name, _ in said][1:3] == ["The model goes on", f"Without {what}"]
+            assert [html.unescape(text) for _, text in said[1:3]] == [
+                unchanged or "(nothing)",
+                without or "(nothing)",
+            ]
+            assert said[3][0] == "Without as many random units of the same layers"
+    again = written(tmp_path, described, model=model)
+    assert again.source == whole.source
+    assert 'class="texts"' not in written(tmp_path, described).source
+
+
+def test_a_model_that_cannot_write_costs_only_the_texts(described, model, tmp_path):
+    class Mute:
+        """A model without ``generate``."""
+
+        def __getattr__(self, name):
+            if name == "generate":
+                raise AttributeError(name)
+            return getattr(model, name)
+
+        def __call__(self, *args, **options):
+            return model(*args, **options)
+
+    page = written(tmp_path, described, model=Mute())
+    assert 'class="texts"' not in page.source
+    assert "Colour shows how active the module" in page.text
+
+
+def test_a_modules_row_shows_its_effect_beside_its_controls(described, tmp_path):
+    effects = by_hand(described)
+    page = written(tmp_path, described, effects=effects)
     for row in effects[effects["own"]].itertuples():
-        own = re.search(rf'<tr data-module="{row.module}">(.*?)</tr>', listed, flags=re.DOTALL)[1]
-        for number in (row.effect, row.control_mean, row.selectivity, row.selectivity_control_mean):
-            assert f"{number:.2f}" in own
-    assert "nats per token, 7 prompts" in listed
+        cells = rows(page)[row.module]
+        assert cells[2] == f"selectivity {row.selectivity:.2f} -1.00 to {row.selectivity_ci_high:.2f}"
+        assert cells[3] == f"of controls {row.selectivity_control_mean:.2f} ± 0.75"
+    assert "nats per token, 7 prompts" in page.text
 
 
 def test_a_cell_that_was_not_tested_says_so_in_its_place(described, tmp_path):
@@ -194,7 +333,8 @@ def test_a_module_that_every_category_needs_is_not_named_after_a_topic(described
     assert names["1"] == "shared by all"
     assert names["0"] == html.escape(described[0].topic.label, quote=False)
     heads = re.findall(r'<th scope="row"><a href="#module-1">1</a>\s*<bdi>(.*?)</bdi>', page.source)
-    assert heads == ["shared by all"] * 2  # of the modules, and of their effects
+    assert heads == ["shared by all"]
+    assert rows(page)[1][0] == "1 shared by all"
     plain = written(tmp_path, described, effects=by_hand(described))
     assert "shared by all" not in plain.text
 
@@ -304,7 +444,8 @@ def test_scores_that_are_not_numbers_and_halves_of_characters_are_shown(modules,
 
 def test_figures_stand_with_their_data(page):
     names = [attrs["data-figure"] for _, attrs in page.tags if "data-figure" in attrs]
-    assert names == ["data-activations", "data-layers", "data-hierarchy", "data-landscape"]
+    others = ["data-activations", "data-layers", "data-hierarchy", "data-landscape"]
+    assert names == ["data-selectivity", *others]
     for name in names:
         assert json.loads(page.ids[name])["data"]
 

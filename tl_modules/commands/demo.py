@@ -42,7 +42,7 @@ from tl_modules.tables.verdicts import verdict_sentence, verdicts
 
 FILES = (
     *("report.html", "effects.csv", "modules.safetensors", "acts.safetensors", "summary.json"),
-    *("cores.safetensors", "cores.csv", "core_effects.csv"),
+    *("cores.safetensors", "cores.csv", "core_units.csv", "core_effects.csv"),
 )
 CHOOSING = 3
 """The number of prompts per category that choose the cores; discovery does not see them."""
@@ -66,7 +66,8 @@ def add_parser(commands: Any) -> None:
         "discover modules, ablate each module beside its controls on held-out prompts, find the "
         "few neurons of each that do most of it, and test them. Print the module x category table "
         "and the table of cores, and write acts.safetensors, modules.safetensors, effects.csv, "
-        "cores.safetensors, cores.csv, core_effects.csv, summary.json and report.html.",
+        "cores.safetensors, cores.csv, core_units.csv, core_effects.csv, summary.json and "
+        "report.html.",
     )
     demo.add_argument(
         "--out", type=Path, default=Path("out/demo"), help="folder to write to (out/demo)"
@@ -171,6 +172,7 @@ def _run(
     output.write_table("effects.csv", effects)
     output.write_saved("cores.safetensors", MODULES, found.cores.parts())
     output.write_table("cores.csv", found.table)
+    output.write_table("core_units.csv", found.units)
     output.write_table("core_effects.csv", of_cores)
     numbers = _summary(modules, effects, of_cores)
     numbers |= {
@@ -183,7 +185,7 @@ def _run(
     output.write("summary.json", json.dumps(numbers, indent=2).encode())
     _print_results(modules, effects)
     _print_cores(found, of_cores, numbers)
-    page = ReportPage(modules, effects, acts, model, args.seed, progress, of_cores)
+    page = ReportPage(modules, effects, acts, model, args.seed, progress, of_cores, found)
     output.write("report.html", page.html())
     say(f"\nWritten to {args.out}/: {', '.join(FILES)}")
 

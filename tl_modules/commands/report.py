@@ -1,6 +1,7 @@
 """``tl-modules report``: write a page about a folder's modules."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,18 @@ from tl_modules.report.page import ReportPage
 from tl_modules.saving.files import write_bytes
 
 
+_CORES = ("cores.safetensors", "cores.csv", "core_units.csv")
+
+
+@dataclass(frozen=True, eq=False)
+class SavedCores:
+    """What ``causal_cores`` returned, read from files."""
+
+    cores: ModuleSet
+    table: pd.DataFrame
+    units: pd.DataFrame
+
+
 def add_parser(commands: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
@@ -25,8 +38,9 @@ def add_parser(commands: Any) -> None:
         help="write a page of saved modules, their effects and activations",
         description="Write one HTML page about a folder's modules: their topics, their layers and "
         "the effects of ablating them. The page needs no network. The command reads "
-        "modules.safetensors and, if they exist, effects.csv (of 'demo' or 'test') and "
-        "acts.safetensors (or the store acts/), which some figures need.",
+        "modules.safetensors and, if they exist, effects.csv (of 'demo' or 'test'), "
+        "acts.safetensors (or the store acts/), which some figures need, and what 'demo' found of "
+        "cores: cores.safetensors, cores.csv, core_units.csv and core_effects.csv.",
     )
     parser.add_argument("dir", type=Path, help="the folder")
     parser.add_argument("--out", type=Path, help="the HTML file (report.html in the folder)")
@@ -35,8 +49,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--model",
-        help="a model, named as for 'collect', to find missing topics and colour the top "
-        "prompts' tokens",
+        help="a model, named as for 'collect', to find missing topics, colour the top "
+        "prompts' tokens, and write texts with and without each module",
     )
     add_common(parser)
     parser.set_defaults(run=run)
@@ -66,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
 def _files(folder: Path) -> list[Path]:
     """Return the files of a folder that a page is made from."""
     names = ("modules.safetensors", "effects.csv", "core_effects.csv", "acts.safetensors")
-    return [folder / name for name in names]
+    return [folder / name for name in (*names, *_CORES)]
 
 
 def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
@@ -76,28 +90,44 @@ def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
     acts = _activations(args.dir)
     model = None if args.model is None else load_model(args.model)
     of_cores = _effects(args.dir / "core_effects.csv", path.stem)
-    page = ReportPage(modules, effects, acts, model, args.seed, not args.no_progress, of_cores)
+    cores = _cores(args.dir)
+    progress = not args.no_progress
+    page = ReportPage(modules, effects, acts, model, args.seed, progress, of_cores, cores)
     write_bytes(out, signed(page.html(), args.command))
     parts = {"effects.csv": effects, "activations": acts, "a model": model}
     missing = [name for name, part in parts.items() if part is None]
     say(f"Written to {out}" + (f" (without {', '.join(missing)})" if missing else ""))
 
 
+def _cores(folder: Path) -> SavedCores | None:
+    """Read the folder's cores, if all of their files are there."""
+    paths = [folder / name for name in _CORES]
+    if not all(path.is_file() for path in paths):
+        return None
+    cores, *tables = paths
+    return SavedCores(ModuleSet.load(cores), *map(_table, tables))
+
+
 def _effects(path: Path, stem: str) -> pd.DataFrame | None:
     """Read the folder's table of effects, and select the rows of this file's modules."""
     if not path.is_file():
         return None
-    try:
-        effects = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"category": str})
-    except (ValueError, OSError) as error:
-        raise ModulesError(
-            f"{str(path)!r} should be a CSV file; it cannot be parsed ({error}). Run 'tl-modules "
-            "test' again."
-        ) from error
+    effects = _table(path)
     if "modules" not in effects:  # 'demo' tests one set of modules, 'test' may test several
         return effects
     of_set = effects.loc[effects["modules"].astype(str) == stem]
     return of_set if len(of_set) else None
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Read a CSV file."""
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"category": str})
+    except (ValueError, OSError) as error:
+        raise ModulesError(
+            f"{str(path)!r} should be a CSV file; it cannot be parsed ({error}). Run the command "
+            "that wrote it again."
+        ) from error
 
 
 def _activations(folder: Path) -> ActivationMatrix | ActivationStore | None:

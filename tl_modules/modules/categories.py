@@ -49,7 +49,14 @@ def recategorised(modules: "ModuleSet", categories: Mapping[int, str | None]) ->
     verdicts = modules.verdicts
     if verdicts is not None:
         verdicts = tuple(None if k in changed else said for k, said in enumerate(verdicts))
-    found = replace(modules, own_categories=tuple(given), shared_by_all=flags, verdicts=verdicts)
+    sentence = None if changed else modules.verdict_sentence
+    found = replace(
+        modules,
+        own_categories=tuple(given),
+        shared_by_all=flags,
+        verdicts=verdicts,
+        verdict_sentence=sentence,
+    )
     if modules.topics is None:
         return found
     topics = list(modules.topics)

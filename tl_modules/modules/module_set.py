@@ -122,6 +122,9 @@ class ModuleSet(Shareable):
     verdicts: tuple[str | None, ...] | None = None
     """What effects say of each module (see ``tlm.verdicts``); None until ``with_effects`` knows."""
 
+    verdict_sentence: str | None = None
+    """What effects say of all modules; None until ``with_effects`` knows, or if runs disagree."""
+
     def __post_init__(self) -> None:
         """Refuse fields that do not fit together, and make the arrays read-only."""
         check_fields(self)
@@ -290,6 +293,7 @@ class ModuleSet(Shareable):
             ``category_share`` as in ``to_frame``, ``words``, ``promoted`` and ``suppressed`` (only
             tokens that stand out more than chance makes any token stand out), ``top_prompt``,
             ``n_units`` and ``n_samples``. ``Module.topic`` has all tokens, with their numbers.
+            ``attrs["sentence"]`` is what ``with_effects`` found of all modules, else None.
 
         Raises:
             ModulesError: If the modules have no topics.
@@ -338,9 +342,10 @@ class ModuleSet(Shareable):
         )
 
     def _repr_html_(self) -> str:
-        """For Jupyter: the table of modules."""
+        """For Jupyter: the verdict, and the table of modules."""
         table = self.to_frame() if self.topics is None else self.describe()
-        return html_table(repr(self), table)
+        said = () if self.verdict_sentence is None else (self.verdict_sentence,)
+        return html_table(" ".join([*said, repr(self)]), table)
 
 
 def check_module_set(modules: object) -> None:

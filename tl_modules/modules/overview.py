@@ -68,4 +68,5 @@ def described(modules: "ModuleSet") -> pd.DataFrame:
     )
     if modules.verdicts is not None:
         described.insert(2, "verdict", text_column(modules.verdicts))
+    described.attrs["sentence"] = modules.verdict_sentence
     return described

@@ -59,6 +59,8 @@ def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray
         header["shared_by_all"] = list(modules.shared_by_all)
     if modules.verdicts is not None:
         header["verdicts"] = list(modules.verdicts)
+    if modules.verdict_sentence is not None:
+        header["verdict_sentence"] = modules.verdict_sentence
     arrays = {name: array for name in ARRAYS if (array := getattr(modules, name)) is not None}
     arrays |= normaliser_arrays(modules.normaliser)
     return header, arrays
@@ -93,6 +95,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         else checked_entries(categories, _optional_text),
         "shared_by_all": None if shared is None else checked_entries(shared, checked_flag),
         "verdicts": None if verdicts is None else checked_entries(verdicts, _optional_text),
+        "verdict_sentence": _optional_text(header.get("verdict_sentence")),
         "versions": {name: checked_text(value) for name, value in header["versions"].items()},
         **{name: arrays[name] for name in ARRAYS if name in arrays},
     }

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.modules.shared_set import SHARED
-from tl_modules.tables.effects_frame import check_effects, shared_modules
-from tl_modules.tables.verdicts import INFORMATIVE, agreed_verdicts
+from tl_modules.tables.effects_frame import check_effects, shared_modules, split_runs
+from tl_modules.tables.verdicts import INFORMATIVE, agreed_verdicts, verdict_sentence
 
 LEAST = {"n_controls": 3, "n": 2}
 """The numbers of controls, and of prompts per category, without which no module is found to be
@@ -36,7 +36,11 @@ def with_shared(modules: "ModuleSet", effects: pd.DataFrame) -> "ModuleSet":
     if said is not None:
         before = modules.verdicts or (None,) * modules.n_modules
         verdicts = tuple(_newer(was, said.get(k, was)) for k, was in enumerate(before))
-        modules = replace(modules, verdicts=verdicts)
+        sentence = modules.verdict_sentence if verdicts == modules.verdicts else None
+        # The sentence is of one run; it has to count the verdicts that the set holds.
+        if len(split_runs(effects)) == 1 and verdicts == tuple(map(said.get, range(len(verdicts)))):
+            sentence = verdict_sentence(effects)
+        modules = replace(modules, verdicts=verdicts, verdict_sentence=sentence)
     found = shared_modules(effects)
     if found is None:
         return modules

@@ -40,21 +40,19 @@ class EffectsTable:
     """The table's columns."""
 
     rows: list[dict[str, Any]]
-    """One row per module: its label and name, one cell per category (None if the module was not
-    tested on the category), its selectivity, and its verdict."""
+    """One row per module: its label and name, the number of units that were ablated (None if the
+    table does not say), one cell per category (None if the module was not tested on the category),
+    its selectivity, and its verdict."""
 
     sentence: str | None
     """What the run says of the set; None for a table of an earlier version."""
 
-    @property
-    def own(self) -> dict[int, dict[str, Any]]:
-        """The cell of each module's own category, with the module's selectivity."""
-        return {
-            row["label"]: {**cell, **row["selectivity"], "verdict": row["verdict"]}
-            for row in self.rows
-            for cell in row["cells"]
-            if cell is not None and cell["own"]
-        }
+    unit: str
+    """The unit of the effects."""
+
+    def row(self, label: int) -> dict[str, Any] | None:
+        """The row of a module; None if it was not tested."""
+        return next((row for row in self.rows if row["label"] == label), None)
 
 
 def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) -> EffectsTable:
@@ -79,6 +77,7 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
             {
                 "label": int(label),
                 "name": module_label(modules[int(label)]),
+                "n_units": int(of_module["n_units"].iloc[0]) if "n_units" in table else None,
                 "cells": [_cell(cells.get(category), strongest) for category in categories],
                 # Selectivity is a property of the module: every row of it holds the same.
                 "selectivity": of_module.iloc[0][list(_SELECTIVITY)].to_dict(),
@@ -103,6 +102,7 @@ def effects_table(run: dict[str, str], table: pd.DataFrame, modules: ModuleSet) 
         categories=[str(category) for category in categories],
         rows=rows,
         sentence=None if judged is None else judged.attrs["sentence"],
+        unit=effect_unit(run),
     )
 
 

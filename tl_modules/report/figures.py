@@ -1,4 +1,4 @@
-"""Draw the figures of a report, each with a caption that says how to read it."""
+"""Draw the figures of what modules hold, each with a caption that says how to read it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def report_figures(
     figures = []
     for name, short, caption, draw in wanted:
         try:
-            figures.append(_figure(name, short, caption, draw()))
+            figures.append(as_figure(name, short, caption, draw()))
         except ModulesError as error:  # for example, too few samples: the page says so
             missing.append(f"{short}: {error}")
     return figures, missing
@@ -126,9 +126,23 @@ def _of_activations(
     ]
 
 
-def _figure(name: str, short: str, caption: str, figure: "Figure") -> ReportFigure:
+def as_figure(
+    name: str, short: str, caption: str, figure: "Figure", title: str | None = None
+) -> ReportFigure:
+    """Prepare a figure for the page.
+
+    Args:
+        name: The figure's anchor on the page.
+        short: The text of links to the figure.
+        caption: How to read the figure.
+        figure: The plotly figure.
+        title: The figure's heading; by default its own title.
+
+    Raises:
+        ModulesError: If plotly cannot write the figure.
+    """
     as_json = figure.to_json()
     if as_json is None:
         raise ModulesError(f"plotly returned no JSON for the figure {name!r}. Update plotly.")
-    title = str(figure.layout.title.text)
-    return ReportFigure(name, short, title, caption, as_json, int(figure.layout.height))
+    heading = str(figure.layout.title.text) if title is None else title
+    return ReportFigure(name, short, heading, caption, as_json, int(figure.layout.height))

@@ -21,14 +21,18 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.cards import module_cards
-from tl_modules.report.cores_table import cores_table
-from tl_modules.report.effects_table import COLUMNS, effects_table
+from tl_modules.report.claim_figures import claim_figures
+from tl_modules.report.continuations import Continuation, continuations
+from tl_modules.report.cores import HasCores
+from tl_modules.report.effects_table import COLUMNS, EffectsTable, effects_table
 from tl_modules.report.figures import report_figures
+from tl_modules.report.module_pages import module_pages
 from tl_modules.report.prompts import PromptRows, prompt_rows
 from tl_modules.runtime.arguments import checked
 from tl_modules.saving import files
 from tl_modules.tables.effects_frame import check_effects, split_runs
 from tl_modules.tables.text import visible
+from tl_modules.tables.verdicts import has_verdicts
 
 MAX_BYTES = 10_000_000
 """The largest size of a page. To stay below it, prompts are shortened, then the weakest ones are
@@ -37,12 +41,13 @@ left out."""
 
 @checked
 @measures
-def write_report(
+def write_report(  # noqa: PLR0913 - the parts of one page, all by keyword
     path: str | Path,
     modules: ModuleSet,
     *,
     effects: pd.DataFrame | None = None,
     core_effects: pd.DataFrame | None = None,
+    cores: HasCores | None = None,
     acts: ActivationMatrix | ActivationStore | None = None,
     model: HookedModel | None = None,
     seed: int = 0,
@@ -50,10 +55,11 @@ def write_report(
 ) -> Path:
     """Write one HTML page about modules, to read offline.
 
-    The page begins with what the causal tests say (``verdict_sentence``). It has a table of the
-    modules, one card per module (topic, layers and top prompts), the effects of ablating the
-    modules beside their controls, figures (with the extra ``viz``), and a search over modules and
-    prompts. Markup in prompts is shown as text.
+    The page begins with what the causal tests say (``verdict_sentence``) and the figure of that
+    claim. One row per module follows. A row opens into the module's own page: its effects beside
+    its controls, what the model writes without it, the units of its core, and what drives it. Then
+    come all effects, other figures (with the extra ``viz``), the prompts, and the method with its
+    limits. A search leads to modules and prompts. Markup in prompts is shown as text.
 
     Args:
         path: The HTML file.
@@ -63,12 +69,16 @@ def write_report(
             ``tl-modules test``; it may hold several runs.
         core_effects: The same of the modules' cores (``causal_cores(...).cores``), or
             ``core_effects.csv`` of ``tl-modules demo``. The page then begins with what they show.
+        cores: What ``causal_cores`` returned. It gives the page the cores' units and their curve;
+            the texts that the model writes are then without the core.
         acts: The activations that the modules were discovered on, for the figures that need them. A
             larger matrix, which also holds the held-out prompts, is reduced to the modules'
             samples.
-        model: The model that the modules were discovered in. It is used to find missing topics, and
-            to colour the tokens of the top prompts by their module's activation.
-        seed: Seeds the random directions of topics and the random parts of the figures.
+        model: The model that the modules were discovered in. It finds missing topics, colours the
+            tokens of the top prompts by their module's activation, and writes texts with and
+            without each module.
+        seed: Seeds the random directions of topics, the random units that the texts are compared
+            with, and the random parts of the figures.
         progress: Show progress bars while the model runs.
 
     Returns:
@@ -78,7 +88,7 @@ def write_report(
         ModulesError: If the effects or the activations belong to other modules, or the file cannot
             be written.
     """
-    page = ReportPage(modules, effects, acts, model, seed, progress, core_effects)
+    page = ReportPage(modules, effects, acts, model, seed, progress, core_effects, cores)
     files.write_bytes(path, page.html())
     return files.checked_path(path)
 
@@ -94,6 +104,7 @@ class ReportPage:
     seed: int = 0
     progress: bool = True
     core_effects: pd.DataFrame | None = None
+    cores: HasCores | None = None
 
     def html(self) -> bytes:
         """Render the page.
@@ -102,25 +113,38 @@ class ReportPage:
             HTML in UTF-8, below ``MAX_BYTES``.
 
         Raises:
-            ModulesError: If the effects or the activations belong to other modules.
+            ModulesError: If the effects, the cores or the activations belong to other modules.
         """
         # Effects are checked first: finding topics and drawing figures may take minutes.
         tables = self._effects_tables()
-        cores = None
-        if self.core_effects is not None:
-            cores = cores_table(self.core_effects, self.modules)
-            _check_sizes(self.core_effects, self.modules)
+        of_cores = self._cores_table()
+        self._check_cores()
         modules = self._modules_with_topics()
+        claims = claim_figures(
+            modules,
+            self.core_effects if of_cores is not None else None,
+            tables[0][1] if tables else None,
+            None if self.cores is None else self.cores.table,
+        )
         figures, missing = report_figures(modules, self.acts, seed=self.seed)
+        shown = [effects_table(run, table, modules) for run, table in tables]
+        cards = module_cards(modules, self.model, progress=self.progress)
+        units = None if self.cores is None else self.cores.units
+        texts = self._texts(modules)
         context = {
             "modules": modules,
-            "cards": module_cards(modules, self.model, progress=self.progress),
-            "cores": cores,
-            "tables": [effects_table(run, table, modules) for run, table in tables],
+            "pages": module_pages(
+                modules, cards, of_cores, shown[0] if shown else None, units, texts
+            ),
+            "cores": of_cores,
+            "tables": shown,
+            "lead": of_cores if of_cores is not None else next(iter(shown), None),
+            "claims": claims,
             "figures": figures,
-            "plotly": _plotly_source() if figures else None,
+            "plotly": _plotly_source() if figures or claims else None,
             "missing": missing,
             "coloured": self.model is not None,
+            "of_cores": self.cores is not None,
         }
         template = _environment().get_template("report.html.j2")
         # Rendered twice: the first time to learn how many bytes are left for prompts.
@@ -136,6 +160,54 @@ class ReportPage:
         check_effects(self.effects, COLUMNS, len(self.modules))
         _check_sizes(self.effects, self.modules)
         return split_runs(self.effects)
+
+    def _cores_table(self) -> EffectsTable | None:
+        """Prepare the cores' effects; None for a table of an earlier version, without verdicts."""
+        if self.core_effects is None:
+            return None
+        check_effects(self.core_effects, ("module", "category", "n_units"), len(self.modules))
+        if not has_verdicts(self.core_effects):
+            return None
+        check_effects(self.core_effects, COLUMNS)
+        _check_sizes(self.core_effects, self.modules)
+        runs = split_runs(self.core_effects)
+        if len(runs) > 1:
+            raise ModulesError(
+                f"core_effects should be of one run; this table holds {len(runs)}. Select the rows "
+                "of one run."
+            )
+        return effects_table(*runs[0], self.modules)
+
+    def _check_cores(self) -> None:
+        """Raise if the cores are not parts of these modules."""
+        if self.cores is None:
+            return
+        for name, frame, needed in (
+            ("cores.table", self.cores.table, {"module", "selectivity", "n_units"}),
+            ("cores.units", self.cores.units, {"module", "hook_name", "unit"}),
+        ):
+            if missing := sorted(needed - set(frame.columns)):
+                raise ModulesError(f"{name} lacks {missing}. Pass what causal_cores returned.")
+        own, parts = self.modules, self.cores.cores
+        alike = parts.units.same_hooks(own.units) and len(parts) == len(own)
+        in_core = parts.unit_labels >= 0
+        if not alike or not np.array_equal(
+            parts.unit_labels[in_core], own.unit_labels[in_core]
+        ):
+            raise ModulesError(
+                f"cores should be parts of these {len(own)} modules; they are of other ones. Pass "
+                "what causal_cores returned for this set."
+            )
+
+    def _texts(self, modules: ModuleSet) -> dict[int, Continuation]:
+        """Let the model write with and without each module, or its core."""
+        if self.model is None:
+            return {}
+        ablated = modules if self.cores is None else self.cores.cores
+        by_label = {module.label: module for module in ablated}
+        return continuations(
+            self.model, modules, by_label, seed=self.seed, progress=self.progress
+        )
 
     def _modules_with_topics(self) -> ModuleSet:
         """Return the modules, with topics if their samples have prompts, and named by effects."""
@@ -159,6 +231,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"json": _json, "number": _number, "p": _p}
+    environment.filters["named"] = lambda table, name: (name, table)
     return environment
 
 
