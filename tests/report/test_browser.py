@@ -101,7 +101,9 @@ def test_nothing_is_wider_than_the_window(page):
     wide = "[...document.querySelectorAll('table')].filter((one) => one.scrollWidth > innerWidth)"
     assert page.evaluate(f"{wide}.length") == 0
     scrolled = "[...document.querySelectorAll('#claim .scroll, #effects .scroll')]"
-    assert page.evaluate(f"{scrolled}.filter((one) => one.scrollWidth > one.clientWidth).length") == 0
+    assert (
+        page.evaluate(f"{scrolled}.filter((one) => one.scrollWidth > one.clientWidth).length") == 0
+    )
 
 
 def test_a_table_of_many_categories_keeps_the_modules_names_in_sight(browser, report, tmp_path):

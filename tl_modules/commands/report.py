@@ -18,7 +18,6 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.page import ReportPage
 from tl_modules.saving.files import write_bytes
 
-
 _CORES = ("cores.safetensors", "cores.csv", "core_units.csv")
 
 

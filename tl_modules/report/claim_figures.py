@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 
+import numpy as np
 import pandas as pd
 
 from tl_modules.modules.module_set import ModuleSet
@@ -11,14 +12,14 @@ from tl_modules.report.figures import ReportFigure, as_figure
 from tl_modules.tables.verdicts import has_verdicts
 
 _SELECTIVITY = (
-    "Selectivity is what ablating the units does to the module's own category, less the mean of what "
-    "it does to the others. Lines are 95 % intervals over prompts; grey bars are random sets of as "
-    "many units of the same layers. A mark to the right of its bar and of the largest control does "
-    "more than chance."
+    "Selectivity is what ablating the units does to the module's own category, less the mean of "
+    "what it does to the others. Lines are 95 % intervals over prompts; grey bars are random sets "
+    "of as many units of the same layers. A mark to the right of its bar and of the largest "
+    "control does more than chance."
 )
 _CURVE = (
-    "The units are added by their estimated effects, strongest first. Where the curve is flat, more "
-    "units add nothing. It is the mean over the modules, on prompts that chose no core."
+    "The units are added by their estimated effects, strongest first. Where the curve is flat, "
+    "more units add nothing. It is the mean over the modules, on prompts that chose no core."
 )
 
 
@@ -46,11 +47,15 @@ def claim_figures(
         ("core-selectivity", "core", core_effects),
         ("selectivity", "module", effects),
     ):
-        if table is not None and has_verdicts(table) and table["selectivity"].notna().any():
+        if (
+            table is not None
+            and has_verdicts(table)
+            and np.isfinite(table["selectivity"].to_numpy(float)).any()
+        ):
             drawn = plot_selectivity(table, modules=modules)
             title = f"How selective each {what} is, beside its controls"
             figures.append(as_figure(name, f"Selectivity of {what}s", _SELECTIVITY, drawn, title))
-    if curve is not None and curve["selectivity"].notna().any():
+    if curve is not None and np.isfinite(curve["selectivity"].to_numpy(float)).any():
         figures.insert(
             min(len(figures), 1),
             as_figure(

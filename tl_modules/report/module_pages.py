@@ -101,7 +101,9 @@ _Row = tuple[EffectsTable | None, dict[str, Any] | None]
 def _by_category(core: _Row, whole: _Row) -> list[OnCategory]:
     """Put the effects of a core and of its whole module on each category side by side."""
     cells = [
-        {} if table is None or row is None else dict(zip(table.categories, row["cells"], strict=True))
+        {}
+        if table is None or row is None
+        else dict(zip(table.categories, row["cells"], strict=True))
         for table, row in (core, whole)
     ]
     of_core, of_whole = cells

@@ -191,9 +191,7 @@ class ReportPage:
         own, parts = self.modules, self.cores.cores
         alike = parts.units.same_hooks(own.units) and len(parts) == len(own)
         in_core = parts.unit_labels >= 0
-        if not alike or not np.array_equal(
-            parts.unit_labels[in_core], own.unit_labels[in_core]
-        ):
+        if not alike or not np.array_equal(parts.unit_labels[in_core], own.unit_labels[in_core]):
             raise ModulesError(
                 f"cores should be parts of these {len(own)} modules; they are of other ones. Pass "
                 "what causal_cores returned for this set."
@@ -205,9 +203,7 @@ class ReportPage:
             return {}
         ablated = modules if self.cores is None else self.cores.cores
         by_label = {module.label: module for module in ablated}
-        return continuations(
-            self.model, modules, by_label, seed=self.seed, progress=self.progress
-        )
+        return continuations(self.model, modules, by_label, seed=self.seed, progress=self.progress)
 
     def _modules_with_topics(self) -> ModuleSet:
         """Return the modules, with topics if their samples have prompts, and named by effects."""
