@@ -259,23 +259,13 @@ def test_a_modules_page_has_what_the_model_writes_without_it(described, found, m
     of_cores = written(tmp_path, described, model=model, cores=found)
     for module in described:
         prompt = module.samples.loc[module.samples["category"] == module.category, "prompt"].iloc[0]
-        tokens = model.to_tokens(prompt)[:, :24]
-        length = tokens.shape[1]
-
-        def generated():
-            new = model.generate(tokens, max_new_tokens=24, do_sample=False, verbose=False)
-            new = new[0, length:].tolist()
-            special = model.tokenizer.all_special_ids
-            ends = [at for at, token in enumerate(new) if token in special]
-            return model.tokenizer.decode(new[: ends[0] if ends else None])
-
-        unchanged = generated()
+        unchanged = generated(model, prompt)
         for page, target, what in (
             (whole, module, "the module"),
             (of_cores, found.cores[module.label], "the core"),
         ):
             with target.ablated(model, positions="content"):
-                without = generated()
+                without = generated(model, prompt)
             texts = module_page(page, module.label).split('class="texts"')[1].split("</dl>")[0]
             said = re.findall(r"<dt>(.*?)</dt><dd><bdi>(.*?)</bdi>", texts)
             assert [name for name, _ in said][1:3] == ["The model goes on", f"Without {what}"]
@@ -287,6 +277,16 @@ def test_a_modules_page_has_what_the_model_writes_without_it(described, found, m
     again = written(tmp_path, described, model=model)
     assert again.source == whole.source
     assert 'class="texts"' not in written(tmp_path, described).source
+
+
+def generated(model, prompt):
+    """What the model writes after the first 24 tokens, up to a special token."""
+    tokens = model.to_tokens(prompt)[:, :24]
+    new = model.generate(tokens, max_new_tokens=24, do_sample=False, verbose=False)
+    new = new[0, tokens.shape[1] :].tolist()
+    special = model.tokenizer.all_special_ids
+    ends = [at for at, token in enumerate(new) if token in special]
+    return model.tokenizer.decode(new[: ends[0] if ends else None])
 
 
 def test_a_model_that_cannot_write_costs_only_the_texts(described, model, tmp_path):
