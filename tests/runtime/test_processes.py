@@ -30,7 +30,8 @@ from tests.plain import Plain, digits
 from tl_modules.activations import chunk_values, resumable, store_folder
 from tl_modules.discovery import search, streamed as streamed_module
 from tl_modules.discovery.streamed import Streamed
-from tl_modules.runtime.processes import process_group
+from tl_modules.runtime import processes as processes_module
+from tl_modules.runtime.processes import process_group, wait_for_all
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
@@ -94,6 +95,35 @@ with process_group(True) as processes:
         assert found[rank][2:4] == [[10 * rank], {"x": 0.1}]
         assert "that differ between rank 2 and rank 0" in found[rank][4]
         assert found[rank][5] == "no"
+
+
+def test_the_rank_that_is_missing_is_named(tmp_path):
+    """Rank 1 does something else until rank 0 has been told that it is missing, and then ends."""
+    body = """
+from datetime import timedelta
+store = dist.distributed_c10d._get_default_store()
+with process_group(True) as group:
+    group.wait()
+    if rank == 1:
+        store.wait(["told"], timedelta(minutes=2))
+        os._exit(0)
+    processes_module.PATIENCE = timedelta(seconds=1)
+    said = []
+    def told(wait):
+        try:
+            wait()
+        except tlm.ModulesError as error:
+            said.append(str(error))
+    told(group.wait)  # of this group
+    told(wait_for_all)  # of the default group
+    processes_module.PATIENCE = timedelta(minutes=2)
+    store.set("told", "")
+    told(lambda: group.gather(np.zeros(2)))
+"""
+    found = said(tmp_path, 2, body)
+    assert len(found[0]) == 3
+    for text in found[0]:
+        assert text.startswith("Rank 1 of this run has stopped, or cannot be reached. Read its")
 
 
 COLLECT = """
