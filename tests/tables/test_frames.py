@@ -55,7 +55,11 @@ def test_a_text_is_cut_between_letters(letter):
         (f"ab{FAMILY}cd", 6, "ab…"),  # an emoji of five characters
         (f"ab{FAMILY}cd", 8, f"ab{FAMILY}…"),
         ("\u1112\u1161\u11ab\u1100\u1173\u11af", 5, "\u1112\u1161\u11ab…"),  # two syllables in jamo
-        ("\u0928\u092e\u0938\u094d\u0924\u0947", 4, "\u0928\u092e…"),  # namaste ends in one syllable
+        (
+            "\u0928\u092e\u0938\u094d\u0924\u0947",
+            4,
+            "\u0928\u092e…",
+        ),  # namaste ends in one syllable
         ("a\n\u0301\u0301\u0301", 4, "a\n…"),  # no mark belongs to a line end
     ],
 )
