@@ -145,6 +145,7 @@ CALLS = {
     "split_by_category": lambda c: tlm.split_by_category(c.acts),
     "probe svc": lambda c: tlm.probe(c.modules, *c.halves, "svc"),
     "probe lr": lambda c: tlm.probe(c.modules, *c.halves, "lr"),
+    "probe_confusion": lambda c: tlm.probe_confusion(c.modules, *c.halves),
     "match_modules": lambda c: tlm.match_modules(c.modules, c.coarser),
     "module_effects": lambda c: tlm.module_effects(
         c.model, c.modules, c.prompts, n_controls=2, **QUIET
@@ -214,6 +215,10 @@ CALLS = {
     "hierarchy": lambda c: tlm.hierarchy(c.modules, c.acts, n_permutations=9),
     "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
+    "category_similarity": lambda c: tlm.category_similarity(c.modules, c.acts),
+    "plot_categories": lambda c: tlm.plots.plot_categories(
+        tlm.probe_confusion(c.modules, *c.halves)
+    ),
     "verdicts": lambda c: tlm.verdicts(c.effects),
     "plot_selectivity": lambda c: tlm.plots.plot_selectivity(c.effects, modules=c.modules),
     "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),

@@ -138,6 +138,8 @@ FIGURES = {
     "coverage": lambda c: tlm.plots.plot_coverage(
         tlm.coverage(c.modules, c.acts, n_permutations=9), modules=c.modules
     ),
+    "confusion": CALLS["plot_categories"],
+    "similarity": lambda c: tlm.plots.plot_categories(tlm.category_similarity(c.modules, c.acts)),
     "hierarchy": lambda c: tlm.plots.plot_hierarchy(
         tlm.hierarchy(c.modules, c.acts, n_permutations=9)
     ),

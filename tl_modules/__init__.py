@@ -58,9 +58,11 @@ from tl_modules.evaluation import (
     match_modules,
     probe,
     probe_accuracy,
+    probe_confusion,
     split_by_category,
 )
 from tl_modules.interpret import (
+    category_similarity,
     coverage,
     describe_units,
     hierarchy,
@@ -97,6 +99,7 @@ __all__ = [
     "attached",
     "attribute_modules",
     "best_n_modules",
+    "category_similarity",
     "causal_cores",
     "choose_n_modules",
     "circuit_scores",
@@ -130,6 +133,7 @@ __all__ = [
     "plots",
     "probe",
     "probe_accuracy",
+    "probe_confusion",
     "related",
     "selectivity",
     "set_aside_background",

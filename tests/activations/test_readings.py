@@ -12,6 +12,7 @@ from tests.conftest import byte_tokenizer, tiny_model
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.reading import Reading
 from tl_modules.models.gradients import loss_gradients
+from tl_modules.saving import files
 
 CHAT = (
     "{% for m in messages %}why {{ m['content'] | trim }} how {% endfor %}"
@@ -201,6 +202,126 @@ def test_what_cannot_be_read_is_refused(chatty, model, tmp_path):
         other.tokenizer.chat_template = template
         with pytest.raises(tlm.ModulesError, match=message):
             collected(other, chat=True)
+
+
+SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}if {{ m['content'] | trim }} else "
+    "{% else %}why {{ m['content'] | trim }} how {% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}def {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def advised():
+    """A model whose template has a place for a system prompt."""
+    model = tiny_model()
+    model.tokenizer.chat_template = SYSTEM
+    return model
+
+
+@pytest.mark.parametrize("tokens", ["all", "content", "last", "answer"])
+def test_a_system_prompt_stands_in_the_template_and_is_no_content(advised, tokens):
+    frame = pd.DataFrame({"prompt": PROMPTS, "answer": ["on the mat", "not", "is was"]})
+    acts = collected(advised, frame, chat=True, system=" a big dog\n", tokens=tokens)
+    for row, (prompt, answer) in enumerate(zip(frame["prompt"], frame["answer"], strict=True)):
+        n_own, n_answer = len(prompt.split()), len(answer.split())
+        text = f"if a big dog else why {prompt.strip()} how def"
+        text += f" {answer}" * (tokens == "answer")
+        chosen = {
+            "all": slice(None),
+            "content": slice(6, 6 + n_own),
+            "last": slice(-1, None),
+            "answer": slice(-n_answer, None),
+        }[tokens]
+        ids = advised.tokenizer(text, return_tensors="pt")["input_ids"]
+        a = np.abs(neurons(advised, ids)[chosen])
+        np.testing.assert_allclose(acts.values[row, 12:24], a.mean(0), rtol=1e-4, atol=1e-7)
+        assert acts.samples["n_tokens"][row] == len(a)
+    if tokens == "content":  # the system prompt moves them all the same
+        alone = collected(advised, frame, chat=True, tokens=tokens)
+        assert not np.allclose(acts.values, alone.values, rtol=1e-3)
+
+
+def test_max_tokens_cuts_no_system_prompt(advised):
+    options = {"chat": True, "system": "a big dog"}
+    acts = collected(advised, ["the cat sat on the mat"], max_tokens=3, **options)
+    whole = collected(advised, ["the cat sat"], **options)
+    np.testing.assert_array_equal(acts.values, whole.values)
+
+
+def test_a_system_prompt_is_kept_and_others_are_not_mixed_with_it(advised, tmp_path):
+    prompts = pd.DataFrame({"prompt": PROMPTS, "category": list("aba")})
+    acts = collected(advised, prompts, chat=True, system="a big dog")
+    assert acts.reading == Reading(chat=True, system="a big dog")
+    assert "in chat form with system prompt 'a big dog':" in repr(acts)
+    acts.save(tmp_path / "acts.safetensors")
+    assert tlm.ActivationMatrix.load(tmp_path / "acts.safetensors").reading == acts.reading
+    modules = tlm.discover(acts, 2)
+    modules.save(tmp_path / "modules.safetensors")
+    modules = tlm.ModuleSet.load(tmp_path / "modules.safetensors")
+    assert modules.reading == acts.reading
+    for system in ("a small dog", "", None):
+        other = collected(advised, prompts, chat=True, system=system)
+        with pytest.raises(tlm.ModulesError, match=r"reading of the modules.*'a big dog'; they"):
+            tlm.probe(modules, acts, other)
+    into = {"store": tmp_path / "store", "chat": True}
+    store = collected(advised, prompts, system="a big dog", **into)
+    assert store.reading == acts.reading
+    with pytest.raises(tlm.ModulesError, match="begun with other settings: reading, tokens differ"):
+        collected(advised, prompts, system="a small dog", **into)
+    # The template trims both to the same tokens.
+    with pytest.raises(tlm.ModulesError, match="begun with other settings: reading differ"):
+        collected(advised, prompts, system="a big dog ", **into)
+
+
+def test_files_without_a_system_prompt_are_those_of_earlier_versions(chatty, tmp_path):
+    acts = collected(chatty, chat=True)
+    header, arrays = acts.parts()
+    del header["reading"]["system"]
+    path = tmp_path / "acts.safetensors"
+    files.write(path, "ActivationMatrix", header, arrays)
+    assert tlm.ActivationMatrix.load(path).reading == acts.reading == Reading(chat=True)
+    header["reading"]["system"] = ["be brief"]
+    files.write(path, "ActivationMatrix", header, arrays)
+    with pytest.raises(tlm.ModulesError, match="system"):
+        tlm.ActivationMatrix.load(path)
+
+
+def test_a_long_system_prompt_is_shortened_where_it_is_shown():
+    said = str(Reading(chat=True, system="Be brief. " * 100))
+    assert said.startswith("mean |activation| in chat form with system prompt 'Be brief. Be")
+    assert said.endswith("…'")
+    assert len(said) < 120
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not "
+            "supported') }}{% endif %}{{ messages[0]['content'] }}",
+            "should take a system prompt and a user's message; got System role not supported. "
+            "Leave system out",
+        ),
+        ("{{ messages[-1]['content'] }} how", "it leaves the system prompt out. Leave system out"),
+        ("{{ messages[0]['content'] }} how", "should hold the user's message"),
+    ],
+)
+def test_a_template_without_a_place_for_a_system_prompt_is_refused(template, message):
+    model = tiny_model()
+    model.tokenizer.chat_template = template
+    collected(model, chat=True)
+    with pytest.raises(tlm.ModulesError, match=message):
+        collected(model, chat=True, system="a big dog")
+
+
+def test_a_system_prompt_without_chat_form_is_refused(chatty):
+    with pytest.raises(tlm.ModulesError, match=r"system should come with chat=True.*'a dog' alone"):
+        collected(chatty, system="a dog")
+    with pytest.raises(tlm.ModulesError, match="system prompt 0 holds half of a character"):
+        collected(chatty, chat=True, system="\ud800")
+    with pytest.raises(tlm.ModulesError, match="system should be"):
+        collected(chatty, chat=True, system=3)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
-from tests.conftest import unsaid
+from tests.conftest import tiny_model, unsaid
 from tl_modules import cli
 from tl_modules.commands import collect
 from tl_modules.commands import test as commands_test
@@ -55,6 +55,25 @@ def test_collect_and_discover_read_and_normalise_as_asked(
         == 1
     )
     assert "for a store, which is z-scored as it is read" in capsys.readouterr().err
+
+
+def test_collect_takes_a_system_prompt(tmp_path, monkeypatch, capsys):
+    chatty = tiny_model()
+    chatty.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    monkeypatch.setattr(collect, "load_model", lambda name, **_placed: chatty)
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "the cat"}')
+    words = ["collect", "--prompts", str(file), "--chat", "--no-progress"]
+    out = tmp_path / "acts.safetensors"
+    assert cli.main([*words, "--system", "a big dog", "--out", str(out)]) == 0
+    assert "in chat form with system prompt 'a big dog'" in capsys.readouterr().out
+    acts = tlm.ActivationMatrix.load(out)
+    assert acts.reading == tlm.Reading(chat=True, system="a big dog")
+    assert acts.samples["n_tokens"].tolist() == [5]
+    store = [*words, "--out", str(tmp_path / "store"), "--store", "--system"]
+    assert cli.main([*store, "a big dog"]) == 0
+    assert cli.main([*store, "a big cat"]) == 1
+    assert "begun with other settings: reading, tokens differ" in capsys.readouterr().err
 
 
 def test_collect_goes_on_with_a_store(model, prompts, prompt_file, tmp_path, monkeypatch, capsys):
@@ -150,6 +169,10 @@ def test_evaluate_writes_one_table_of_every_method(
         (
             ["collect", "--prompts", "recall", "--tokens", "answer", "--chat", "--separator", " "],
             "In chat form the template stands between",
+        ),
+        (
+            ["collect", "--system", "Be brief."],
+            "--system should come with --chat, for it stands in the chat template",
         ),
         (
             ["collect", "--aggregate", "fraction_active", "--units", "mlp+attn_heads"],

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.interpret.made_by_hand import module_set
 from tests.planted import planted_matrix
 from tl_modules.evaluation.module_means import module_means
 
@@ -55,6 +56,33 @@ def test_features_are_means_of_zscores_fitted_at_discovery(train, test):
     np.testing.assert_allclose(module_means(modules, test), expected, rtol=1e-5)
     like = test.zscore(like=train.zscore().normaliser)
     np.testing.assert_allclose(module_means(modules, like), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classifier", ["svc", "lr"])
+def test_the_table_says_which_categories_are_taken_for_which(classifier):
+    """Two modules of a unit each; each category's prompts lie at one point, with little noise."""
+    points = {"a": (2, 0), "b": (0, 2), "c": (0, 0)}
+    noise = np.random.default_rng(0).normal(scale=0.05, size=(15, 2))
+    train = tlm.ActivationMatrix.from_arrays(
+        np.repeat(list(points.values()), 5, axis=0) + noise,
+        samples={"category": np.repeat(list(points), 5).tolist()},
+    ).zscore()
+    modules = module_set([0, 1], train.units, np.arange(15) % 2)
+    held_out = ["aa", "aa", "aa", "ab", "bb", "bb", "cc", "ca", "da"]  # the category, and the point
+    test = tlm.ActivationMatrix.from_arrays(
+        np.array([points[point] for _, point in held_out], dtype=float),
+        samples={"category": [category for category, _ in held_out]},
+    ).zscore(like=train.normaliser)
+    with pytest.warns(UserWarning, match="categories that train lacks"):
+        table = tlm.probe_confusion(modules, train, test, classifier)
+    assert table["category"].tolist() == np.repeat(list("abcd"), 3).tolist()
+    assert table["predicted"].tolist() == list("abc") * 4
+    assert table["n"].tolist() == [3, 1, 0, 0, 2, 0, 1, 0, 1, 1, 0, 0]
+    shares = [0.75, 0.25, 0, 0, 1, 0, 0.5, 0, 0.5, 1, 0, 0]
+    np.testing.assert_allclose(table["share"], shares)
+    with pytest.warns(UserWarning, match="categories that train lacks"):
+        accuracy = tlm.probe_accuracy(modules, train, test, classifier)
+    assert accuracy == pytest.approx((3 + 2 + 1) / 9)
 
 
 def test_what_cannot_be_probed_is_refused(train, test):

@@ -28,6 +28,9 @@ WAVE = "\U0001f44b\U0001f3fd"
         "e\u0301",  # e with an accent of its own
         "a" + "\u0300\u0316\u0321" * 3,  # Zalgo
         "\u0915\u094d\u200d\u0937",  # Devanagari, joined
+        "\u0915\u094d\u0937\u093f",  # Devanagari: two consonants and a vowel, one syllable
+        "\u1112\u1161\u11ab",  # Hangul in three jamo
+        "\r\n",
         "\u0e01\u0e34\u0e48",  # Thai: a vowel and a tone above
         "\u0627\u064e",  # Arabic with a vowel
         "\u2764\ufe0f",  # a heart, red
@@ -46,6 +49,24 @@ def test_a_text_is_cut_between_letters(letter):
         assert rest.startswith(letter * 3) or len(rest) % len(letter) == 0, (longest, ascii(cut))
 
 
+@pytest.mark.parametrize(
+    ("text", "longest", "cut"),
+    [
+        (f"ab{FAMILY}cd", 6, "ab…"),  # an emoji of five characters
+        (f"ab{FAMILY}cd", 8, f"ab{FAMILY}…"),
+        ("\u1112\u1161\u11ab\u1100\u1173\u11af", 5, "\u1112\u1161\u11ab…"),  # two syllables in jamo
+        (
+            "\u0928\u092e\u0938\u094d\u0924\u0947",
+            4,
+            "\u0928\u092e…",
+        ),  # namaste ends in one syllable
+        ("a\n\u0301\u0301\u0301", 4, "a\n…"),  # no mark belongs to a line end
+    ],
+)
+def test_a_text_is_cut_where_unicode_ends_a_letter(text, longest, cut):
+    assert shortened(text, longest) == cut
+
+
 def test_flags_are_counted_from_their_first():
     assert shortened(f"x{FLAG * 3} and so on", 5) == f"x{FLAG}…"
     assert shortened(f"{FLAG * 3} and so on", 6) == f"{FLAG * 2}…"
@@ -57,8 +78,10 @@ def test_a_cut_text_is_short_and_the_beginning_of_the_whole(text, longest):
     assert len(cut) <= longest
     assert cut == text or (cut.endswith("…") and text.startswith(cut[:-1]))
     if cut != text and len(cut) > 2:
-        follows = text[len(cut) - 1]
-        assert not unicodedata.combining(follows) or len(cut) == longest
+        before, follows = text[len(cut) - 2], text[len(cut) - 1]
+        # A mark belongs to the letter before it, but to no line end or other control.
+        alone = unicodedata.category(before) in ("Cc", "Cf", "Zl", "Zp")
+        assert not unicodedata.combining(follows) or alone or len(cut) == longest
 
 
 def test_a_letter_longer_than_the_limit_is_cut():

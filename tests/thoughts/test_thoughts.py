@@ -176,7 +176,7 @@ def test_distances_equal_log_softmax_of_one_text_at_a_time(talker, questions, ba
 
 def written(model, asked, **options):
     options = {"n_chains": 1, "n_new_tokens": 5, "temperature": 0.0, "seed": 0} | options
-    starts = question_tokens(model, asked, chat=False)
+    starts = question_tokens(model, asked, tlm.Reading())
     return written_chains(model, starts, **options, **QUIET)
 
 
@@ -231,6 +231,22 @@ def test_in_chat_form_the_chain_is_the_reply(questions):
         logprobs = model(tokens[None])[0].double().log_softmax(-1)
     loss = -logprobs[-4:-1].gather(1, tokens[-3:, None]).mean()
     assert found.states["thought_perplexity"][1] == pytest.approx(loss.exp().item(), rel=1e-4)
+
+
+def test_a_system_prompt_comes_before_the_question(questions):
+    model = tiny_model(known=[*WORDS, "."])
+    model.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}how "
+    options = {"chains": ["a cat .", "red"], "chat": True, **QUIET}
+    found = tlm.thoughts.thought_states(
+        model, questions, ask="{question}", system="why not", **options
+    )
+    same = tlm.thoughts.thought_states(model, questions, ask="why not {question}", **options)
+    numbers = found.states.select_dtypes("number")
+    pd.testing.assert_frame_equal(numbers, same.states[numbers.columns])
+    (written_after,) = question_tokens(model, ["a"], tlm.Reading(chat=True, system="why not"))
+    assert model.tokenizer.decode(written_after) == "why not a how"
+    with pytest.raises(tlm.ModulesError, match="system should come with chat=True"):
+        tlm.thoughts.thought_states(model, questions, system="why not", **QUIET)
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ def collect(
     tokens: CountedTokens = ...,
     separator: str | None = ...,
     chat: bool = ...,
+    system: str | None = ...,
     store: None = None,
     dtype: StoreDtype = ...,
     distributed: bool = ...,
@@ -76,6 +77,7 @@ def collect(
     tokens: CountedTokens = ...,
     separator: str | None = ...,
     chat: bool = ...,
+    system: str | None = ...,
     store: str | Path,
     dtype: StoreDtype = ...,
     distributed: bool = ...,
@@ -99,6 +101,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     tokens: CountedTokens = "all",
     separator: str | None = None,
     chat: bool = False,
+    system: str | None = None,
     store: str | Path | None = None,
     dtype: StoreDtype = "float16",
     distributed: bool = False,
@@ -131,6 +134,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         tokens: Tokens that count: ``"all"``, ``"content"``, ``"last"`` or ``"answer"``.
         separator: Text between prompt and answer; default: column ``separator``.
         chat: Put each prompt into the chat template.
+        system: The template's system prompt; default: the template's own, if any.
         store: Folder for an ``ActivationStore``; the same call resumes a run.
         dtype: Number format of the store: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
         distributed: Share the work among ``torch.distributed`` processes.
@@ -151,7 +155,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             "distributed=True needs a store, a folder that all processes write to; one process "
             "holds a matrix. Pass store='acts'."
         )
-    reading = Reading(weight, aggregate, tokens, chat, probe_seed)
+    reading = Reading(weight, aggregate, tokens, chat, probe_seed, system)
     with process_group(distributed) as processes:
         answers = tokens == "answer"
         frame = with_separator(prompt_frame(prompts), separator, answers=answers, chat=chat)

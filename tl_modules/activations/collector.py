@@ -46,8 +46,9 @@ class Collector:
             model: The model whose caches will be added.
             units: The site; see ``collect``.
             reading: How values come about; by default mean |activation| over all tokens. ``add``
-                computes its ``aggregate``. Its ``tokens`` and ``chat`` describe the caches that
-                you add; the matrix keeps them, so that different readings are not compared.
+                computes its ``aggregate``. Its ``tokens``, ``chat`` and ``system`` describe the
+                caches that you add; the matrix keeps them, so that different readings are not
+                compared.
 
         Raises:
             ModulesError: If the model has no such units or is in training mode, or the reading

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
+from tl_modules.activations.labelled_arrays import labelled_array
 from tl_modules.activations.normalise import (
     Normalisation,
     Normaliser,
@@ -30,6 +31,9 @@ from tl_modules.tables.frames import frame_from_json, frame_to_json, n_rows
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_tables import sample_table
 from tl_modules.units import Units
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 FILE_KIND = "ActivationMatrix"
 
@@ -213,6 +217,36 @@ class ActivationMatrix:
         numbers = checked_rows(rows, len(self.samples))
         samples = self.samples.iloc[numbers].reset_index(drop=True)
         return replace(self, values=self.values[numbers], samples=samples)
+
+    def to_xarray(self) -> "DataArray":
+        """Return the values as an xarray ``DataArray``, to select and group by name.
+
+        Returns:
+            An array with the dimensions ``sample`` and ``unit``. It shares the values and cannot be
+            written to. Units have the coordinates ``layer``, ``hook_name`` and ``index`` (the
+            unit's number at its hook point), which ``sel`` takes. Samples have the columns of
+            ``samples``: ``prompt``, ``category`` and so on; one named like a unit's coordinate gets
+            the prefix ``sample_``. Attributes: ``model_name``, ``reading`` and ``normalisation``.
+
+        Raises:
+            ModulesError: If xarray is not installed (extra ``xarray``).
+
+        >>> acts = ActivationMatrix.from_arrays([[1.0, 5.0], [3.0, 5.0]])
+        >>> acts.to_xarray().sel(index=1).values.tolist()
+        [5.0, 5.0]
+        """
+        normalisation = "none" if self.normaliser is None else self.normaliser.name
+        return labelled_array(
+            self.values,
+            self.units,
+            self.samples,
+            name=self.reading.weight,
+            attrs={
+                "model_name": self.model_name,
+                "reading": str(self.reading),
+                "normalisation": normalisation,
+            },
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the matrix to a safetensors file with a JSON header; ``load`` reads it.

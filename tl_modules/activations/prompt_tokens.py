@@ -18,9 +18,9 @@ from tl_modules.models.tokens import check_context, tokenise
 _TokenLists = list[Int[torch.Tensor, " _pos"]]
 _Counted = list[Bool[torch.Tensor, " _pos"]]
 
-# Rendered in place of a prompt, to find the text around it. No template holds this character, for
-# its meaning is left to private use.
-_STAND_IN = "\ue000"
+# Rendered in place of a prompt and of a system prompt, to find the text around them. No template
+# holds these characters, for their meaning is left to private use.
+_STAND_IN, _SYSTEM_STAND_IN = "\ue000", "\ue001"
 
 
 def prompt_tokens(
@@ -31,17 +31,18 @@ def prompt_tokens(
     Args:
         model: The model.
         frame: What ``prompt_frame`` returned; with a column ``answer`` to read answers.
-        reading: Whether prompts are in chat form, and which tokens count.
+        reading: Whether prompts are in chat form, after which system prompt, and which tokens
+            count.
         max_tokens: Truncate prompts to this many tokens. In chat form the prompt's own text is
-            truncated, never the template.
+            truncated, never the template or its system prompt.
 
     Returns:
         Each prompt's tokens, and a mask of the tokens that count; one tensor per prompt.
 
     Raises:
         ModulesError: If a prompt has no token that counts or, in chat form, does not fit the
-            model's context; if the tokenizer has no chat template; or if a reading with gradients
-            is asked of a model that is not causal.
+            model's context; if the tokenizer has no chat template, or one without a place for the
+            system prompt; or if a reading with gradients is asked of a model that is not causal.
     """
     if reading.needs_gradients:
         check_causal(model, f"weight={reading.weight!r}")
@@ -99,7 +100,7 @@ def _in_chat(
     model: HookedModel, frame: pd.DataFrame, reading: Reading, max_tokens: int | None
 ) -> tuple[_TokenLists, _Counted]:
     """Put each prompt into the tokenizer's chat template as the user's turn, up to the reply."""
-    chat = _Chat(model)
+    chat = _Chat(model, reading.system)
     prompts = frame["prompt"].tolist()
     if max_tokens is not None:
         check_at_least("max_tokens", max_tokens, 1)
@@ -130,11 +131,14 @@ def _in_chat(
 
 
 class _Chat:
-    """A tokenizer's chat template, and the text that it puts before and after a prompt."""
+    """A tokenizer's chat template, and the text that it puts before and after a prompt.
 
-    def __init__(self, model: HookedModel) -> None:
+    The system prompt is part of this text.
+    """
+
+    def __init__(self, model: HookedModel, system: str | None) -> None:
         check_model(model)
-        self._model = model
+        self._model, self._system = model, system
         self._tokenizer: Any = getattr(model, "tokenizer", None)
         if not getattr(self._tokenizer, "chat_template", None):
             raise ModulesError(
@@ -146,11 +150,19 @@ class _Chat:
                 "chat=True needs a fast tokenizer, which reports each token's place in the text; "
                 "the model's is a slow one. Load it with use_fast=True."
             )
-        self._before, stand_in, self._after = self._render(_STAND_IN).partition(_STAND_IN)
+        # The last one is the user's message, even if the system prompt holds the same character.
+        self._before, stand_in, self._after = self._render(_STAND_IN, system).rpartition(_STAND_IN)
         if not stand_in:
             raise ModulesError(
                 "The tokenizer's chat template should hold the user's message; it leaves the "
                 "message out. Set model.tokenizer.chat_template to one that holds it."
+            )
+        # Some templates pass over a system prompt without a word.
+        if system is not None and _SYSTEM_STAND_IN not in self._render(_STAND_IN, _SYSTEM_STAND_IN):
+            raise ModulesError(
+                "The tokenizer's chat template should hold the system prompt; it leaves the system "
+                "prompt out. Leave system out, put its text into the prompts, or set "
+                "model.tokenizer.chat_template to one that holds it."
             )
 
     def cut(self, prompt: str, max_tokens: int) -> str:
@@ -164,7 +176,7 @@ class _Chat:
         Raises:
             ModulesError: If the template puts another text around this prompt than around others.
         """
-        text = self._render(prompt)
+        text = self._render(prompt, self._system)
         start, stop = len(self._before), len(text) - len(self._after)
         if not (text.startswith(self._before) and text.endswith(self._after) and start <= stop):
             raise ModulesError(
@@ -198,16 +210,21 @@ class _Chat:
         both = torch.tensor(self._encode(text + answer)[0])
         return join(self._model, numbers, both, (text, answer), f"prompt {row}")
 
-    def _render(self, prompt: str) -> str:
+    def _render(self, prompt: str, system: str | None) -> str:
         messages = [{"role": "user", "content": prompt}]
+        asked, remedy = "a single user's message", ""
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+            asked = "a system prompt and a user's message"
+            remedy = "Leave system out, put its text into the prompts, or set "
         try:
             return self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
             )
         except (TemplateError, ValueError, TypeError) as error:
             raise ModulesError(
-                f"The tokenizer's chat template should take a single user's message; got {error}. "
-                "Set model.tokenizer.chat_template to one that takes it."
+                f"The tokenizer's chat template should take {asked}; got {error}. "
+                f"{remedy or 'Set '}model.tokenizer.chat_template to one that takes it."
             ) from error
 
     def _encode(self, text: str) -> tuple[Sequence[int], Sequence[tuple[int, int]]]:

@@ -3,9 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from tl_modules.errors import ModulesError, check_at_least, check_choice
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type, shown
 from tl_modules.models.logit_probes import N_PROBES
 from tl_modules.saving.checked_json import checked_flag, checked_whole_number
+from tl_modules.tables.text import check_whole, shortened
 
 Weight = Literal["activation", "attribution", "top_logit", "effect", "activation_effect"]
 """The quantity. ``activation``: a unit's activation a. ``attribution``: a x the gradient of the
@@ -31,6 +32,9 @@ _QUANTITIES: dict[Weight, str] = {
     "activation_effect": "sqrt(|activation| x |effect on the logits|)",
 }
 
+_LONGEST_SYSTEM = 60
+"""The characters of a system prompt that a reading's description shows."""
+
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 TOKENS: tuple[CountedTokens, ...] = get_args(CountedTokens)
 
@@ -54,12 +58,16 @@ class Reading:
     probe_seed: int = 0
     """Draws the random probes of ``"effect"`` and ``"activation_effect"``."""
 
+    system: str | None = None
+    """The system prompt of the chat template; None for the template's own, if it has one."""
+
     def __post_init__(self) -> None:
         """Validate the fields, each and together."""
         check_choice("weight", self.weight, WEIGHTS)
         check_choice("aggregate", self.aggregate, AGGREGATES)
         check_choice("tokens", self.tokens, TOKENS)
         check_at_least("probe_seed", self.probe_seed, 0)
+        _check_system(self.system, self.chat)
         if self.probe_seed and not self.has_probes:
             raise ModulesError(
                 "probe_seed draws the probes of weight='effect' and 'activation_effect'; "
@@ -118,8 +126,24 @@ class Reading:
         """
         value = "fraction active" if self.aggregate == "fraction_active" else self._sized()
         where = "" if self.tokens == "all" else f" over {self.tokens} tokens"
-        return value + where + (" in chat form" if self.chat else "")
+        form = " in chat form" if self.chat else ""
+        if self.system is not None:
+            form += f" with system prompt {shortened(self.system, _LONGEST_SYSTEM)!r}"
+        return value + where + form
 
     def _sized(self) -> str:
         probes = f" by {N_PROBES} probes of seed {self.probe_seed}" if self.has_probes else ""
         return f"{self.aggregate} {_QUANTITIES[self.weight]}{probes}"
+
+
+def _check_system(system: str | None, chat: bool) -> None:
+    """Refuse a system prompt that is no text, or that has no chat template to stand in."""
+    if system is None:
+        return
+    check_type(system, str, "system should be a text", "Leave system out for none.")
+    check_whole([system], "system prompt")
+    if not chat:
+        raise ModulesError(
+            "system should come with chat=True, for it stands in the chat template; got "
+            f"system={shown(system)} alone. Pass chat=True, or put the text into the prompts."
+        )

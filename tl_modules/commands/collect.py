@@ -90,6 +90,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--chat", action="store_true", help="put prompts into the tokenizer's chat template"
     )
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        help="the system prompt of --chat (the template's own, if it has one)",
+    )
     add_separator(parser)
     add_prompts(parser, max_tokens=128)
     add_max_memory(parser)
@@ -124,7 +129,9 @@ def _is_store(args: argparse.Namespace) -> bool:
 def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Collect and write; every process runs this."""
     _check_options(args)
-    reading = Reading(args.weight, args.aggregate, args.tokens, args.chat, args.probe_seed)
+    reading = Reading(
+        args.weight, args.aggregate, args.tokens, args.chat, args.probe_seed, args.system
+    )
     is_store, partial = _is_store(args), partial_folder(args.out)
     # All checks come before the model loads, which takes minutes for a large model.
     check_folder(args.out if is_store else partial)

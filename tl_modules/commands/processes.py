@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from tl_modules.errors import ModulesError
-from tl_modules.runtime.processes import PATIENCE, lost_processes_raise
+from tl_modules.runtime.processes import PATIENCE, wait_for_all
 
 
 def started_together() -> bool:
@@ -53,12 +53,10 @@ def one_per_machine_first() -> Iterator[None]:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     several = dist.is_initialized()
     if several and not first:
-        with lost_processes_raise():
-            dist.barrier()
+        wait_for_all()
     yield
     if several and first:
-        with lost_processes_raise():
-            dist.barrier()
+        wait_for_all()
 
 
 def check_alone() -> None:

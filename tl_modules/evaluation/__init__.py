@@ -6,7 +6,7 @@ discovery methods and of detectors.
 
 from tl_modules.evaluation.comparison import compare_methods, split_by_category
 from tl_modules.evaluation.detectors import Detectors, compare_detectors
-from tl_modules.evaluation.downstream import Probe, probe, probe_accuracy
+from tl_modules.evaluation.downstream import Probe, probe, probe_accuracy, probe_confusion
 from tl_modules.evaluation.matching import ModuleMatch, match_modules
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "match_modules",
     "probe",
     "probe_accuracy",
+    "probe_confusion",
     "split_by_category",
 ]

@@ -1,7 +1,10 @@
 """The paper's downstream test: predict a prompt's category from modules' mean activations."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
+
+import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
 from tl_modules.activations.store import ActivationStore
@@ -18,6 +21,7 @@ from tl_modules.tables.labels import (
     quoted,
     warn_spelling,
 )
+from tl_modules.tables.text import text_column
 
 Classifier = Literal["svc", "lr"]
 """``svc`` is a support vector classifier with an RBF kernel, ``lr`` a one-vs-one logistic
@@ -83,9 +87,26 @@ def probe_labels(
     Raises:
         ModulesError: If the units differ.
     """
+    from sklearn.metrics import accuracy_score, f1_score  # slow to import
+
+    predicted = _predicted(modules, train, test, truth, classifier)
+    return Probe(
+        accuracy=float(accuracy_score(truth[1], predicted)),
+        macro_f1=float(f1_score(truth[1], predicted, average="macro")),
+        n_test=len(predicted),
+    )
+
+
+def _predicted(
+    modules: ModuleSet,
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    truth: Truth,
+    classifier: Classifier,
+) -> list[str]:
+    """Fit the classifier on the training prompts, and predict the held-out ones' categories."""
     # Slow to import, and only a fit needs them.
     from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import accuracy_score, f1_score
     from sklearn.multiclass import OneVsOneClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -99,12 +120,46 @@ def probe_labels(
         else OneVsOneClassifier(LogisticRegression(max_iter=1000))
     )
     fitted = make_pipeline(StandardScaler(), model).fit(features[0], truth[0])
-    predicted = fitted.predict(features[1])
-    return Probe(
-        accuracy=float(accuracy_score(truth[1], predicted)),
-        macro_f1=float(f1_score(truth[1], predicted, average="macro")),
-        n_test=len(predicted),
+    return fitted.predict(features[1]).tolist()
+
+
+@checked
+def probe_confusion(
+    modules: ModuleSet,
+    train: ActivationMatrix,
+    test: ActivationMatrix,
+    classifier: Classifier = "svc",
+) -> pd.DataFrame:
+    """Count which categories ``probe`` takes for which, to see the ones that modules confuse.
+
+    Args:
+        modules: The modules.
+        train: Raw activations of the training prompts, with ``category``.
+        test: Raw activations of the held-out prompts, with ``category``.
+        classifier: ``"svc"`` or ``"lr"``.
+
+    Returns:
+        One row per category of ``test`` and category of ``train``, in alphabetical order:
+        ``category``, ``predicted``, ``n`` (held-out prompts of the category that the classifier
+        predicts so) and ``share`` (of the category's held-out prompts, from 0 to 1).
+        ``plots.plot_categories`` draws it.
+
+    Raises:
+        ModulesError: As ``probe`` raises.
+    """
+    truth = compared_categories(train, test)
+    predicted = _predicted(modules, train, test, truth, classifier)
+    rows, columns = sorted(set(truth[1])), sorted(set(truth[0]))
+    counts = Counter(zip(truth[1], predicted, strict=True))
+    table = pd.DataFrame(
+        {
+            "category": text_column(row for row in rows for _ in columns),
+            "predicted": text_column(column for _ in rows for column in columns),
+            "n": [counts[row, column] for row in rows for column in columns],
+        }
     )
+    sizes = Counter(truth[1])
+    return table.assign(share=table["n"] / [sizes[row] for row in rows for _ in columns])
 
 
 @checked

@@ -7,9 +7,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import ZScore
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.evaluation.module_means import module_means
+from tl_modules.evaluation.module_means import module_means, standardised
 from tl_modules.modules.labels import BACKGROUND
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import checked
@@ -225,21 +224,13 @@ def _by_profiles(
     """Compute correlations over samples, and each pair's in matches of permuted samples."""
     _check_same_prompts(*profiles)
     one, other = (
-        _standardised(module_means(modules, acts))
+        standardised(module_means(modules, acts))
         for modules, acts in zip((a, b), profiles, strict=True)
     )
     null = np.empty((n_permutations, len(a)))
     for row in null:
         row[:] = _of_pairs(one.T @ generator.permutation(other))
     return one.T @ other, null
-
-
-def _standardised(
-    profiles: Float[np.ndarray, "samples modules"],
-) -> Float[np.ndarray, "samples modules"]:
-    """Standardise profiles so that their products are correlations; a constant one becomes 0."""
-    profiles = profiles.astype(np.float64)
-    return ZScore.fit(profiles).apply(profiles) / np.sqrt(len(profiles) - 1)
 
 
 def _check_same_prompts(one: ActivationMatrix, other: ActivationMatrix) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from tl_modules.activations.matrix import ActivationMatrix
-from tl_modules.activations.normalise import check_same_kind
+from tl_modules.activations.normalise import ZScore, check_same_kind
 from tl_modules.activations.store import ActivationStore
 from tl_modules.errors import ModulesError
 from tl_modules.modules.labels import BACKGROUND
@@ -42,6 +42,14 @@ def module_means(
         values = normalised_rows(modules, acts, rows)
         parts.append((values @ members.astype(values.dtype, copy=False)) / sizes)
     return np.concatenate(parts)
+
+
+def standardised(
+    profiles: Float[np.ndarray, "samples modules"],
+) -> Float[np.ndarray, "samples modules"]:
+    """Standardise profiles so that their products are correlations; a constant one becomes 0."""
+    profiles = profiles.astype(np.float64)
+    return ZScore.fit(profiles).apply(profiles) / np.sqrt(len(profiles) - 1)
 
 
 def row_blocks(n_samples: int, n_units: int) -> Iterator[Int[np.ndarray, " rows"]]:

@@ -4,6 +4,7 @@ These functions read activations and weights; none of them intervenes on a model
 """
 
 from tl_modules.interpret.categories_covered import Coverage, coverage
+from tl_modules.interpret.category_pairs import category_similarity
 from tl_modules.interpret.depth import module_depth, module_layers
 from tl_modules.interpret.merge_tree import Hierarchy, hierarchy
 from tl_modules.interpret.nesting import Nestedness, nestedness
@@ -15,6 +16,7 @@ __all__ = [
     "Coverage",
     "Hierarchy",
     "Nestedness",
+    "category_similarity",
     "coverage",
     "describe_units",
     "hierarchy",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,11 +110,10 @@ class Processes:
         """Wait until every process has called this.
 
         Raises:
-            ModulesError: If a process has ended.
+            ModulesError: As ``wait_for_all`` raises.
         """
         if self.world_size > 1:
-            with lost_processes_raise():
-                dist.barrier(self._group)
+            wait_for_all(self._group)
 
     def broadcast(self, array: _Array | None = None) -> np.ndarray:
         """Return the first process's array on every process; the others pass None.
@@ -141,9 +141,9 @@ class Processes:
         """
         if self.world_size == 1:
             return [array]
+        if self.is_first:
+            return [array, *(self._receive(rank) for rank in range(1, self.world_size))]
         with lost_processes_raise():
-            if self.is_first:
-                return [array, *(self._receive(rank) for rank in range(1, self.world_size))]
             self._send(array, 0)
         return []
 
@@ -155,9 +155,9 @@ class Processes:
         """
         if self.world_size == 1:
             return arrays[0]
+        if not self.is_first:
+            return self._receive(0)
         with lost_processes_raise():
-            if not self.is_first:
-                return self._receive(0)
             for rank in range(1, self.world_size):
                 self._send(arrays[rank], rank)
         return arrays[0]
@@ -169,11 +169,12 @@ class Processes:
             dist.send(_as_bytes(array), rank, group=self._group)
 
     def _receive(self, rank: int) -> np.ndarray:
-        header = _header(None)
-        dist.recv(header, rank, group=self._group)
-        array = _like(header)
-        if array.size:
-            dist.recv(_as_bytes(array), rank, group=self._group)
+        with lost_processes_raise(rank):
+            header = _header(None)
+            dist.recv(header, rank, group=self._group)
+            array = _like(header)
+            if array.size:
+                dist.recv(_as_bytes(array), rank, group=self._group)
         return array
 
 
@@ -214,21 +215,41 @@ def process_group(distributed: bool) -> Iterator[Processes]:
         del group
 
 
-@contextmanager
-def lost_processes_raise() -> Iterator[None]:
-    """Turn the errors that torch.distributed raises for a lost process into ``ModulesError``.
+def wait_for_all(group: Any = None) -> None:
+    """Wait until every process of a gloo group, by default all processes, has called this.
 
     Raises:
-        ModulesError: In place of a ``RuntimeError``.
+        ModulesError: If a process has ended or does not arrive within ``PATIENCE``. On the first
+            process the message names its rank, unless gloo had noticed the end before.
+    """
+    with lost_processes_raise():
+        # Unlike a plain barrier, it tells the first process which rank is missing. Without a
+        # timeout of its own it would wait for half an hour, whatever the group's timeout is.
+        dist.monitored_barrier(group, PATIENCE)
+
+
+@contextmanager
+def lost_processes_raise(rank: int | None = None) -> Iterator[None]:
+    """Turn the errors that torch.distributed raises for a lost process into ``ModulesError``.
+
+    Args:
+        rank: The rank that is waited for, if it is one alone.
+
+    Raises:
+        ModulesError: In place of a ``RuntimeError``. It names ``rank``, or the rank that a
+            monitored barrier missed.
     """
     try:
         yield
     except ModulesError:
         raise
     except RuntimeError as error:
+        missed = re.search(r"Rank (\d+) failed to pass monitoredBarrier", str(error))
+        lost = rank if missed is None else missed[1]
+        who = "Another process" if lost is None else f"Rank {lost}"
         raise ModulesError(
-            "Another process of this run has stopped, or cannot be reached. Read its error "
-            "message, fix the cause, and start all processes again: finished work is kept."
+            f"{who} of this run has stopped, or cannot be reached. Read its error message, fix the "
+            "cause, and start all processes again: finished work is kept."
         ) from error
 
 

@@ -1,12 +1,12 @@
 """Untrusted text, made safe for a table, a page or a terminal."""
 
-import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+import regex
 
 from tl_modules.errors import ModulesError
 
@@ -14,10 +14,7 @@ from tl_modules.errors import ModulesError
 # than the line feed, and controls of the writing direction.
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 HALF = re.compile("[\ud800-\udfff]")
-_JOINER = "\u200d"
-_SKIN_TONES = range(0x1F3FB, 0x1F400)
-_FLAG_LETTERS = range(0x1F1E6, 0x1F200)
-_TAGS = range(0xE0020, 0xE0080)
+_LETTER = regex.compile(r"\X")
 
 
 def check_whole(texts: Iterable[str], what: str) -> None:
@@ -76,32 +73,17 @@ def without_halves(said: str) -> str:
 def shortened(said: str, longest: int) -> str:
     r"""Shorten a text to a number of characters, without cutting inside a letter or emoji.
 
+    A letter is a grapheme cluster of Unicode (UAX 29), such as a flag or a syllable.
+
     >>> shortened("cafe\u0301s", 5)
     'caf…'
     """
     if len(said) <= longest:
         return said
-    end = longest - 1
-    while end > 0 and _joins(said, end):
-        end -= 1
-    return f"{said[: end or longest - 1]}…"
-
-
-def _joins(said: str, at: int) -> bool:
-    """Whether the character at a position belongs to the same letter or emoji as the one before.
-
-    This covers the most frequent of Unicode's rules (UAX 29), not all of them.
-    """
-    number = ord(said[at])
-    if number in _FLAG_LETTERS:  # each pair of flag letters is one flag
-        letters = itertools.takewhile(lambda c: ord(c) in _FLAG_LETTERS, reversed(said[:at]))
-        return sum(1 for _ in letters) % 2 == 1
-    return (
-        unicodedata.category(said[at]).startswith("M")  # marks, and variation selectors
-        or _JOINER in said[at - 1 : at + 1]
-        or number in _SKIN_TONES
-        or number in _TAGS
-    )
+    # The last of these letters goes on behind them, or leaves no place for the ellipsis.
+    *_, last = (letter.start() for letter in _LETTER.finditer(said[:longest]))
+    # A first letter longer than the limit has to be cut.
+    return f"{said[: last or longest - 1]}…"
 
 
 def isolated(said: str) -> str:

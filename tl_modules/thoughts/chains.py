@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def given_chains(
     numbers: list[int],
     *,
     separator: str,
-    chat: bool,
+    form: Reading,
 ) -> list[Chain]:
     """Make chains of given texts, one per question.
 
@@ -86,7 +86,7 @@ def given_chains(
         texts: One chain per question.
         numbers: The number of each chain among the chains of its question.
         separator: The text between a question and its chain; in chat form, the template's.
-        chat: Ask in the tokenizer's chat template.
+        form: Whether questions are in chat form, and after which system prompt.
 
     Raises:
         ModulesError: If the chains are no list, a chain is empty or has no tokens of its own, or
@@ -105,7 +105,7 @@ def given_chains(
             "several chains of one question, repeat the question's row."
         )
     frame = prompt_frame(asked).assign(answer=list(texts), separator=separator)
-    reading = Reading(tokens="answer", chat=chat)
+    reading = replace(form, tokens="answer")
     pairs = zip(*prompt_tokens(model, frame, reading, None), strict=True)
     # The first counted token is the first one of the chain.
     return [
@@ -115,10 +115,10 @@ def given_chains(
 
 
 def question_tokens(
-    model: HookedModel, asked: list[str], *, chat: bool
+    model: HookedModel, asked: list[str], form: Reading
 ) -> list[Int[torch.Tensor, " _pos"]]:
     """Return the tokens after which the model generates its chains."""
-    return prompt_tokens(model, prompt_frame(asked), Reading(chat=chat), None)[0]
+    return prompt_tokens(model, prompt_frame(asked), form, None)[0]
 
 
 def written_chains(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type
 from tl_modules.interpret.values_by_token import run_values
 from tl_modules.interventions.measuring import measures
@@ -54,6 +55,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     lead: Annotated[str, Elsewhere("a text")] = LEAD,
     separator: str = " ",
     chat: bool = False,
+    system: str | None = None,
     batch_size: BatchSize = "auto",
     seed: int = 0,
     progress: bool = True,
@@ -81,6 +83,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         separator: The text before each choice, scored with the choice. Without ``chat``, it also
             separates a question from its text in ``chains``.
         chat: Ask in the tokenizer's chat template; the chain is the reply.
+        system: The template's system prompt; default: the template's own, if any.
         batch_size: Texts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         seed: Seeds the sampling. CPUs and GPUs draw different chains; pass ``chains`` to compare.
         progress: Show progress bars.
@@ -104,12 +107,13 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     if modules is not None:
         check_module_set(modules)
         modules.units.check_model(model)
+    form = Reading(chat=chat, system=system)
     frame = question_frame(questions)
     asked = ask_in(frame, ask)
     lead_tokens, choices = choice_tokens(model, frame["in_order"].tolist(), lead, separator)
     if chains is None:
         _check_unique_ids(frame)
-        starts = question_tokens(model, asked, chat=chat)
+        starts = question_tokens(model, asked, form)
         check_room(model, starts, n_new_tokens, lead_tokens, choices)
         made = written_chains(
             model,
@@ -122,7 +126,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         )
     else:
         numbers = frame.groupby("id").cumcount().tolist()
-        made = given_chains(model, asked, chains, numbers, separator=separator, chat=chat)
+        made = given_chains(model, asked, chains, numbers, separator=separator, form=form)
     states = _labels(frame, made)
     before = [chain.tokens[:end] for chain in made for end in chain.ends]
     of_states = [choices[chain.row] for chain in made for _ in chain.ends]
