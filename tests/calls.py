@@ -116,6 +116,11 @@ def cored(c):
     return tlm.causal_cores(c.model, c.modules, *halves, sizes=[4], n_controls=1, **QUIET)
 
 
+def compared_parts(c):
+    given = {"cores": c.modules, "n_controls": 2}
+    return tlm.with_components(c.model, c.modules, c.prompts, **given, **QUIET)
+
+
 def curved(c):
     scores = tlm.attribute_modules(c.model, *c.pair, metric, c.modules, **QUIET)
     rankings = {first_category(c): scores.unit_scores, "modules": scores.by_module()}
@@ -169,6 +174,7 @@ CALLS = {
         **QUIET,
     ),
     "specialised_parts": parted,
+    "with_components": lambda c: compared_parts(c),
     "with_corrupted": lambda c: tlm.with_corrupted(c.model, c.prompts),
     "unlearn": unlearnt,
     "forgetting": lambda c: tlm.training.forgetting(
@@ -216,6 +222,7 @@ CALLS = {
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
     "verdicts": lambda c: tlm.verdicts(c.effects),
     "plot_selectivity": lambda c: tlm.plots.plot_selectivity(c.effects, modules=c.modules),
+    "plot_components": lambda c: tlm.plots.plot_components(compared_parts(c)),
     "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),
     "faithfulness_curve": lambda c: tlm.plots.faithfulness_curve(curved(c).table),
     "plot_concepts": lambda c: tlm.plots.plot_concepts(

@@ -89,6 +89,7 @@ COUNTS = {
     *(
         "module",
         "layer",
+        "head",
         "unit",
         "n",
         "n_controls",

@@ -38,6 +38,7 @@ from tl_modules.causal import (
     unit_estimates,
     verdict_sentence,
     verdicts,
+    with_components,
     with_corrupted,
 )
 from tl_modules.discovery import (
@@ -144,6 +145,7 @@ __all__ = [
     "untrained_twin",
     "verdict_sentence",
     "verdicts",
+    "with_components",
     "with_corrupted",
     "with_saes",
     "with_topics",
