@@ -232,6 +232,12 @@ CALLS = {
         tlm.compare_detectors(c.acts, first_category(c), n_resamples=2, **QUIET)
     ),
     "plot_landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts, projection="tsne"),
+    "write_attribution_graph": lambda c: tlm.write_attribution_graph(
+        c.page.with_suffix(".json"), c.modules, c.model, "the cat sat on", n_neurons=3
+    ),
+    "write_neuronpedia_list": lambda c: tlm.write_neuronpedia_list(
+        c.page.with_suffix(".json"), c.modules, model_id="tiny"
+    ),
     "write_report": lambda c: tlm.write_report(
         c.page, c.modules, acts=c.acts, model=c.model, **QUIET
     ),

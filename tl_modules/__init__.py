@@ -74,7 +74,7 @@ from tl_modules.interpret import (
 from tl_modules.interventions import Target, attached, content_positions, detach_all
 from tl_modules.models import HookedModel, untrained_twin
 from tl_modules.modules import Module, ModuleSet, Topic
-from tl_modules.report import write_report
+from tl_modules.report import write_attribution_graph, write_neuronpedia_list, write_report
 from tl_modules.saes import SplicedModel, with_saes
 from tl_modules.units import Site, Units
 
@@ -149,6 +149,8 @@ __all__ = [
     "with_corrupted",
     "with_saes",
     "with_topics",
+    "write_attribution_graph",
+    "write_neuronpedia_list",
     "write_report",
 ]
 
