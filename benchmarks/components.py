@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--choosing", type=int, default=3, help="prompts that choose cores")
     parser.add_argument("--testing", type=int, default=3, help="prompts of the table")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 400])
+    parser.add_argument("--by", default="path", help="or signed: what ranks units, in less time")
     parser.add_argument("--controls", type=int, default=9)
+    parser.add_argument("--max-tokens", type=int, help="of a prompt")
     parser.add_argument("--category", default="french")
     parser.add_argument("--out", type=Path, help="CSV file for the whole table")
     parser.add_argument("--figure", type=Path)
@@ -42,10 +44,18 @@ def main() -> None:
     choosing, testing = held_out.head(args.choosing), held_out.tail(args.testing)
     modules = tlm.discover(tlm.collect(model, fit), args.modules)
     found = tlm.causal_cores(
-        *(model, modules, choosing, testing), sizes=args.sizes, rankings=(), n_controls=0
+        *(model, modules, choosing, testing),
+        sizes=args.sizes,
+        by=args.by,
+        rankings=(),
+        n_controls=0,
+        max_tokens=args.max_tokens,
     )
     table = tlm.with_components(
-        model, modules, testing, cores=found.cores, n_controls=args.controls
+        *(model, modules, testing),
+        cores=found.cores,
+        n_controls=args.controls,
+        max_tokens=args.max_tokens,
     )
     if args.out is not None:
         table.to_csv(args.out, index=False)

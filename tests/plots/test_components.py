@@ -36,7 +36,7 @@ def test_each_kind_has_its_marks_beside_its_controls(table):
     assert [(kind.name, list(kind.y), list(kind.x)) for kind in kinds] == [
         ("modules (2 of 2)", ["module 0", "module 1"], [2.0, 1.0]),
         ("heads (2 of 2)", ["L0H1", "L0H0"], [0.5, 0.25]),
-        ("residual (1 of 1)", ["L0 resid"], [4.0]),
+        ("residual stream (1 of 1)", ["L0 resid"], [4.0]),
     ]
     assert list(kinds[0].error_x.array) == [1.0, 1.0]
     assert list(kinds[0].error_x.arrayminus) == [0.5, 0.5]
@@ -57,7 +57,7 @@ def test_the_largest_of_each_kind_are_drawn(table):
     assert [(mark.name, list(mark.y)) for mark in figure.data[1:]] == [
         ("modules (1 of 2)", ["module 1"]),
         ("heads (1 of 2)", ["L0H0"]),
-        ("residual (1 of 1)", ["L0 resid"]),
+        ("residual stream (1 of 1)", ["L0 resid"]),
     ]
 
 

@@ -167,7 +167,7 @@ def test_a_module_without_neurons_has_no_supernode(toy, tmp_path):
 def test_what_is_no_neuron_is_refused(model, prompts, tmp_path):
     acts = tlm.collect(model, prompts, units="attn_heads", progress=False)
     heads = tlm.discover(acts, 2, progress=False)
-    said = r"module \d has units at 'blocks.0.attn.hook_z'. Pass modules of"
+    said = r"module \d has units at 'blocks.\d.attn.hook_z'. Pass modules of"
     with pytest.raises(tlm.ModulesError, match=said):
         tlm.write_neuronpedia_list(tmp_path / "list.json", heads, model_id="m")
     with pytest.raises(tlm.ModulesError, match=said):

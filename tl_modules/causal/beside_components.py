@@ -13,6 +13,7 @@ from tl_modules.causal.experiment import Experiment, Outcome, run_experiment
 from tl_modules.causal.metrics import MetricName
 from tl_modules.causal.model_components import (
     COMPONENTS,
+    Component,
     ModelComponent,
     beside_others,
     check_components,
@@ -31,7 +32,7 @@ from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.sites import is_named
 from tl_modules.modules.module import Module
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.runtime.arguments import Elsewhere, Remedy, checked
+from tl_modules.runtime.arguments import Remedy, checked
 from tl_modules.tables.p_values import benjamini_hochberg, holm
 from tl_modules.tables.prompt_frames import labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
@@ -52,7 +53,7 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     prompts: Prompts,
     *,
     cores: Cores = None,
-    components: Annotated[Sequence[str], Elsewhere("components")] = COMPONENTS,
+    components: Sequence[Component] = COMPONENTS,
     metric: MetricName = "loss",
     separator: str | None = None,
     method: Method = "mean",

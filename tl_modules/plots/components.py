@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _GREY = COLOURS[-1]
 _PIXELS_PER_PART = 22
 _KINDS = ("module", "core", "head", "mlp", "resid")
-_TITLES = dict(zip(_KINDS, ("modules", "cores", "heads", "MLP layers", "residual"), strict=True))
-_SYMBOLS = dict(zip(_KINDS, ("circle", "diamond", "square", "triangle-up", "x"), strict=True))
+_TITLES = ("modules", "cores", "heads", "MLP layers", "residual stream")
+_SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x")
 _VALUES = ("effect", "ci_low", "ci_high", "control_mean", "control_std")
 _COLUMNS = ("kind", "label", "category", "n_units", *_VALUES)
 
@@ -83,8 +83,10 @@ def plot_components(
             marker={"color": _GREY, "size": 5},
             name="controls (± 2 standard deviations)",
         )
-    for kind, of_kind in parts.groupby("kind", sort=False):
-        colour = COLOURS[_KINDS.index(str(kind))]
+    for kind, title, symbol, colour in zip(_KINDS, _TITLES, _SYMBOLS, COLOURS, strict=False):
+        of_kind = parts.loc[parts["kind"] == kind]
+        if not len(of_kind):
+            continue
         figure.add_scatter(
             x=of_kind["effect"].tolist(),
             y=of_kind["name"].tolist(),
@@ -97,8 +99,8 @@ def plot_components(
                 "color": colour,
             },
             mode="markers",
-            marker={"color": colour, "symbol": _SYMBOLS[str(kind)], "size": 9},
-            name=f"{_TITLES[str(kind)]} ({len(of_kind)} of {(rows['kind'] == kind).sum()})",
+            marker={"color": colour, "symbol": symbol, "size": 9},
+            name=f"{title} ({len(of_kind)} of {(rows['kind'] == kind).sum()})",
             hovertemplate="%{y}: %{x:.3g}<extra></extra>",
         )
     figure.add_vline(x=0, line={"color": _GREY, "width": 1, "dash": "dot"})
@@ -128,13 +130,13 @@ def _of_category(table: pd.DataFrame, category: str | None) -> tuple[pd.DataFram
         raise ModulesError(f"kind should be one of {', '.join(_KINDS)}; got {strange}. {remedy}")
     categories = list(dict.fromkeys(table["category"].map(str)))
     chosen = categories[0] if category is None else category
-    rows = table[table["category"].map(str) == chosen]
+    rows = table.loc[table["category"].map(str) == chosen]
     if not len(rows):
         known = ", ".join(map(repr, categories[:9]))
         raise ModulesError(
             f"category should be one of the table's, {known}; got {chosen!r}. Choose one of them."
         )
-    if rows.duplicated("label").any():
+    if rows["label"].duplicated().any():
         raise ModulesError(
             f"table should hold each label once a category; this repeats some. {remedy}"
         )
