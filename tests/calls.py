@@ -116,6 +116,11 @@ def cored(c):
     return tlm.causal_cores(c.model, c.modules, *halves, sizes=[4], n_controls=1, **QUIET)
 
 
+def compared_parts(c):
+    given = {"cores": c.modules, "n_controls": 2}
+    return tlm.with_components(c.model, c.modules, c.prompts, **given, **QUIET)
+
+
 def curved(c):
     scores = tlm.attribute_modules(c.model, *c.pair, metric, c.modules, **QUIET)
     rankings = {first_category(c): scores.unit_scores, "modules": scores.by_module()}
@@ -170,6 +175,7 @@ CALLS = {
         **QUIET,
     ),
     "specialised_parts": parted,
+    "with_components": lambda c: compared_parts(c),
     "with_corrupted": lambda c: tlm.with_corrupted(c.model, c.prompts),
     "unlearn": unlearnt,
     "forgetting": lambda c: tlm.training.forgetting(
@@ -221,6 +227,7 @@ CALLS = {
     ),
     "verdicts": lambda c: tlm.verdicts(c.effects),
     "plot_selectivity": lambda c: tlm.plots.plot_selectivity(c.effects, modules=c.modules),
+    "plot_components": lambda c: tlm.plots.plot_components(compared_parts(c)),
     "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),
     "faithfulness_curve": lambda c: tlm.plots.faithfulness_curve(curved(c).table),
     "plot_concepts": lambda c: tlm.plots.plot_concepts(
@@ -230,6 +237,12 @@ CALLS = {
         tlm.compare_detectors(c.acts, first_category(c), n_resamples=2, **QUIET)
     ),
     "plot_landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts, projection="tsne"),
+    "write_attribution_graph": lambda c: tlm.write_attribution_graph(
+        c.page.with_suffix(".json"), c.modules, c.model, "the cat sat on", n_neurons=3
+    ),
+    "write_neuronpedia_list": lambda c: tlm.write_neuronpedia_list(
+        c.page.with_suffix(".json"), c.modules, model_id="tiny"
+    ),
     "write_report": lambda c: tlm.write_report(
         c.page, c.modules, acts=c.acts, model=c.model, **QUIET
     ),

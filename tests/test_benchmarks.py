@@ -15,6 +15,7 @@ from benchmarks import (
     agreement,
     checkpoints,
     claims,
+    components,
     controls,
     core_tests,
     cores,
@@ -277,6 +278,19 @@ def test_parts(method, monkeypatch, capsys):
     assert ("{'recall': 3, 'reasoning': 3}" in found) == (method == "patch")
     assert "recall neurons" in found
     assert "reasoning layers" in found
+
+
+def test_components(tmp_path, monkeypatch, capsys):
+    prompts = components.load_prompts("contrasts")
+    known = sorted({word for prompt in prompts["prompt"] for word in prompt.split()})
+    monkeypatch.setattr(components, "load_model", lambda name: tiny_model(known=known, d_mlp=32))
+    words = ["--modules", "2", "--controls", "2", "--sizes", "4"]
+    words += ["--fit", "4", "--choosing", "2", "--testing", "2", "--out", str(tmp_path / "t.csv")]
+    found = run(components, words, monkeypatch, capsys)
+    assert "L2 resid" in found
+    assert "core 0" in found
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert table["kind"].value_counts()["head"] == 6 * table["category"].nunique()
 
 
 def words_of(frame):

@@ -145,6 +145,7 @@ FIGURES = {
     ),
     "cores": CALLS["core_curve"],
     "selectivity": CALLS["plot_selectivity"],
+    "components": CALLS["plot_components"],
     "faithfulness": CALLS["faithfulness_curve"],
     "landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts),
     "thoughts": lambda c: tlm.plots.plot_thoughts(

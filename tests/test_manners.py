@@ -90,6 +90,7 @@ COUNTS = {
     *(
         "module",
         "layer",
+        "head",
         "unit",
         "n",
         "n_controls",

@@ -38,6 +38,7 @@ from tl_modules.causal import (
     unit_estimates,
     verdict_sentence,
     verdicts,
+    with_components,
     with_corrupted,
 )
 from tl_modules.discovery import (
@@ -75,7 +76,7 @@ from tl_modules.interpret import (
 from tl_modules.interventions import Target, attached, content_positions, detach_all
 from tl_modules.models import HookedModel, untrained_twin
 from tl_modules.modules import Module, ModuleSet, Topic
-from tl_modules.report import write_report
+from tl_modules.report import write_attribution_graph, write_neuronpedia_list, write_report
 from tl_modules.saes import SplicedModel, with_saes
 from tl_modules.units import Site, Units
 
@@ -148,9 +149,12 @@ __all__ = [
     "untrained_twin",
     "verdict_sentence",
     "verdicts",
+    "with_components",
     "with_corrupted",
     "with_saes",
     "with_topics",
+    "write_attribution_graph",
+    "write_neuronpedia_list",
     "write_report",
 ]
 

@@ -4,6 +4,7 @@ Every effect is reported beside the effects of its controls.
 """
 
 from tl_modules.causal.attribution import Attribution, attribute_modules
+from tl_modules.causal.beside_components import with_components
 from tl_modules.causal.circuits import CircuitScores, circuit_scores, greedy_circuit
 from tl_modules.causal.concepts import concept_effects
 from tl_modules.causal.cores import CausalCores, causal_cores
@@ -52,5 +53,6 @@ __all__ = [
     "unit_estimates",
     "verdict_sentence",
     "verdicts",
+    "with_components",
     "with_corrupted",
 ]

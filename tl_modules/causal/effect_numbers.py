@@ -1,6 +1,6 @@
 """The numbers that a table of effects has of one target, beside its controls."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -120,18 +120,43 @@ class EffectNumbers:
         return p_value_of(exceeds) if self.n_targets is None else self._rule(names).p_value(exceeds)
 
     def table(self) -> pd.DataFrame:
-        """One row per category."""
+        """One row per category, each with the selectivity for the target's own category."""
         names = self._names()
         effects = self._by_category(self.rises, names)
+        resampled = self._resampled(names)
+        return self._effects(names, effects, resampled).assign(
+            **self._selectivities(names, effects, resampled),
+            shared_by_all=self._is_shared(effects, resampled, names),
+        )
+
+    def table_of_each(self) -> pd.DataFrame:
+        """One row per category, each with the selectivity for the row's category."""
+        names = self._names()
+        effects = self._by_category(self.rises, names)
+        resampled = self._resampled(names)
+        each = [replace(self, own=name)._selectivities(names, effects, resampled) for name in names]
+        return pd.concat([self._effects(names, effects, resampled), pd.DataFrame(each)], axis=1)
+
+    def _resampled(self, names: list[str]) -> Float[np.ndarray, "resamples categories"]:
+        """The target's effect on each category, on each resample of the prompts."""
         groups = pd.factorize(self.categories, sort=True)[0]
         draws = bootstrap_indices(groups, N_RESAMPLES, self.seed)
-        members = [is_category(self.categories, name) for name in names]
-        sizes = np.array([int(in_category.sum()) for in_category in members])
         resampled = self._by_category(self.rises[0][draws], names)
         # A single prompt has no interval: every resample is that prompt.
-        resampled[:, sizes < 2] = np.nan
+        sizes = [is_category(self.categories, name).sum() for name in names]
+        resampled[:, np.array(sizes) < 2] = np.nan
+        return resampled
+
+    def _effects(
+        self,
+        names: list[str],
+        effects: Float[np.ndarray, "runs categories"],
+        resampled: Float[np.ndarray, "resamples categories"],
+    ) -> pd.DataFrame:
+        """The columns of each category's effect."""
+        members = [is_category(self.categories, name) for name in names]
         low, high = percentile_interval(resampled)
-        frame = pd.DataFrame(
+        return pd.DataFrame(
             {
                 "category": names,
                 "own": [name == self.own for name in names],
@@ -147,23 +172,30 @@ class EffectNumbers:
                     for in_category in members
                 ],
                 "p_value": self._effect_p_values(effects, names),
-                "n": sizes.tolist(),
+                "n": [int(in_category.sum()) for in_category in members],
                 "loss": self._by_category(self.clean[None], names)[0],
             }
         )
+
+    def _selectivities(
+        self,
+        names: list[str],
+        effects: Float[np.ndarray, "runs categories"],
+        resampled: Float[np.ndarray, "resamples categories"],
+    ) -> dict[str, float]:
+        """The columns of the selectivity for the own category."""
         selectivity = self._selectivity(effects, names)
         low, high = percentile_interval(self._selectivity(resampled, names))
-        return frame.assign(
-            selectivity=selectivity[0],
-            selectivity_ci_low=float(low),
-            selectivity_ci_high=float(high),
-            selectivity_control_mean=float(control_mean(selectivity[1:])),
-            selectivity_control_std=float(control_std(selectivity[1:])),
-            selectivity_control_max=float(_max(selectivity[1:])),
-            selectivity_z=float(_z(selectivity)),
-            selectivity_p_value=self._selectivity_p_value(selectivity, names),
-            shared_by_all=self._is_shared(effects, resampled, names),
-        )
+        return {
+            "selectivity": float(selectivity[0]),
+            "selectivity_ci_low": float(low),
+            "selectivity_ci_high": float(high),
+            "selectivity_control_mean": float(control_mean(selectivity[1:])),
+            "selectivity_control_std": float(control_std(selectivity[1:])),
+            "selectivity_control_max": float(_max(selectivity[1:])),
+            "selectivity_z": float(_z(selectivity)),
+            "selectivity_p_value": self._selectivity_p_value(selectivity, names),
+        }
 
     def _is_shared(
         self,

@@ -5,6 +5,7 @@ Calling a plot function needs the extra `viz`; importing this package does not.
 
 from tl_modules.plots.blocks import plot_activations
 from tl_modules.plots.category_pairs import plot_categories
+from tl_modules.plots.components import plot_components
 from tl_modules.plots.concepts import plot_concepts
 from tl_modules.plots.cores import core_curve
 from tl_modules.plots.costs import plot_costs
@@ -23,6 +24,7 @@ __all__ = [
     "faithfulness_curve",
     "plot_activations",
     "plot_categories",
+    "plot_components",
     "plot_concepts",
     "plot_costs",
     "plot_coverage",

@@ -1,0 +1,251 @@
+"""Modules and cores beside the model's heads, MLP layers and residual stream, in one table."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import pandas as pd
+
+from tl_modules.activations.reference import Reference, collect_reference
+from tl_modules.causal.controls import ControlKind
+from tl_modules.causal.effect_numbers import EffectNumbers
+from tl_modules.causal.experiment import Experiment, Outcome, run_experiment
+from tl_modules.causal.metrics import MetricName
+from tl_modules.causal.model_components import (
+    COMPONENTS,
+    Component,
+    ModelComponent,
+    beside_others,
+    check_components,
+    components_of,
+    site_of,
+)
+from tl_modules.causal.options import Options
+from tl_modules.causal.own_categories import sample_labels
+from tl_modules.causal.trials import seed_keys
+from tl_modules.interventions.ablation import Touched
+from tl_modules.interventions.measuring import measures
+from tl_modules.interventions.replacements import Method
+from tl_modules.interventions.target import as_targets, units_on_one_site
+from tl_modules.models.batch_sizes import BatchSize
+from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.sites import is_named
+from tl_modules.modules.module import Module
+from tl_modules.modules.module_set import ModuleSet
+from tl_modules.runtime.arguments import Remedy, checked
+from tl_modules.tables.p_values import benjamini_hochberg, holm
+from tl_modules.tables.prompt_frames import labelled, prompt_frame
+from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.tables.text import text_column
+from tl_modules.units import Units
+
+Cores = Annotated[ModuleSet | None, Remedy("Pass causal_cores(...).cores.")]
+
+_CORE = 2
+"""Tells the seeds of a core's controls from those of its module's."""
+
+
+@checked
+@measures
+def with_components(  # noqa: PLR0913 - the options of one experiment, all by keyword
+    model: HookedModel,
+    modules: Module | Iterable[Module],
+    prompts: Prompts,
+    *,
+    cores: Cores = None,
+    components: Sequence[Component] = COMPONENTS,
+    metric: MetricName = "loss",
+    separator: str | None = None,
+    method: Method = "mean",
+    reference_prompts: Prompts | None = None,
+    factor: float | None = None,
+    positions: Touched = "content",
+    n_controls: int = 19,
+    controls: ControlKind = "layer",
+    exclude: Units | None = None,
+    batch_size: BatchSize = "auto",
+    max_tokens: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Ablate or patch modules, cores, heads, MLP layers and the residual stream alike.
+
+    Every row is measured on the same prompts, with the same metric, method and positions, and takes
+    its means from the same prompts. The rows of modules are those of ``module_effects`` with this
+    reference and number of controls.
+
+    What a row is held against depends on its kind, since a control should be as wide:
+
+    - module, core: ``n_controls`` random sets of units, as in ``module_effects``.
+    - head: all other heads of the model. The p-value is the head's rank among them: some head
+      always comes first, so that no corrected p-value is small. It tests a head that was chosen
+      before.
+    - MLP layer: all other MLP layers, and the same holds.
+    - residual stream: nothing, and the columns are missing. It holds all that is written below it,
+      so that no other part of the model is its like. Read it as the most that can be lost there:
+      patched at every token, it is the other run itself, whatever the layer.
+
+    The smallest possible p-value is ``1 / (1 + n_controls)``, with the number in the row.
+
+    Args:
+        model: The model.
+        modules: A ``ModuleSet``, some modules of one, or one.
+        prompts: Strings, or a frame with ``prompt`` and ``category``; see ``module_effects``.
+        cores: The modules' cores, ``causal_cores(...).cores``.
+        components: Some of ``"head"`` (``hook_z``), ``"mlp"`` (``mlp.hook_post``) and ``"resid"``
+            (``hook_resid_post``). All of the model's are measured.
+        metric: See ``module_effects``.
+        separator: See ``module_effects``.
+        method: See ``module_effects``. With ``"patch"``, each row is activation patching at all
+            positions, as TransformerLens' ``get_act_patch_attn_head_out_all_pos`` does it.
+        reference_prompts: Prompts whose means ablation puts in, in all rows; by default
+            ``prompts``. Modules of a site of your own keep the means that they hold.
+        factor: What ``"scale"`` multiplies by.
+        positions: See ``module_effects``.
+        n_controls: Controls of each module and core.
+        controls: The property that they share with the module or the core.
+        exclude: Units to leave out of modules, cores and their controls.
+        batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds (``collect``).
+        max_tokens: Truncate prompts to this many tokens.
+        seed: Seeds controls and bootstrap.
+        progress: Show progress bars.
+
+    Returns:
+        One row per part and category: ``kind`` (``"module"``, ``"core"`` or one of
+        ``components``), ``label``, ``layer``, ``head`` and ``hook_name`` (missing where there is
+        none), ``n_units`` (the numbers per token that are changed: neurons, or dimensions of a head
+        or of the stream), and the columns of ``module_effects``. ``selectivity`` is the effect on
+        the row's category minus the mean effect on the others. Corrected p-values count the rows of
+        one kind.
+
+    Raises:
+        ModulesError: If a component is unknown, the model lacks its hook points, or as in
+            ``module_effects``.
+
+    Example::
+
+        table = tlm.with_components(model, modules, prompts, cores=found.cores)
+        tlm.plots.plot_components(table, category="math")
+    """
+    kinds = check_components(components)
+    options = Options(
+        metric=metric,
+        separator=separator,
+        method=method,
+        reference=None,
+        factor=factor,
+        positions=positions,
+        keep_only=False,
+        n_controls=n_controls,
+        controls=controls,
+        exclude=exclude,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=progress,
+    )
+    listed = as_targets(modules)
+    whole = listed if cores is None else [*listed, *cores]
+    site = units_on_one_site(whole)[0].site
+    for each in whole:
+        each.check_model(model)
+    parts = components_of(model, kinds)
+    frame = labelled(prompt_frame(prompts), *sample_labels(whole))
+    source = frame if reference_prompts is None else reference_prompts
+    of_modules = replace(options, reference=_reference(model, source, site, options))
+    of_parts = replace(
+        options,
+        reference=_reference(model, source, site_of(kinds), options),
+        n_controls=0,
+        controls="layer",
+        exclude=None,
+    )
+    keys = seed_keys(listed, seed)
+    keys += [[seed, core.label, _CORE] for core in whole[len(listed) :]]
+    found = run_experiment(model, whole, frame, of_modules, keys=keys)
+    ours = zip(whole, found.outcomes, strict=True)
+    theirs = run_experiment(model, parts, frame, of_parts)
+    tables = [
+        *_of_modules(found, ours, len(listed), of_modules),
+        *_of_components(theirs, parts, of_parts),
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    table = table.assign(positions=of_parts.touched, metric=metric, method=method)
+    return _adjusted(_typed(table))
+
+
+def _reference(
+    model: HookedModel, prompts: Prompts, site: str | None, options: Options
+) -> Reference | None:
+    """What ablation puts in at a site; None where the method or the site has nothing to collect."""
+    if options.method in ("zero", "patch", "scale") or site is None or not is_named(site):
+        return None
+    # Only other methods read values by position or at single tokens, which take memory.
+    kept = {"n_tokens": 1, "n_positions": 1} if options.method == "mean" else {}
+    return collect_reference(
+        *(model, prompts),
+        units=site,
+        batch_size=options.batch_size,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+        progress=options.progress,
+        **kept,
+    )
+
+
+def _of_modules(
+    found: Experiment,
+    ours: Iterable[tuple[Module, Outcome]],
+    n_modules: int,
+    options: Options,
+) -> Iterator[pd.DataFrame]:
+    """The rows of modules and then of cores."""
+    for number, (module, outcome) in enumerate(ours):
+        kind = "module" if number < n_modules else "core"
+        row = {"kind": kind, "label": f"{kind} {module.label}", "layer": None, "head": None}
+        row |= {"hook_name": None, "n_units": _width(module.units, options.exclude)}
+        yield _rows(found, outcome, row, options.controls, options.seed)
+
+
+def _of_components(
+    theirs: Experiment, parts: Sequence[ModelComponent], options: Options
+) -> Iterator[pd.DataFrame]:
+    """The rows of heads, layers and the residual stream."""
+    held = beside_others(parts, theirs.outcomes)
+    for part, (outcome, controls) in zip(parts, held, strict=True):
+        row = {"kind": part.kind, "label": part.label, "layer": part.layer, "head": part.head}
+        row |= {"hook_name": part.hook_name, "n_units": _width(part.units, None)}
+        yield _rows(theirs, outcome, row, controls, options.seed)
+
+
+def _rows(
+    experiment: Experiment, outcome: Outcome, row: dict[str, Any], controls: str, seed: int
+) -> pd.DataFrame:
+    """One part's rows: what it is, its effects, and what they are held against."""
+    numbers = EffectNumbers.of(experiment, outcome, seed, keep_only=False, n_targets=None)
+    table = numbers.table_of_each()
+    held = {"controls": controls, "n_controls": len(outcome.rises) - 1}
+    first = pd.DataFrame([row] * len(table), columns=list(row), dtype=object)
+    return pd.concat([first, table.assign(**held)], axis=1)
+
+
+def _width(units: Units, exclude: Units | None) -> int:
+    """How many numbers per token a change of these units changes."""
+    return len((units if exclude is None else units.without(exclude)).coordinates())
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """With texts as text and counts as whole numbers, also where some are missing."""
+    texts = {name: text_column(table[name]) for name in ("kind", "label", "hook_name")}
+    counts = {name: table[name].astype("Int64") for name in ("layer", "head")}
+    return table.assign(**texts, **counts, n_units=table["n_units"].astype("int64"))
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """With p-values corrected over the rows of each kind."""
+    for column, start in (("p_value", "p"), ("selectivity_p_value", "selectivity_p")):
+        by_kind = table.groupby("kind", sort=False)[column]
+        for name, adjust in (("holm", holm), ("bh", benjamini_hochberg)):
+            adjusted = by_kind.transform(lambda values, f=adjust: f(values.to_numpy(dtype=float)))
+            table[f"{start}_{name}"] = adjusted
+    return table
