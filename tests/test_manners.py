@@ -81,6 +81,7 @@ TEXTS = {
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
     "positions",
     "ranking",
+    "text",
     *("polarity", "contexts"),
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
@@ -96,6 +97,7 @@ COUNTS = {
         "n_samples",
         "n_layers",
         "n_tokens",
+        "n_starts",
         "seed",
     ),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
@@ -113,6 +115,7 @@ FLAGS |= {
     "shared_by_all",
     "keep_only",
     "at_floor",
+    "steers",
 }
 
 
