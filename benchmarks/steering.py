@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--fit", type=float, default=1.0, help="share of units that fit best")
     parser.add_argument("--factors", type=float, nargs="+", default=[1.5, 2.0, 3.0])
     parser.add_argument("--per-category", type=int, default=2, help="held-out prompts of each")
+    parser.add_argument("--starts", nargs="+", help="categories whose texts begin; by default all")
     parser.add_argument("--start-words", type=int, default=5, help="words of each text's start")
     parser.add_argument("--new-tokens", type=int, default=12)
     parser.add_argument("--controls", type=int, default=19)
@@ -64,7 +65,7 @@ def main() -> None:
         modules,
         held_out,
         factors=args.factors,
-        starts=beginnings(held_out, args.start_words),
+        starts=beginnings(held_out, args.starts, args.start_words),
         n_new_tokens=args.new_tokens,
         n_controls=args.controls,
     )
@@ -78,10 +79,12 @@ def main() -> None:
         draw(tlm.plots.plot_steering(table, modules=modules), args.figure)
 
 
-def beginnings(prompts: pd.DataFrame, n_words: int) -> list[str]:
-    """The first words of each category's first prompt."""
-    firsts = prompts.groupby("category", sort=False).head(1)["prompt"]
-    return [" ".join(prompt.split()[:n_words]) for prompt in firsts]
+def beginnings(prompts: pd.DataFrame, categories: list[str] | None, n_words: int) -> list[str]:
+    """The first words of the first prompt of each of these categories, or of all."""
+    firsts = prompts.groupby("category", sort=False).head(1)
+    if categories is not None:
+        firsts = firsts.loc[firsts["category"].isin(categories)]
+    return [" ".join(prompt.split()[:n_words]) for prompt in firsts["prompt"]]
 
 
 if __name__ == "__main__":
