@@ -121,6 +121,11 @@ def compared_parts(c):
     return tlm.with_components(c.model, c.modules, c.prompts, **given, **QUIET)
 
 
+def steered(c, **options):
+    options = {"factors": [0.5, 3], "n_new_tokens": 2, "n_controls": 1} | options
+    return tlm.steering_effects(c.model, c.modules, c.prompts, **options, **QUIET)
+
+
 def curved(c):
     scores = tlm.attribute_modules(c.model, *c.pair, metric, c.modules, **QUIET)
     rankings = {first_category(c): scores.unit_scores, "modules": scores.by_module()}
@@ -156,6 +161,10 @@ CALLS = {
         c.model, c.modules, c.prompts, n_controls=2, **QUIET
     ),
     "module_effects resampled": resampled,
+    "steering_effects": lambda c: steered(c),
+    "steering_effects sampled": lambda c: steered(
+        c, starts=["the cat", "def print ("], temperature=1.0, scorer=len, positions="all"
+    ),
     "selectivity": lambda c: tlm.selectivity(c.effects),
     "dissociation": lambda c: tlm.dissociation(
         c.model, *list(c.modules)[:2], c.prompts[::2], c.prompts[1::2], n_controls=19, **QUIET
@@ -228,6 +237,7 @@ CALLS = {
     "verdicts": lambda c: tlm.verdicts(c.effects),
     "plot_selectivity": lambda c: tlm.plots.plot_selectivity(c.effects, modules=c.modules),
     "plot_components": lambda c: tlm.plots.plot_components(compared_parts(c)),
+    "plot_steering": lambda c: tlm.plots.plot_steering(steered(c), modules=c.modules),
     "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),
     "faithfulness_curve": lambda c: tlm.plots.faithfulness_curve(curved(c).table),
     "plot_concepts": lambda c: tlm.plots.plot_concepts(

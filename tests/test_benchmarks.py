@@ -37,6 +37,7 @@ from benchmarks import (
     scale,
     search,
     start,
+    steering,
     sufficiency,
     thoughts,
     tokenise,
@@ -225,6 +226,17 @@ def test_neighbours(monkeypatch, capsys):
     found = run(neighbours, ["--controls", "2", "--components", "2"], monkeypatch, capsys)
     assert "shift away from french" in found
     assert "perplexity of others" in found
+
+
+@unsaid
+def test_steering(monkeypatch, capsys, tmp_path):
+    on_contrasts(steering, monkeypatch)
+    path = tmp_path / "steering.csv"
+    words = ["--controls", "1", "--factors", "2", "--new-tokens", "2", "--per-category", "1"]
+    found = run(steering, [*words, "--modules", "2", "--out", str(path)], monkeypatch, capsys)
+    assert "fluency lost" in found
+    assert "At none of 1 factors" in found
+    assert len(pd.read_csv(path)) == 2
 
 
 def test_thoughts(monkeypatch, capsys, tmp_path):

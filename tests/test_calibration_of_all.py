@@ -47,6 +47,9 @@ KINDS = {
         "selectivity, all 120 permutations",
         "selectivity, random permutations",
     ],
+    "causal/steering_numbers.py": [
+        f"steering_effects, {what}" for what in ("losses", "score", "lost")
+    ],
     "evaluation/detectors.py": ["compare_detectors"],
     "evaluation/matching.py": ["match_modules, by units", "match_modules, by profiles"],
     "interpret/categories_covered.py": ["coverage"],

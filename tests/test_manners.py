@@ -82,6 +82,7 @@ TEXTS = {
     "positions",
     "ranking",
     *("predicted", "other"),
+    "text",
     *("polarity", "contexts"),
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
@@ -98,6 +99,7 @@ COUNTS = {
         "n_samples",
         "n_layers",
         "n_tokens",
+        "n_starts",
         "seed",
     ),
     "n_pairs",
@@ -116,6 +118,7 @@ FLAGS |= {
     "shared_by_all",
     "keep_only",
     "at_floor",
+    "steers",
 }
 
 

@@ -104,7 +104,7 @@ def wrongly(function, bound, name, value):
 
 def is_lawful(name, kind):
     """A model is a function like any: as one of the user's, it may raise what it likes."""
-    return name in ("metric", "patching_metric", "on_run") and kind == "a model"
+    return name in ("metric", "patching_metric", "on_run", "scorer") and kind == "a model"
 
 
 def main(names):

@@ -21,6 +21,7 @@ from tl_modules.causal.patching import (
 )
 from tl_modules.causal.selectivities import Selectivity, selectivity
 from tl_modules.causal.shared_unit_scores import SharedUnits, shared_units
+from tl_modules.causal.steering import steering_effects
 from tl_modules.causal.unit_estimates import UnitEstimates, unit_estimates
 from tl_modules.tables.verdicts import verdict_sentence, verdicts
 
@@ -50,6 +51,7 @@ __all__ = [
     "selectivity",
     "shared_units",
     "specialised_parts",
+    "steering_effects",
     "unit_estimates",
     "verdict_sentence",
     "verdicts",

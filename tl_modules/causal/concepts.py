@@ -25,6 +25,7 @@ from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.against_controls import (
     beside_controls,
     control_p_value,
+    named,
     ratio_beside_controls,
     run_rounding,
 )
@@ -167,14 +168,14 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
             row: dict[str, object] = {"label": str(outcome.trial.label), "prompts": str(name)}
             row |= {"n_with": int(has.sum()), "n_without": int((~has).sum())}
             row["auc_clean"] = float(auc(scores[of_set], has))
-            row |= _named("auc", _aucs(probed[:, of_set], has, seed))
+            row |= named("auc", _aucs(probed[:, of_set], has, seed))
             for what, counted in (("lost", of_set[~has]), ("harm", of_set[has])):
                 draws = bootstrap_indices(np.zeros(len(counted)), N_RESAMPLES, seed)
                 rises = outcome.rises[:, counted]
                 numbers = ratio_beside_controls(
                     rises, np.ones(len(counted)), draws, tolerance=rounding
                 )
-                row |= _named(what, numbers)
+                row |= named(what, numbers)
             row["positions"] = options.touched
             if experiment.separators is not None:
                 row["separator"] = shown_separators(experiment.separators)
@@ -245,8 +246,3 @@ def _aucs(
     known = np.abs(aucs - 0.5)
     p_value = control_p_value(-float(known[0]), -known[1:])
     return beside_controls(aucs, resampled) | {"p_value": p_value}
-
-
-def _named(name: str, numbers: Mapping[str, float]) -> dict[str, float]:
-    """The numbers, by names that begin with what they are of."""
-    return {name if key == "effect" else f"{name}_{key}": it for key, it in numbers.items()}

@@ -120,7 +120,7 @@ def run_experiment(
     prepared = prepare_runs(
         model,
         targets,
-        _ablation(model, frame, task, options),
+        ablation_of(model, frame, task, options),
         seed_keys(targets, options.seed) if keys is None else keys,
         corrupted,
     )
@@ -203,8 +203,15 @@ def _with_enough(
     return Outcome(runs.trial(n_used), outcome.rises[: 1 + n_used])
 
 
-def _ablation(model: HookedModel, frame: pd.DataFrame, task: Task, options: Options) -> Ablation:
-    """What the options say of units and their controls."""
+def ablation_of(model: HookedModel, frame: pd.DataFrame, task: Task, options: Options) -> Ablation:
+    """Say how units are changed and their controls drawn, by an experiment's options.
+
+    Args:
+        model: The model.
+        frame: The prompts.
+        task: The prompts' task.
+        options: The options, after ``sized``.
+    """
     setting = Setting(
         model,
         frame,

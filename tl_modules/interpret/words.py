@@ -3,15 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from tl_modules.modules.topic import Word
-
-_LETTERS = r"(?u)[^\W\d_]{2,}"
-"""A word is a run of at least two letters, so the parts of ``snake_case`` are separate words."""
-
-_LEAST_LIFT = 2.0
-"""A distinctive word is at least this many times as frequent as in the other modules."""
+from tl_modules.tables.class_words import class_words
 
 
 def distinctive_words(
@@ -45,35 +40,7 @@ def distinctive_words(
     >>> [[word.word for word in words] for words in per_module]
     [['cats'], ['dogs']]
     """
-    counts, vocabulary = _counts(prompts, labels, n_modules)
-    of_word, of_module = counts.sum(axis=0), counts.sum(axis=1, keepdims=True)
-    others = (of_word - counts) / np.maximum(of_module.sum() - of_module, 1)
-    share = counts / np.maximum(of_module, 1)
-    scores = share * np.log1p(of_module.mean() / np.maximum(of_word, 1))
-    scores[share < _LEAST_LIFT * others] = 0
-    per_module = []
-    for row in scores:
-        # The vocabulary is sorted, so a stable sort puts equal scores in alphabetical order.
-        best = np.argsort(-row, kind="stable")[:n_words]
-        per_module.append(
-            tuple(Word(vocabulary[word], float(row[word])) for word in best if row[word] > 0)
-        )
-    return per_module
-
-
-def _counts(
-    prompts: Sequence[str], labels: Int[np.ndarray, " _samples"], n_modules: int
-) -> tuple[Float[np.ndarray, "modules words"], list[str]]:
-    """Count the prompts of each module that hold each word; also return the words."""
-    from sklearn.feature_extraction.text import CountVectorizer  # slow to import
-
-    vectorizer = CountVectorizer(stop_words="english", token_pattern=_LETTERS, binary=True)
-    analyse = vectorizer.build_analyzer()
-    if not any(map(analyse, prompts)):  # fit_transform would raise on an empty vocabulary
-        return np.zeros((n_modules, 0)), []
-    word_in_prompt = vectorizer.fit_transform(prompts)
-    counts = [
-        np.asarray(word_in_prompt[labels == module].sum(axis=0), dtype=np.float64).ravel()
-        for module in range(n_modules)
+    return [
+        tuple(Word(word, score) for word, score in of_module)
+        for of_module in class_words(prompts, labels, n_modules, n_words)
     ]
-    return np.stack(counts), vectorizer.get_feature_names_out().tolist()

@@ -5,8 +5,9 @@ itself. Here a hook point's new values are computed once, for the units of all s
 mask says which row takes which of them.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,8 @@ from tl_modules.interventions.replacements import (
     replacements,
 )
 from tl_modules.interventions.resident import Resident
-from tl_modules.models.hooked_model import FwdHooks, HookFn
-from tl_modules.models.prompt_starts import FromTheStart
+from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn
+from tl_modules.models.prompt_starts import PromptStart, StartFinder
 from tl_modules.units import Units
 
 
@@ -178,7 +179,7 @@ class JoinedEdits:
 
         Args:
             of_rows: The number of each row's set.
-            where: The positions to change, whose runs begin at their prompts' first tokens.
+            where: The positions to change.
 
         Returns:
             ``(hook_name, fn)`` pairs, one per hook point.
@@ -187,18 +188,49 @@ class JoinedEdits:
         change = partial(_changed_rows, of_rows=numbers, touched=touched)
         return [(edit.name, edit.hook_fn(change)) for edit in self._edits]
 
+    @contextmanager
+    def writing(
+        self,
+        model: HookedModel,
+        of_rows: Int[np.ndarray, " batch"],
+        positions: Bool[torch.Tensor, "batch whole"] | None,
+    ) -> Iterator[None]:
+        """Change the rows of texts that the model writes inside the ``with``.
+
+        Args:
+            model: The model, whose ``generate`` may keep keys and values.
+            of_rows: The number of each row's set.
+            positions: Where to change them, up to the last token that is written; None for
+                everywhere.
+        """
+        finder = _GrowingText()
+        finder.follow(model)
+        try:
+            with model.hooks(fwd_hooks=self.hooks(of_rows, Where(positions, finder=finder))):
+                yield
+        finally:
+            finder.remove()
+
+
+class _GrowingText(StartFinder):
+    """Finds where a run begins in a text that goes on after it, with a key-value cache or not."""
+
+    def start(self) -> PromptStart:
+        """Return the start of the current forward pass."""
+        return replace(super().start(), is_open=True)
+
 
 class _Touched:
     """The positions that a pass changes, found once for all hook points of a device."""
 
     def __init__(self, where: Where) -> None:
-        assert isinstance(where.finder, FromTheStart)  # they are the same at every hook point
         self.where = where
         self._found: dict[Any, Bool[torch.Tensor, "batch pos"] | None] = {}
 
     def at(self, values: Float[torch.Tensor, "*shape"]) -> Bool[torch.Tensor, "batch pos"] | None:
         """The positions, for an activation; None where it is every one."""
-        key = (values.shape[:-1], values.device)
+        # The same at every hook point of a run; a run that goes on from a cache has others.
+        key = (values.shape[:-1], values.device, self.where.finder.start().place)
         if key not in self._found:
             touched = self.where.touched(values.shape[:-1])
             self._found[key] = None if touched is None else touched.to(values.device)

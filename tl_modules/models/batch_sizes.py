@@ -15,6 +15,8 @@ BatchSize = int | Literal["auto"]
 on a CPU, because larger batches are not faster there, and at most 512 on a GPU."""
 
 ON_CPU, ON_GPU = 16, 512
+WRITTEN_ON_CPU = 64
+"""The most texts that are written at once on a CPU: after the first pass each is one token long."""
 
 
 def check_batch_size(batch_size: BatchSize) -> None:
@@ -39,6 +41,7 @@ def batch_size_of(
     *,
     logits: bool = True,
     gradients: bool = False,
+    writes: bool = False,
 ) -> int:
     """The number of prompts of a pass.
 
@@ -48,6 +51,7 @@ def batch_size_of(
         n_tokens: The tokens of the longest prompt.
         logits: Whether the logits are computed; they need most of the memory.
         gradients: Whether a backward pass follows, which needs all layers' activations.
+        writes: Whether the model continues the prompts; ``n_tokens`` is then with the new ones.
 
     Returns:
         A number; for ``"auto"`` at least 1, even if a single prompt may not fit.
@@ -60,7 +64,8 @@ def batch_size_of(
         # In the model's dtype, as float32, and once more while a loss is computed.
         n_bytes += 12 * (getattr(model.cfg, "d_vocab", None) or 1)
     fits = free_memory(_device(model)) / 2 / (max(n_tokens, 1) * n_bytes)
-    return max(1, min(largest_batch(model), int(fits)))
+    most = max(largest_batch(model), WRITTEN_ON_CPU) if writes else largest_batch(model)
+    return max(1, min(most, int(fits)))
 
 
 def batch_size_for(

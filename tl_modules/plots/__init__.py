@@ -16,6 +16,7 @@ from tl_modules.plots.heatmaps import plot_coverage, plot_effects, plot_layers
 from tl_modules.plots.landscape import plot_landscape
 from tl_modules.plots.n_modules import plot_n_modules
 from tl_modules.plots.selectivity_points import plot_selectivity
+from tl_modules.plots.steering import plot_steering
 from tl_modules.plots.thoughts import plot_thoughts
 from tl_modules.plots.tokens import plot_tokens
 
@@ -35,6 +36,7 @@ __all__ = [
     "plot_layers",
     "plot_n_modules",
     "plot_selectivity",
+    "plot_steering",
     "plot_thoughts",
     "plot_tokens",
 ]

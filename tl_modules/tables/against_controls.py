@@ -1,5 +1,7 @@
 """A number of a module beside the same number of its controls: p-value, mean and spread."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -114,6 +116,19 @@ def beside_controls(
         "control_std": float(control_std(runs[1:])),
         "p_value": control_p_value(sign * float(runs[0]), sign * runs[1:], tolerance),
     }
+
+
+def named(name: str, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Name the numbers of ``beside_controls`` after what they are of.
+
+    Args:
+        name: The name of the number itself, with which the others' names begin.
+        numbers: What ``beside_controls`` returned.
+
+    >>> named("cost", {"effect": 1.0, "p_value": 0.05})
+    {'cost': 1.0, 'cost_p_value': 0.05}
+    """
+    return {name if key == "effect" else f"{name}_{key}": it for key, it in numbers.items()}
 
 
 def ratio_beside_controls(
