@@ -122,6 +122,12 @@ def curved(c):
     return tlm.faithfulness_curves(c.model, *c.pair, metric, rankings, n_random=2, **QUIET)
 
 
+def explored(c):
+    explorer = tlm.explore(c.model, c.modules, c.effects, prompt="the cat sat", seed=1)
+    explorer.merge([0, 1])
+    return explorer.run(n_new_tokens=3), explorer.modules, explorer.history
+
+
 CALLS = {
     "collect": lambda c: tlm.collect(c.model, c.prompts, **QUIET),
     "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
@@ -225,6 +231,7 @@ CALLS = {
         tlm.compare_detectors(c.acts, first_category(c), n_resamples=2, **QUIET)
     ),
     "plot_landscape": lambda c: tlm.plots.plot_landscape(c.modules, c.acts, projection="tsne"),
+    "explore": lambda c: explored(c),
     "write_report": lambda c: tlm.write_report(
         c.page, c.modules, acts=c.acts, model=c.model, **QUIET
     ),

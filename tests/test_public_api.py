@@ -122,6 +122,7 @@ def test_the_reference_documents_every_command_and_option(name, capsys):
 FREE_TEXTS = {
     *("separator", "category", "concept", "label", "prompt", "hook_name", "model_name", "name"),
     *("language", "unit", "model", "site", "pattern", "apart_from", "own_category"),
+    "other_prompt",
     *("repo_id", "revision", "commit_message", "endpoint", "licence"),
 }
 """Parameters that take any text: a name, a label, a prompt's part."""

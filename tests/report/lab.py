@@ -103,6 +103,4 @@ def set_theme(page, theme):
         "theme => jupyterapp.commands.execute('apputils:change-theme', {theme})",
         f"JupyterLab {theme}",
     )
-    page.wait_for_selector(
-        f"body[data-jp-theme-name='JupyterLab {theme}']", state="attached"
-    )
+    page.wait_for_selector(f"body[data-jp-theme-name='JupyterLab {theme}']", state="attached")

@@ -79,7 +79,9 @@ def test_units_move_between_modules_and_out_of_them(made):
     there = moved(made, np.array([0, 7]), 3)
     assert sizes(there.modules) == [4, 4, 5, 7]
     assert there.modules.verdicts == (None, None, "not beyond its controls", None)
-    assert there.line == "moved 2 units from module 0 (x) and module 1 (shared by all) to module 3 (x)"
+    assert (
+        there.line == "moved 2 units from module 0 (x) and module 1 (shared by all) to module 3 (x)"
+    )
     out = moved(there.modules, np.array([0]), None)
     assert sizes(out.modules) == [4, 4, 5, 6]
     assert len(out.modules.background) == 1

@@ -49,7 +49,9 @@ def test_numbers_are_those_of_an_intervention_by_hand_beside_units_of_the_same_l
     clean, _ = by_hand(model, changed, "scale", modules, factor=1.0)
     for run, units in (("changed", changed), ("control", drawn)):
         losses, last = by_hand(model, units, method, modules, **options)
-        assert found.losses["change"][run] == pytest.approx(float((losses - clean).mean()), abs=1e-5)
+        assert found.losses["change"][run] == pytest.approx(
+            float((losses - clean).mean()), abs=1e-5
+        )
         column = found.tokens["effect" if run == "changed" else "control"]
         np.testing.assert_allclose(column[1:], losses - clean, atol=1e-4)
         text = found.next_tokens["token"][0]
@@ -74,7 +76,10 @@ def test_text_is_what_generate_writes_under_the_ablation(explorer, model, module
     options = {"max_new_tokens": 12, "do_sample": False, "verbose": False}
     with modules[0].ablated(model, "mean", positions=where):
         written = model.generate(tokens, **options)[0, tokens.shape[1] :]
-    assert texts["changed"].split() == model.tokenizer.decode(written).split()[: len(texts["changed"].split())]
+    assert (
+        texts["changed"].split()
+        == model.tokenizer.decode(written).split()[: len(texts["changed"].split())]
+    )
     assert texts["changed"] != texts["clean"]
     patched = explorer.run(kind="patch", other_prompt=OTHER, n_new_tokens=12).texts["text"]
     assert patched["clean"] == texts["clean"]
@@ -110,7 +115,7 @@ def test_edits_give_a_set_that_the_rest_of_the_package_takes(explorer, model, pr
     explorer.rename(0, "zero")
     explorer.merge([0, 1])
     explorer.split(0, n=3)
-    assert [module.n_units for module in explorer.modules][0] == 3
+    assert explorer.modules[0].n_units == 3
     assert len(explorer.history) == 3
     found = tlm.module_effects(model, explorer.modules, prompts, n_controls=1, progress=False)
     assert set(found["module"]) == {0, 1, 2}
@@ -196,7 +201,13 @@ def test_the_page_edits_and_asks(widget, explorer):
     says(widget, do="pin", module=1)
     assert widget.state["modules"][1]["name"] == explorer.modules[1].title == "one"
     assert widget.state["modules"][1]["pinned"]
-    says(widget, do="move", listed=[int(np.argmax(explorer.modules.unit_labels == 1))], typed="", to=0)
+    says(
+        widget,
+        do="move",
+        listed=[int(np.argmax(explorer.modules.unit_labels == 1))],
+        typed="",
+        to=0,
+    )
     says(widget, do="split", module=0, n=2)
     says(widget, do="keep_core", module=0, n=1)
     says(widget, do="merge", modules=[0, 1])

@@ -54,10 +54,8 @@ def core_curves(table: pd.DataFrame) -> dict[int, list[list[float]]]:
         table: ``CausalCores.table``.
     """
     rows = table.loc[table["ranking"] == "core"].sort_values("n_units")
-    return {
-        int(k): [[float(n), float(s)] for n, s in zip(of["n_units"], of["selectivity"], strict=True)]
-        for k, of in rows.groupby("module")
-    }
+    pairs = ["n_units", "selectivity"]
+    return {int(k): of[pairs].astype(float).to_numpy().tolist() for k, of in rows.groupby("module")}
 
 
 def _module(module: Module, session: Session) -> dict[str, Any]:
@@ -103,7 +101,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "next_tokens": _rows(outcome.next_tokens),
         "losses": _rows(outcome.losses.reset_index()),
         "texts": [
-            {"run": str(run), "text": without_halves(visible(text))}
+            {"run": str(run), "text": without_halves(visible(str(text)))}
             for run, text in outcome.texts["text"].items()
         ],
     }

@@ -222,13 +222,9 @@ class Runner:
                 "control": np.concatenate([first, losses["control"] - losses["clean"]]),
             }
         )
-        return Outcome(
-            n_units, tokens, self._next_tokens(logits), losses_table(losses), _texts({})
-        )
+        return Outcome(n_units, tokens, self._next_tokens(logits), losses_table(losses), _texts({}))
 
-    def _next_tokens(
-        self, logits: dict[str, Float[torch.Tensor, "1 _pos _vocab"]]
-    ) -> pd.DataFrame:
+    def _next_tokens(self, logits: dict[str, Float[torch.Tensor, "1 _pos _vocab"]]) -> pd.DataFrame:
         """The likeliest next tokens of the unchanged and of the changed model."""
         likely = {run: values[0, -1].double().softmax(0) for run, values in logits.items()}
         k = min(N_LIKELIEST, len(likely["clean"]))

@@ -1,17 +1,18 @@
 """The state of an exploration: the set as edited, its history, and the question asked of it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from tl_modules.errors import ModulesError, check_at_least, check_choice, shown
+from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type, shown
 from tl_modules.modules.lookup import position_of
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.explorer.edits import Edit, merged, moved, renamed, split
+from tl_modules.runtime.arguments import check_argument
 
 Kind = Literal["ablate", "scale", "patch"]
 """``ablate``: the units' activations become their means. ``scale``: they are multiplied by a
@@ -86,9 +87,9 @@ class Session:
                 f"ranking should be one score per unit of the site, ({n_units},); got shape "
                 f"{np.shape(self.ranking)}. Pass UnitEstimates.contrast(category), for one."
             )
-        self.question = self._checked(self.question)
+        self.question = self._checked(vars(self.question))
 
-    def ask(self, **changes: object) -> None:
+    def ask(self, **changes: Any) -> None:
         """Change fields of the question.
 
         Raises:
@@ -102,7 +103,7 @@ class Session:
             )
         if "chosen" in changes and "core_size" not in changes:
             changes["core_size"] = None  # it was that of other modules
-        self.question = self._checked(replace(self.question, **changes))  # pyright: ignore
+        self.question = self._checked(vars(self.question) | changes)
 
     def pin(self, k: int) -> None:
         """Pin a module to the top of the list, or unpin it."""
@@ -112,6 +113,7 @@ class Session:
 
     def merge(self, numbers: Sequence[int]) -> None:
         """Merge modules; see ``edits.merged``."""
+        check_argument("numbers", numbers, Sequence[int])
         self._do(merged(self.modules, numbers))
 
     def split(self, k: int, *, n: int | None = None, layer: int | None = None) -> None:
@@ -132,8 +134,9 @@ class Session:
             check_at_least("n", n, 1)
             rest = order[n:]
         else:
+            check_argument("layer", layer, int)
             units = self.modules.units
-            rest = order[np.asarray(units.layers)[units.hook[order]] > int(layer or 0)]
+            rest = order[np.asarray(units.layers)[units.hook[order]] > layer]
         self._do(split(self.modules, k, rest))
 
     def move(self, units: Int[np.ndarray, " chosen"], to: int | None) -> None:
@@ -157,6 +160,7 @@ class Session:
 
     def rename(self, k: int, name: str) -> None:
         """Name a module; see ``edits.renamed``."""
+        check_argument("name", name, str)
         self._do(renamed(self.modules, k, name))
 
     def undo(self) -> None:
@@ -220,33 +224,36 @@ class Session:
         same = before.n_modules == self.modules.n_modules and chosen == self.question.chosen
         self.ask(chosen=chosen, core_size=self.question.core_size if same else None)
 
-    def _checked(self, question: Question) -> Question:
-        """The question with numbers of modules that exist, and a core no larger than its module.
+    def _checked(self, fields: Mapping[str, Any]) -> Question:
+        """A question of modules that exist, with a core smaller than its module.
 
         Raises:
             ModulesError: If a value does not fit.
         """
         for name in ("prompt", "other_prompt"):
-            if not isinstance(getattr(question, name), str):
-                raise ModulesError(f"{name} should be a text; got {shown(getattr(question, name))}.")
-        check_choice("kind", question.kind, KINDS)
-        factor = question.factor
-        is_number = isinstance(factor, int | float) and not isinstance(factor, bool)
+            check_type(fields[name], str, f"{name} should be a text", "Type one.")
+        check_choice("kind", fields["kind"], KINDS)
+        factor = fields["factor"]
+        is_number = isinstance(factor, int | float | np.number) and not isinstance(factor, bool)
         if not is_number or not abs(factor) <= LARGEST_FACTOR:
             raise ModulesError(
                 f"factor should lie between -{LARGEST_FACTOR:g} and {LARGEST_FACTOR:g}; got "
                 f"{shown(factor)}. 0 switches the units off, 2 doubles them."
             )
-        check_at_least("n_new_tokens", question.n_new_tokens, 0)
-        if question.n_new_tokens > MOST_TOKENS:
+        check_at_least("n_new_tokens", fields["n_new_tokens"], 0)
+        if fields["n_new_tokens"] > MOST_TOKENS:
             raise ModulesError(
-                f"n_new_tokens should be at most {MOST_TOKENS}; got {question.n_new_tokens}."
+                f"n_new_tokens should be at most {MOST_TOKENS}; got {fields['n_new_tokens']}. "
+                "Write less."
             )
-        check_at_least("control", question.control, 0)
-        chosen = tuple(sorted({self.modules[k].label for k in question.chosen}))
-        size = question.core_size
+        check_at_least("control", fields["control"], 0)
+        check_argument("chosen", fields["chosen"], Sequence[int])
+        chosen = tuple(sorted({self.modules[k].label for k in fields["chosen"]}))
+        size = fields["core_size"]
         if size is not None:
             check_at_least("core_size", size, 1)
             is_whole = len(chosen) != 1 or size >= self.modules[chosen[0]].n_units
             size = None if is_whole else int(size)
-        return replace(question, chosen=chosen, core_size=size)
+        checked = {"factor": float(factor), "chosen": chosen, "core_size": size}
+        counts = {name: int(fields[name]) for name in ("n_new_tokens", "control")}
+        return Question(**{**fields, **checked, **counts})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HERE = files("tl_modules.report.explorer")
 _PAUSE = 0.001
-"""Seconds between two steps, in which the kernel reads messages, such as that of the stop button."""
+"""Seconds between two steps, in which the kernel reads messages: the stop button's, for one."""
 
 
 class ExplorerWidget(anywidget.AnyWidget):
