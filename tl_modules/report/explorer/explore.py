@@ -130,9 +130,7 @@ def _ranking_of(cores: HasCores, modules: ModuleSet) -> Float[np.ndarray, " unit
     """
     units, found = modules.units, cores.units
     fit = modules.unit_scores
-    scores = (
-        np.zeros(len(units)) if fit is None else np.nan_to_num(fit.astype(np.float64), nan=-np.inf)
-    )
+    scores = np.zeros(len(units)) if fit is None else np.where(np.isfinite(fit), fit, -np.inf)
     ranks = np.argsort(np.argsort(scores, kind="stable")) / len(scores)  # below 1
     starts = dict(zip(units.hook_names, np.cumsum((0, *units.widths)).tolist(), strict=False))
     if not set(found["hook_name"]) <= set(starts):
@@ -140,9 +138,7 @@ def _ranking_of(cores: HasCores, modules: ModuleSet) -> Float[np.ndarray, " unit
             "cores should be of these modules; they have units at other hook points. Find them "
             "with causal_cores(model, modules, ...)."
         )
-    places = (
-        np.array([starts[name] for name in found["hook_name"]], dtype=np.int64)
-        + found["unit"].to_numpy()
-    )
+    offsets = np.array([starts[name] for name in found["hook_name"]], dtype=np.int64)
+    places = offsets + found["unit"].to_numpy()
     ranks[places] = np.arange(len(found), 0, -1)  # highest score first in each module
     return ranks

@@ -62,7 +62,14 @@ function render({ model, el }) {
   let last = {};
 
   const state = () => model.get("state");
-  const send = (message) => model.send(message);
+  const view = Math.random().toString(36).slice(2); // several views may show one model
+  let sent = 0;
+  let waiting = null;
+  const send = (message) => {
+    waiting = `${view} ${(sent += 1)}`;
+    root.setAttribute("aria-busy", "true");
+    model.send({ ...message, id: waiting });
+  };
   const ask = (question) => send({ do: "ask", question });
   const onlyChosen = () => (state().question.chosen.length === 1 ? state().question.chosen[0] : null);
 
@@ -438,6 +445,7 @@ function render({ model, el }) {
   const title = make("h3");
   const sentence = make("p", { className: "sentence" });
   function show() {
+    if (waiting !== null) return; // older than what was clicked last
     const now = state();
     title.textContent = now.title;
     sentence.textContent = now.sentence + (now.sentence && now.history.length ? " (Before the edits below.)" : "");
@@ -449,8 +457,13 @@ function render({ model, el }) {
   }
 
   function showStatus() {
-    const { done, total, said, error } = model.get("status");
+    const { answered, done, total, said, error } = model.get("status");
     const busy = total > 0;
+    if (answered === waiting) {
+      waiting = null;
+      show();
+    }
+    root.setAttribute("aria-busy", String(busy || waiting !== null));
     const inside = document.activeElement === parts.stop;
     parts.bar.hidden = !busy;
     parts.bar.max = total || 1;

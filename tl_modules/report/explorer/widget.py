@@ -56,53 +56,54 @@ class ExplorerWidget(anywidget.AnyWidget):
         """Do what the page asks for."""
         if not isinstance(content, Mapping):
             return
+        answered = str(content.get("id"))
         if content.get("do") == "stop":
             self._number += 1
-            self.status = _status(said="Stopped.")
+            self.status = _status(answered, said="Stopped.")
             return
         try:
             runs = self._explorer.receive(content)
         except ModulesError as error:
-            self.status = _status(error=str(error))
-            self.show()  # the page takes back what it showed too early
+            self.status = _status(answered, error=str(error))
             return
         self.show()
-        self.status = _status()
         self._number += 1  # an earlier run ends at its next step
         if not runs:
+            self.status = _status(answered)
             return
+        self.status = _status(answered, total=1, said="starting")
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # no notebook: there is no loop that could go on meanwhile
-            asyncio.run(self._run(self._number))
+            asyncio.run(self._run(self._number, answered))
             return
-        task = loop.create_task(self._run(self._number))
+        task = loop.create_task(self._run(self._number, answered))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, number: int) -> None:
+    async def _run(self, number: int, answered: str) -> None:
         """Answer the question, until another one comes or the stop button is pressed."""
         found = None
         try:
             for step in self._explorer.steps():
                 if number != self._number:
                     return
-                self.status = _status(done=step.done, total=step.total, said=step.what)
+                self.status = _status(answered, done=step.done, total=step.total, said=step.what)
                 if step.outcome is not found:
                     found = step.outcome
                     self.show()
                 await asyncio.sleep(_PAUSE)
         except ModulesError as error:
-            self.status = _status(error=str(error))
+            self.status = _status(answered, error=str(error))
             return
         except Exception as error:
-            self.status = _status(error=f"{type(error).__name__}: {error}")
+            self.status = _status(answered, error=f"{type(error).__name__}: {error}")
             raise
-        self.status = _status(said="Done.")
+        self.status = _status(answered, said="Done.")
 
 
 def _status(
-    *, done: int = 0, total: int = 0, said: str = "", error: str = ""
+    answered: str = "", *, done: int = 0, total: int = 0, said: str = "", error: str = ""
 ) -> dict[str, int | str]:
-    """How far the run is (``total`` is 0 where none is going on), and what there is to say."""
-    return {"done": done, "total": total, "said": said, "error": error}
+    """The message that was answered last, and how far the run is; ``total`` is 0 without one."""
+    return {"answered": answered, "done": done, "total": total, "said": said, "error": error}
