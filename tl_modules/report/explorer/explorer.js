@@ -57,6 +57,7 @@ function followTheme(root) {
 function render({ model, el }) {
   const root = make("section", { className: "tlm-x", "aria-label": "Explore modules" });
   root.setAttribute("data-lm-suppress-shortcuts", "true"); // keys here are not JupyterLab's
+  root.addEventListener("keydown", (event) => event.stopPropagation()); // nor the notebook's
   const parts = { ...modulesPart(), ...askPart(), ...resultsPart(), ...editPart() };
   let seenBy = "activity";
   let last = {};
@@ -346,6 +347,7 @@ function render({ model, el }) {
       return span;
     }));
     parts.legend.textContent = !sizes.length ? "Not known for these modules or this prompt."
+      : seenBy === "activity" && strongest <= 1e-9 ? "No token is above 1, the modules' average."
       : seenBy === "activity"
         ? `Colour begins at 1, the modules' average; full at ${(1 + strongest).toFixed(1)} times it. First and special tokens are not coloured.`
         : `Orange: the token's loss rises; blue: it falls. Full colour at ${strongest.toFixed(2)} nats.`;
@@ -435,7 +437,7 @@ function render({ model, el }) {
         option.value = value;
         return option;
       }));
-      if (options.some(([value]) => String(value) === kept)) parts.to.value = kept;
+      if (kept && options.some(([value]) => String(value) === kept)) parts.to.value = kept;
     });
     when("history", history, () => parts.history.replaceChildren(...history.map((text) => make("li", { text }))));
     parts.none.hidden = history.length > 0;
@@ -470,7 +472,7 @@ function render({ model, el }) {
     parts.bar.value = done;
     parts.stop.disabled = !busy;
     if (inside && !busy) parts.prompt.focus(); // a disabled button would lose the focus
-    parts.said.textContent = busy ? `${done + 1} of ${total}: ${said}` : said;
+    parts.said.textContent = busy && done < total ? `${done + 1} of ${total}: ${said}` : said;
     parts.error.textContent = error;
     parts.error.hidden = !error;
     parts.results.classList.toggle("old", busy || Boolean(error));
