@@ -132,6 +132,12 @@ def curved(c):
     return tlm.faithfulness_curves(c.model, *c.pair, metric, rankings, n_random=2, **QUIET)
 
 
+def explored(c):
+    explorer = tlm.explore(c.model, c.modules, c.effects, prompt="the cat sat", seed=1)
+    explorer.merge([0, 1])
+    return explorer.run(n_new_tokens=3), explorer.modules, explorer.history
+
+
 CALLS = {
     "collect": lambda c: tlm.collect(c.model, c.prompts, **QUIET),
     "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
@@ -253,6 +259,7 @@ CALLS = {
     "write_neuronpedia_list": lambda c: tlm.write_neuronpedia_list(
         c.page.with_suffix(".json"), c.modules, model_id="tiny"
     ),
+    "explore": lambda c: explored(c),
     "write_report": lambda c: tlm.write_report(
         c.page, c.modules, acts=c.acts, model=c.model, **QUIET
     ),

@@ -77,7 +77,12 @@ from tl_modules.interpret import (
 from tl_modules.interventions import Target, attached, content_positions, detach_all
 from tl_modules.models import HookedModel, untrained_twin
 from tl_modules.modules import Module, ModuleSet, Topic
-from tl_modules.report import write_attribution_graph, write_neuronpedia_list, write_report
+from tl_modules.report import (
+    explore,
+    write_attribution_graph,
+    write_neuronpedia_list,
+    write_report,
+)
 from tl_modules.saes import SplicedModel, with_saes
 from tl_modules.units import Site, Units
 
@@ -117,6 +122,7 @@ __all__ = [
     "discover",
     "discover_baseline",
     "dissociation",
+    "explore",
     "faithfulness_curves",
     "get_act_patch_module",
     "get_act_patch_module_by_layer",

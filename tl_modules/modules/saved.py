@@ -1,6 +1,7 @@
 """What a file keeps of a module set, and a set's fields from it."""
 
 from dataclasses import asdict
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +42,11 @@ def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray
         "units": modules.units.to_dict(),
         "samples": frame_to_json(modules.samples),
         "n_modules": modules.n_modules,
-        "objective": asdict(modules.objective),
+        # JSON has no NaN, which they are after an edit by hand.
+        "objective": {
+            name: None if isnan(value) else value
+            for name, value in asdict(modules.objective).items()
+        },
         "seed": modules.seed,
         "method": modules.method,
         "history": list(modules.history),
@@ -80,7 +85,9 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         "units": Units.from_dict(header["units"], len(arrays["unit_labels"])),
         "samples": frame_from_json(header["samples"]),
         "n_modules": checked_whole_number(header["n_modules"]),
-        "objective": Objective(**{k: checked_number(v) for k, v in header["objective"].items()}),
+        "objective": Objective(
+            **{k: nan if v is None else checked_number(v) for k, v in header["objective"].items()}
+        ),
         "seed": None if seed is None else checked_whole_number(seed),
         "method": checked_text(header["method"]),
         "history": checked_entries(header["history"], checked_number),
