@@ -214,6 +214,7 @@ CALLS = {
     "hierarchy": lambda c: tlm.hierarchy(c.modules, c.acts, n_permutations=9),
     "nestedness": lambda c: tlm.nestedness([c.modules, c.coarser], n_permutations=9, **QUIET),
     "coverage": lambda c: tlm.coverage(c.modules, c.acts, n_permutations=9),
+    "control_selectivities": lambda c: tlm.control_selectivities(c.effects),
     "verdicts": lambda c: tlm.verdicts(c.effects),
     "plot_selectivity": lambda c: tlm.plots.plot_selectivity(c.effects, modules=c.modules),
     "core_curve": lambda c: tlm.plots.core_curve(cored(c).table),

@@ -16,6 +16,7 @@ from tl_modules.tables.against_controls import (
     run_rounding,
 )
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices, percentile_interval
+from tl_modules.tables.control_selectivities import in_own_row
 from tl_modules.tables.p_values import sign_flip_p_value
 from tl_modules.tables.prompt_frames import is_category
 from tl_modules.tables.sequential import StoppingRule
@@ -160,6 +161,7 @@ class EffectNumbers:
             selectivity_control_mean=float(control_mean(selectivity[1:])),
             selectivity_control_std=float(control_std(selectivity[1:])),
             selectivity_control_max=float(_max(selectivity[1:])),
+            selectivity_controls=in_own_row(frame["own"], selectivity[1:]),
             selectivity_z=float(_z(selectivity)),
             selectivity_p_value=self._selectivity_p_value(selectivity, names),
             shared_by_all=self._is_shared(effects, resampled, names),
