@@ -52,7 +52,7 @@ def test_a_modules_name_is_its_topics_label_or_else_its_category(modules):
     module = modules[0]
     assert module_name(module) == "0: math"
     assert module_name(modules[1]) == "1: &lt;b&gt;code&lt;/b&gt;"
-    assert module_name(modules[2]) == f"2: {'w' * 31}…"
+    assert module_name(modules[2]) == f"2: {'w' * 39}…"
     assert module_name(modules[3]) == "3"
     object.__setattr__(module, "topic", None)
     assert module_name(module) == "0: math"
@@ -113,7 +113,7 @@ def test_effects_are_drawn_with_their_marks(effects):
         "each module ablated",
         "its controls ablated (mean)",
     ]
-    shown = ["math", "&lt;b&gt;code&lt;/b&gt;", "w" * 31 + "…"]
+    shown = ["math", "&lt;b&gt;code&lt;/b&gt;", "w" * 39 + "…"]
     assert list(figure.layout.xaxis.ticktext) == shown
     assert "nats per token" in heatmap.colorbar.title.text
     accuracy = tlm.plots.plot_effects(effects, unit="share of answers").data[0]

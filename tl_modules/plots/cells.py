@@ -92,5 +92,5 @@ def with_module_axis(figure: "Figure", names: list[str], width: int, below: int 
         range=[len(names) - 0.5, -0.5], showgrid=False, zeroline=False
     ).update_xaxes(showgrid=False, zeroline=False)
     # The first panel's axis alone: others share it.
-    axis = {"title_text": "module", **column_ticks(names, height)}
+    axis = {"title_text": "module", "ticklabelstandoff": 4, **column_ticks(names, height)}
     return figure.update_layout(yaxis=axis, width=width, height=height + MARGINS + below)

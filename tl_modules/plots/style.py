@@ -44,7 +44,7 @@ MARGINS = 180
 """The pixels that plotly leaves above and below an axis, together."""
 
 _PIXELS_PER_NAME = 14
-_LONGEST_NAME = 32  # characters
+_LONGEST_NAME = 40  # characters
 
 
 def graph_objects() -> ModuleType:
