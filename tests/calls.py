@@ -240,6 +240,7 @@ CALLS = {
     "plot_categories": lambda c: tlm.plots.plot_categories(
         tlm.probe_confusion(c.modules, *c.halves)
     ),
+    "control_selectivities": lambda c: tlm.control_selectivities(c.effects),
     "verdicts": lambda c: tlm.verdicts(c.effects),
     "plot_selectivity": lambda c: tlm.plots.plot_selectivity(c.effects, modules=c.modules),
     "plot_components": lambda c: tlm.plots.plot_components(compared_parts(c)),

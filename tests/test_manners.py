@@ -77,7 +77,7 @@ def test_a_seed_that_cannot_be_is_refused(call, acts):
 
 
 TEXTS = {
-    *("metric", "verdict", "line"),
+    *("metric", "verdict", "line", "selectivity_controls"),
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
     "positions",
     "ranking",
@@ -105,6 +105,7 @@ COUNTS = {
     "n_pairs",
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
+    "control",
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
     *("new_unit", "n_with", "n_without", "n_features", "resample", "shuffle", "feature"),
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),

@@ -52,7 +52,7 @@ def test_a_modules_name_is_its_topics_label_or_else_its_category(modules):
     module = modules[0]
     assert module_name(module) == "0: math"
     assert module_name(modules[1]) == "1: &lt;b&gt;code&lt;/b&gt;"
-    assert module_name(modules[2]) == f"2: {'w' * 31}…"
+    assert module_name(modules[2]) == f"2: {'w' * 39}…"
     assert module_name(modules[3]) == "3"
     object.__setattr__(module, "topic", None)
     assert module_name(module) == "0: math"
@@ -92,18 +92,60 @@ def test_a_module_without_units_is_left_blank(modules):
 
 def test_effects_are_drawn_with_their_marks(effects):
     figure = tlm.plots.plot_effects(effects)
-    (heatmap,) = figure.data
+    heatmap, said, controls, said_of_controls = figure.data
     np.testing.assert_array_equal(heatmap.z, effects["effect"].to_numpy().reshape(3, 3))
-    assert heatmap.text.tolist() == [["*", "", ""], ["", "*", ""], ["", "", ""]]
-    assert (heatmap.zmin, heatmap.zmax) == (-0.9, 0.9)
+    np.testing.assert_array_equal(controls.z, np.full((3, 3), 0.25))
+    texts = ["0.90*", "0.10", "-0.20", "0.30", "0.80*", "0.10", "0.20", "0.10", "0.70"]
+    assert list(zip(said.y, said.x, said.text, strict=True)) == [
+        (*divmod(cell, 3), text) for cell, text in enumerate(texts)
+    ]
+    assert said_of_controls.text.tolist() == ["0.25"] * 9
+    for each in (heatmap, controls):  # one scale
+        assert (each.zmin, each.zmax) == (-0.9, 0.9)
+        assert each.colorscale == heatmap.colorscale
+    assert (heatmap.showscale, controls.showscale) == (False, True)
     assert heatmap.customdata[1, 0].tolist() == [0.3, 0.25, 0.5, "1", "math"]
-    frames = [(s.x0, s.x1, s.y0, s.y1) for s in figure.layout.shapes]
-    assert frames == [(k - 0.5, k + 0.5, k - 0.5, k + 0.5) for k in range(3)]
-    shown = ["math", "&lt;b&gt;code&lt;/b&gt;", "w" * 31 + "…"]
+    frames = [(s.xref, s.x0, s.x1, s.y0, s.y1) for s in figure.layout.shapes]
+    assert frames == [
+        (axis, k - 0.5, k + 0.5, k - 0.5, k + 0.5) for axis in ("x", "x2") for k in range(3)
+    ]
+    assert [note.text for note in figure.layout.annotations] == [
+        "each module ablated",
+        "its controls ablated (mean)",
+    ]
+    shown = ["math", "&lt;b&gt;code&lt;/b&gt;", "w" * 39 + "…"]
     assert list(figure.layout.xaxis.ticktext) == shown
     assert "nats per token" in heatmap.colorbar.title.text
     accuracy = tlm.plots.plot_effects(effects, unit="share of answers").data[0]
     assert "share of answers" in accuracy.colorbar.title.text
+
+
+def test_a_table_without_controls_gives_one_heat_map(effects):
+    heatmap, _ = tlm.plots.plot_effects(effects.assign(control_mean=np.nan)).data
+    assert heatmap.showscale
+
+
+def test_one_scale_holds_the_controls_larger_effects(effects):
+    heatmap, _, controls, _ = tlm.plots.plot_effects(effects.assign(control_mean=2.0)).data
+    assert heatmap.zmax == controls.zmax == 2.0
+
+
+@pytest.mark.parametrize(
+    ("p_values", "n_controls", "said"),
+    [
+        ([0.1, 0.3, 0.5] * 3, 9, "3 cells have the smallest p before correction:<br>9 controls"),
+        ([0.05, 0.1, 0.5] * 3, 259, "<br>19 controls give none below 0.05"),  # the first ones
+        ([0.01] + [0.23] * 8, 99, "1 cell has the smallest p before correction:<br>99 controls"),
+        ([0.05, 0.1, 0.23] * 3, 99, None),
+        ([np.nan] * 9, 0, None),
+    ],
+)
+def test_the_smallest_p_of_so_many_controls_is_said_where_a_cell_has_it(
+    effects, p_values, n_controls, said
+):
+    table = effects.assign(p_value=p_values, n_controls=n_controls)
+    title = tlm.plots.plot_effects(table).layout.xaxis2.title.text
+    assert (said in title) if said else (title == "category of prompts")
 
 
 def test_one_large_effect_leaves_the_others_colour(effects):
@@ -117,7 +159,7 @@ def test_one_large_effect_leaves_the_others_colour(effects):
 
 def test_rows_in_any_order_make_one_figure(effects):
     shuffled = effects.sample(frac=1, random_state=0)
-    (heatmap,) = tlm.plots.plot_effects(shuffled).data
+    heatmap = tlm.plots.plot_effects(shuffled).data[0]
     names = list(dict.fromkeys(shuffled["category"]))
     labels = list(dict.fromkeys(shuffled["module"]))
     for row in effects.itertuples():
@@ -144,7 +186,8 @@ def test_modules_that_every_category_needs_are_named_so(effects, modules):
 
 def test_an_effect_that_is_not_known_is_left_blank(effects):
     unknown = effects.assign(effect=effects["effect"].where(effects["module"] != 1))
-    (heatmap,) = tlm.plots.plot_effects(unknown).data
+    heatmap, said, *_ = tlm.plots.plot_effects(unknown).data
+    assert 1 not in said.y
     assert np.isnan(heatmap.z[1]).all()
     assert heatmap.zmax == 0.9
 
@@ -159,8 +202,9 @@ def test_what_module_effects_returns_is_drawn(acts):
         n_controls=2,
         progress=False,
     )
-    (heatmap,) = tlm.plots.plot_effects(table, modules=found).data
+    heatmap, _, controls, _ = tlm.plots.plot_effects(table, modules=found).data
     np.testing.assert_allclose(heatmap.z, table["effect"].to_numpy().reshape(2, 2))
+    np.testing.assert_allclose(controls.z, table["control_mean"].to_numpy().reshape(2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +221,12 @@ def covered():
 def test_coverage_is_drawn_as_shares_of_the_modules_samples(covered):
     found, table = covered
     figure = tlm.plots.plot_coverage(table, modules=found)
-    (heatmap,) = figure.data
+    heatmap, said = figure.data
     np.testing.assert_allclose(heatmap.z, [[1, 0, 0], [1 / 3, 1 / 3, 1 / 3]])
-    assert list(heatmap.text[0]) == ["100%", "", ""]
+    assert list(zip(said.y, said.x, said.text, strict=True)) == [
+        (0, 0, "100%"),
+        *((1, column, "33%") for column in range(3)),
+    ]
     assert heatmap.customdata[1, 0].tolist()[1:3] == [1 / 4, 1]
     assert heatmap.customdata[0, 0].tolist()[4:] == [
         "0: &lt;b&gt;a&lt;/b&gt;",
@@ -200,7 +247,7 @@ def test_coverage_of_100_modules_has_no_texts():
     values = np.random.default_rng(0).normal(size=(200, 400))
     acts = tlm.ActivationMatrix(values, units, found.samples).zscore()
     figure = tlm.plots.plot_coverage(tlm.coverage(found, acts, n_permutations=1))
-    assert figure.data[0].texttemplate is None
+    assert len(figure.data) == 1
     assert not names_overlap(figure, 100)
 
 
@@ -225,6 +272,7 @@ def test_names_of_100_modules_do_not_overlap(many):
     )
     effects = tlm.plots.plot_effects(table)
     assert np.shape(effects.data[0].z) == (100, 7)
+    assert effects.data[1].text.size == 0  # no room for numbers
     for figure in (layers, effects):
         assert figure.layout.height < 1500
         assert not names_overlap(figure, 100)

@@ -32,7 +32,6 @@ def test_the_figure_says_what_it_shows(table):
     assert layout.title.text
     for axis in (layout.xaxis, layout.xaxis2, layout.yaxis, layout.yaxis2):
         assert axis.title.text
-    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0, 0, 0, 0)"
 
 
 def test_another_table_is_refused(table):

@@ -1,15 +1,17 @@
 """Whether a figure can be read."""
 
+from tl_modules.plots.style import INK
+
 
 def check_readable(figure):
-    """A title, names on both axes, no background, and grey text."""
+    """A title, names on both axes, and the package's template."""
     layout = figure.layout
     assert layout.title.text
     assert layout.xaxis.title.text
     assert layout.yaxis.title.text
-    for background in (layout.paper_bgcolor, layout.plot_bgcolor):
-        assert background == "rgba(0, 0, 0, 0)"
-    assert layout.font.color == "#808080"
+    template = layout.template.layout
+    assert template.paper_bgcolor == template.plot_bgcolor == "#ffffff"
+    assert template.font.color == INK
 
 
 def names_overlap(figure, n_rows):

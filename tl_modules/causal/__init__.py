@@ -23,6 +23,7 @@ from tl_modules.causal.selectivities import Selectivity, selectivity
 from tl_modules.causal.shared_unit_scores import SharedUnits, shared_units
 from tl_modules.causal.steering import steering_effects
 from tl_modules.causal.unit_estimates import UnitEstimates, unit_estimates
+from tl_modules.tables.control_selectivities import control_selectivities
 from tl_modules.tables.verdicts import verdict_sentence, verdicts
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "causal_cores",
     "circuit_scores",
     "concept_effects",
+    "control_selectivities",
     "dissociation",
     "faithfulness_curves",
     "get_act_patch_module",

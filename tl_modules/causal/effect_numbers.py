@@ -16,6 +16,7 @@ from tl_modules.tables.against_controls import (
     run_rounding,
 )
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices, percentile_interval
+from tl_modules.tables.control_selectivities import in_own_row
 from tl_modules.tables.p_values import sign_flip_p_value
 from tl_modules.tables.prompt_frames import is_category
 from tl_modules.tables.sequential import StoppingRule
@@ -124,8 +125,11 @@ class EffectNumbers:
         names = self._names()
         effects = self._by_category(self.rises, names)
         resampled = self._resampled(names)
-        return self._effects(names, effects, resampled).assign(
+        frame = self._effects(names, effects, resampled)
+        controls = self._selectivity(effects, names)[1:]
+        return frame.assign(
             **self._selectivities(names, effects, resampled),
+            selectivity_controls=in_own_row(frame["own"], controls),
             shared_by_all=self._is_shared(effects, resampled, names),
         )
 

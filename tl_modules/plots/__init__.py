@@ -11,8 +11,9 @@ from tl_modules.plots.cores import core_curve
 from tl_modules.plots.costs import plot_costs
 from tl_modules.plots.dendrogram import plot_hierarchy
 from tl_modules.plots.detectors import plot_detectors
+from tl_modules.plots.effect_heatmaps import plot_effects
 from tl_modules.plots.faithfulness import faithfulness_curve
-from tl_modules.plots.heatmaps import plot_coverage, plot_effects, plot_layers
+from tl_modules.plots.heatmaps import plot_coverage, plot_layers
 from tl_modules.plots.landscape import plot_landscape
 from tl_modules.plots.n_modules import plot_n_modules
 from tl_modules.plots.selectivity_points import plot_selectivity

@@ -9,7 +9,14 @@ from tl_modules.activations.store import ActivationStore
 from tl_modules.interpret.blocks import Bins, sort_blocks
 from tl_modules.modules.labels import BACKGROUND
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.plots.style import DIVERGING, graph_objects, module_name, readable, ticks
+from tl_modules.plots.style import (
+    DIVERGING,
+    FigureTemplate,
+    graph_objects,
+    module_name,
+    styled,
+    ticks,
+)
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -21,12 +28,14 @@ _NOUNS = {"zscore": "z-score", "rank": "rank (mean 0, variance 1)", "none": "act
 
 
 @checked
+@styled
 def plot_activations(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,
     *,
     max_rows: int = 250,
     max_columns: int = 500,
+    template: FigureTemplate = None,
 ) -> "Figure":
     """Draw the normalised activations sorted by module, to see the blocks that discovery found.
 
@@ -41,13 +50,15 @@ def plot_activations(
         acts: The activations that the modules were discovered on, raw or normalised.
         max_rows: The largest number of cells down; each small module may add one.
         max_columns: The largest number of cells across; each small module may add one.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure, below 2 MB as HTML (without plotly's own script) for up to 250 modules.
 
     Raises:
-        ModulesError: If plotly is not installed, the activations have other samples or units, or a
-            size is below 1.
+        ModulesError: If plotly is not installed or lacks the template, the activations have other
+            samples or units, or a size is below 1.
     """
     plotly = graph_objects()
     values, rows, columns = sort_blocks(modules, acts, max_rows=max_rows, max_columns=max_columns)
@@ -79,7 +90,7 @@ def plot_activations(
         autorange="reversed",
         **_ticks(rows, names, _SIDE),
     )
-    return readable(figure).update_layout(
+    return figure.update_layout(
         title_text="Activations sorted by module (frames: the modules' own blocks)",
         shapes=_frames(rows, columns),
         width=900,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
+from tl_modules.plots.style import COLOURS, GREY, FigureTemplate, plotly_text, styled
 from tl_modules.runtime.arguments import Elsewhere, checked
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ _COST = ("lost", "lost_ci_low", "lost_ci_high", "lost_control_mean")
 
 
 @checked
-def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Figure":
+@styled
+def plot_concepts(
+    effects: Annotated[pd.DataFrame, Elsewhere("a table")], *, template: FigureTemplate = None
+) -> "Figure":
     """Plot how much of the concept each target leaves against how much loss it adds.
 
     Each target has one point per set of prompts. A faithful target is low and left: a fresh probe
@@ -35,14 +38,16 @@ def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Fi
 
     Args:
         effects: The table that ``concept_effects`` returned.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure with one panel per set of prompts.
 
     Raises:
-        ModulesError: If plotly is not installed, or the table lacks columns or rows.
+        ModulesError: If plotly is not installed or lacks the template, or the table lacks columns
+            or rows.
     """
-    graph_objects()
     from plotly.subplots import make_subplots
 
     check_type(
@@ -87,7 +92,7 @@ def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Fi
     for column, name in enumerate(sets, start=1):
         clean = float(effects.loc[effects["prompts"] == name, "auc_clean"].iloc[0])
         for height, dash in ((clean, "solid"), (0.5, "dash")):
-            line = {"dash": dash, "color": "#808080", "width": 1}
+            line = {"dash": dash, "color": GREY, "width": 1}
             figure.add_hline(y=height, line=line, row=1, col=column)  # pyright: ignore
     figure.update_xaxes(title_text="lost: rise of the loss without the concept (nats per token)")
     figure.update_yaxes(title_text="AUC of a fresh probe", col=1)
@@ -96,4 +101,4 @@ def plot_concepts(effects: Annotated[pd.DataFrame, Elsewhere("a table")]) -> "Fi
     lowest = min(0.5, float(np.nanmin(shown)))
     figure.update_yaxes(range=[lowest - 0.05, 1.05])
     title = "What is left of the concept, and what else is lost (crosses: controls)"
-    return readable(figure).update_layout(title_text=title, width=960, height=480)
+    return figure.update_layout(title_text=title, width=960, height=480)

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.plots.style import COLOURS, band, graph_objects, plotly_text, readable
+from tl_modules.plots.style import (
+    COLOURS,
+    GREY,
+    FigureTemplate,
+    band,
+    graph_objects,
+    plotly_text,
+    styled,
+)
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -16,11 +24,13 @@ _COLUMNS = ("module", "category", "ranking", "n_units", "chosen")
 
 
 @checked
+@styled
 def core_curve(
     table: pd.DataFrame,
     *,
     module: int | None = None,
     value: Literal["selectivity", "effect", "others", "specificity"] = "selectivity",
+    template: FigureTemplate = None,
 ) -> "Figure":
     """Draw a number of the cores over their size, beside what other rankings take.
 
@@ -34,12 +44,15 @@ def core_curve(
         module: The module to draw; by default the mean over the modules, each at its own size
             where the whole module is smaller than a size.
         value: The column to draw.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, the table lacks columns, or has no such module.
+        ModulesError: If plotly is not installed or lacks the template, the table lacks columns, or
+            has no such module.
 
     Example::
 
@@ -84,7 +97,7 @@ def core_curve(
     figure.update_yaxes(title_text=f"{value} ({unit})")
     of = f"{len(labels)} modules (mean)" if module is None else f"module {module}"
     title = f"What the first units of each ranking do: {of}"
-    return readable(figure).update_layout(title_text=title, width=800, height=480)
+    return figure.update_layout(title_text=title, width=800, height=480)
 
 
 def _of_module(table: pd.DataFrame, module: int) -> pd.DataFrame:
@@ -124,6 +137,6 @@ def _add_controls(figure: "Figure", shown: pd.DataFrame, value: str) -> None:
             if {f"{name}_min", f"{name}_max"} <= set(cores.columns):  # older tables lack one
                 lowest, highest = (_curve(cores, f"{name}_{end}") for end in ("min", "max"))
                 figure.add_scatter(**band(curve.index.tolist(), lowest, highest))
-            line = {"color": "#808080", "dash": dash, "width": 1.5}
+            line = {"color": GREY, "dash": dash, "width": 1.5}
             options = {"x": curve.index.tolist(), "y": curve.tolist(), "line": line}
             figure.add_scatter(**options, mode="lines", name=f"{kind} controls")

@@ -9,7 +9,15 @@ from jaxtyping import Float
 
 from tl_modules.errors import ModulesError
 from tl_modules.modules.module import Module
-from tl_modules.plots.style import COLOURS, graph_objects, names_of, plotly_text, readable
+from tl_modules.plots.style import (
+    COLOURS,
+    GREY,
+    FigureTemplate,
+    graph_objects,
+    names_of,
+    plotly_text,
+    styled,
+)
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.effects_frame import check_effects, check_one_run, is_own
 
@@ -20,11 +28,13 @@ _COLUMNS = ("module", "category", "own", "effect", "ci_low", "ci_high", "control
 
 
 @checked
+@styled
 def plot_costs(
     effects: pd.DataFrame,
     *,
     modules: Iterable[Module] | None = None,
     unit: str = "nats per token",
+    template: FigureTemplate = None,
 ) -> "Figure":
     """Draw each target's effect on its own category against its mean effect on the others.
 
@@ -37,13 +47,16 @@ def plot_costs(
         effects: The table that ``module_effects`` returned for modules and other targets.
         modules: The modules, whose names are shown; without them, their numbers are shown.
         unit: The unit of the effect, for the axes' titles.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, the table lacks columns, ``modules`` lacks a
-            module of the table, or no target was tested on its own category and another one.
+        ModulesError: If plotly is not installed or lacks the template, the table lacks columns,
+            ``modules`` lacks a module of the table, or no target was tested on its own category and
+            another one.
     """
     plotly = graph_objects()
     check_effects(effects, _COLUMNS)
@@ -89,12 +102,12 @@ def plot_costs(
         )
     low, high = float(np.nanmin(ends)), float(np.nanmax(ends))
     figure.add_shape(
-        type="line", x0=low, y0=low, x1=high, y1=high, line={"dash": "dash", "color": "#808080"}
+        type="line", x0=low, y0=low, x1=high, y1=high, line={"dash": "dash", "color": GREY}
     )
     figure.update_xaxes(title_text=f"mean effect on the other categories ({plotly_text(unit)})")
     figure.update_yaxes(title_text=f"effect on the own category ({plotly_text(unit)})")
     title = "What each target does, and what it costs (crosses: its controls)"
-    return readable(figure).update_layout(title_text=title, showlegend=False, width=800, height=560)
+    return figure.update_layout(title_text=title, showlegend=False, width=800, height=560)
 
 
 def _name_positions(places: Float[np.ndarray, "targets 2"]) -> list[str]:

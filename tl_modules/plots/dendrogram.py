@@ -6,10 +6,11 @@ from tl_modules.interpret.merge_tree import Hierarchy
 from tl_modules.plots.style import (
     COLOURS,
     MARGINS,
+    FigureTemplate,
     graph_objects,
     height_for,
     module_name,
-    readable,
+    styled,
     ticks,
 )
 from tl_modules.runtime.arguments import checked
@@ -21,17 +22,20 @@ _BETWEEN_LEAVES = 10.0  # SciPy places the leaves at 5, 15, 25, ...
 
 
 @checked
-def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
+@styled
+def plot_hierarchy(hierarchy: Hierarchy, *, template: FigureTemplate = None) -> "Figure":
     """Draw the tree of merges, to see which modules are alike: modules down, distance across.
 
     Args:
         hierarchy: The tree that ``hierarchy`` returned.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed.
+        ModulesError: If plotly is not installed or lacks the template.
     """
     plotly = graph_objects()
     from scipy.cluster.hierarchy import dendrogram  # slow to import
@@ -67,7 +71,7 @@ def plot_hierarchy(hierarchy: Hierarchy) -> "Figure":
         range=[_BETWEEN_LEAVES * len(names), 0],
         **ticks(names, positions, _BETWEEN_LEAVES * len(names), height),
     )
-    return readable(figure).update_layout(
+    return figure.update_layout(
         title_text=(
             "Which modules are alike (cophenetic correlation "
             f"{hierarchy.cophenetic:.2f}, p {hierarchy.p_value:.2g})"

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from tl_modules.errors import check_type
 from tl_modules.evaluation.detectors import Detectors
-from tl_modules.plots.style import COLOURS, graph_objects, plotly_text, readable
+from tl_modules.plots.style import COLOURS, GREY, FigureTemplate, graph_objects, plotly_text, styled
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 @checked
-def plot_detectors(detectors: Detectors) -> "Figure":
+@styled
+def plot_detectors(detectors: Detectors, *, template: FigureTemplate = None) -> "Figure":
     """Draw each kind of detector's scores over resamples, beside scores with shuffled labels.
 
     A box shows the scores of the resamples on the prompts that each resample left out: coloured
@@ -21,12 +22,15 @@ def plot_detectors(detectors: Detectors) -> "Figure":
 
     Args:
         detectors: The comparison that ``compare_detectors`` returned.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, or ``detectors`` is no ``Detectors``.
+        ModulesError: If plotly is not installed or lacks the template, or ``detectors`` is no
+            ``Detectors``.
     """
     figure = graph_objects().Figure()
     check_type(
@@ -36,7 +40,7 @@ def plot_detectors(detectors: Detectors) -> "Figure":
         "Pass the whole result, not its table.",
     )
     names = detectors.table["detector"].tolist()
-    for shuffled, colour, name in ((True, "#808080", "shuffled"), (False, COLOURS[0], "left out")):
+    for shuffled, colour, name in ((True, GREY, "shuffled"), (False, COLOURS[0], "left out")):
         runs = detectors.runs.loc[detectors.runs["shuffled"] == shuffled]
         figure.add_box(
             x=runs["detector"], y=runs["auc"], name=name, line_color=colour, boxpoints=False
@@ -59,4 +63,4 @@ def plot_detectors(detectors: Detectors) -> "Figure":
     figure.update_xaxes(categoryorder="array", categoryarray=names)
     figure.update_yaxes(title_text="AUC")
     title = f"Detectors of {plotly_text(detectors.concept)}, on prompts that they did not see"
-    return readable(figure).update_layout(title_text=title, boxmode="group", width=800, height=440)
+    return figure.update_layout(title_text=title, boxmode="group", width=800, height=440)

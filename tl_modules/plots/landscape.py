@@ -13,10 +13,11 @@ from tl_modules.interpret.landscape import Projection, landscape
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.plots.style import (
     COLOURS,
+    FigureTemplate,
     graph_objects,
     module_name,
     plotly_text,
-    readable,
+    styled,
     wrapped,
 )
 from tl_modules.runtime.arguments import checked
@@ -42,6 +43,7 @@ N_NUMBERED = 30
 
 
 @checked
+@styled
 def plot_landscape(
     modules: ModuleSet,
     acts: ActivationMatrix | ActivationStore,
@@ -49,6 +51,7 @@ def plot_landscape(
     projection: Projection = "pca",
     max_points: int = 3000,
     seed: int = 0,
+    template: FigureTemplate = None,
 ) -> "Figure":
     """Draw prompts as points, near each other if the same modules are active, to see groups.
 
@@ -64,13 +67,15 @@ def plot_landscape(
             distances between them mean nothing.
         max_points: If there are more prompts, this many random ones are drawn.
         seed: Seeds t-SNE and the choice of prompts.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, the projection is unknown, there are fewer than
-            three samples, or the activations have other units.
+        ModulesError: If plotly is not installed or lacks the template, the projection is unknown,
+            there are fewer than three samples, or the activations have other units.
     """
     plotly = graph_objects()
     check_at_least("max_points", max_points, 1)
@@ -87,8 +92,7 @@ def plot_landscape(
     figure = plotly.Figure([*_groups(drawn, names), _numbers(points, names)])
     what = "" if len(drawn) == len(points) else f"{len(drawn):,} of "
     return (
-        readable(figure)
-        .update_xaxes(title_text=axis_title(laid_out.explained, 0))
+        figure.update_xaxes(title_text=axis_title(laid_out.explained, 0))
         .update_yaxes(title_text=axis_title(laid_out.explained, 1))
         .update_layout(
             title_text=f"{what}{len(points):,} prompts by the modules that are active on them",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tl_modules.errors import ModulesError
-from tl_modules.plots.style import COLOURS, graph_objects, readable
+from tl_modules.plots.style import COLOURS, FigureTemplate, styled
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ _NAMES = {"seeds": "seeds", "halves": "halves of the prompts", "null": "null: pe
 
 
 @checked
-def plot_n_modules(table: pd.DataFrame) -> "Figure":
+@styled
+def plot_n_modules(table: pd.DataFrame, *, template: FigureTemplate = None) -> "Figure":
     """Draw agreement and held-out L over K, to choose the number of modules.
 
     The left panel shows the adjusted Rand index of the units' labels between seeds, between halves
@@ -26,14 +27,16 @@ def plot_n_modules(table: pd.DataFrame) -> "Figure":
 
     Args:
         table: The table that ``choose_n_modules`` returned.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, or the table lacks the index or the columns.
+        ModulesError: If plotly is not installed or lacks the template, or the table lacks the index
+            or the columns.
     """
-    graph_objects()  # raises if plotly is missing
     from plotly.subplots import make_subplots
 
     if list(table.index.names) != ["n_modules", "kind"] or ("ari", "mean") not in table.columns:
@@ -63,7 +66,7 @@ def plot_n_modules(table: pd.DataFrame) -> "Figure":
     )
     figure.update_yaxes(title_text="adjusted Rand index of units' labels", row=1, col=1)
     figure.update_yaxes(title_text="L on the held-out half / L on its own", row=1, col=2)
-    return readable(figure).update_layout(
+    return figure.update_layout(
         title_text="How many modules: stability over K",
         legend={"orientation": "h", "y": -0.25},
         width=950,

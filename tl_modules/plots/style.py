@@ -1,27 +1,38 @@
-"""Shared parts of the figures: names, ticks that fit, colours for light and dark pages."""
+"""Shared parts of the figures: their template, colours, names and ticks that fit."""
 
+import functools
 import html
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import numpy as np
 
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, shown
 from tl_modules.modules.module import Module, as_list
 from tl_modules.modules.shared_set import SHARED
+from tl_modules.runtime.arguments import Elsewhere
 from tl_modules.tables.text import isolated, shortened, visible
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Contrast of 3.9:1 on white and 5.3:1 on black.
-_GREY = "#808080"
+_Parameters = ParamSpec("_Parameters")
+
+FigureTemplate = Annotated[Any, Elsewhere("the name of a plotly template, or a template")]
+"""The type of each figure's ``template``; None is the package's own template."""
+
+INK = "#1b1f24"
+"""The colour of text, with a contrast of 16:1 on the white background."""
+
+GREY = "#808080"
+"""The colour of marks and lines of reference, visible on white and on black."""
+
 _FAINT = "rgba(128, 128, 128, 0.25)"
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
-"""Colours of groups, readable on white, on black and by colour-blind readers (Okabe & Ito 2008)."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY)
+"""Colours of groups, visible on white, on black and to colour-blind readers (Okabe & Ito 2008)."""
 
 DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 """Blue, white, red: colour-blind readers can distinguish them, and black marks stay visible."""
@@ -33,7 +44,7 @@ MARGINS = 180
 """The pixels that plotly leaves above and below an axis, together."""
 
 _PIXELS_PER_NAME = 14
-_LONGEST_NAME = 32  # characters
+_LONGEST_NAME = 40  # characters
 
 
 def graph_objects() -> ModuleType:
@@ -49,13 +60,78 @@ def graph_objects() -> ModuleType:
     return graph_objects
 
 
-def readable(figure: "Figure") -> "Figure":
-    """Give the figure a transparent background and grey text, for light and dark pages."""
-    axes = {"gridcolor": _FAINT, "zerolinecolor": _FAINT, "linecolor": _GREY, "automargin": True}
-    figure.update_xaxes(axes).update_yaxes(axes)
-    return figure.update_layout(
-        paper_bgcolor="rgba(0, 0, 0, 0)", plot_bgcolor="rgba(0, 0, 0, 0)", font={"color": _GREY}
+def styled(function: "Callable[_Parameters, Figure]") -> "Callable[_Parameters, Figure]":
+    """Decorate a function that draws, so that its figure has the template that its caller named.
+
+    The function has a keyword ``template``, which it does not read itself. Text, backgrounds and
+    lines of axes are the template's, so that another template replaces them. Colours that mean
+    something, sizes and axes that make room for names stay.
+
+    Args:
+        function: The function.
+
+    Returns:
+        A function that raises ModulesError, before it draws, if plotly is not installed or has no
+        such template.
+    """
+
+    @functools.wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> "Figure":
+        template = _template(kwargs.get("template"))
+        figure = function(*args, **kwargs)
+        figure.update_xaxes(automargin=True).update_yaxes(automargin=True)
+        return figure.update_layout(template=template)
+
+    return call
+
+
+def _template(chosen: object) -> Any:
+    """Return the template that a caller named, or the package's own one.
+
+    Raises:
+        ModulesError: If plotly is not installed, or does not know the template.
+    """
+    if chosen is None:
+        return _own_template()
+    try:
+        return graph_objects().Layout(template=chosen).template
+    except ValueError as error:
+        raise ModulesError(
+            f"template should be the name of a plotly template, or a template; got {shown(chosen)}."
+            " print(plotly.io.templates) lists the names: 'simple_white' is one."
+        ) from error
+
+
+def _own_template() -> Any:
+    """Return dark text on white, which stays readable in print and on dark pages."""
+    own = graph_objects().Layout(template="plotly_white").template
+    axes = {"gridcolor": _FAINT, "zerolinecolor": _FAINT, "linecolor": GREY}
+    return own.update(
+        layout={
+            "paper_bgcolor": "#ffffff",
+            "plot_bgcolor": "#ffffff",
+            "font": {"color": INK},
+            "colorway": COLOURS,
+            "xaxis": axes,
+            "yaxis": axes,
+        }
     )
+
+
+def text_on(colours: Sequence[str]) -> list[str]:
+    """Return black or white for text on each colour, whichever has more contrast: at least 4.58:1.
+
+    >>> text_on(["rgb(255, 255, 255)", "rgb(178, 24, 43)"])
+    ['#000000', '#ffffff']
+    """
+    from plotly.colors import unlabel_rgb
+
+    shares = np.array([unlabel_rgb(colour) for colour in colours]).reshape(-1, 3) / 255
+    # Relative luminance as the Web Content Accessibility Guidelines define it.
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    # The contrast with black and with white are equal where (L + 0.05)^2 = 1.05 * 0.05.
+    return ["#000000" if each > 0.1791 else "#ffffff" for each in luminance]
 
 
 def band(

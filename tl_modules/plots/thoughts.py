@@ -11,7 +11,16 @@ from tl_modules.errors import ModulesError, check_seed
 from tl_modules.interpret.landscape import Projection, in_plane
 from tl_modules.modules.module import Module
 from tl_modules.plots.landscape import axis_title
-from tl_modules.plots.style import COLOURS, graph_objects, names_of, plotly_text, readable, wrapped
+from tl_modules.plots.style import (
+    COLOURS,
+    GREY,
+    FigureTemplate,
+    graph_objects,
+    names_of,
+    plotly_text,
+    styled,
+    wrapped,
+)
 from tl_modules.runtime.arguments import checked
 from tl_modules.thoughts.thoughts import Thoughts, names_of_columns
 
@@ -33,6 +42,7 @@ _SHARES = {
 
 
 @checked
+@styled
 def plot_thoughts(
     thoughts: Thoughts,
     *,
@@ -40,6 +50,7 @@ def plot_thoughts(
     projection: Projection = "pca",
     modules: Iterable[Module] | None = None,
     seed: int = 0,
+    template: FigureTemplate = None,
 ) -> "Figure":
     """Draw chains of thought as lines, to see when chains decide and which modules are active.
 
@@ -62,14 +73,16 @@ def plot_thoughts(
             between them mean nothing.
         modules: The modules that the states were read with, to draw on the right.
         seed: Seeds t-SNE.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, ``by`` or ``projection`` is unknown, ``by`` is
-            ``"modules"`` and the states were read with fewer than two modules, or the number of
-            ``modules`` differs from that of the states.
+        ModulesError: If plotly is not installed or lacks the template, ``by`` or ``projection`` is
+            unknown, ``by`` is ``"modules"`` and the states were read with fewer than two modules,
+            or the number of ``modules`` differs from that of the states.
     """
     plotly = graph_objects()
     check_seed(seed)
@@ -94,7 +107,7 @@ def plot_thoughts(
         labels = [module.label for module in named]
         y_title = _add_modules(figure, states, ending, names_of(labels, named))
     n_chains = len(thoughts.chains())
-    readable(figure).update_layout(
+    figure.update_layout(
         title_text=f"{n_chains:,} chains of thought by {_BY[by]}",
         xaxis={"domain": [0.0, 0.56], "title_text": axis_title(explained, 0)},
         yaxis={"title_text": axis_title(explained, 1)},
@@ -102,10 +115,9 @@ def plot_thoughts(
         width=1100,
         height=620,
     )
-    right = {"gridcolor": "rgba(128, 128, 128, 0.25)", "automargin": True}
     return figure.update_layout(
-        xaxis2={**right, "domain": [0.66, 1.0], "title_text": "thoughts so far", "anchor": "y2"},
-        yaxis2={**right, "title_text": y_title, "anchor": "x2"},
+        xaxis2={"domain": [0.66, 1.0], "title_text": "thoughts so far", "anchor": "y2"},
+        yaxis2={"title_text": y_title, "anchor": "x2"},
     )
 
 
@@ -165,7 +177,7 @@ def _add_landmarks(figure: Any, places: Float[np.ndarray, "choices 2"]) -> None:
             y=points[:, 1],
             mode="markers",
             name=name,
-            marker={"color": "#808080", "symbol": symbol, "size": 14},
+            marker={"color": GREY, "symbol": symbol, "size": 14},
             hovertemplate=f"{name}<extra></extra>",
         )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _MAX_POINTS = 2000
+_CLEAR = "rgba(0, 0, 0, 0)"
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ def as_figure(
     Raises:
         ModulesError: If plotly cannot write the figure.
     """
-    as_json = figure.to_json()
+    # The page has a light and a dark background, and gives the text its own colour.
+    as_json = figure.update_layout(paper_bgcolor=_CLEAR, plot_bgcolor=_CLEAR).to_json()
     if as_json is None:
         raise ModulesError(f"plotly returned no JSON for the figure {name!r}. Update plotly.")
     heading = str(figure.layout.title.text) if title is None else title
