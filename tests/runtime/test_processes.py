@@ -333,9 +333,6 @@ except tlm.ModulesError as error:
     ("broken", "other"),
     [
         ("streamed_module._stream.sum_columns = broken", "(Another process|Rank 0) of this run"),
-            "streamed_module._stream.sum_columns = broken",
-            "(Another process|Rank 0) of this run has",
-        ),
         ("search.start_labels = broken", "the disk is gone"),
     ],
     ids=["inside a step", "between steps"],

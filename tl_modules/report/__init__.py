@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about modules, explore them, and write files for other viewers.
+"""Write one self-contained HTML page about modules, explore them, write files for other viewers.
 
 The page can be read offline, and the notebook's page fetches nothing either.
 """
