@@ -12,10 +12,11 @@ from tl_modules.plots.style import (
     DIVERGING,
     MARGINS,
     SEQUENTIAL,
+    FigureTemplate,
     graph_objects,
     height_for,
     plotly_text,
-    readable,
+    styled,
     ticks,
 )
 from tl_modules.runtime.arguments import checked
@@ -72,7 +73,8 @@ _SIMILARITY = _Look(
 
 
 @checked
-def plot_categories(table: pd.DataFrame) -> "Figure":
+@styled
+def plot_categories(table: pd.DataFrame, *, template: FigureTemplate = None) -> "Figure":
     """Draw which categories are taken for which, or how alike the modules of categories are.
 
     A confusion table is drawn as shares of each row's category: modules that tell all categories
@@ -81,12 +83,15 @@ def plot_categories(table: pd.DataFrame) -> "Figure":
 
     Args:
         table: What ``probe_confusion`` or ``category_similarity`` returned.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure: ``category`` down, ``predicted`` or ``other`` across.
 
     Raises:
-        ModulesError: If plotly is not installed, or the table is neither of the two.
+        ModulesError: If plotly is not installed or lacks the template, or the table is neither of
+            the two.
     """
     plotly = graph_objects()
     look = _look_of(table)
@@ -121,7 +126,7 @@ def plot_categories(table: pd.DataFrame) -> "Figure":
         autorange="reversed",
         **ticks(down, range(len(rows)), len(rows), height),
     )
-    return readable(figure).update_layout(width=_WIDTH, height=height + MARGINS)
+    return figure.update_layout(width=_WIDTH, height=height + MARGINS)
 
 
 def _look_of(table: pd.DataFrame) -> _Look:

@@ -5,14 +5,21 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.plots.style import COLOURS, MARGINS, graph_objects, plotly_text, readable
+from tl_modules.plots.style import (
+    COLOURS,
+    GREY,
+    MARGINS,
+    FigureTemplate,
+    graph_objects,
+    plotly_text,
+    styled,
+)
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.effects_frame import effect_unit
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_GREY = COLOURS[-1]
 _PIXELS_PER_PART = 22
 _KINDS = ("module", "core", "head", "mlp", "resid")
 _TITLES = ("modules", "cores", "heads", "MLP layers", "residual stream")
@@ -22,12 +29,14 @@ _COLUMNS = ("kind", "label", "category", "n_units", *_VALUES)
 
 
 @checked
+@styled
 def plot_components(
     table: pd.DataFrame,
     *,
     category: str | None = None,
     per_unit: bool = False,
     n_shown: int = 8,
+    template: FigureTemplate = None,
 ) -> "Figure":
     """Draw what modules, cores, heads, MLP layers and the residual stream do, on one axis.
 
@@ -42,13 +51,15 @@ def plot_components(
             its dimensions. A part of few neurons then stands beside one of thousands. Effects are
             not additive, so that large parts do less per unit than their units would alone.
         n_shown: The parts of each kind to draw, those with the largest effects.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, the table lacks columns or the category, or
-            ``n_shown`` is below 1.
+        ModulesError: If plotly is not installed or lacks the template, the table lacks columns or
+            the category, or ``n_shown`` is below 1.
 
     Example::
 
@@ -80,7 +91,7 @@ def plot_components(
                 "color": "rgba(128, 128, 128, 0.35)",
             },
             mode="markers",
-            marker={"color": _GREY, "size": 5},
+            marker={"color": GREY, "size": 5},
             name="controls (± 2 standard deviations)",
         )
     for kind, title, symbol, colour in zip(_KINDS, _TITLES, _SYMBOLS, COLOURS, strict=False):
@@ -103,7 +114,7 @@ def plot_components(
             name=f"{title} ({len(of_kind)} of {(rows['kind'] == kind).sum()})",
             hovertemplate="%{y}: %{x:.3g}<extra></extra>",
         )
-    figure.add_vline(x=0, line={"color": _GREY, "width": 1, "dash": "dot"})
+    figure.add_vline(x=0, line={"color": GREY, "width": 1, "dash": "dot"})
     metric = str(rows["metric"].iloc[0]) if "metric" in rows else "loss"
     unit = effect_unit({"metric": metric})
     figure.update_xaxes(title_text=f"effect ({unit}{', per unit changed' if per_unit else ''})")
@@ -113,7 +124,7 @@ def plot_components(
     )
     title = f"What each part does to {plotly_text(category)}, the largest of each kind"
     height = MARGINS + _PIXELS_PER_PART * max(len(names), 6)
-    return readable(figure).update_layout(title_text=title, width=900, height=height)
+    return figure.update_layout(title_text=title, width=900, height=height)
 
 
 def _of_category(table: pd.DataFrame, category: str | None) -> tuple[pd.DataFrame, str]:

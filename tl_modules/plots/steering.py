@@ -7,7 +7,16 @@ import pandas as pd
 
 from tl_modules.errors import ModulesError
 from tl_modules.modules.module import Module
-from tl_modules.plots.style import COLOURS, band, graph_objects, names_of, readable, wrapped
+from tl_modules.plots.style import (
+    COLOURS,
+    GREY,
+    FigureTemplate,
+    band,
+    graph_objects,
+    names_of,
+    styled,
+    wrapped,
+)
 from tl_modules.runtime.arguments import checked
 
 if TYPE_CHECKING:
@@ -28,13 +37,18 @@ _COLUMNS = (
         for end in ("", "_ci_low", "_ci_high", "_control_mean", "_control_std")
     ),
 )
-_GREY = COLOURS[-1]
 _BLUE = COLOURS[0]
 _WIDTH = 240  # pixels per module
 
 
 @checked
-def plot_steering(table: pd.DataFrame, *, modules: Iterable[Module] | None = None) -> "Figure":
+@styled
+def plot_steering(
+    table: pd.DataFrame,
+    *,
+    modules: Iterable[Module] | None = None,
+    template: FigureTemplate = None,
+) -> "Figure":
     """Draw what scaling each module does to text and to losses, over the factor.
 
     Each module has a column of three panels: the rise of the score (own words, or a user's scorer),
@@ -46,12 +60,15 @@ def plot_steering(table: pd.DataFrame, *, modules: Iterable[Module] | None = Non
     Args:
         table: What ``steering_effects`` returned.
         modules: The modules, which name the columns.
+        template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
+            ``"plotly_dark"``. By default dark text on white.
 
     Returns:
         A plotly figure.
 
     Raises:
-        ModulesError: If plotly is not installed, or the table lacks columns or rows.
+        ModulesError: If plotly is not installed or lacks the template, or the table lacks columns
+            or rows.
 
     Example::
 
@@ -85,12 +102,12 @@ def plot_steering(table: pd.DataFrame, *, modules: Iterable[Module] | None = Non
         figure.update_xaxes(title_text="factor", row=len(_PANELS), col=column)
     for row, title in enumerate(_PANELS.values(), 1):
         figure.update_yaxes(title_text=title, row=row, col=1)
-        line = {"color": _GREY, "dash": "dot", "width": 1}
+        line = {"color": GREY, "dash": "dot", "width": 1}
         figure.add_hline(y=0, row=row, line=line)  # pyright: ignore[reportArgumentType]
     sentence = str(table.attrs.get("sentence", "What scaling each module does"))
     width = 120 + max(_WIDTH * len(labels), 480)
     title = {"text": wrapped(sentence, width=width // 8, n_lines=6), "font": {"size": 13}}
-    return readable(figure).update_layout(
+    return figure.update_layout(
         title=title, width=width, height=680, showlegend=False, margin={"t": 150}
     )
 
