@@ -3,7 +3,16 @@
 import numpy as np
 
 import tl_modules as tlm
-from tests.calls import QUIET, cored, curved, erased, first_category, followed
+from tests.calls import (
+    QUIET,
+    compared_parts,
+    cored,
+    curved,
+    erased,
+    first_category,
+    followed,
+    steered,
+)
 
 plots = tlm.plots
 
@@ -38,6 +47,12 @@ MADE = {
     "core_curve": lambda c: (plots.core_curve, cored(c).table),
     "faithfulness_curve": lambda c: (plots.faithfulness_curve, curved(c).table),
     "plot_activations": lambda c: (plots.plot_activations, c.modules, c.acts),
+    "plot_categories": lambda c: (plots.plot_categories, tlm.probe_confusion(c.modules, *c.halves)),
+    "plot_categories similarity": lambda c: (
+        plots.plot_categories,
+        tlm.category_similarity(c.modules, c.acts),
+    ),
+    "plot_components": lambda c: (plots.plot_components, compared_parts(c)),
     "plot_concepts": lambda c: (plots.plot_concepts, concepts(c)),
     "plot_costs": lambda c: (plots.plot_costs, c.effects),
     "plot_coverage": lambda c: (
@@ -55,6 +70,7 @@ MADE = {
     "plot_n_modules": lambda c: (plots.plot_n_modules, chosen(c)),
     "plot_selectivity": lambda c: (plots.plot_selectivity, c.effects),
     "plot_selectivity earlier": lambda c: (plots.plot_selectivity, earlier(c)),
+    "plot_steering": lambda c: (plots.plot_steering, steered(c)),
     "plot_thoughts": lambda c: (plots.plot_thoughts, followed(c)),
 }
 """Each figure's function and arguments, by the function's name."""

@@ -94,7 +94,7 @@ def core_curve(
         figure.add_scatter(**options, mode="markers", name="the core")
     figure.update_xaxes(title_text="units ablated", type="log", dtick=1)
     unit = "own / others" if value == "specificity" else "nats per token"
-    figure.update_yaxes(title_text=f"{value} ({unit})")
+    figure.update_yaxes(title_text=f"{value} ({unit})", rangemode="tozero")
     of = f"{len(labels)} modules (mean)" if module is None else f"module {module}"
     title = f"What the first units of each ranking do: {of}"
     return figure.update_layout(title_text=title, width=800, height=480)
