@@ -113,6 +113,7 @@ FLAGS |= {
     "shared_by_all",
     "keep_only",
     "at_floor",
+    "fits",
 }
 
 

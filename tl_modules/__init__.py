@@ -68,6 +68,7 @@ from tl_modules.interpret import (
     module_layers,
     nestedness,
     token_values,
+    with_labels,
     with_topics,
 )
 from tl_modules.interventions import Target, attached, content_positions, detach_all
@@ -145,6 +146,7 @@ __all__ = [
     "verdict_sentence",
     "verdicts",
     "with_corrupted",
+    "with_labels",
     "with_saes",
     "with_topics",
     "write_report",
