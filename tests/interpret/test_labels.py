@@ -440,6 +440,13 @@ def test_a_prompt_that_occurs_twice_counts_once(found, held_out):
         tlm.with_labels(found, held_out.select(np.tile(np.arange(7), 3)), **QUIET)
 
 
+def test_a_store_gives_the_labels_of_its_matrix(found, held_out, labelled, tmp_path):
+    with tlm.ActivationStore.create(tmp_path / "acts", UNITS, dtype="float32") as writer:
+        writer.add(held_out.values, held_out.samples)
+    of_store = tlm.with_labels(found, tlm.ActivationStore(tmp_path / "acts"), **QUIET)
+    assert of_store.scored_labels == labelled.scored_labels
+
+
 def test_modules_without_topics_are_refused(found, held_out):
     with pytest.raises(tlm.ModulesError, match="modules should have topics"):
         tlm.with_labels(replace(found, topics=None), held_out, **QUIET)
