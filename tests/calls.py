@@ -66,6 +66,21 @@ def shifted(c):
     return tlm.related.eigenshift(c.model, *sets, n_new_tokens=2, category="animal", **QUIET)
 
 
+def labelled(c):
+    # As many as it takes for a label to be beyond chance; else it warns.
+    others = pd.concat(
+        [c.prompts.assign(prompt=f"{word} " + c.prompts["prompt"]) for word in ("the", "a")]
+    )
+    return tlm.with_labels(
+        tlm.with_topics(c.modules, c.model, **QUIET),
+        tlm.collect(c.model, others, **QUIET),
+        labeller=lambda evidence: evidence.topic.label,
+        judge=lambda label, prompts: [len(prompt) for prompt in prompts],
+        n_permutations=999,
+        **QUIET,
+    )
+
+
 def first_category(c):
     return c.prompts["category"].iloc[0]
 
@@ -224,6 +239,7 @@ CALLS = {
         c.model, c.modules, c.prompts, n_controls=2, positions="all", **QUIET
     ),
     "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
+    "with_labels": labelled,
     "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
     "thought_states": followed,
     "plot_thoughts": lambda c: tlm.plots.plot_thoughts(followed(c), modules=c.modules),
@@ -282,3 +298,5 @@ def frames_of(thing, name=""):
                 yield from frames_of(getattr(thing, method)(), f"{name}.{method}()")
         if getattr(thing, "topics", None):
             yield f"{name}.describe()", thing.describe()
+        if getattr(thing, "scored_labels", None) and isinstance(thing, tlm.ModuleSet):
+            yield f"{name}.label_scores()", thing.label_scores()

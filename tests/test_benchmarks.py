@@ -27,6 +27,7 @@ from benchmarks import (
     first_token_shares,
     ioi,
     iterd,
+    labels,
     methods,
     neighbours,
     partial,
@@ -428,6 +429,19 @@ def test_first_token_shares(prompts, monkeypatch, capsys):
     places = [out.index(title) for title in titles]
     assert places == sorted(places)
     assert "nan" not in out.lower()
+
+
+@unsaid
+def test_labels(model, prompts, monkeypatch, capsys):
+    monkeypatch.setattr(labels, "load_model", lambda name: model)
+    monkeypatch.setattr(labels, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(labels, "cores_of", lambda model, modules, prompts, args: modules)
+    out = run(labels, ["--modules", "2", "--per-category", "4"], monkeypatch, capsys)
+    assert "8 prompts discover, 8 choose and score" in out
+    with_categories, without = out.split("\nWithout categories\n")
+    assert "category auc" in with_categories
+    assert "category auc" not in without
+    assert out.count("no label fits") == 4  # so few prompts can show nothing
 
 
 @unsaid

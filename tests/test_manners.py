@@ -120,6 +120,7 @@ FLAGS |= {
     "keep_only",
     "at_floor",
     "steers",
+    "fits",
 }
 
 

@@ -127,7 +127,7 @@ FREE_TEXTS = {
 }
 """Parameters that take any text: a name, a label, a prompt's part."""
 
-RESULT_FIELDS = {"Parts.kind", "ModuleMatch.by", "ModuleSet.method"}
+RESULT_FIELDS = {"Parts.kind", "ModuleMatch.by", "ModuleSet.method", "ScoredLabels.title"}
 """Fields of results, which functions fill in."""
 
 

@@ -73,6 +73,7 @@ from tl_modules.interpret import (
     module_layers,
     nestedness,
     token_values,
+    with_labels,
     with_topics,
 )
 from tl_modules.interventions import Target, attached, content_positions, detach_all
@@ -161,6 +162,7 @@ __all__ = [
     "verdicts",
     "with_components",
     "with_corrupted",
+    "with_labels",
     "with_saes",
     "with_topics",
     "write_attribution_graph",

@@ -53,6 +53,9 @@ def _use_module_set(modules: tlm.ModuleSet) -> None:
     if modules.topics is not None:
         assert len(modules.describe()) == len(modules)
         assert modules.topics[0]._repr_html_()
+    if modules.scored_labels is not None:
+        modules.label_scores()
+        assert all(map(repr, modules.scored_labels))
     if modules.normaliser is not None:
         modules.normaliser.apply(np.ones((2, len(modules.units)), dtype=np.float32))
     _saves_again("ModuleSet", *modules.parts())

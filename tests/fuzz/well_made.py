@@ -12,6 +12,7 @@ import tl_modules as tlm
 from tl_modules.activations.collection_plan import Plan
 from tl_modules.activations.resumable import UnfinishedStore
 from tl_modules.activations.token_sums import TokenSums
+from tl_modules.modules import ScoredLabel, ScoredLabels
 from tl_modules.modules.topic import Context, Topic, Word, WrittenToken
 
 N_SAMPLES, N_COORDINATES = 8, 14
@@ -51,6 +52,19 @@ def topic(number) -> Topic:
     )
 
 
+def labels() -> ScoredLabels:
+    return ScoredLabels(
+        title="word, other",
+        candidates=(
+            ScoredLabel("category", "a", 0.6, 0.5, 0.25, 0.75, None, 0.5),
+            ScoredLabel("words", "word, other", 0.75, 0.8, 0.7, 0.9, 0.5, 0.01),
+        ),
+        p_holm=0.02,
+        n_prompts=40,
+        n_own=20,
+    )
+
+
 def module_set(normalisation="zscore") -> tlm.ModuleSet:
     return tlm.ModuleSet(
         units=UNITS,
@@ -71,6 +85,7 @@ def module_set(normalisation="zscore") -> tlm.ModuleSet:
         unit_means=MEANS,
         normaliser=matrix(normalisation).normaliser,
         topics=(topic(0), topic(1)),
+        scored_labels=(labels(), None),
     )
 
 

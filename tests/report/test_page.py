@@ -12,6 +12,7 @@ import pytest
 import tl_modules as tlm
 from tests.conftest import once
 from tests.interpret.made_by_hand import layered, module_set
+from tl_modules.modules import ScoredLabel, ScoredLabels
 from tl_modules.modules.topic import Word, WrittenToken
 from tl_modules.plots.tokens import token_spans
 from tl_modules.report import page as page_module
@@ -651,3 +652,17 @@ def test_a_page_of_many_modules_and_long_prompts_stays_below_10_mb(tmp_path, mon
 def test_a_page_that_cannot_be_written_is_refused(described, tmp_path):
     with pytest.raises(tlm.ModulesError, match="Cannot write"):
         tlm.write_report(tmp_path / "nowhere" / "page.html", described)
+
+
+def test_a_card_shows_the_label_with_its_score_on_held_out_prompts(described, tmp_path):
+    scored = ScoredLabel("labeller", f"cats {HOSTILE}", 0.9, 0.875, 0.75, 1.0, 0.25, 0.01)
+    labels = ScoredLabels(f"cats {HOSTILE}\x1b[31m", (scored,), 0.03, 40, 12)
+    without = tlm.write_report(tmp_path / "without.html", described)
+    assert "Label: " not in without.read_text()
+    labelled = replace(described, scored_labels=(labels, None, None))
+    page = Page(tlm.write_report(tmp_path / "with.html", labelled).read_text())
+    said = "AUROC 0.88 [0.75, 1.00] on 40 held-out prompts, p = 0.03 after correction"
+    assert page.text.count(f"Label: cats {HOSTILE}\\x1b[31m: {said}") == 1
+    assert page.text.count("Label: ") == 1
+    assert page.count("img") == 0
+    assert f"Module 0: cats {HOSTILE}"[:60] in page.text

@@ -209,7 +209,14 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     for each in chosen:
         labels[each.units.flat()] = each.module
     return CausalCores(
-        cores=replace(modules, unit_labels=labels, topics=None, shared_by_all=None, verdicts=None),
+        cores=replace(
+            modules,
+            unit_labels=labels,
+            topics=None,
+            shared_by_all=None,
+            verdicts=None,
+            scored_labels=None,
+        ),
         table=table,
         choice=choice,
         units=units_of_cores(chosen, evidence),

@@ -6,6 +6,8 @@ These functions read activations and weights; none of them intervenes on a model
 from tl_modules.interpret.categories_covered import Coverage, coverage
 from tl_modules.interpret.category_pairs import category_similarity
 from tl_modules.interpret.depth import module_depth, module_layers
+from tl_modules.interpret.labellers import LabelEvidence, LabellerError
+from tl_modules.interpret.labels import with_labels
 from tl_modules.interpret.merge_tree import Hierarchy, hierarchy
 from tl_modules.interpret.nesting import Nestedness, nestedness
 from tl_modules.interpret.topics import with_topics
@@ -15,6 +17,8 @@ from tl_modules.interpret.values_by_token import token_values
 __all__ = [
     "Coverage",
     "Hierarchy",
+    "LabelEvidence",
+    "LabellerError",
     "Nestedness",
     "category_similarity",
     "coverage",
@@ -24,5 +28,6 @@ __all__ = [
     "module_layers",
     "nestedness",
     "token_values",
+    "with_labels",
     "with_topics",
 ]

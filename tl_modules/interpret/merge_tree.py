@@ -97,6 +97,7 @@ class Hierarchy:
             own_categories=None,
             shared_by_all=None,
             verdicts=None,
+            scored_labels=None,
         )
         means = module_means(merged, acts).astype(np.float64)
         scores = means[np.arange(len(means)), merged.sample_labels]

@@ -111,6 +111,7 @@ def with_topics(  # noqa: PLR0913 - the options of one run, all by keyword
         labels.append(topic_label(module.category_name, module_words, module.label, labels))
     return replace(
         modules,
+        scored_labels=None,  # they are made of the old topics
         topics=tuple(
             Topic(
                 label=labels[k],

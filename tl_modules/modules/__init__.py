@@ -7,6 +7,7 @@ from tl_modules.modules.lookup import UnitPlace
 from tl_modules.modules.module import Module
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.modules.objective import Objective
+from tl_modules.modules.scored_labels import ScoredLabel, ScoredLabels
 from tl_modules.modules.shared_set import SharedSet
 from tl_modules.modules.topic import Topic
 
@@ -14,6 +15,8 @@ __all__ = [
     "Module",
     "ModuleSet",
     "Objective",
+    "ScoredLabel",
+    "ScoredLabels",
     "SharedSet",
     "Topic",
     "UnitPlace",

@@ -50,12 +50,16 @@ def recategorised(modules: "ModuleSet", categories: Mapping[int, str | None]) ->
     if verdicts is not None:
         verdicts = tuple(None if k in changed else said for k, said in enumerate(verdicts))
     sentence = None if changed else modules.verdict_sentence
+    labels = modules.scored_labels
+    if labels is not None:  # the category is a candidate, and was scored as it was
+        labels = tuple(None if k in changed else said for k, said in enumerate(labels))
     found = replace(
         modules,
         own_categories=tuple(given),
         shared_by_all=flags,
         verdicts=verdicts,
         verdict_sentence=sentence,
+        scored_labels=labels,
     )
     if modules.topics is None:
         return found

@@ -61,6 +61,7 @@ def check_fields(modules: "ModuleSet") -> None:
         "own_categories": "Give them again: modules.with_categories({0: ...}).",
         "shared_by_all": "Read them again: modules.with_effects(effects).",
         "verdicts": "Read them again: modules.with_effects(effects).",
+        "scored_labels": "Score them again: tlm.with_labels(modules, acts).",
     }
     for name, remedy in remedies.items():
         of_modules = getattr(modules, name)

@@ -14,6 +14,7 @@ from tl_modules.interventions.target import as_targets, units_on_one_site
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.modules.categories import given_category
 from tl_modules.modules.likeness import nearest
+from tl_modules.modules.scored_labels import ScoredLabels
 from tl_modules.modules.shared_set import SHARED
 from tl_modules.modules.topic import Topic
 from tl_modules.tables.html_tables import html_table
@@ -56,6 +57,9 @@ class Module(UnitTarget):
 
     shared_by_all: bool = False
     """Whether every category needs the module as much as its own; see ``with_effects``."""
+
+    scored_labels: ScoredLabels | None = None
+    """The module's labels with their scores; None until ``with_labels`` finds them."""
 
     @property
     def reference(self) -> HasUnitMeans | None:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -120,10 +124,13 @@ class Module(UnitTarget):
     def title(self) -> str | None:
         """The module's name in tables and figures: its topic's label or, without one, its category.
 
-        It is "shared by all" where ``ModuleSet.with_effects`` found that.
+        It is "shared by all" where ``ModuleSet.with_effects`` found that. After ``with_labels`` it
+        is the label that was chosen, or says that no label fits.
         """
         if self.shared_by_all:
             return SHARED
+        if self.scored_labels is not None:
+            return self.scored_labels.title
         return self.category_title if self.topic is None else self.topic.label
 
     @property
@@ -188,8 +195,14 @@ class Module(UnitTarget):
         n_kept = min(count_or_share("n", n, self.n_units), self.n_units)
         kept = np.sort(np.argsort(-scores, kind="stable")[:n_kept])
         own = None if self.scores is None else self.scores[kept]
-        # Whether every category needs the part is another question.
-        return replace(self, units=self.units.select(kept), scores=own, shared_by_all=False)
+        # Whether every category needs the part, or a label fits it, is another question.
+        return replace(
+            self,
+            units=self.units.select(kept),
+            scores=own,
+            shared_by_all=False,
+            scored_labels=None,
+        )
 
     def by_fit(self, n: int | float) -> "Module":
         """The units of the module that fit its topic best.

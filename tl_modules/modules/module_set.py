@@ -25,8 +25,9 @@ from tl_modules.modules.lookup import (
 )
 from tl_modules.modules.module import Module
 from tl_modules.modules.objective import Objective
-from tl_modules.modules.overview import described, overview
+from tl_modules.modules.overview import described, label_scores, overview
 from tl_modules.modules.saved import ARRAYS, fields_of, largest_shapes, parts_of
+from tl_modules.modules.scored_labels import ScoredLabels
 from tl_modules.modules.shared_set import SharedSet
 from tl_modules.modules.tested import with_shared
 from tl_modules.modules.topic import Topic
@@ -124,6 +125,8 @@ class ModuleSet(Shareable):
 
     verdict_sentence: str | None = None
     """What effects say of all modules; None until ``with_effects`` knows, or if runs disagree."""
+    scored_labels: tuple[ScoredLabels | None, ...] | None = None
+    """Each module's labels with their scores; None until ``with_labels`` finds them."""
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit together, and make the arrays read-only."""
@@ -210,6 +213,7 @@ class ModuleSet(Shareable):
             topic=None if self.topics is None else self.topics[k],
             own_category=None if self.own_categories is None else self.own_categories[k],
             shared_by_all=self.shared_by_all is not None and self.shared_by_all[k],
+            scored_labels=None if self.scored_labels is None else self.scored_labels[k],
         )
 
     def __iter__(self) -> Iterator[Module]:
@@ -289,7 +293,8 @@ class ModuleSet(Shareable):
 
         Returns:
             One row per module, with the columns ``module``, ``label`` ("shared by all" where
-            ``with_effects`` found so), after ``with_effects`` ``verdict``, ``category`` and
+            ``with_effects`` found so), after ``with_effects`` ``verdict``, after ``with_labels``
+            ``label_auc`` and ``label_p_holm`` (see ``label_scores``), ``category`` and
             ``category_share`` as in ``to_frame``, ``words``, ``promoted`` and ``suppressed`` (only
             tokens that stand out more than chance makes any token stand out), ``top_prompt``,
             ``n_units`` and ``n_samples``. ``Module.topic`` has all tokens, with their numbers.
@@ -299,6 +304,22 @@ class ModuleSet(Shareable):
             ModulesError: If the modules have no topics.
         """
         return described(self)
+
+    def label_scores(self) -> pd.DataFrame:
+        """Tabulate all candidate labels, once ``with_labels`` has scored them.
+
+        Returns:
+            One row per module and candidate, with the columns ``module``, ``kind`` (see
+            ``ScoredLabel``), ``label``, ``chosen``, ``choice_auc`` (on the prompts that choose),
+            ``auc``, ``ci_low``, ``ci_high`` and ``p_value`` (on the prompts that score),
+            ``auc_others`` (the mean of the other modules' labels of that kind on this module's
+            prompts), ``p_holm`` (the chosen label's, corrected over the modules; NaN for others)
+            and ``fits``. A reader who picks another row has to correct for that choice.
+
+        Raises:
+            ModulesError: If the modules have no scored labels.
+        """
+        return label_scores(self)
 
     def save(self, path: str | Path) -> None:
         """Write the set to one safetensors file with a JSON header, atomically.

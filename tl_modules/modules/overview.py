@@ -1,9 +1,11 @@
 """Tables of the modules of a set, one row per module."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from tl_modules.errors import ModulesError
 from tl_modules.modules.topic import clear_tokens
@@ -66,7 +68,44 @@ def described(modules: "ModuleSet") -> pd.DataFrame:
             "n_samples": frame["n_samples"],
         }
     )
+    if modules.scored_labels is not None:
+        best = [labels and labels.chosen for labels in modules.scored_labels]
+        p_holm = [labels and labels.p_holm for labels in modules.scored_labels]
+        described.insert(2, "label_auc", _numbers(label and label.auc for label in best))
+        described.insert(3, "label_p_holm", _numbers(p_holm))
     if modules.verdicts is not None:
         described.insert(2, "verdict", text_column(modules.verdicts))
     described.attrs["sentence"] = modules.verdict_sentence
     return described
+
+
+def label_scores(modules: "ModuleSet") -> pd.DataFrame:
+    """What ``ModuleSet.label_scores`` returns."""
+    if modules.scored_labels is None:
+        raise ModulesError(
+            "These modules have no scored labels yet. Use tlm.with_labels(modules, acts) first, "
+            "with activations of held-out prompts."
+        )
+    rows = [
+        (number, label, label is labels.chosen, labels)
+        for number, labels in enumerate(modules.scored_labels)
+        if labels is not None
+        for label in labels.candidates
+    ]
+    numbers = ("choice_auc", "auc", "ci_low", "ci_high", "auc_others", "p_value")
+    return pd.DataFrame(
+        {
+            "module": np.array([number for number, *_ in rows], dtype=np.int64),
+            "kind": text_column(label.kind for _, label, *_ in rows),
+            "label": text_column(label.label for _, label, *_ in rows),
+            "chosen": np.array([chosen for *_, chosen, _ in rows], dtype=np.bool_),
+            **{name: _numbers(getattr(label, name) for _, label, *_ in rows) for name in numbers},
+            "p_holm": _numbers(labels.p_holm if chosen else None for *_, chosen, labels in rows),
+            "fits": np.array([chosen and labels.fits for *_, chosen, labels in rows], dtype=bool),
+        }
+    )
+
+
+def _numbers(values: Iterable[float | None]) -> Float[np.ndarray, " rows"]:
+    """Numbers as floats, NaN where there is none."""
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 from tl_modules.activations.normalise import largest_normaliser, normaliser_arrays, read_normaliser
 from tl_modules.activations.reading import Reading
 from tl_modules.modules.objective import Objective
+from tl_modules.modules.scored_labels import ScoredLabels
 from tl_modules.modules.topic import Topic
 from tl_modules.saving.checked_json import (
     checked_entries,
@@ -66,6 +67,8 @@ def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray
         header["verdicts"] = list(modules.verdicts)
     if modules.verdict_sentence is not None:
         header["verdict_sentence"] = modules.verdict_sentence
+    if modules.scored_labels is not None:
+        header["scored_labels"] = [labels and labels.to_dict() for labels in modules.scored_labels]
     arrays = {name: array for name in ARRAYS if (array := getattr(modules, name)) is not None}
     arrays |= normaliser_arrays(modules.normaliser)
     return header, arrays
@@ -80,7 +83,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
     """
     starts, topics, seed = header.get("starts"), header.get("topics"), header["seed"]
     categories, shared = header.get("own_categories"), header.get("shared_by_all")
-    verdicts = header.get("verdicts")
+    verdicts, labels = header.get("verdicts"), header.get("scored_labels")
     return {
         "units": Units.from_dict(header["units"], len(arrays["unit_labels"])),
         "samples": frame_from_json(header["samples"]),
@@ -103,6 +106,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         "shared_by_all": None if shared is None else checked_entries(shared, checked_flag),
         "verdicts": None if verdicts is None else checked_entries(verdicts, _optional_text),
         "verdict_sentence": _optional_text(header.get("verdict_sentence")),
+        "scored_labels": None if labels is None else checked_entries(labels, _optional_labels),
         "versions": {name: checked_text(value) for name, value in header["versions"].items()},
         **{name: arrays[name] for name in ARRAYS if name in arrays},
     }
@@ -120,3 +124,7 @@ def largest_shapes(header: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _optional_text(value: Any) -> str | None:
     return None if value is None else checked_text(value)
+
+
+def _optional_labels(value: Any) -> ScoredLabels | None:
+    return None if value is None else ScoredLabels.from_dict(value)

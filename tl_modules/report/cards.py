@@ -44,6 +44,7 @@ class Card:
     words: Markup
     promoted: Markup
     suppressed: Markup
+    label: str
 
 
 def module_cards(
@@ -75,12 +76,19 @@ def _card(module: Module, prompts: list[Markup]) -> Card:
         words=_words(topic),
         promoted=_tokens(topic, "promoted"),
         suppressed=_tokens(topic, "suppressed"),
+        label=_label(module),
     )
 
 
 def module_label(module: Module) -> str:
     """Return the module's title, cut to fit into a heading."""
     return shortened(visible(module.title or ""), 80)
+
+
+def _label(module: Module) -> str:
+    """Return the module's label with its score on held-out prompts; empty without one."""
+    labels = module.scored_labels
+    return "" if labels is None else shortened(visible(labels.line), _LONGEST)
 
 
 def _top_prompts(module: Module, n_prompts: int) -> list[str]:

@@ -74,6 +74,7 @@ def model_card(
         n_starts=len(next(iter((header["starts"] or {}).values()), [])),
         options=Markup(_options(header)),
         has_tested="shared_by_all" in modules,
+        has_scores="label_auc" in modules,
         table=Markup(markdown_table(modules)),
         effects=None if effects is None else Markup(markdown_table(effects.loc[:, list(COLUMNS)])),
         sentence=None if effects is None or not has_verdicts(effects) else _sentences(effects),

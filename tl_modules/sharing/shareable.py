@@ -67,7 +67,8 @@ class Shareable(ABC):
         Args:
             folder: The folder, which is made if it does not exist.
             prompts: False leaves the prompts out: all text columns of the samples except
-                ``category``, and the topics' prompts and contexts. The topics' single words stay.
+                ``category``, and the topics' prompts and contexts. The topics' single words stay,
+                and so do labels that a labeller wrote.
                 Causal tests do not need the prompts; ``with_topics`` does.
             effects: The table that ``module_effects`` returned for these modules; the card shows
                 effects beside their controls, and the shared set is named by them (see
@@ -196,7 +197,9 @@ class Shareable(ABC):
             header = without_prompts(header)
         table = named.to_frame()
         if named.topics is not None:
-            table = table.merge(named.describe()[["module", "label", "words"]])
+            described = named.describe()
+            shown = ("module", "label", "label_auc", "label_p_holm", "words")
+            table = table.merge(described[[name for name in shown if name in described]])
         card = model_card(
             header,
             table,
