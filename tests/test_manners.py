@@ -78,6 +78,7 @@ def test_a_seed_that_cannot_be_is_refused(call, acts):
 
 TEXTS = {
     *("metric", "verdict", "line"),
+    "text",
     *("category", "category_a", "category_b", "kind", "method", "controls", "hook_name", "set"),
     "positions",
     "ranking",
