@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.report.lab import CHROMIUM, FLAGS, jupyterlab, opened, run_cell
 
-PROMPT = "To bake bread you need flour, water, salt and yeast. Mix them well, then let the dough"
+PROMPT = "To bake bread you need flour, water and yeast. Mix them well, then let the dough"
 CELL = f"""
 import tl_modules as tlm
 from tl_modules.data import load_demo_model, load_prompts

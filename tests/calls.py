@@ -150,7 +150,7 @@ def curved(c):
 def explored(c):
     explorer = tlm.explore(c.model, c.modules, c.effects, prompt="the cat sat", seed=1)
     explorer.merge([0, 1])
-    return explorer.run(n_new_tokens=3), explorer.modules, explorer.history
+    return explorer.run(n_new_tokens=3)
 
 
 CALLS = {
