@@ -122,7 +122,7 @@ def plot_components(
     figure.update_yaxes(
         categoryorder="array", categoryarray=names, autorange="reversed", type="category"
     )
-    title = f"What each part does to {plotly_text(category)}, the largest of each kind"
+    title = f"Effects on {plotly_text(category)}: the largest of each kind"
     height = MARGINS + _PIXELS_PER_PART * max(len(names), 6)
     return figure.update_layout(title_text=title, width=900, height=height)
 
