@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _PIXELS_PER_MODULE = 40  # of up to 20 modules
 _HEIGHT = 800  # pixels of the rows of 20 modules
 _FEWEST_PIXELS = 24  # of one of many modules
-_LEGEND = 25  # pixels
+_TITLE = 75  # pixels of the axis' numbers and title
+_LEGEND = 60  # pixels
 _MOST_POINTS = 3000  # more points would make the figure slow
 _FEWEST_POINTS = 30  # of a module's controls
 _LOOKS = dict(
@@ -115,6 +116,7 @@ def plot_selectivity(
     title = [f"selectivity: own category minus mean of the others ({unit})", *_floor(table)]
     figure.update_xaxes(title_text="<br>".join(title))
     n_rows = max(len(table), 1)
+    height = _rows_height(n_rows)
     figure.update_yaxes(
         title_text="module",
         tickvals=table["row"].tolist(),
@@ -125,10 +127,10 @@ def plot_selectivity(
     )
     return figure.update_layout(
         title_text=wrapped(sentence, width=95),
-        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
-        margin={"t": 100 + _LEGEND},
+        # Below the axis' title, where a second line of it does not meet the figure's title.
+        legend={"orientation": "h", "y": -_TITLE / height, "yanchor": "top", "x": 0},
         width=900,
-        height=MARGINS + _LEGEND + _rows_height(n_rows),
+        height=MARGINS + _LEGEND + height,
     )
 
 
@@ -148,7 +150,7 @@ def _add_controls(figure: "Figure", effects: pd.DataFrame, table: pd.DataFrame) 
             x=x.tolist(),
             y=y.tolist(),
             mode="markers",
-            marker={"color": GREY, "size": 5, "opacity": 0.6},
+            marker={"color": GREY, "size": 5, "opacity": 0.75},
             name="its controls",
             hovertemplate="a control: %{x:.3g}<extra></extra>",
         )
