@@ -3,12 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import psutil
 import pytest
 import torch
 
 import tl_modules as tlm
+from tests.causal.alike import check_alike
 from tests.conftest import tiny_model
 from tl_modules.causal import prompt_runs
 from tl_modules.models.batch_sizes import ON_CPU, ON_GPU, batch_size_of
@@ -38,7 +38,7 @@ def test_passes_are_halved_and_nothing_else_changes(model, modules, prompts, mon
     tried = limited(monkeypatch, 3)
     with pytest.warns(UserWarning, match="Memory ran out at a forward pass of") as said:
         found = tlm.module_effects(model, modules, prompts, batch_size=8, **QUIET)
-    pd.testing.assert_frame_equal(found, expected, atol=1e-5, rtol=1e-3)
+    check_alike(found, expected)
     failed = [n_rows for n_rows in tried if n_rows > 3]
     assert failed == [8, 4]
     assert len(said) == len(failed)
@@ -52,7 +52,7 @@ def test_hooks_of_other_kinds_run_on_parts_of_a_batch(model, modules, prompts, m
     tried = limited(monkeypatch, 3)
     with pytest.warns(UserWarning, match="Memory ran out at a forward pass of"):
         found = tlm.module_effects(model, own, prompts, batch_size=8, **QUIET)
-    pd.testing.assert_frame_equal(found, expected, atol=1e-5, rtol=1e-3)
+    check_alike(found, expected)
     assert max(tried) == 8
     assert 3 not in tried[-4:]  # halved from 8: passes of 2
 
@@ -131,7 +131,7 @@ def test_patched_passes_are_halved_too(model, modules, prompts, monkeypatch):
     limited(monkeypatch, 3)
     with pytest.warns(UserWarning, match="Memory ran out at a forward pass of"):
         found = tlm.module_effects(model, modules, frame, batch_size=len(frame), **options)
-    pd.testing.assert_frame_equal(found, expected, atol=1e-5, rtol=1e-3)
+    check_alike(found, expected)
 
 
 def test_a_limit_is_found_once_in_an_experiment(model, modules, prompts, monkeypatch):
