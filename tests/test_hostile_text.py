@@ -201,7 +201,13 @@ def test_a_report_holds_no_markup_of_others(these, prompts, acts, modules, tmp_p
         model=these.model,
         **options,
     )
-    clean = tlm.write_report(tmp_path / "clean.html", modules, acts=acts, **options)
+    clean = tlm.write_report(
+        tmp_path / "clean.html",
+        modules,
+        effects=tlm.module_effects(these.model, modules, prompts, n_controls=2, **options),
+        acts=acts,
+        **options,
+    )
     page, other = (Tags(each.read_text("utf-8")) for each in (path, clean))
     for tag in ("script", "img", "form", "iframe", "object", "embed", "base", "link"):
         assert page.tags.count(tag) == other.tags.count(tag), tag

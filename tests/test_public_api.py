@@ -123,6 +123,7 @@ FREE_TEXTS = {
     *("separator", "category", "concept", "label", "prompt", "hook_name", "model_name", "name"),
     *("language", "unit", "model", "site", "pattern", "apart_from", "own_category"),
     *("repo_id", "revision", "commit_message", "endpoint", "licence", "system", "model_id"),
+    "verdict_sentence",
     "other_prompt",
 }
 """Parameters that take any text: a name, a label, a prompt's part."""
