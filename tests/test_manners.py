@@ -105,7 +105,7 @@ COUNTS = {
     "n_pairs",
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
-    "control",
+    "draw",
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
     *("new_unit", "n_with", "n_without", "n_features", "resample", "shuffle", "feature"),
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),

@@ -9,7 +9,7 @@ from tests.tables.test_verdicts import effects_of
 def test_the_table_keeps_each_controls_selectivity(model, modules, prompts):
     effects = tlm.module_effects(model, modules, prompts, n_controls=5, progress=False)
     found = tlm.control_selectivities(effects)
-    assert found.groupby("module")["control"].apply(list).tolist() == [list(range(5))] * 3
+    assert found.groupby("module")["draw"].apply(list).tolist() == [list(range(5))] * 3
     each = found.groupby("module")["selectivity"]
     first = effects.drop_duplicates("module").set_index("module")
     for name, got in (("mean", each.mean()), ("std", each.std()), ("max", each.max())):

@@ -39,7 +39,7 @@ def control_selectivities(effects: pd.DataFrame) -> pd.DataFrame:
         effects: What ``module_effects`` returned, or ``effects.csv`` as pandas reads it.
 
     Returns:
-        One row per module and control that the module's test used: ``module``, ``control`` (its
+        One row per module and control that the module's test used: ``module``, ``draw`` (its
         number, from 0) and ``selectivity`` (nats per token, or the metric's unit; five digits).
         Modules without controls, or whose own category was not tested, have no rows.
 
@@ -65,5 +65,5 @@ def control_selectivities(effects: pd.DataFrame) -> pd.DataFrame:
         for module, values in split.items()
         for number, value in enumerate(values)
     ]
-    found = pd.DataFrame(rows, columns=["module", "control", "selectivity"])
-    return found.astype({"control": int, "selectivity": float})
+    found = pd.DataFrame(rows, columns=["module", "draw", "selectivity"])
+    return found.astype({"draw": int, "selectivity": float})
