@@ -213,7 +213,7 @@ def test_a_report_holds_no_markup_of_others(these, prompts, acts, modules, tmp_p
         assert page.tags.count(tag) == other.tags.count(tag), tag
     assert page.is_harmless()
     drawn = [json.loads(text) for text in page.scripts if text.startswith('{"data"')]
-    assert len(drawn) == 4
+    assert len(drawn) == 5
     assert not any(marks(each) for each in drawn)
 
 

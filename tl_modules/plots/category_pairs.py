@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.errors import ModulesError
+from tl_modules.plots.cells import texts
 from tl_modules.plots.style import (
     DIVERGING,
     MARGINS,
@@ -108,8 +109,6 @@ def plot_categories(table: pd.DataFrame, *, template: FigureTemplate = None) -> 
         x=list(range(len(columns))),
         y=list(range(len(rows))),
         customdata=np.stack([*named, counts.astype(object)], axis=-1),
-        text=[["" if np.isnan(v) else look.cell.format(v) for v in row] for row in values],
-        texttemplate="%{text}" if len(columns) <= _MOST_TEXTS else None,
         zmin=look.lowest,
         zmax=1,
         colorscale=look.scale,
@@ -117,13 +116,19 @@ def plot_categories(table: pd.DataFrame, *, template: FigureTemplate = None) -> 
         hovertemplate=look.hover,
     )
     figure = plotly.Figure(heatmap).update_layout(title_text=look.title)
+    if len(columns) <= _MOST_TEXTS:
+        said = [["" if np.isnan(v) else look.cell.format(v) for v in row] for row in values]
+        limits = (float(look.lowest), 1.0)
+        figure.add_trace(texts(values, np.array(said, dtype=object), look.scale, limits))
     height = height_for(len(rows))
     figure.update_xaxes(
-        title_text=look.across, **ticks(across, range(len(columns)), len(columns), _PLOT_WIDTH)
+        title_text=look.across,
+        range=[-0.5, len(columns) - 0.5],
+        **ticks(across, range(len(columns)), len(columns), _PLOT_WIDTH),
     )
     figure.update_yaxes(
         title_text="category",
-        autorange="reversed",
+        range=[len(rows) - 0.5, -0.5],  # texts would widen the one that plotly finds
         **ticks(down, range(len(rows)), len(rows), height),
     )
     return figure.update_layout(width=_WIDTH, height=height + MARGINS)
