@@ -76,10 +76,8 @@ def test_text_is_what_generate_writes_under_the_ablation(explorer, model, module
     options = {"max_new_tokens": 12, "do_sample": False, "verbose": False}
     with modules[0].ablated(model, "mean", positions=where):
         written = model.generate(tokens, **options)[0, tokens.shape[1] :]
-    assert (
-        texts["changed"].split()
-        == model.tokenizer.decode(written).split()[: len(texts["changed"].split())]
-    )
+    wanted = model.tokenizer.decode(written, skip_special_tokens=True)
+    assert texts["changed"].split() == wanted.split()
     assert texts["changed"] != texts["clean"]
     patched = explorer.run(kind="patch", other_prompt=OTHER, n_new_tokens=12).texts["text"]
     assert patched["clean"] == texts["clean"]

@@ -20,7 +20,7 @@ from tl_modules.models.generation import continued
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.losses import token_losses
 from tl_modules.models.runs import forward
-from tl_modules.models.tokens import tokenise
+from tl_modules.models.tokens import special_ids, tokenise
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.explorer.outcome import RUNS, Outcome, losses_table
 from tl_modules.report.explorer.session import Question, Session
@@ -252,6 +252,7 @@ class Runner:
         if source is not None:
             source = {name: _padded(one, question.n_new_tokens) for name, one in source.items()}
         tokens, left, text = read.tokens, question.n_new_tokens, ""
+        ends = special_ids(getattr(self.model, "tokenizer", None), "eos")
         while left:
             n_new = min(_N_PIECE, left)
             # Tokens that are written are changed too, but nothing is there to patch in.
@@ -269,7 +270,7 @@ class Runner:
             given, whole = (text_of(self.model, t.tolist()) for t in (read.tokens, tokens))
             text = whole[len(given) :]
             yield text
-            if len(tokens) < before + n_new:  # the model ended the text
+            if len(tokens) < before + n_new or int(tokens[-1]) in ends:  # the text is complete
                 break
         if chosen is None:
             self._written[key] = text
