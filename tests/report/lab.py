@@ -63,7 +63,11 @@ def jupyterlab(folder, *cells):
         yield f"http://127.0.0.1:{port}/lab/tree/explore.ipynb?token={token}"
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # its kernel is slow to end on a busy machine
+            server.kill()
+            server.wait()
 
 
 def _wait_until_served(server, port, token, log):

@@ -265,7 +265,7 @@ function render({ model, el }) {
     const next = make("tbody");
     const nextTable = table("Next token", ["token", ...Object.values(RUNS)], next);
     const losses = make("tbody");
-    const lossTable = table("Loss, nats per token", ["model", "loss", "change"], losses);
+    const lossTable = table("Loss, nats per token", ["model", "loss", "change"], losses, "losses");
     const texts = make("div", { className: "texts" });
     const written = make("div", {}, make("h4", { text: "What the model writes" }), texts);
     const results = make("section", { className: "results", "aria-label": "Results" }, headline,
@@ -274,7 +274,7 @@ function render({ model, el }) {
     return { headline, seen, tokens, legend, values, next, losses, texts, written, results };
   }
 
-  function table(caption, names, body) {
+  function table(caption, names, body, className = "") {
     const cells = names.map((name, at) => {
       const run = Object.keys(RUNS).find((key) => RUNS[key] === name);
       const key = run ? make("span", { className: `key ${run}` }) : null;
@@ -283,7 +283,7 @@ function render({ model, el }) {
       return cell;
     });
     const head = make("thead", {}, make("tr", {}, ...cells));
-    return make("table", {}, ...(caption ? [make("caption", { text: caption })] : []), head, body);
+    return make("table", { className }, ...(caption ? [make("caption", { text: caption })] : []), head, body);
   }
 
   function showResults() {
