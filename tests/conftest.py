@@ -22,6 +22,7 @@ long_once = pytest.mark.skipif(
 )
 
 LONGEST = [
+    "test_calibration_of_all.py",  # ten minutes
     *("test_notebooks.py", "test_wheel_models.py", "test_resume.py", "test_files.py"),
     *("test_several.py", "test_docs_commands.py", "test_wrong_objects.py", "test_calibration.py"),
     *("test_demo.py", "test_readme.py", "test_processes.py", "test_wheel.py"),

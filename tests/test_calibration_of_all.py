@@ -53,6 +53,7 @@ KINDS = {
     "evaluation/detectors.py": ["compare_detectors"],
     "evaluation/matching.py": ["match_modules, by units", "match_modules, by profiles"],
     "interpret/categories_covered.py": ["coverage"],
+    "interpret/label_scores.py": ["with_labels"],
     "interpret/depth.py": ["module_layers", "module_depth, index", "module_depth, evenness"],
     "interpret/merge_tree.py": ["hierarchy, cophenetic"],
     "interpret/nesting.py": ["nestedness, modules", "nestedness, overall"],

@@ -7,9 +7,21 @@ import tl_modules as tlm
 from benchmarks.calibration.levels import PValues, Simulation, generator_of
 from benchmarks.calibration.planted import PlantedModel, random_labels
 from tl_modules.evaluation.detectors import compare_detectors
+from tl_modules.interpret.label_scores import permutation_p_values
 from tl_modules.tables.p_values import sign_flip_p_value
 from tl_modules.tables.sequential import StoppingRule
 from tl_modules.thoughts.beside_correctness import beside_correctness
+
+
+def label_scores(n: int, seed: int) -> dict[str, PValues]:
+    """Labels' words in prompts, and a module's own prompts, that are drawn apart."""
+    generator = generator_of(seed)
+    found = []
+    for _ in range(n):
+        words = generator.poisson(1.0, size=(3, 40)).astype(float)  # of three labels
+        own = generator.permutation(np.arange(40) < 10)
+        found.append(permutation_p_values(words, own, 199, generator))
+    return {"with_labels": np.array(found)}
 
 
 def signs(n: int, seed: int) -> dict[str, PValues]:
@@ -121,6 +133,7 @@ def forgetting(n: int, seed: int) -> dict[str, PValues]:
 
 
 SIMULATIONS = (
+    Simulation(label_scores, "labels' words and own prompts are drawn apart", 2000),
     Simulation(signs, "values are symmetric around 0", 5000),
     Simulation(selectivities, "the categories' names are permuted", 2000),
     Simulation(rule, "the module's number is one more control's", 10_000),

@@ -62,6 +62,18 @@ def test_an_altered_conversion_is_not_used(tmp_path):
     assert not source._is_intact(SMOLLM2, folder)
 
 
+def test_a_process_that_waited_for_a_conversion_leaves_it_as_it_is(tmp_path):
+    folder = tmp_path / SMOLLM2.name
+    folder.mkdir()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"weights")
+    manifest = {"gguf_sha256": SMOLLM2.sha256, "weights_sha256": source._sha256([weights])}
+    (folder / "tl_modules.json").write_text(json.dumps(manifest))
+    before = weights.stat()
+    source._convert(SMOLLM2, [], folder)  # it would fail: there is no file to convert
+    assert weights.stat() == before
+
+
 def test_a_file_in_parts_is_joined_in_their_order(tmp_path):
     parts = [tmp_path / name for name in ("b", "a")]
     for part, text in zip(parts, (b"first, ", b"second"), strict=True):

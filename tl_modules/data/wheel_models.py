@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 
@@ -161,12 +162,21 @@ def _is_intact(model: WheelModel, folder: Path) -> bool:
 
 
 def _convert(model: WheelModel, parts: Sequence[Path], folder: Path) -> None:
-    """Dequantise into a safetensors folder, which appears complete or not at all."""
+    """Dequantise into a safetensors folder, which appears complete or not at all.
+
+    Processes that begin at the same time wait for the first of them: one that converted again would
+    replace the folder that another reads.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        with (
+            FileLock(folder.parent / f"{model.name}.lock"),
+            tempfile.TemporaryDirectory(dir=folder.parent) as temporary,
+        ):
+            if _is_intact(model, folder):
+                return
             gguf = _joined(parts, Path(temporary) / "joined.gguf")
             target = Path(temporary) / model.name
             network = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
