@@ -14,8 +14,8 @@ from tl_modules.tables.verdicts import has_verdicts
 _SELECTIVITY = (
     "Selectivity is what ablating the units does to the module's own category, less the mean of "
     "what it does to the others. Lines are 95 % intervals over prompts; grey points are the "
-    "controls, random sets of as many units of the same layers. A mark to the right of them does "
-    "more than chance."
+    "controls, random sets of as many units of the same layers. A mark to the right of all of "
+    "them does more than chance."
 )
 _CURVE = (
     "The units are added by their estimated effects, strongest first. Where the curve is flat, "

@@ -32,7 +32,7 @@ function svg(tag, attributes) {
 }
 
 const signed = (value) => (value === null ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`);
-const percent = (value) => (value < 0.0005 ? "<0.1 %" : `${(100 * value).toFixed(1)} %`);
+const percent = (value) => value === null ? "–" : (value < 0.0005 ? "<0.1 %" : `${(100 * value).toFixed(1)} %`);
 const shownToken = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "∅";
 const number = (value) => value.toLocaleString("en");
 const plural = (n, what) => `${number(n)} ${what}${n === 1 ? "" : "s"}`;
