@@ -45,13 +45,19 @@ def test_a_missing_wheel_is_refused_with_the_command_that_installs_it(monkeypatc
         tlm_load(tmp_path)
 
 
-def test_an_altered_conversion_is_not_used(tmp_path):
-    folder = tmp_path / SMOLLM2.name
+def converted(folder):
+    """The weights of a conversion, as far as its manifest says."""
     folder.mkdir()
     weights = folder / "model.safetensors"
     weights.write_bytes(b"weights")
     manifest = {"gguf_sha256": SMOLLM2.sha256, "weights_sha256": source._sha256([weights])}
     (folder / "tl_modules.json").write_text(json.dumps(manifest))
+    return weights
+
+
+def test_an_altered_conversion_is_not_used(tmp_path):
+    folder = tmp_path / SMOLLM2.name
+    weights = converted(folder)
     assert source._is_intact(SMOLLM2, folder)
     assert not source._is_intact(GEMMA, folder)
     weights.write_bytes(b"altered")
@@ -64,11 +70,7 @@ def test_an_altered_conversion_is_not_used(tmp_path):
 
 def test_a_process_that_waited_for_a_conversion_leaves_it_as_it_is(tmp_path):
     folder = tmp_path / SMOLLM2.name
-    folder.mkdir()
-    weights = folder / "model.safetensors"
-    weights.write_bytes(b"weights")
-    manifest = {"gguf_sha256": SMOLLM2.sha256, "weights_sha256": source._sha256([weights])}
-    (folder / "tl_modules.json").write_text(json.dumps(manifest))
+    weights = converted(folder)
     before = weights.stat()
     source._convert(SMOLLM2, [], folder)  # it would fail: there is no file to convert
     assert weights.stat() == before

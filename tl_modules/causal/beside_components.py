@@ -33,7 +33,7 @@ from tl_modules.models.sites import is_named
 from tl_modules.modules.module import Module
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.runtime.arguments import Remedy, checked
-from tl_modules.tables.p_values import benjamini_hochberg, holm
+from tl_modules.tables.p_values import corrected_within
 from tl_modules.tables.prompt_frames import labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.tables.text import text_column
@@ -171,7 +171,8 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     ]
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(positions=of_parts.touched, metric=metric, method=method)
-    return _adjusted(_typed(table))
+    table = corrected_within(_typed(table), "p_value", "kind")
+    return corrected_within(table, "selectivity_p_value", "kind")
 
 
 def _reference(
@@ -239,13 +240,3 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     texts = {name: text_column(table[name]) for name in ("kind", "label", "hook_name")}
     counts = {name: table[name].astype("Int64") for name in ("layer", "head")}
     return table.assign(**texts, **counts, n_units=table["n_units"].astype("int64"))
-
-
-def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
-    """With p-values corrected over the rows of each kind."""
-    for column, start in (("p_value", "p"), ("selectivity_p_value", "selectivity_p")):
-        by_kind = table.groupby("kind", sort=False)[column]
-        for name, adjust in (("holm", holm), ("bh", benjamini_hochberg)):
-            adjusted = by_kind.transform(lambda values, f=adjust: f(values.to_numpy(dtype=float)))
-            table[f"{start}_{name}"] = adjusted
-    return table

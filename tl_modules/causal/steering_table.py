@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.tables.effects_frame import SIGNIFICANT
-from tl_modules.tables.p_values import benjamini_hochberg, holm
+from tl_modules.tables.p_values import corrected_within
 from tl_modules.tables.text import text_column
 
 _TESTED = ("selectivity", "score_rise")
@@ -23,11 +23,7 @@ def steering_table(table: pd.DataFrame, max_lost: float) -> pd.DataFrame:
     """
     table = table.assign(category=text_column(table["category"]), text=text_column(table["text"]))
     for name in _TESTED:
-        for short, adjust in (("holm", holm), ("bh", benjamini_hochberg)):
-            of_factor = table.groupby("factor")[f"{name}_p_value"]
-            table[f"{name}_p_{short}"] = of_factor.transform(
-                lambda values, adjust=adjust: adjust(values.to_numpy(dtype=float))
-            )
+        table = corrected_within(table, f"{name}_p_value", "factor")
     rises = (table["score_rise"] > 0) & (table["score_rise_p_bh"] <= SIGNIFICANT)
     table["steers"] = (rises & (table["lost"] < max_lost)).to_numpy(dtype=bool)
     table.attrs["sentence"] = _sentence(table, max_lost)

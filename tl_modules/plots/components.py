@@ -11,6 +11,7 @@ from tl_modules.plots.style import (
     MARGINS,
     FigureTemplate,
     graph_objects,
+    interval,
     plotly_text,
     styled,
 )
@@ -101,14 +102,7 @@ def plot_components(
         figure.add_scatter(
             x=of_kind["effect"].tolist(),
             y=of_kind["name"].tolist(),
-            error_x={
-                "type": "data",
-                "array": (of_kind["ci_high"] - of_kind["effect"]).fillna(0).tolist(),
-                "arrayminus": (of_kind["effect"] - of_kind["ci_low"]).fillna(0).tolist(),
-                "thickness": 1.5,
-                "width": 3,
-                "color": colour,
-            },
+            error_x=interval(of_kind, "effect", "ci_low", "ci_high", width=3, color=colour),
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 9},
             name=f"{title} ({len(of_kind)} of {(rows['kind'] == kind).sum()})",

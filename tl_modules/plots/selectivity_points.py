@@ -14,6 +14,7 @@ from tl_modules.plots.style import (
     MARGINS,
     FigureTemplate,
     graph_objects,
+    interval,
     names_of,
     styled,
     wrapped,
@@ -95,14 +96,7 @@ def plot_selectivity(
         figure.add_scatter(
             x=rows["selectivity"].tolist(),
             y=rows["row"].tolist(),
-            error_x={
-                "type": "data",
-                "array": (rows["ci_high"] - rows["selectivity"]).fillna(0).tolist(),
-                "arrayminus": (rows["selectivity"] - rows["ci_low"]).fillna(0).tolist(),
-                "thickness": 1.5,
-                "width": 4,
-                "color": colour,
-            },
+            error_x=interval(rows, "selectivity", "ci_low", "ci_high", width=4, color=colour),
             mode="markers",
             marker={"color": colour, "symbol": symbol, "size": 12, "line": {"width": 2}},
             name=verdict,

@@ -13,6 +13,7 @@ from tl_modules.plots.style import (
     FigureTemplate,
     band,
     graph_objects,
+    interval,
     names_of,
     styled,
     wrapped,
@@ -124,13 +125,7 @@ def _draw_panel(figure: "Figure", rows: pd.DataFrame, name: str, where: dict[str
     figure.add_scatter(
         x=rows["factor"].tolist(),
         y=rows[name].tolist(),
-        error_y={
-            "type": "data",
-            "array": (rows[f"{name}_ci_high"] - rows[name]).fillna(0).tolist(),
-            "arrayminus": (rows[name] - rows[f"{name}_ci_low"]).fillna(0).tolist(),
-            "thickness": 1.5,
-            "width": 4,
-        },
+        error_y=interval(rows, name, f"{name}_ci_low", f"{name}_ci_high", width=4),
         mode="lines+markers",
         line={"color": _BLUE, "width": 2},
         marker={"color": _BLUE, "size": 8, "symbol": symbols},

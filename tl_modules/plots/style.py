@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import numpy as np
+import pandas as pd
 
 from tl_modules.errors import ModulesError, shown
 from tl_modules.modules.module import Module, as_list
@@ -156,6 +157,24 @@ def band(
         "showlegend": False,
         "hoverinfo": "skip",
     }
+
+
+def interval(
+    rows: pd.DataFrame, value: str, low: str, high: str, **look: str | int
+) -> dict[str, Any]:
+    """Return the options of lines from points to the ends of their intervals; none where missing.
+
+    Args:
+        rows: One row per point.
+        value: The column of the points.
+        low: The column of the intervals' lower ends.
+        high: The column of the intervals' upper ends.
+        **look: How the lines look, such as ``color`` and ``width`` (of the strokes at the ends).
+    """
+    points, lower, upper = (rows[name].to_numpy(dtype=float) for name in (value, low, high))
+    below, above = (np.where(np.isnan(each), 0, each) for each in (points - lower, upper - points))
+    lines = {"array": above.tolist(), "arrayminus": below.tolist()}
+    return {"type": "data", **lines, "thickness": 1.5, **look}
 
 
 def rooted_scale() -> list[list[Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.report.cards import Card, module_label
+from tl_modules.report.cards import Card
 from tl_modules.report.continuations import Continuation
 from tl_modules.report.effects_table import EffectsTable
 
@@ -40,15 +40,10 @@ class CoreUnits:
 class ModulePage:
     """What the page says of one module."""
 
-    label: int
-    name: str
-    n_units: int
-    lead: dict[str, Any] | None
-    """The module's row of the table that the page leads with; None if it was not tested."""
-
     core: dict[str, Any] | None
     whole: dict[str, Any] | None
-    """The module's rows of the cores' table and of the whole modules' first table."""
+    """The module's rows of the cores' table and of the whole modules' first table; None where it
+    was not tested."""
 
     effects: list[OnCategory]
     core_units: CoreUnits | None
@@ -80,10 +75,6 @@ def module_pages(
         of_whole = None if whole is None else whole.row(module.label)
         pages.append(
             ModulePage(
-                label=module.label,
-                name=module_label(module),
-                n_units=module.n_units,
-                lead=of_whole if cores is None else of_core,
                 core=of_core,
                 whole=of_whole,
                 effects=_by_category((cores, of_core), (whole, of_whole)),

@@ -138,7 +138,6 @@ class ReportPage:
             ),
             "cores": of_cores,
             "tables": shown,
-            "lead": of_cores if of_cores is not None else next(iter(shown), None),
             "claims": claims,
             "figures": figures,
             "plotly": _plotly_source() if figures or claims else None,
@@ -227,7 +226,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"json": _json, "number": _number, "p": _p}
-    environment.filters["named"] = lambda table, name: (name, table)
     return environment
 
 

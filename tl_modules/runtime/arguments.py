@@ -50,6 +50,7 @@ _NAMES: dict[Any, tuple[str, str]] = {
     "ActivationStore": ("an activation store", "activation stores"),
     "DataFrame": ("a pandas frame", "pandas frames"),
     "Detectors": ("what compare_detectors returned", "results of compare_detectors"),
+    "HasCoreTables": ("what causal_cores returned", "results of causal_cores"),
     "HasCores": ("what causal_cores returned", "results of causal_cores"),
     "HasUnitMeans": ("an object with units and their means", "objects with units and their means"),
     "HookedModel": ("a TransformerBridge or HookedTransformer", "hooked models"),

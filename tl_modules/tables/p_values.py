@@ -1,6 +1,7 @@
 """P-values: corrections for several tests, and the sign-flip test of a mean."""
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 
 
@@ -47,6 +48,32 @@ def benjamini_hochberg(p_values: Float[np.ndarray, " tests"]) -> Float[np.ndarra
 
 N_EXACT_FLIPS = 12
 """Largest number of values for which all sign flips are tried."""
+
+
+def corrected_within(table: pd.DataFrame, column: str, by: str) -> pd.DataFrame:
+    """Add the corrections of a column of p-values, over the rows that agree in another column.
+
+    Args:
+        table: The table.
+        column: The column of p-values, whose name ends in ``p_value``.
+        by: The column that tells the groups.
+
+    Returns:
+        The table with two more columns, whose names end in ``p_holm`` and ``p_bh``.
+
+    >>> table = pd.DataFrame({"kind": ["a", "a", "b"], "p_value": [0.01, 0.04, 0.04]})
+    >>> corrected_within(table, "p_value", "kind")["p_holm"].tolist()
+    [0.02, 0.04, 0.04]
+    """
+    groups = table.groupby(by, sort=False)[column]
+    return table.assign(
+        **{
+            column.removesuffix("value") + name: groups.transform(
+                lambda values, adjust=adjust: adjust(values.to_numpy(dtype=float))
+            )
+            for name, adjust in (("holm", holm), ("bh", benjamini_hochberg))
+        }
+    )
 
 
 def sign_flip_p_value(

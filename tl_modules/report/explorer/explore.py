@@ -1,7 +1,5 @@
 """``explore``: check what is given, and show it on a page."""
 
-from typing import Protocol, runtime_checkable
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
@@ -11,27 +9,13 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.tokens import check_tokenizer
 from tl_modules.modules.module_set import ModuleSet
+from tl_modules.report.cores import HasCoreTables
 from tl_modules.report.explorer.explorer import Explorer
 from tl_modules.report.explorer.payload import core_curves
 from tl_modules.report.explorer.runner import Runner
 from tl_modules.report.explorer.session import Question, Session
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.verdicts import verdict_sentence
-
-
-@runtime_checkable
-class HasCores(Protocol):
-    """What ``causal_cores`` returned."""
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """A row per module, ranking and size."""
-        ...
-
-    @property
-    def units(self) -> pd.DataFrame:
-        """A row per unit of a core, with its score."""
-        ...
 
 
 @checked
@@ -41,7 +25,7 @@ def explore(
     modules: ModuleSet,
     effects: pd.DataFrame | None = None,
     *,
-    cores: HasCores | None = None,
+    cores: HasCoreTables | None = None,
     ranking: Float[np.ndarray, " units"] | None = None,
     prompt: str | None = None,
     seed: int = 0,
@@ -122,7 +106,7 @@ def _first_prompt(modules: ModuleSet) -> str:
     return "" if prompts is None or not len(prompts) else str(prompts.iloc[0])
 
 
-def _ranking_of(cores: HasCores, modules: ModuleSet) -> Float[np.ndarray, " units"]:
+def _ranking_of(cores: HasCoreTables, modules: ModuleSet) -> Float[np.ndarray, " units"]:
     """The cores' units by their scores, above all others, which keep the order of their fit.
 
     Raises:

@@ -136,7 +136,7 @@ class Explorer:
         Raises:
             ModulesError: If there is no such unit or module, or nothing to move.
         """
-        self._session.move(self._session.positions_of(_as_text(units)), to)
+        self._session.move(self._session.positions(units), to)
         self._again()
 
     def rename(self, k: int, name: str) -> None:
@@ -262,7 +262,3 @@ class Explorer:
 
 def _has_widgets() -> bool:
     return find_spec("anywidget") is not None
-
-
-def _as_text(units: Sequence[tuple[int, int]]) -> str:
-    return ", ".join(f"{layer}:{unit}" for layer, unit in units)

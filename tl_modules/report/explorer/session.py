@@ -1,7 +1,7 @@
 """The state of an exploration: the set as edited, its history, and the question asked of it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -207,8 +207,16 @@ class Session:
                 f"Units should be written layer:unit, such as 12:345, 3:17; got {shown(text)}. "
                 "Type them again."
             )
+        return self.positions((int(layer), int(unit)) for layer, unit in pairs)
+
+    def positions(self, pairs: Iterable[tuple[int, int]]) -> Int[np.ndarray, " chosen"]:
+        """Positions of the units that pairs ``(layer, unit)`` name.
+
+        Raises:
+            ModulesError: If there is no such unit.
+        """
         units = self.modules.units
-        found = [position_of(units, int(layer), int(unit), None) for layer, unit in pairs]
+        found = [position_of(units, layer, unit, None) for layer, unit in pairs]
         return np.array(found, dtype=np.int64)
 
     def _do(self, edit: Edit) -> None:
