@@ -1,6 +1,5 @@
 """Several processes share one run: torch.distributed's ranks over gloo."""
 
-import json
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from tests.activations.test_resume import contents
 from tests.conftest import LEGACY
 from tests.plain import Plain, digits
 from tests.planted import planted_matrix
+from tests.runtime.ranks import NAMES, said, script
 from tl_modules.activations import chunk_values
 from tl_modules.discovery import streamed as streamed_module
 from tl_modules.discovery.streamed import Streamed
@@ -22,50 +22,23 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(LEGACY, reason="it needs nothing of TransformerLens")
 
 START = """
-import json, os, sys
+import os, sys
 sys.path.insert(0, {root!r})
-import numpy as np, torch
-import torch.distributed as dist
-import tl_modules as tlm
-from tests.plain import Plain, digits
-from tl_modules.activations import chunk_values, resumable, store_folder
-from tl_modules.discovery import search, streamed as streamed_module
-from tl_modules.discovery.streamed import Streamed
-from tl_modules.runtime import processes as processes_module
-from tl_modules.runtime.processes import process_group, wait_for_all
-
+{names}
 dist.init_process_group("gloo")
 rank = dist.get_rank()
-chunk_values.CHUNK_BYTES, chunk_values.LEAST_PROMPTS = 1, 2  # a batch each
-store_folder.VISIBLE_AFTER_S = 0.5
-said = None
-try:
-{body}
-except tlm.ModulesError as error:
-    said = "refused: " + str(error)
-os.write(1, ("said:" + json.dumps([rank, said]) + "\\n").encode())  # in one piece
+{run}
 """
 
 
 def command(folder, world, body):
-    """How several processes that run a few lines are started."""
-    script = folder / "run.py"
-    indented = "\n".join(f"    {line}" for line in body.strip().splitlines())
-    script.write_text(START.format(root=str(ROOT), body=indented))
+    """How torchrun starts several processes that run a few lines."""
+    path = folder / "run.py"
+    path.write_text(START.format(root=str(ROOT), names=NAMES, run=script(body)))
     return [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-        *("--nproc-per-node", str(world), str(script)),
+        *("--nproc-per-node", str(world), str(path)),
     ]
-
-
-def said(folder, world, body):
-    """What each rank said, by rank."""
-    done = subprocess.run(
-        command(folder, world, body), capture_output=True, text=True, cwd=folder, check=False
-    )
-    lines = [line[5:] for line in done.stdout.splitlines() if line.startswith("said:")]
-    assert lines, done.stderr
-    return dict(map(json.loads, lines))
 
 
 def test_arrays_and_refusals_reach_every_rank(tmp_path):
