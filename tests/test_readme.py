@@ -34,7 +34,8 @@ def test_the_readmes_example_runs(demo_model, monkeypatch, tmp_path, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names = {}
     exec(compile(example, "README.md", "exec"), names)
-    assert "category_share" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed.startswith(tlm.verdict_sentence(names["effects"]) + "\ncategory ")
     assert names["acts"].values.shape == (7 * 10, 30 * 1536)
     assert len(names["effects"]) == 7 * 7
     saved = tlm.ModuleSet.load("modules.safetensors")

@@ -89,7 +89,9 @@ def test_units_to_set_aside_need_memory_for_another_copy(random_acts):
 
 @once
 @pytest.mark.slow
-@pytest.mark.parametrize(("shape", "n_modules"), [((400, 40_000), 20), ((200, 40_000), 100)])
+# The second search's arrays of sums take more than 32 MiB each. glibc may keep smaller blocks after
+# they are freed, and the peak then differs from run to run.
+@pytest.mark.parametrize(("shape", "n_modules"), [((400, 40_000), 20), ((200, 48_000), 100)])
 def test_the_estimates_are_near_what_a_search_takes(shape, n_modules, tmp_path):
     values = np.random.default_rng(0).random(shape, dtype=np.float32)
     acts = tlm.ActivationMatrix.from_arrays(values)
