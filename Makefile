@@ -16,7 +16,8 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help setup demo demo-gemma test test-legacy test-legacy-fast test-fast lint docs format lock audit build clean
+.PHONY: help setup demo demo-gemma test test-without-models test-with-models test-legacy \
+  test-legacy-fast test-fast lint docs format lock audit build clean
 
 help:
 	@echo "make demo         set up, then find the demo model's modules and their cores, and ablate them (out/demo/)"
@@ -74,8 +75,22 @@ demo-gemma: $(VENV)/.gemma
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest --numprocesses=logical --maxprocesses=4 \
   --dist=loadfile --no-loadscope-reorder --durations=10
 
-test: $(VENV)/.gemma
-	$(call PYTEST,$(VENV))
+# What runs no model, or reads files alone: with the same pinned packages it says the same on both
+# lines of TransformerLens.
+WITHOUT_MODELS := $(addprefix tests/,discovery evaluation tables saving plots fuzz truth \
+  test_benchmarks.py test_layers.py test_manners.py test_pins.py test_public_api.py test_wheel.py)
+WITH_MODELS := $(addprefix --ignore=,$(WITHOUT_MODELS))
+# The types of all arguments are checked once, for the checks take a third of a fast test's
+# time: test-legacy-fast checks the types of what runs a model.
+UNCHECKED := --jaxtyping-packages=
+
+test: test-without-models test-with-models
+
+test-without-models: $(VENV)/.ready
+	$(call PYTEST,$(VENV)) $(WITHOUT_MODELS)
+
+test-with-models: $(VENV)/.gemma
+	$(call PYTEST,$(VENV)) $(UNCHECKED) $(WITH_MODELS)
 
 test-fast: $(VENV)/.ready
 	$(call PYTEST,$(VENV)) -m "not slow"
@@ -83,14 +98,10 @@ test-fast: $(VENV)/.ready
 test-legacy: $(LEGACY)/.ready
 	$(call PYTEST,$(LEGACY))
 
-# What runs no model, or reads files alone: with the same pinned packages it says the same on both.
-SAME_ON_BOTH := $(addprefix --ignore=tests/,discovery evaluation tables saving plots fuzz truth \
-  test_benchmarks.py test_layers.py test_manners.py test_pins.py test_public_api.py test_wheel.py)
-
 # The other slow tests run on 4.x; of these, the main job on the real model runs on both.
 test-legacy-fast: $(LEGACY)/.ready
-	$(call PYTEST,$(LEGACY)) -m "not slow" $(SAME_ON_BOTH)
-	$(call PYTEST,$(LEGACY)) -m slow tests/commands/test_demo.py tests/causal/test_sites.py
+	$(call PYTEST,$(LEGACY)) -m "not slow" $(WITH_MODELS)
+	$(call PYTEST,$(LEGACY)) $(UNCHECKED) -m slow tests/commands/test_demo.py tests/causal/test_sites.py
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

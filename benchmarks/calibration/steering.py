@@ -117,4 +117,4 @@ def steering(n: int, seed: int) -> dict[str, PValues]:
     }
 
 
-SIMULATIONS = (Simulation(steering, "a module's units are a random quarter of all units", 2000),)
+SIMULATIONS = (Simulation(steering, "a module's units are a random quarter of all units", 1000),)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +14,9 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.activations import slow_collection
 from tests.conftest import LEGACY, tiny_model
+from tests.runtime.ranks import CONTEXT
 from tl_modules.activations import (
     batch_runner,
     chunk_values,
@@ -217,81 +218,87 @@ def test_two_runs_do_not_write_to_one_folder(model, prompts, tmp_path):
     assert collected(model, prompts, tmp_path / "acts").shape == (16, 36)
 
 
-RUN = """
-import resource, sys, time
-import pandas as pd, torch
-import tl_modules as tlm
-from tests.toy import Toy
-from tl_modules.activations import chunk_values
-chunk_values.CHUNK_BYTES, chunk_values.LEAST_PROMPTS = 1, 2
-class Slow(Toy):
-    def forward(self, *args, **kwargs):
-        time.sleep(0.03)
-        return super().forward(*args, **kwargs)
-prompts = [" ".join(str((k * 7 + j) % 9 + 1) for j in range(k % 11 + 2)) for k in range(120)]
-if len(sys.argv) > 2:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-print("ready", flush=True)
-tlm.collect(Slow(), prompts, store=sys.argv[1], batch_size=2, progress=False)
-print("done", flush=True)
-"""
-ROOT = Path(__file__).parents[2]
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """What a collection holds that nothing stopped, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("whole") / "acts"
+    process, start = begun(folder), time.perf_counter()
+    process.join()
+    assert process.exitcode == 0
+    return contents(folder), time.perf_counter() - start
 
 
-def started(folder, *more):
-    command = [sys.executable, "-c", RUN, str(folder), *map(str, more)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert process.stdout.readline() == "ready\n"
+def begun(folder):
+    """A process that collects into a folder, from the moment at which it begins to."""
+    CONTEXT.set_forkserver_preload(["tests.runtime.preloaded"])
+    ready = CONTEXT.Event()
+    process = CONTEXT.Process(target=slow_collection.run, args=(str(folder), ready))
+    process.start()
+    assert ready.wait(120)
     return process
+
+
+def ended(folder):
+    """What the folder holds after a collection that nothing stops."""
+    process = begun(folder)
+    process.join()
+    assert process.exitcode == 0
+    return contents(folder)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(LEGACY, reason="minutes long, and it needs nothing of TransformerLens")
-def test_a_run_killed_at_20_random_moments_ends_with_the_same_bytes(tmp_path):
-    process = started(tmp_path / "undisturbed")
-    start = time.perf_counter()
-    _, errors = process.communicate()
-    whole = time.perf_counter() - start
-    assert errors == ""
-    expected = contents(tmp_path / "undisturbed")
+def test_a_run_killed_at_20_random_moments_ends_with_the_same_bytes(tmp_path, whole_run):
+    expected, whole = whole_run
     generator, folder = np.random.default_rng(0), tmp_path / "acts"
     kills, there = 0, []
     while kills < 20:
-        process = started(folder)
-        time.sleep(float(generator.uniform(0, whole / 2.5)))
-        process.send_signal(signal.SIGKILL)
-        out, _ = process.communicate()
-        if "done" in out:  # faster than the signal: begin once more
+        process = begun(folder)
+        time.sleep(float(generator.uniform(0, whole)))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:  # faster than the signal: begin once more
             assert contents(folder) == expected
             folder = tmp_path / f"again{kills}"
         kills += 1
         there.append(len(list(folder.glob("done-*"))) if folder.exists() else 0)
-    _, errors = started(folder).communicate()
-    assert errors == ""
-    assert contents(folder) == expected
+    assert ended(folder) == expected
     assert len({n for n in there if 0 < n < 60}) > 3  # it was killed in the middle
 
 
+LIMITED = """
+import resource, sys
+from tests.activations import slow_collection
+resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+slow_collection.run(sys.argv[1])
+"""
+FULL = """
+import shutil, subprocess, sys
+from tests.activations import slow_collection
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", sys.argv[1]], check=True)
+try:
+    slow_collection.run(sys.argv[1])
+finally:
+    shutil.copytree(*sys.argv[1:])
+"""
+
+
+def errors_of(*command):
+    """What a command of this project writes to stderr."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    return done.stderr
+
+
 @pytest.mark.slow
-def test_a_full_disk_ends_in_an_error_and_the_run_goes_on_with_room(tmp_path):
+def test_a_full_disk_ends_in_an_error_and_the_run_goes_on_with_room(tmp_path, whole_run):
     folder = tmp_path / "acts"
-    process = started(folder, 700)  # no file may be longer: the list of chunks is
-    _, errors = process.communicate()
+    # No file may be longer than 700 bytes: the list of chunks is.
+    errors = errors_of(sys.executable, "-c", LIMITED, str(folder))
     assert "ModulesError: Cannot write" in errors
     assert not [name for name in contents(folder) if name.endswith(".part")]
-    _, errors = started(folder).communicate()
-    assert errors == ""
-    started(tmp_path / "undisturbed").communicate()
-    assert contents(folder) == contents(tmp_path / "undisturbed")
-
-
-FULL = """
-import subprocess, sys
-subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", sys.argv[1]], check=True)
-sys.argv.append("1000000")
-"""
+    assert ended(folder) == whole_run[0]
 
 
 def may_mount():
@@ -302,24 +309,12 @@ def may_mount():
 
 @pytest.mark.slow
 @pytest.mark.skipif(LEGACY or not may_mount(), reason="no small disk can be mounted here")
-def test_a_disk_that_fills_up_ends_in_an_error_and_keeps_whole_chunks(tmp_path):
+def test_a_disk_that_fills_up_ends_in_an_error_and_keeps_whole_chunks(tmp_path, whole_run):
     folder, kept = tmp_path / "disk", tmp_path / "kept"
     folder.mkdir()
-    script = FULL + RUN.replace("tlm.collect(", "try:\n    tlm.collect(").replace(
-        'print("done", flush=True)',
-        f"""finally:
-    import shutil
-    shutil.copytree(sys.argv[1], {str(kept)!r})""",
-    )
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", script, str(folder)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert "No space left on device" in done.stderr
-    assert "ModulesError: Cannot write" in done.stderr
+    errors = errors_of("unshare", "-rm", sys.executable, "-c", FULL, str(folder), str(kept))
+    assert "No space left on device" in errors
+    assert "ModulesError: Cannot write" in errors
     names = set(contents(kept))
     chunks = {name[6:11] for name in names if name.startswith("chunk-")}
     notes = {name[5:10] for name in names if name.startswith("done-")}
@@ -327,10 +322,7 @@ def test_a_disk_that_fills_up_ends_in_an_error_and_keeps_whole_chunks(tmp_path):
     assert notes <= chunks
     assert len(chunks - notes) <= 1
     assert not [name for name in names if name.endswith(".part")]
-    _, errors = started(kept).communicate()  # on a disk with room
-    assert errors == ""
-    started(tmp_path / "undisturbed").communicate()
-    assert contents(kept) == contents(tmp_path / "undisturbed")
+    assert ended(kept) == whole_run[0]  # on a disk with room
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="it is Linux's own read-only folder")
