@@ -5,6 +5,11 @@ over: what a page costs depends on how much is on it. Needs the extra ``browser`
 
     python -m benchmarks.report
     python -m benchmarks.report --sizes 280x7
+    python -m benchmarks.report --page out/demo/report.html
+
+The last tells of one report how soon its verdict can have been read: the seconds until the first
+screen is painted, and the words up to the verdict's end at 238 words a minute, the mean rate of
+adults who read English non-fiction in silence (Brysbaert 2019, doi 10.1016/j.jml.2019.104047).
 """
 
 import argparse
@@ -38,12 +43,16 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=1536, help="a layer's units")
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--page", type=Path, help="a report whose verdict is to be read")
     args = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
     rows = []
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        if args.page is not None:
+            print_until_read(chromium, args.page.resolve(), args.repeats)
+            return
         for size in args.sizes:
             n_samples, n_modules = map(int, size.split("x"))
             path = Path(folder) / f"{size}.html"
@@ -63,6 +72,32 @@ def main() -> None:
             )
         chromium.close()
     print(pd.DataFrame(rows).round(2).to_string(index=False))
+
+
+WORDS_A_SECOND = 238 / 60
+PAINTED = """() => new Promise((done) => new PerformanceObserver((list) => {
+  for (const entry of list.getEntriesByName("first-contentful-paint")) done(entry.startTime);
+}).observe({type: "paint", buffered: true}))"""
+
+
+def print_until_read(chromium, path: Path, repeats: int) -> None:
+    """Print how soon the verdict of a report is painted and read, on two widths of window."""
+    for width in (1280, 400):
+        painted = []
+        for _ in range(repeats):
+            page = chromium.new_page(viewport={"width": width, "height": 800})
+            page.goto(path.as_uri())
+            painted.append(page.evaluate(PAINTED) / 1000)
+            verdict = page.locator(".verdict").first
+            box, text = verdict.bounding_box(), verdict.inner_text()
+            above = page.inner_text("body").split(text)[0]
+            page.close()
+        bottom, n_words = box["y"] + box["height"], len(above.split()) + len(text.split())
+        print(
+            f"{width} px: painted after {statistics.median(painted):.2f} s (median of {repeats}); "
+            f"the verdict ends {bottom:.0f} px below the top of 800, after {n_words} words; "
+            f"read {n_words / WORDS_A_SECOND:.1f} s later"
+        )
 
 
 def times(chromium, path: Path) -> tuple[float, float]:
