@@ -1,13 +1,16 @@
 """A model's own parts as targets: attention heads, MLP layers and the residual stream."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from tl_modules.causal.experiment import Outcome
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.interventions.ablation import Ablation
+from tl_modules.interventions.prepared_units import AblatedUnits
+from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.units import Units, site_units
@@ -31,6 +34,16 @@ control of another's."""
 
 
 @dataclass(frozen=True, eq=False)
+class _Alone(AblatedUnits):
+    """Units that an experiment changes, without random sets as controls."""
+
+    def controls(self, n_controls: int, generator: np.random.Generator) -> list[AblatedUnits]:
+        """None: components are held against each other."""
+        del n_controls, generator
+        return []
+
+
+@dataclass(frozen=True, eq=False)
 class ModelComponent(UnitTarget):
     """A head, an MLP layer, or the residual stream after a layer."""
 
@@ -40,6 +53,17 @@ class ModelComponent(UnitTarget):
     label: str
     units: Units
     category: str | None = None
+    reference: HasUnitMeans | None = None
+    """Where ablation takes its values from, also in an experiment with another reference."""
+
+    def in_experiment(self, ablation: Ablation) -> AblatedUnits:
+        """The whole component, changed by the experiment's method.
+
+        Args:
+            ablation: The experiment's options. Its reference and the units that it excludes are
+                the modules'.
+        """
+        return _Alone.of(self, replace(ablation, reference=None, exclude=None))
 
     @property
     def hook_name(self) -> str:
@@ -71,12 +95,15 @@ def site_of(kinds: Sequence[Component]) -> str:
     return "+".join(_SITES[kind] for kind in kinds)
 
 
-def components_of(model: HookedModel, kinds: Sequence[Component]) -> list[ModelComponent]:
+def components_of(
+    model: HookedModel, kinds: Sequence[Component], reference: HasUnitMeans | None = None
+) -> list[ModelComponent]:
     """All components of a model, kind by kind and layer by layer.
 
     Args:
         model: The model.
         kinds: The kinds, each once.
+        reference: Where ablation takes their values from.
 
     Raises:
         ModulesError: If the model lacks a kind's hook points.
@@ -93,7 +120,7 @@ def components_of(model: HookedModel, kinds: Sequence[Component]) -> list[ModelC
             ]
         else:
             found.append(ModelComponent(kind, layer, None, f"L{layer} {kind}", units.select(at)))
-    return found
+    return [replace(each, reference=reference) for each in found]
 
 
 def beside_others(
