@@ -108,7 +108,7 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     return found
 
 
-def collect_references(
+def collect_references(  # noqa: PLR0913 - the options of one pass, all by keyword
     model: HookedModel,
     prompts: Prompts,
     sites: Sequence[str],
@@ -158,9 +158,7 @@ def collect_references(
     return [sums.reference() for sums in every]
 
 
-def _reader(
-    every: "Sequence[_Sums]", batch: Batch, name: str
-) -> Callable[[torch.Tensor], None]:
+def _reader(every: "Sequence[_Sums]", batch: Batch, name: str) -> Callable[[torch.Tensor], None]:
     """A hook function that adds one hook point's activations to all sums that hold it."""
     readers = [sums.reader(batch, name) for sums in every if name in sums.units.hook_names]
 
