@@ -151,12 +151,12 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     site = units_on_one_site(whole)[0].site
     for each in whole:
         each.check_model(model)
-    components_of(model, kinds)  # refuses a model without their hook points, before anything runs
+    parts = components_of(model, kinds)
     frame = labelled(prompt_frame(prompts), *sample_labels(whole))
     source = frame if reference_prompts is None else reference_prompts
     of_modules, of_parts = _references(model, source, [site, site_of(kinds)], options)
     options = replace(options, reference=of_modules)
-    parts = components_of(model, kinds, of_parts)
+    parts = [replace(part, reference=of_parts) for part in parts]
     keys = seed_keys(listed, seed)
     keys += [[seed, core.label, _CORE] for core in whole[len(listed) :]]
     keys += seed_keys(parts, seed)
@@ -177,9 +177,9 @@ def _references(
     model: HookedModel, prompts: Prompts, sites: Sequence[str | None], options: Options
 ) -> list[Reference | None]:
     """What ablation puts in at each site; None where the method or the site has none to collect."""
-    named = list(dict.fromkeys(site for site in sites if site is not None and is_named(site)))
     if options.method in ("zero", "patch", "scale"):
         return [None] * len(sites)
+    named = list(dict.fromkeys(site for site in sites if site is not None and is_named(site)))
     # Only other methods read values by position or at single tokens, which take memory.
     kept = {"n_tokens": 1, "n_positions": 1} if options.method == "mean" else {}
     found = collect_references(

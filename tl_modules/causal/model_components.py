@@ -95,15 +95,12 @@ def site_of(kinds: Sequence[Component]) -> str:
     return "+".join(_SITES[kind] for kind in kinds)
 
 
-def components_of(
-    model: HookedModel, kinds: Sequence[Component], reference: HasUnitMeans | None = None
-) -> list[ModelComponent]:
+def components_of(model: HookedModel, kinds: Sequence[Component]) -> list[ModelComponent]:
     """All components of a model, kind by kind and layer by layer.
 
     Args:
         model: The model.
         kinds: The kinds, each once.
-        reference: Where ablation takes their values from.
 
     Raises:
         ModulesError: If the model lacks a kind's hook points.
@@ -120,7 +117,7 @@ def components_of(
             ]
         else:
             found.append(ModelComponent(kind, layer, None, f"L{layer} {kind}", units.select(at)))
-    return [replace(each, reference=reference) for each in found]
+    return found
 
 
 def beside_others(
