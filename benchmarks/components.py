@@ -2,6 +2,7 @@
 
 python -m benchmarks.components
 python -m benchmarks.components --out components.csv --figure docs/images/components.png
+python -m benchmarks.components --table components.csv --figure docs/images/components.png
 """
 
 import argparse
@@ -31,9 +32,20 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, help="of a prompt")
     parser.add_argument("--category", default="french")
     parser.add_argument("--out", type=Path, help="CSV file for the whole table")
+    parser.add_argument("--table", type=Path, help="an earlier run's CSV file, in place of a run")
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     warnings.filterwarnings("ignore", category=UserWarning)
+    table = measured(args) if args.table is None else pd.read_csv(args.table)
+    if args.out is not None:
+        table.to_csv(args.out, index=False)
+    print(largest(table, args.category).to_string(index=False))
+    if args.figure is not None:
+        draw(tlm.plots.plot_components(table, category=args.category, n_shown=6), args.figure)
+
+
+def measured(args: argparse.Namespace) -> pd.DataFrame:
+    """The table of a run."""
     model = load_model(args.model)
     prompts = load_prompts("contrasts")
     if args.categories is not None:
@@ -51,26 +63,21 @@ def main() -> None:
         n_controls=0,
         max_tokens=args.max_tokens,
     )
-    table = tlm.with_components(
+    return tlm.with_components(
         *(model, modules, testing),
         cores=found.cores,
         n_controls=args.controls,
         max_tokens=args.max_tokens,
     )
-    if args.out is not None:
-        table.to_csv(args.out, index=False)
-    print(largest(table, args.category).to_string(index=False))
-    if args.figure is not None:
-        draw(tlm.plots.plot_components(table, category=args.category, n_shown=6), args.figure)
 
 
 def largest(table: pd.DataFrame, category: str, n: int = 4) -> pd.DataFrame:
     """The parts of each kind with the largest effects on a category."""
     rows = table[table["category"] == category].sort_values("effect", ascending=False)
     rows = rows.assign(per_unit=rows["effect"] / rows["n_units"])
-    columns = ["kind", "label", "n_units", "effect", "ci_low", "ci_high", "control_mean", "p_value"]
+    columns = ["kind", "label", "rank", "n_units", "effect", "ci_low", "ci_high", "control_mean"]
     shown = rows.groupby("kind", sort=False).head(n).sort_values("kind", kind="stable")
-    return shown[[*columns, "selectivity", "per_unit"]].round(5)
+    return shown[[*columns, "p_value", "selectivity", "per_unit"]].round(5)
 
 
 if __name__ == "__main__":

@@ -304,6 +304,12 @@ def test_components(tmp_path, monkeypatch, capsys):
     assert "core 0" in found
     table = pd.read_csv(tmp_path / "t.csv")
     assert table["kind"].value_counts()["head"] == 6 * table["category"].nunique()
+    # Without a model: the table is the one that was written.
+    monkeypatch.setattr(components, "load_model", None)
+    again = run(components, ["--table", str(tmp_path / "t.csv")], monkeypatch, capsys)
+    assert [line.split()[:2] for line in again.splitlines()] == [
+        line.split()[:2] for line in found.splitlines()
+    ]
 
 
 def words_of(frame):

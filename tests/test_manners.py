@@ -100,6 +100,7 @@ COUNTS = {
         "n_layers",
         "n_tokens",
         "n_starts",
+        "rank",
         "seed",
     ),
     "n_pairs",

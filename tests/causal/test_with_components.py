@@ -10,6 +10,7 @@ import tl_modules as tlm
 from tests.causal.test_effects import loss_by_hand
 from tests.conftest import unsaid
 from tests.related.test_refusals import untyped
+from tl_modules.tables.p_values import benjamini_hochberg, holm
 
 QUIET = {"progress": False}
 SAME = ["category", "own", "effect", "ci_low", "ci_high", "control_mean", "control_std", "p_value"]
@@ -124,9 +125,57 @@ def test_a_component_is_held_against_all_others_of_its_kind(table):
             others = np.delete(effects, place)
             assert row["control_mean"] == pytest.approx(others.mean())
             assert row["control_std"] == pytest.approx(others.std(ddof=1))
-            assert row["p_value"] == pytest.approx((1 + (others >= row["effect"]).sum()) / n)
-        assert rows["p_value"].min() == 1 / n  # one of them is always first
-        assert (rows["p_bh"] > 0.05).all()
+
+
+def test_p_values_are_those_of_modules_and_cores_alone(table):
+    ours = table["kind"] == "module"
+    for name in ("p", "selectivity_p"):
+        columns = [f"{name}_value", f"{name}_holm", f"{name}_bh"]
+        assert table.loc[~ours, columns].isna().all(axis=None)
+        assert table.loc[ours, columns].notna().all(axis=None)
+        p_values = table.loc[ours, columns[0]].to_numpy()
+        # No row without a p-value counts among the tests.
+        np.testing.assert_allclose(table.loc[ours, columns[1]], holm(p_values))
+        np.testing.assert_allclose(table.loc[ours, columns[2]], benjamini_hochberg(p_values))
+
+
+def test_a_rank_is_the_place_by_effect_among_a_kind_within_a_category(table):
+    ranked = table[table["kind"] != "resid"]
+    for (kind, _), rows in ranked.groupby(["kind", "category"]):
+        assert rows["rank"].min() == 1, kind
+        for row in rows.itertuples():
+            assert row.rank == 1 + (rows["effect"] > row.effect).sum()
+    assert table.loc[table["kind"] == "resid", "rank"].isna().all()
+
+
+def test_equal_effects_share_a_rank(model, modules, prompts):
+    nothing = modules[0].units.every()
+    table = tlm.with_components(
+        model, modules, prompts, components=["mlp"], exclude=nothing, n_controls=0, **QUIET
+    )
+    ours = table[table["kind"] == "module"]
+    assert (ours["effect"] == 0).all()
+    assert (ours["rank"] == 1).all()
+    assert table.loc[table["kind"] == "mlp", "effect"].abs().min() > 0  # excluded of modules alone
+
+
+@pytest.mark.parametrize(("method", "n_runs"), [("zero", 1), ("mean", 2)])
+def test_the_unchanged_model_runs_once_and_once_for_means(model, modules, method, n_runs):
+    texts = ["the cat sat on", "a dog ran over", "print ( red )", "if big is small"]
+    frame = pd.DataFrame({"prompt": texts, "category": ["animal"] * 2 + ["code"] * 2})
+    last, n_clean = "blocks.2.hook_resid_post", np.zeros(4, dtype=int)
+    with torch.inference_mode():
+        _, cache = model.run_with_cache(model.to_tokens(texts))
+    expected = cache[last]
+
+    def counted(activation, hook):
+        same = (activation[:, None] - expected).abs().amax((2, 3)) < 1e-5
+        n_clean[:] += same.sum(0).numpy()
+
+    with model.hooks(fwd_hooks=[(last, counted)]):
+        tlm.with_components(model, modules, frame, method=method, n_controls=1, **QUIET)
+    # The row of the last stream counts too: it is changed after it was read here.
+    assert n_clean.tolist() == [n_runs + 1] * 4
 
 
 def test_the_residual_stream_has_no_control(table):

@@ -209,3 +209,32 @@ def test_a_list_needs_the_models_name(tmp_path):
 def test_another_model_is_refused(other_model, modules, tmp_path):
     with pytest.raises(tlm.ModulesError, match="Use the model that"):
         tlm.write_attribution_graph(tmp_path / "graph.json", modules, other_model, "the cat")
+
+
+def test_a_graph_keeps_to_what_the_viewers_read_of_it(model, modules, tmp_path):
+    """As in circuit-tracer's ``util-cg.js`` and ``init-cg-subgraph.js``, and Neuronpedia's own."""
+    graph = written(tmp_path / "cat.json", modules, model, "the cat sat on the", n_neurons=4)
+    shown, tokens = graph["qParams"], graph["metadata"]["prompt_tokens"]
+    nodes = {node["node_id"]: node for node in graph["nodes"]}
+    labels = [label for label, *_ in shown["supernodes"]]
+    # A supernode's label is its id: it should be no other's, and no node's.
+    assert len(set(labels)) == len(labels)
+    assert not set(labels) & set(nodes)
+    assert len(shown["pinnedIds"]) <= 200
+    members = [member for _, *held in shown["supernodes"] for member in held]
+    assert len(set(members)) == len(members)
+    assert set(members) < set(shown["pinnedIds"])  # what is not pinned is not drawn
+    assert shown["clickedId"] in shown["pinnedIds"]
+    assert shown["linkType"] in ("input", "output", "either", "both")
+    assert not {"clerps", "gridsnap"} & set(shown)  # JSON texts, where they are given
+    assert graph["metadata"]["schema_version"] == 1  # features are paired numbers
+    for node in nodes.values():
+        assert 0 <= node["ctx_idx"] < len(tokens)
+        if node["feature_type"] == "logit":
+            assert float(node["clerp"].split("(p=")[1].split(")")[0]) <= 1
+        elif node["feature_type"] != "embedding":
+            # Unpaired as in util.js: the layer and the neuron, which the label names.
+            largest = int(((8 * node["feature"] + 1) ** 0.5 - 1) // 2)
+            unit = node["feature"] - largest * (largest + 1) // 2
+            assert node["clerp"] == f"neuron {largest - unit}/{unit}"
+            assert node["layer"] == str(largest - unit)

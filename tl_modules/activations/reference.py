@@ -1,6 +1,6 @@
 """A reference for ablation: each unit's means over prompts, and its values at random tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +96,49 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     Raises:
         ModulesError: As in ``collect``.
     """
+    (found,) = collect_references(
+        *(model, prompts, [units]),
+        n_tokens=n_tokens,
+        n_positions=n_positions,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+        seed=seed,
+        progress=progress,
+    )
+    return found
+
+
+def collect_references(  # noqa: PLR0913 - the options of one pass, all by keyword
+    model: HookedModel,
+    prompts: Prompts,
+    sites: Sequence[str],
+    *,
+    n_tokens: int = 256,
+    n_positions: int = 64,
+    batch_size: BatchSize = "auto",
+    max_tokens: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Reference]:
+    """Collect the references of several sites, which may share hook points, in one run.
+
+    Args:
+        model: See ``collect_reference``, as for the other arguments.
+        prompts: The reference prompts.
+        sites: The sites' names.
+        n_tokens: Random tokens to keep.
+        n_positions: Positions to keep means for.
+        batch_size: Prompts per forward pass.
+        max_tokens: Truncate prompts to this many tokens.
+        seed: Seed of the draw of tokens, which are the same at all sites.
+        progress: Show a progress bar.
+
+    Returns:
+        A reference per site, each as ``collect_reference`` returns it.
+
+    Raises:
+        ModulesError: As in ``collect``.
+    """
     check_at_least("n_tokens", n_tokens, 1)
     check_at_least("n_positions", n_positions, 1)
     check_seed(seed)
@@ -103,15 +146,27 @@ def collect_reference(  # noqa: PLR0913 - the options of one pass, all by keywor
     token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens)
     batch_size = batch_size_for(model, batch_size, token_lists, logits=False)
     lengths = np.array([len(tokens) for tokens in token_lists])
-    sums = _Sums(site_units(model, units), lengths, n_tokens, n_positions, seed)
+    every = [_Sums(site_units(model, site), lengths, n_tokens, n_positions, seed) for site in sites]
+    names = dict.fromkeys(name for sums in every for name in sums.units.hook_names)
     with tqdm(total=len(frame), desc="reference", unit="prompt", disable=not progress) as bar:
         for batch in batches(
             token_lists, batch_size, content_masks(model, token_lists, batch_size)
         ):
-            readers = {name: sums.reader(batch, name) for name in sums.units.hook_names}
+            readers = {name: _reader(every, batch, name) for name in names}
             run_hooks_only(model, batch.tokens, batch.mask, readers)
             bar.update(len(batch.rows))
-    return sums.reference()
+    return [sums.reference() for sums in every]
+
+
+def _reader(every: "Sequence[_Sums]", batch: Batch, name: str) -> Callable[[torch.Tensor], None]:
+    """A hook function that adds one hook point's activations to all sums that hold it."""
+    readers = [sums.reader(batch, name) for sums in every if name in sums.units.hook_names]
+
+    def read(activation: torch.Tensor) -> None:
+        for each in readers:
+            each(activation)
+
+    return read
 
 
 class _Sums:

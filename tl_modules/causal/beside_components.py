@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import pandas as pd
 
-from tl_modules.activations.reference import Reference, collect_reference
+from tl_modules.activations.reference import Reference, collect_references
 from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.effect_numbers import EffectNumbers
 from tl_modules.causal.experiment import Experiment, Outcome, run_experiment
@@ -77,15 +77,14 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     What a row is held against depends on its kind, since a control should be as wide:
 
     - module, core: ``n_controls`` random sets of units, as in ``module_effects``.
-    - head: all other heads of the model. The p-value is the head's rank among them: some head
-      always comes first, so that no corrected p-value is small. It tests a head that was chosen
-      before.
+    - head: all other heads of the model. They show how large a head's effect is among heads. They
+      are no random sets, and some head always comes first, so that there is no p-value.
     - MLP layer: all other MLP layers, and the same holds.
     - residual stream: nothing, and the columns are missing. It holds all that is written below it,
       so that no other part of the model is its like. Read it as the most that can be lost there:
       patched at every token, it is the other run itself, whatever the layer.
 
-    The smallest possible p-value is ``1 / (1 + n_controls)``, with the number in the row.
+    A p-value of a module or a core is at least ``1 / (1 + n_controls)``.
 
     Args:
         model: The model.
@@ -114,9 +113,12 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
         One row per part and category: ``kind`` (``"module"``, ``"core"`` or one of
         ``components``), ``label``, ``layer``, ``head`` and ``hook_name`` (missing where there is
         none), ``n_units`` (the numbers per token that are changed: neurons, or dimensions of a head
-        or of the stream), and the columns of ``module_effects``. ``selectivity`` is the effect on
-        the row's category minus the mean effect on the others. Corrected p-values count the rows of
-        one kind.
+        or of the stream), the columns of ``module_effects``, and ``rank``. ``selectivity`` is the
+        effect on the row's category minus the mean effect on the others. ``rank`` is the row's
+        place by ``effect`` (not by its size: one below 0 comes last) among all rows of its kind and
+        category: 1 for the largest, the same number for equal ones, missing for the residual
+        stream. ``p_value``, ``selectivity_p_value`` and their corrections are those of modules and
+        cores, and missing for the model's own parts. Corrected p-values count the rows of one kind.
 
     Raises:
         ModulesError: If a component is unknown, the model lacks its hook points, or as in
@@ -152,46 +154,44 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     parts = components_of(model, kinds)
     frame = labelled(prompt_frame(prompts), *sample_labels(whole))
     source = frame if reference_prompts is None else reference_prompts
-    of_modules = replace(options, reference=_reference(model, source, site, options))
-    of_parts = replace(
-        options,
-        reference=_reference(model, source, site_of(kinds), options),
-        n_controls=0,
-        controls="layer",
-        exclude=None,
-    )
+    of_modules, of_parts = _references(model, source, [site, site_of(kinds)], options)
+    options = replace(options, reference=of_modules)
+    parts = [replace(part, reference=of_parts) for part in parts]
     keys = seed_keys(listed, seed)
     keys += [[seed, core.label, _CORE] for core in whole[len(listed) :]]
-    found = run_experiment(model, whole, frame, of_modules, keys=keys)
-    ours = zip(whole, found.outcomes, strict=True)
-    theirs = run_experiment(model, parts, frame, of_parts)
+    keys += seed_keys(parts, seed)
+    # One experiment, so that the model runs once without an intervention.
+    found = run_experiment(model, [*whole, *parts], frame, options, keys=keys)
+    ours, theirs = found.outcomes[: len(whole)], found.outcomes[len(whole) :]
     tables = [
-        *_of_modules(found, ours, len(listed), of_modules),
-        *_of_components(theirs, parts, of_parts),
+        *_of_modules(found, zip(whole, ours, strict=True), len(listed), options),
+        *_of_components(found, zip(parts, beside_others(parts, theirs), strict=True), options),
     ]
     table = pd.concat(tables, ignore_index=True)
-    table = table.assign(positions=of_parts.touched, metric=metric, method=method)
-    table = corrected_within(_typed(table), "p_value", "kind")
+    table = table.assign(positions=options.touched, metric=metric, method=method)
+    table = corrected_within(_ranked(_typed(table)), "p_value", "kind")
     return corrected_within(table, "selectivity_p_value", "kind")
 
 
-def _reference(
-    model: HookedModel, prompts: Prompts, site: str | None, options: Options
-) -> Reference | None:
-    """What ablation puts in at a site; None where the method or the site has nothing to collect."""
-    if options.method in ("zero", "patch", "scale") or site is None or not is_named(site):
-        return None
+def _references(
+    model: HookedModel, prompts: Prompts, sites: Sequence[str | None], options: Options
+) -> list[Reference | None]:
+    """What ablation puts in at each site; None where the method or the site has none to collect."""
+    if options.method in ("zero", "patch", "scale"):
+        return [None] * len(sites)
+    named = list(dict.fromkeys(site for site in sites if site is not None and is_named(site)))
     # Only other methods read values by position or at single tokens, which take memory.
     kept = {"n_tokens": 1, "n_positions": 1} if options.method == "mean" else {}
-    return collect_reference(
-        *(model, prompts),
-        units=site,
+    found = collect_references(
+        *(model, prompts, named),
         batch_size=options.batch_size,
         max_tokens=options.max_tokens,
         seed=options.seed,
         progress=options.progress,
         **kept,
     )
+    by_site = dict(zip(named, found, strict=True))
+    return [None if site is None else by_site.get(site) for site in sites]
 
 
 def _of_modules(
@@ -209,14 +209,17 @@ def _of_modules(
 
 
 def _of_components(
-    theirs: Experiment, parts: Sequence[ModelComponent], options: Options
+    found: Experiment,
+    theirs: Iterable[tuple[ModelComponent, tuple[Outcome, str]]],
+    options: Options,
 ) -> Iterator[pd.DataFrame]:
     """The rows of heads, layers and the residual stream."""
-    held = beside_others(parts, theirs.outcomes)
-    for part, (outcome, controls) in zip(parts, held, strict=True):
+    for part, (outcome, controls) in theirs:
         row = {"kind": part.kind, "label": part.label, "layer": part.layer, "head": part.head}
         row |= {"hook_name": part.hook_name, "n_units": _width(part.units, None)}
-        yield _rows(theirs, outcome, row, controls, options.seed)
+        table = _rows(found, outcome, row, controls, options.seed)
+        # A place among all others of its kind is no test: the column ``rank`` has it.
+        yield table.assign(p_value=float("nan"), selectivity_p_value=float("nan"))
 
 
 def _rows(
@@ -233,6 +236,13 @@ def _rows(
 def _width(units: Units, exclude: Units | None) -> int:
     """How many numbers per token a change of these units changes."""
     return len((units if exclude is None else units.without(exclude)).coordinates())
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """With each part's place by effect, among its kind within the category."""
+    ranks = table.groupby(["kind", "category"], sort=False)["effect"].rank("min", ascending=False)
+    ranks = ranks.mask(table["kind"] == "resid").astype("Int64")
+    return table.assign(rank=ranks)
 
 
 def _typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,13 +1,16 @@
 """A model's own parts as targets: attention heads, MLP layers and the residual stream."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from tl_modules.causal.experiment import Outcome
 from tl_modules.errors import ModulesError, check_choice
+from tl_modules.interventions.ablation import Ablation
+from tl_modules.interventions.prepared_units import AblatedUnits
+from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.units import Units, site_units
@@ -31,6 +34,16 @@ control of another's."""
 
 
 @dataclass(frozen=True, eq=False)
+class _Alone(AblatedUnits):
+    """Units that an experiment changes, without random sets as controls."""
+
+    def controls(self, n_controls: int, generator: np.random.Generator) -> list[AblatedUnits]:
+        """None: components are held against each other."""
+        del n_controls, generator
+        return []
+
+
+@dataclass(frozen=True, eq=False)
 class ModelComponent(UnitTarget):
     """A head, an MLP layer, or the residual stream after a layer."""
 
@@ -40,6 +53,17 @@ class ModelComponent(UnitTarget):
     label: str
     units: Units
     category: str | None = None
+    reference: HasUnitMeans | None = None
+    """Where ablation takes its values from, also in an experiment with another reference."""
+
+    def in_experiment(self, ablation: Ablation) -> AblatedUnits:
+        """The whole component, changed by the experiment's method.
+
+        Args:
+            ablation: The experiment's options. Its reference and the units that it excludes are
+                the modules'.
+        """
+        return _Alone.of(self, replace(ablation, reference=None, exclude=None))
 
     @property
     def hook_name(self) -> str:

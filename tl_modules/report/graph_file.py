@@ -59,6 +59,9 @@ def write_attribution_graph(
       through the model to first order, while a link of circuit-tracer is the direct effect in a
       replacement model.
 
+    Neuronpedia takes the supernodes from the file. The page that circuit-tracer 0.5.0 serves takes
+    them from its address alone: the how-to of patching has the lines that make it.
+
     It does not hold links between neurons or from the prompt's tokens, error nodes, or examples of
     what drives a neuron. The format has no type of node for neurons: they have that of transcoders'
     features, with ``neuron layer/number`` as label (``clerp``).

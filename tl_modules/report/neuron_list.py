@@ -18,8 +18,9 @@ def write_neuronpedia_list(
     """Write the neurons of modules or cores as a list of features for Neuronpedia.
 
     The file is a JSON array of ``{"modelId", "layer", "index", "description"}``: what Neuronpedia's
-    ``POST /api/list/add-features`` takes as ``featuresToAdd``
-    (https://www.neuronpedia.org/api-doc), at most 100 at a time. All values are texts. A layer's
+    ``POST /api/list/new-with-features`` takes as ``features`` and ``POST /api/list/add-features``
+    as ``featuresToAdd`` (https://www.neuronpedia.org/api-doc), the second at most 100 at a time.
+    All values are texts; the first reads ``index`` as the number that it writes. A layer's
     bare number is Neuronpedia's source of that layer's neurons; the description is the module's
     number and title. Neuronpedia shows those neurons alone that it has data on, which is so for a
     few models.
