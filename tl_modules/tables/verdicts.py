@@ -33,6 +33,9 @@ much as its own. ``not beyond its controls``: too many random sets of units do a
 controls to say``: more controls could still show that the module is selective. ``not tested``: its
 own category is not among the prompts', or they have no other one."""
 
+Tested = Literal["modules", "cores"]
+"""What a table's rows are of: whole modules, or the core of each, as ``causal_cores`` found it."""
+
 INFORMATIVE: tuple[Verdict, ...] = ("selective", "shared by all", "not beyond its controls")
 """The verdicts that say something of the module, and not only of the test."""
 
@@ -53,7 +56,9 @@ _SAID = {
 
 
 @checked
-def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFrame:
+def verdicts(
+    effects: pd.DataFrame, *, level: float = SIGNIFICANT, of: Tested = "modules"
+) -> pd.DataFrame:
     """Say of each module whether it matters causally for its own category.
 
     The verdict rests on selectivity: the effect on the module's own category minus the mean effect
@@ -66,6 +71,8 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
     Args:
         effects: What ``module_effects`` returned.
         level: The largest corrected p-value of a selective module.
+        of: What was ablated, for the sentence: ``"cores"`` for the effects of
+            ``causal_cores(...).cores``.
 
     Returns:
         One row per module: ``module``, ``category`` (its own; missing if it was not tested),
@@ -75,7 +82,7 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
         ``p_value``, ``p_bh``, ``p_floor`` (the smallest p-value that so many controls can give if
         their number was fixed beforehand), ``at_floor`` and ``line``, the row in words. Effects are
         in nats per token, or in the metric's unit. ``attrs["sentence"]`` is
-        ``verdict_sentence(effects)``. A set of units that all modules share has no row.
+        ``verdict_sentence(effects, of=of)``. A set of units that all modules share has no row.
 
     Raises:
         ModulesError: If the table is not of ``module_effects``, holds several runs or one with
@@ -112,19 +119,23 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
     unit = effect_unit(runs[0][0])
     table["line"] = [_line(row, unit) for row in table.to_dict(orient="records")]
     table = table.drop(columns="shared_by_all")
-    table.attrs["sentence"] = _sentence(table, level)
+    table.attrs["sentence"] = _sentence(table, level, of)
     return table
 
 
-def verdict_sentence(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> str:
+def verdict_sentence(
+    effects: pd.DataFrame, *, level: float = SIGNIFICANT, of: Tested = "modules"
+) -> str:
     """Say in one sentence how many modules matter causally for their own categories.
 
     Args:
         effects: What ``module_effects`` returned.
         level: The largest corrected p-value of a selective module.
+        of: What was ablated: ``"cores"`` for the effects of ``causal_cores(...).cores``.
 
     Returns:
-        A sentence with the numbers of modules by verdict, and the correction.
+        A sentence with the numbers of modules by verdict, and the correction. If most have too few
+        controls to say, it begins with them.
 
     Raises:
         ModulesError: As in ``verdicts``.
@@ -133,7 +144,7 @@ def verdict_sentence(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> st
 
         print(tlm.verdict_sentence(effects))
     """
-    return str(verdicts(effects, level=level).attrs["sentence"])
+    return str(verdicts(effects, level=level, of=of).attrs["sentence"])
 
 
 def has_verdicts(effects: pd.DataFrame) -> bool:
@@ -259,25 +270,37 @@ def _line(row: dict[str, Any], unit: str) -> str:
     return said
 
 
-def _sentence(table: pd.DataFrame, level: float) -> str:
-    """How many modules have each verdict."""
-    counts = Counter(table["verdict"])
-    if counts["too few controls to say"] == len(table):
-        numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
-        most = int(numbers.max(initial=0.0))
-        said = f"at most {most} controls each" if most else "no controls"
-        return f"Too few controls to say whether the {len(table)} modules are selective: {said}."
-    n_tests = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
+def _sentence(table: pd.DataFrame, level: float, of: Tested) -> str:
+    """How many modules, or cores, have each verdict; what says most of the set comes first."""
+    counts, n = Counter(table["verdict"]), len(table)
+    n_unsaid = counts["too few controls to say"]
+    kinds = list(_KINDS)
     parts = []
-    for kind in _KINDS:
+    if 2 * n_unsaid > n:
+        numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
+        most = int(numbers[table["verdict"] == "too few controls to say"].max(initial=0.0))
+        enough = f"at most {most} controls each" if most else "no controls"
+        if n_unsaid == n:
+            whose = "cores of the " if of == "cores" else ""
+            return f"Too few controls to say whether the {whose}{n} modules are selective: {enough}."
+        whose = "the cores of " if of == "cores" else ""
+        parts.append(f"Too few controls to say for {whose}{n_unsaid} of {n} modules ({enough})")
+        kinds.remove("too few controls to say")
+    n_tests = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
+    for kind in kinds:
         number = counts[kind]
-        if not number and kind != "selective":
+        leads = not parts  # the number of selective modules, even if it is 0
+        if not number and not leads:
             continue
-        of = f"{number} of {len(table)} modules" if kind == "selective" else f"{number}"
-        is_one = number == 1
-        parts.append(f"{of} {_SAID[kind][0 if is_one else 1]}")
+        said = f"{number}"
+        if leads:
+            whose = ("The core of " if number == 1 else "The cores of ") if of == "cores" else ""
+            said = f"{whose}{number} of {n} modules"
+        said += f" {_SAID[kind][0 if number == 1 else 1]}"
         if kind == "selective":
-            parts[-1] += f" (p at most {level:g} after Benjamini and Hochberg over {n_tests})"
+            tests = "1 test" if n_tests == 1 else f"{n_tests} tests"
+            said += f" (p at most {level:g} after Benjamini and Hochberg's correction for {tests})"
+        parts.append(said)
     if len(parts) == 1:
         return f"{parts[0]}."
     return f"{', '.join(parts[:-1])}, and {parts[-1]}."
