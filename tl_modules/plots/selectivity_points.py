@@ -147,7 +147,7 @@ def _add_controls(figure: "Figure", effects: pd.DataFrame, table: pd.DataFrame) 
             x=x.tolist(),
             y=y.tolist(),
             mode="markers",
-            marker={"color": GREY, "size": 5, "opacity": 0.75},
+            marker={"color": GREY, "size": 5},
             name="its controls",
             hovertemplate="a control: %{x:.3g}<extra></extra>",
         )
@@ -159,12 +159,12 @@ def _add_controls(figure: "Figure", effects: pd.DataFrame, table: pd.DataFrame) 
             error_x={
                 "type": "data",
                 "array": (2 * bars["control_std"]).fillna(0).tolist(),
-                "thickness": 9,
+                "thickness": 3,
                 "width": 0,
-                "color": "rgba(128, 128, 128, 0.35)",
+                "color": GREY,
             },
             mode="markers",
-            marker={"color": GREY, "size": 5},
+            marker={"color": GREY, "size": 8},
             name="its controls (mean ± 2 standard deviations)",
             hovertemplate="controls on average: %{x:.3g}<extra></extra>",
         )
