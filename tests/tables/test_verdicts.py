@@ -94,12 +94,12 @@ def test_one_sentence_for_the_set():
         "4 tests), 1 is needed by every category, and 2 are not beyond their controls."
     )
     assert tlm.verdict_sentence(effects_of({"p": 0.9})) == (
-        "0 of 1 modules are selective (p at most 0.05 after Benjamini and Hochberg's correction for "
-        "1 test), and 1 is not beyond its controls."
+        "0 of 1 modules are selective (p at most 0.05 after Benjamini and Hochberg's correction "
+        "for 1 test), and 1 is not beyond its controls."
     )
     assert tlm.verdict_sentence(effects_of({}, {})) == (
-        "2 of 2 modules are selective (p at most 0.05 after Benjamini and Hochberg's correction for "
-        "2 tests)."
+        "2 of 2 modules are selective (p at most 0.05 after Benjamini and Hochberg's correction "
+        "for 2 tests)."
     )
 
 
@@ -124,15 +124,16 @@ def test_the_sentence_on_cores_begins_with_the_cores():
 
 def test_if_most_modules_have_too_few_controls_the_sentence_begins_with_them():
     few = [{"p": 0.1, "n": 9}] * 3
-    assert tlm.verdict_sentence(effects_of(*few, {"p": 0.9, "n": 9}, {"p": 0.8, "n": 9})) == (
+    beyond = {"p": 0.9, "n": 9}, {"p": 0.8, "n": 9}
+    assert tlm.verdict_sentence(effects_of(*few, *beyond)) == (
         "Too few controls to say for 3 of 5 modules (at most 9 controls each), and 2 are not "
         "beyond their controls."
     )
-    some = tlm.verdict_sentence(effects_of(*few, {"p": 0.001, "n": 999}, {"shared": True, "n": 29}))
-    assert some == (
-        "Too few controls to say for 3 of 5 modules (at most 9 controls each), 1 is selective (p at "
-        "most 0.05 after Benjamini and Hochberg's correction for 5 tests), and 1 is needed by every "
-        "category."
+    others = {"p": 0.001, "n": 999}, {"shared": True, "n": 29}
+    assert tlm.verdict_sentence(effects_of(*few, *others)) == (
+        "Too few controls to say for 3 of 5 modules (at most 9 controls each), 1 is selective (p "
+        "at most 0.05 after Benjamini and Hochberg's correction for 5 tests), and 1 is needed "
+        "by every category."
     )
     half = tlm.verdict_sentence(effects_of(*few[:2], *[{"p": 0.001, "n": 999}] * 2))
     assert half.startswith("2 of 4 modules are selective (")

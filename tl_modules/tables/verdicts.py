@@ -40,6 +40,7 @@ INFORMATIVE: tuple[Verdict, ...] = ("selective", "shared by all", "not beyond it
 """The verdicts that say something of the module, and not only of the test."""
 
 _KINDS: tuple[Verdict, ...] = get_args(Verdict)
+_UNSAID: Verdict = "too few controls to say"
 
 _NEEDED = (
     *("module", "category", "own", "effect", "selectivity", "selectivity_ci_low"),
@@ -247,7 +248,7 @@ def _verdict(row: dict[str, Any], could_pass: bool, level: float) -> Verdict:
         return "not beyond its controls"
     if row["p_bh"] <= level:
         return "selective"
-    return "too few controls to say" if could_pass else "not beyond its controls"
+    return _UNSAID if could_pass else "not beyond its controls"
 
 
 def _line(row: dict[str, Any], unit: str) -> str:
@@ -271,36 +272,42 @@ def _line(row: dict[str, Any], unit: str) -> str:
 
 
 def _sentence(table: pd.DataFrame, level: float, of: Tested) -> str:
-    """How many modules, or cores, have each verdict; what says most of the set comes first."""
+    """How many modules, or cores, have each verdict; what is said of most comes first."""
     counts, n = Counter(table["verdict"]), len(table)
-    n_unsaid = counts["too few controls to say"]
-    kinds = list(_KINDS)
+    cores = of == "cores"
+    if counts[_UNSAID] == n:
+        whose = "cores of the " if cores else ""
+        what = f"whether the {whose}{n} modules are selective"
+        return f"Too few controls to say {what}: {_enough(table)}."
+    kinds = [kind for kind in _KINDS if counts[kind] or kind == "selective"]
     parts = []
-    if 2 * n_unsaid > n:
-        numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
-        most = int(numbers[table["verdict"] == "too few controls to say"].max(initial=0.0))
-        enough = f"at most {most} controls each" if most else "no controls"
-        if n_unsaid == n:
-            whose = "cores of the " if of == "cores" else ""
-            return f"Too few controls to say whether the {whose}{n} modules are selective: {enough}."
-        whose = "the cores of " if of == "cores" else ""
-        parts.append(f"Too few controls to say for {whose}{n_unsaid} of {n} modules ({enough})")
-        kinds.remove("too few controls to say")
-    n_tests = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
+    if 2 * counts[_UNSAID] > n:
+        whose = "the cores of " if cores else ""
+        said = f"Too few controls to say for {whose}{counts[_UNSAID]} of {n} modules"
+        parts = [f"{said} ({_enough(table)})"]
+        kinds = [kind for kind in kinds if counts[kind] and kind != _UNSAID]
     for kind in kinds:
         number = counts[kind]
-        leads = not parts  # the number of selective modules, even if it is 0
-        if not number and not leads:
-            continue
         said = f"{number}"
-        if leads:
-            whose = ("The core of " if number == 1 else "The cores of ") if of == "cores" else ""
+        if not parts:
+            whose = ("The core of " if number == 1 else "The cores of ") if cores else ""
             said = f"{whose}{number} of {n} modules"
         said += f" {_SAID[kind][0 if number == 1 else 1]}"
-        if kind == "selective":
-            tests = "1 test" if n_tests == 1 else f"{n_tests} tests"
-            said += f" (p at most {level:g} after Benjamini and Hochberg's correction for {tests})"
-        parts.append(said)
+        parts.append(said + (_correction(table, level) if kind == "selective" else ""))
     if len(parts) == 1:
         return f"{parts[0]}."
     return f"{', '.join(parts[:-1])}, and {parts[-1]}."
+
+
+def _enough(table: pd.DataFrame) -> str:
+    """How many controls the modules have that have too few."""
+    numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
+    most = int(numbers[table["verdict"] == _UNSAID].max(initial=0.0))
+    return f"at most {most} controls each" if most else "no controls"
+
+
+def _correction(table: pd.DataFrame, level: float) -> str:
+    """What selective means, in parentheses."""
+    n = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
+    tests = "1 test" if n == 1 else f"{n} tests"
+    return f" (p at most {level:g} after Benjamini and Hochberg's correction for {tests})"
