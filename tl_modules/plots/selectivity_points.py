@@ -147,7 +147,7 @@ def _add_controls(figure: "Figure", effects: pd.DataFrame, table: pd.DataFrame) 
             x=x.tolist(),
             y=y.tolist(),
             mode="markers",
-            marker={"color": GREY, "size": 5},
+            marker={"color": GREY, "size": 4},
             name="its controls",
             hovertemplate="a control: %{x:.3g}<extra></extra>",
         )
