@@ -97,14 +97,14 @@ def test_verdict_words_and_the_whole_first_figure_are_on_the_first_screen(browse
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(report.as_uri())
     wait_until(page, "document.querySelector('#claim [data-drawn]') !== null")
-    figure = [f"#claim .{part}" for part in ("legend", "xtitle", "ytitle", "xtick", "plot")]
+    figure = [f"#claim .{part}" for part in ("legend", "xtitle", "ytitle", "xtick", "scatterlayer")]
     for selector in (".verdict", ".second", "dfn", "#claim figcaption", *figure):
         box = page.query_selector(selector).bounding_box()
         assert 0 <= box["y"] < box["y"] + box["height"] <= 800, selector
     assert page.query_selector("#claim .ytitle").text_content() == "core of module"
     legend = page.query_selector("#claim .legend").bounding_box()
     title = page.query_selector("#claim .xtitle").bounding_box()
-    rows = page.query_selector("#claim .plot").bounding_box()
+    rows = page.query_selector("#claim .scatterlayer").bounding_box()
     assert legend["y"] + legend["height"] <= title["y"] + 1
     assert title["y"] + title["height"] <= rows["y"]
     page.close()
