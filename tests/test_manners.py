@@ -95,6 +95,7 @@ COUNTS = {
         "unit",
         "n",
         "n_controls",
+        "n_cell_controls",
         "n_units",
         "n_samples",
         "n_layers",

@@ -5,6 +5,7 @@ import pytest
 
 import tl_modules as tlm
 from tests.rooms import rooms
+from tests.tables.test_verdicts import effects_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,6 +25,15 @@ def test_the_map_of_the_code_names_files_that_are_there_and_every_room():
         name.removesuffix(".py").removesuffix("/") for name in re.findall(r"`([\w./]+)`", table)
     }
     assert rooms() - {"__init__", "__main__"} <= named
+
+
+def test_the_readme_quotes_the_verdict_as_it_is_said():
+    rows = re.findall(r"^\| [\w, ()]+ \| 461 \|.*\| ([\d.]+) \|$", README, flags=re.MULTILINE)
+    corrected = [float(row) for row in rows]
+    # With 29 controls, p of a core that exceeds them all is 1 / 30 before correction.
+    effects = effects_of(*({"p": 1 / 30 if p <= 0.05 else p, "n": 29} for p in corrected))
+    sentence = tlm.verdict_sentence(effects, of="cores")
+    assert " ".join(README.split()).count(sentence) == 2
 
 
 @pytest.mark.slow

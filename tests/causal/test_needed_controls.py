@@ -82,6 +82,10 @@ def test_cells_are_tested_with_the_controls_that_run_in_any_case(
     targets = [*true_modules, random_module]
     fixed = tlm.module_effects(planted_model, targets, held_out, n_controls=19, **ZERO)
     np.testing.assert_array_equal(effects["p_value"], fixed["p_value"])
+    assert set(effects["n_cell_controls"]) == {19}
+    assert effects["n_controls"].max() > 19
+    few = tlm.module_effects(planted_model, random_module, held_out, n_controls=3, **ZERO)
+    assert set(few["n_cell_controls"]) == {3}
 
 
 def test_without_selectivity_every_category_is_a_test(planted_model, random_module, held_out):
@@ -91,6 +95,7 @@ def test_without_selectivity_every_category_is_a_test(planted_model, random_modu
         table = tlm.module_effects(planted_model, random_module, tested, **ZERO)
     assert table["selectivity_p_value"].isna().all()
     assert 19 <= table["n_controls"].iloc[0] <= 999
+    assert table["n_cell_controls"].tolist() == table["n_controls"].tolist()
 
 
 def test_fewer_prompts_run_than_with_a_fixed_number(

@@ -32,7 +32,7 @@ def rows_of_cores(printed, n_modules):
 def says_verdicts(summary, effects, of_cores):
     assert summary["verdict"] == tlm.verdict_sentence(effects)
     assert summary["verdicts"] == dict(zip("012", tlm.verdicts(effects)["line"], strict=True))
-    assert summary["verdict_of_cores"] == tlm.verdict_sentence(of_cores)
+    assert summary["verdict_of_cores"] == tlm.verdict_sentence(of_cores, of="cores")
 
 
 @unsaid

@@ -72,7 +72,7 @@ def test_a_folders_cores_are_shown(folder, modules, model, prompts):
     effects.to_csv(folder / "core_effects.csv", index=False)
     assert run(folder) == 0
     page = (folder / "report.html").read_text()
-    assert f"Cores: {tlm.verdict_sentence(effects)}" in html.unescape(page)
+    assert tlm.verdict_sentence(effects, of="cores") in html.unescape(page)
     assert 'class="units"' not in page  # one of their files is missing
     found.units.to_csv(folder / "core_units.csv", index=False)
     assert run(folder) == 0

@@ -134,7 +134,8 @@ def test_one_scale_holds_the_controls_larger_effects(effects):
     ("p_values", "n_controls", "said"),
     [
         ([0.1, 0.3, 0.5] * 3, 9, "3 cells have the smallest p before correction:<br>9 controls"),
-        ([0.05, 0.1, 0.5] * 3, 259, "<br>19 controls give none below 0.05"),  # the first ones
+        ([0.05, 0.1, 0.5] * 3, 19, "<br>19 controls give none below 0.05"),
+        ([0.05, 0.1, 0.5] * 3, 259, None),  # multiples of 0.05 are not thereby of 19 controls
         ([0.01] + [0.23] * 8, 99, "1 cell has the smallest p before correction:<br>99 controls"),
         ([0.05, 0.1, 0.23] * 3, 99, None),
         ([np.nan] * 9, 0, None),
@@ -143,7 +144,8 @@ def test_one_scale_holds_the_controls_larger_effects(effects):
 def test_the_smallest_p_of_so_many_controls_is_said_where_a_cell_has_it(
     effects, p_values, n_controls, said
 ):
-    table = effects.assign(p_value=p_values, n_controls=n_controls)
+    # As many controls as the tests of selectivity needed; fewer of them may test each cell.
+    table = effects.assign(p_value=p_values, n_controls=999, n_cell_controls=n_controls)
     title = tlm.plots.plot_effects(table).layout.xaxis2.title.text
     assert (said in title) if said else (title == "category of prompts")
 

@@ -52,6 +52,17 @@ def test_of_very_many_controls_some_are_drawn_with_the_smallest_and_the_largest(
     assert len(set(points.y[:50])) == 50
 
 
+def test_a_figure_of_cores_says_so_in_its_title_and_on_its_axis():
+    effects = effects_of({"p": 0.01}, {"p": 0.5})
+    for of, title, axis in (
+        ("modules", "1 of 2 modules is selective", "module"),
+        ("cores", "The core of 1 of 2 modules is selective", "core of module"),
+    ):
+        layout = tlm.plots.plot_selectivity(effects, of=of).layout
+        assert layout.title.text.startswith(title)
+        assert layout.yaxis.title.text == axis
+
+
 def test_modules_name_the_rows(model, modules, prompts):
     effects = tlm.module_effects(model, modules, prompts, n_controls=2, progress=False)
     figure = tlm.plots.plot_selectivity(effects, modules=modules)

@@ -7,10 +7,10 @@ import pytest
 
 import tl_modules as tlm
 from tests.calls import setting
-from tests.plots.contrast import contrast, contrasts
+from tests.plots.contrast import contrast, contrasts, mark_contrasts
 from tests.plots.every_figure import MADE, drawn
 from tl_modules.plots.cells import texts
-from tl_modules.plots.style import DIVERGING, SEQUENTIAL, rooted_scale
+from tl_modules.plots.style import COLOURS, DIVERGING, GREY, INK, SEQUENTIAL, rooted_scale
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,43 @@ def test_every_public_figure_is_here():
 def test_every_text_of_every_figure_has_the_contrast_of_level_aa(name, template, made):
     found = dict(contrasts(drawn(name, made(name), template=template)))
     assert min(found.values()) >= 4.5, found
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("template", [None, "simple_white", "plotly_dark"])
+def test_every_mark_and_line_has_the_contrast_of_level_aa(name, template, made):
+    """WCAG 1.4.11: 3 to 1 for what is needed to understand a figure."""
+    found = list(mark_contrasts(drawn(name, made(name), template=template)))
+    assert [each for each in found if each[1] < 3] == []
+    assert found or name in WITHOUT_MARKS
+
+
+WITHOUT_MARKS = {"plot_categories", "plot_categories similarity", "plot_layers"}
+"""Figures of a heat map alone."""
+
+
+def test_every_colour_of_a_group_has_the_contrast_of_level_aa():
+    """Also those that the small figures above do not use."""
+    for colour in {*COLOURS, GREY}:
+        for behind in ("#ffffff", "#000000", "#111111"):
+            assert contrast(colour, behind) >= 3, (colour, behind)
+
+
+def test_the_check_of_marks_finds_faint_ones():
+    figure = go.Figure(layout={"template": "simple_white"})
+    figure.add_scatter(x=[0], y=[0], mode="markers", marker={"color": "#E69F00"})
+    figure.add_scatter(x=[0], y=[0], mode="markers", marker={"color": GREY, "opacity": 0.75})
+    error = {"array": [1], "color": "rgba(128, 128, 128, 0.35)"}
+    figure.add_scatter(x=[0], y=[0], mode="markers", marker={"color": INK}, error_x=error)
+    figure.add_scatter(x=[0], y=[0], mode="lines", line={"color": GREY}, opacity=0.5)
+    found = dict(mark_contrasts(figure))
+    assert found.pop("trace 2 marker") > 15
+    assert {name: round(ratio, 1) for name, ratio in found.items()} == {
+        "trace 0 marker": 2.3,
+        "trace 1 marker": 2.6,
+        "trace 2 error_x": 1.5,
+        "trace 3 line": 1.8,
+    }
 
 
 @pytest.mark.parametrize("scale", [DIVERGING, SEQUENTIAL, "rooted"], ids=str)

@@ -93,6 +93,33 @@ def test_every_figure_is_drawn(page):
     assert ticks == ink
 
 
+def test_verdict_words_and_the_whole_first_figure_are_on_the_first_screen(browser, report):
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report.as_uri())
+    wait_until(page, "document.querySelector('#claim [data-drawn]') !== null")
+    figure = [f"#claim .{part}" for part in ("legend", "xtitle", "ytitle", "xtick", "scatterlayer")]
+    for selector in (".verdict", ".second", "dfn", "#claim figcaption", *figure):
+        box = page.query_selector(selector).bounding_box()
+        assert 0 <= box["y"] < box["y"] + box["height"] <= 800, selector
+    assert page.query_selector("#claim .ytitle").text_content() == "core of module"
+    legend = page.query_selector("#claim .legend").bounding_box()
+    title = page.query_selector("#claim .xtitle").bounding_box()
+    rows = page.query_selector("#claim .scatterlayer").bounding_box()
+    assert legend["y"] + legend["height"] <= title["y"] + 1
+    assert title["y"] + title["height"] <= rows["y"]
+    page.close()
+
+
+def test_axes_titles_fit_a_narrow_page(browser, report):
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    page.goto(report.as_uri())
+    draw_all(page)
+    for title in page.query_selector_all(":is(#claim, #more-claims) .xtitle"):
+        box = title.bounding_box()
+        assert 0 <= box["x"] < box["x"] + box["width"] <= 400
+    page.close()
+
+
 def test_nothing_is_wider_than_the_window(page):
     draw_all(page)
     page.click("#open-all")
@@ -100,7 +127,7 @@ def test_nothing_is_wider_than_the_window(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     wide = "[...document.querySelectorAll('table')].filter((one) => one.scrollWidth > innerWidth)"
     assert page.evaluate(f"{wide}.length") == 0
-    scrolled = "[...document.querySelectorAll('#claim .scroll, #effects .scroll')]"
+    scrolled = "[...document.querySelectorAll(':is(#claim, #more-claims, #effects) .scroll')]"
     assert (
         page.evaluate(f"{scrolled}.filter((one) => one.scrollWidth > one.clientWidth).length") == 0
     )

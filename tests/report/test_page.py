@@ -160,6 +160,11 @@ def module_page(page, label):
     return page.source.split(f'id="module-{label}"')[1].split("</details>")[0]
 
 
+def said_of(row):
+    """A row of verdicts in words, as a sentence begins."""
+    return row["line"][0].upper() + row["line"][1:]
+
+
 def test_the_verdict_comes_first(page, effects, described, tmp_path):
     sentence = tlm.verdict_sentence(effects)
     assert sentence in page.text
@@ -167,7 +172,8 @@ def test_the_verdict_comes_first(page, effects, described, tmp_path):
     judged = tlm.verdicts(effects)
     assert [row[1] for row in rows(page).values()] == judged["verdict"].tolist()
     for row in judged.to_dict(orient="records"):
-        assert f"Verdict: {row['line']}." in html.unescape(module_page(page, row["module"]))
+        said = html.unescape(module_page(page, row["module"]))
+        assert f"<strong>Verdict.</strong> {said_of(row)}." in said
     # Once in the module's row.
     assert page.text.count("least of 2 controls") == judged["at_floor"].sum()
     untested = written(tmp_path, described)
@@ -176,12 +182,66 @@ def test_the_verdict_comes_first(page, effects, described, tmp_path):
     assert sentence not in older.text
 
 
+def first_screen(page):
+    """The text above the first figure."""
+    header = page.source.split("<header>")[1].split("</header>")[0]
+    return " ".join(html.unescape(re.sub(r"<.*?>", "", header)).split())
+
+
+def test_the_first_screen_says_what_its_words_mean_and_how_large_the_test_is(
+    described, effects, model, prompts, tmp_path
+):
+    cores = [module.core(2, by=np.ones(len(described.units))) for module in described]
+    of_cores = tlm.module_effects(model, cores, prompts[:15], n_controls=4, progress=False)
+    shown = first_screen(written(tmp_path, described, effects=effects, core_effects=of_cores))
+    assert "Its core is the small part of its units that does most of what the whole" in shown
+    assert (
+        "Tested on 15 prompts (7 to 8 of each of 2 categories), with 4 controls per core; whole "
+        "modules on 16 prompts (8 of each of 2 categories), with 2 per whole module."
+    ) in shown
+    alone = first_screen(written(tmp_path, described, effects=effects))
+    assert "Tested on 16 prompts (8 of each of 2 categories), with 2 controls per module." in alone
+    assert "core" not in alone
+    for word in ("module", "Ablating", "Controls", "selective"):
+        assert f"<dfn>{word}</dfn>" in (tmp_path / "page.html").read_text()
+    older = written(tmp_path, described, effects=effects.drop(columns="n_controls"))
+    assert "with an unknown number of controls per module" in older.text
+    assert (
+        "with no controls"
+        in written(tmp_path, described, effects=effects.assign(control_mean=np.nan)).text
+    )
+
+
+def test_the_first_figure_says_what_ranks_and_what_the_interval_is(described, effects, tmp_path):
+    page = written(tmp_path, described, effects=effects)
+    caption = page.source.split("<figcaption>")[1].split("</figcaption>")[0]
+    for said in (
+        "The verdict ranks the mark among its controls",
+        "p of at most 0.05 after correction for the number of modules",
+        "even a mark to the right of all of them may not reach that",
+        "The line is the 95 % interval over prompts",
+    ):
+        assert said in caption
+
+
+def test_a_tie_of_categories_says_which_of_them_is_scored(tmp_path):
+    names = ["code", "animal", "code", "code"]
+    tied = module_set(np.arange(4) % 2, layered([2, 2]), np.array([0, 0, 1, 1]), names)
+    page = written(tmp_path, tied, effects=by_hand(tied))
+    said = "animal (ties with code; the first by name counts)"
+    first, second = (f"own category: <bdi>{each}</bdi>" for each in (said, "code"))
+    rows = page.source.split('<summary class="row">')
+    assert first in rows[1]
+    assert second in rows[2]
+    assert f"Its own category in the tests: {said}." in page.text
+
+
 def test_cores_stand_before_whole_modules(described, effects, model, prompts, tmp_path):
     scores = np.arange(len(described.units), dtype=float)
     cores = [module.core(2, by=scores) for module in described]
     of_cores = tlm.module_effects(model, cores, prompts, n_controls=4, progress=False)
     shown = written(tmp_path, described, effects=effects, core_effects=of_cores)
-    sentence = f"Cores: {tlm.verdict_sentence(of_cores)}"
+    sentence = tlm.verdict_sentence(of_cores, of="cores")
     whole = f"Whole modules: {tlm.verdict_sentence(effects)}"
     assert 0 < shown.text.index(sentence) < shown.text.index(whole) < shown.text.index("L =")
     judged = tlm.verdicts(of_cores)
@@ -189,10 +249,12 @@ def test_cores_stand_before_whole_modules(described, effects, model, prompts, tm
         cells = rows(shown)[row["module"]]
         assert cells[1] == row["verdict"]
         assert cells[3].split()[2] in {f"{row['control_mean']:.{n}f}" for n in range(2, 6)}
-        assert cells[4] == f"p {row['p_value']:.3f}"
-        assert f"least of {row['n_controls']} controls" in cells[5] or not row["at_floor"]
+        least = f" least of {row['n_controls']} controls" if row["at_floor"] else ""
+        assert cells[4] == f"p {row['p_value']:.3f}{least}"
+        assert cells[5] == f"p corrected {row['p_bh']:.3f}"
         assert cells[6] == f"units 2 of {described[row['module']].n_units}"
-        assert f"Core: {row['line']}." in html.unescape(module_page(shown, row["module"]))
+        page = html.unescape(module_page(shown, row["module"]))
+        assert f"<strong>Core.</strong> {said_of(row)}." in page
     first, second = tables(shown)
     for found, table in ((first, of_cores), (second, effects)):
         for row in table.itertuples():
@@ -401,8 +463,8 @@ def test_only_tokens_beyond_random_directions_are_told(described, tmp_path):
     )
     told = replace(described, topics=(topic, *described.topics[1:]))
     card = written(tmp_path, told).source.split("<article")[1]
-    assert "random directions</dt><dd><bdi>&#39;clear&#39;</bdi></dd>" in card
-    assert "suppresses beyond random directions</dt><dd>none</dd>" in card
+    assert "likelier than random directions do</dt><dd><bdi>&#39;clear&#39;</bdi></dd>" in card
+    assert "less likely than random directions do</dt><dd>none</dd>" in card
 
 
 def test_words_without_end_are_cut(described, tmp_path):

@@ -90,16 +90,53 @@ def test_one_sentence_for_the_set():
         effects_of({"p": 0.01}, {"p": 0.3}, {"p": 0.4}, {"shared": True})
     )
     assert sentence == (
-        "1 of 4 modules is selective (p at most 0.05 after Benjamini and Hochberg over 4), 1 is "
-        "needed by every category, and 2 are not beyond their controls."
+        "1 of 4 modules is selective (p at most 0.05 after Benjamini and Hochberg's correction for "
+        "4 tests), 1 is needed by every category, and 2 are not beyond their controls."
     )
     assert tlm.verdict_sentence(effects_of({"p": 0.9})) == (
-        "0 of 1 modules are selective (p at most 0.05 after Benjamini and Hochberg over 1), and 1 "
-        "is not beyond its controls."
+        "0 of 1 modules are selective (p at most 0.05 after Benjamini and Hochberg's correction "
+        "for 1 test), and 1 is not beyond its controls."
     )
     assert tlm.verdict_sentence(effects_of({}, {})) == (
-        "2 of 2 modules are selective (p at most 0.05 after Benjamini and Hochberg over 2)."
+        "2 of 2 modules are selective (p at most 0.05 after Benjamini and Hochberg's correction "
+        "for 2 tests)."
     )
+
+
+def test_the_sentence_on_cores_begins_with_the_cores():
+    effects = effects_of({"p": 0.01}, {"p": 0.3}, {"p": 0.01})
+    sentence = tlm.verdict_sentence(effects, of="cores")
+    assert sentence.startswith("The cores of 2 of 3 modules are selective (p at most 0.05 ")
+    assert sentence.endswith(" for 3 tests), and 1 is not beyond its controls.")
+    assert tlm.verdicts(effects, of="cores").attrs["sentence"] == sentence
+    one = tlm.verdict_sentence(effects_of({"p": 0.01}, {"p": 0.3}), of="cores")
+    assert one.startswith("The core of 1 of 2 modules is selective (")
+    none = effects_of(*[{"p": 0.1, "n": 9}] * 3)
+    assert tlm.verdict_sentence(none, of="cores") == (
+        "Too few controls to say whether the cores of the 3 modules are selective: at most 9 "
+        "controls each."
+    )
+    most = effects_of(*[{"p": 0.1, "n": 9}] * 2, {"p": 0.9, "n": 9})
+    assert tlm.verdict_sentence(most, of="cores").startswith(
+        "Too few controls to say for the cores of 2 of 3 modules ("
+    )
+
+
+def test_if_most_modules_have_too_few_controls_the_sentence_begins_with_them():
+    few = [{"p": 0.1, "n": 9}] * 3
+    beyond = {"p": 0.9, "n": 9}, {"p": 0.8, "n": 9}
+    assert tlm.verdict_sentence(effects_of(*few, *beyond)) == (
+        "Too few controls to say for 3 of 5 modules (at most 9 controls each), and 2 are not "
+        "beyond their controls."
+    )
+    others = {"p": 0.001, "n": 999}, {"shared": True, "n": 29}
+    assert tlm.verdict_sentence(effects_of(*few, *others)) == (
+        "Too few controls to say for 3 of 5 modules (at most 9 controls each), 1 is selective (p "
+        "at most 0.05 after Benjamini and Hochberg's correction for 5 tests), and 1 is needed "
+        "by every category."
+    )
+    half = tlm.verdict_sentence(effects_of(*few[:2], *[{"p": 0.001, "n": 999}] * 2))
+    assert half.startswith("2 of 4 modules are selective (")
 
 
 def test_a_table_of_a_real_experiment(model, modules, prompts):

@@ -112,6 +112,13 @@ class EffectNumbers:
             return [p_value_of(exceeds[:FIRST]) for exceeds in each]
         return [self._rule(names).p_value(exceeds) for exceeds in each]
 
+    def n_cell_controls(self) -> int:
+        """How many controls the p-values of ``_effect_p_values`` rest on."""
+        n_controls = len(self.rises) - 1
+        if self.n_targets is not None and self._is_selective(self._names()):
+            return min(n_controls, FIRST)
+        return n_controls
+
     def _selectivity_p_value(
         self, selectivity: Float[np.ndarray, " runs"], names: list[str]
     ) -> float:

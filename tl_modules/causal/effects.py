@@ -116,13 +116,15 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     tables = []
     for outcome in experiment.outcomes:
         trial, sizes = outcome.trial, outcome.trial.control_sizes
-        table = numbers(experiment, outcome).table()
+        of_target = numbers(experiment, outcome)
+        table = of_target.table()
         table = table.assign(
             controls=controls,
             positions=options.touched,
             metric=metric,
             keep_only=keep_only,
             n_controls=len(sizes),
+            n_cell_controls=of_target.n_cell_controls(),
             n_units=trial.size,
             control_units=float(np.mean(sizes)) if sizes else float("nan"),
         )

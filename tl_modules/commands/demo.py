@@ -177,7 +177,7 @@ def _run(
     numbers = _summary(modules, effects, of_cores)
     numbers |= {
         "verdict": verdict_sentence(effects),
-        "verdict_of_cores": verdict_sentence(of_cores),
+        "verdict_of_cores": verdict_sentence(of_cores, of="cores"),
         "verdicts": _by_module(effects),
         "verdicts_of_cores": _by_module(of_cores),
     }

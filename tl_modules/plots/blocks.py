@@ -123,7 +123,7 @@ def _frames(rows: Bins, columns: Bins) -> list[dict[str, Any]]:
         {
             "type": "rect",
             **dict(zip(("x0", "x1", "y0", "y1"), (*across[label], *down[label]), strict=True)),
-            "line": {"color": "#111111", "width": 1},
+            "line": {"color": "#000000", "width": 1},
         }
         for label in down
         if label in across

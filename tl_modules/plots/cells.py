@@ -35,7 +35,7 @@ def frame(row: int, column: int, panel: int = 1) -> dict[str, Any]:
     corners = {"x0": column - 0.5, "x1": column + 0.5, "y0": row - 0.5, "y1": row + 0.5}
     axis = "" if panel == 1 else str(panel)
     axes = {"xref": f"x{axis}", "yref": f"y{axis}"}
-    return {"type": "rect", **corners, **axes, "line": {"color": "#111111"}}
+    return {"type": "rect", **corners, **axes, "line": {"color": "#000000"}}
 
 
 def texts(

@@ -87,12 +87,12 @@ def plot_components(
             error_x={
                 "type": "data",
                 "array": (2 * held["control_std"]).fillna(0).tolist(),
-                "thickness": 8,
+                "thickness": 3,
                 "width": 0,
-                "color": "rgba(128, 128, 128, 0.35)",
+                "color": GREY,
             },
             mode="markers",
-            marker={"color": GREY, "size": 5},
+            marker={"color": GREY, "size": 8},
             name="controls (± 2 standard deviations)",
         )
     for kind, title, symbol, colour in zip(_KINDS, _TITLES, _SYMBOLS, COLOURS, strict=False):

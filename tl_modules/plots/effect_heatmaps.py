@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 _NAMES_AND_SCALE = 340  # pixels beside the cells
 _PER_COLUMN = 47  # pixels that a number and an asterisk need
-N_FIRST = 19
-"""The controls that test each cell if ``module_effects`` chose their number itself."""
-
 _MARKS = (f"* above its controls: p (BH) at most {SIGNIFICANT}", "frame: the module's own category")
 _HOVER = (
     "module %{customdata[3]}<br>on %{customdata[4]}<br>"
@@ -157,14 +154,10 @@ def _numbers(
 
 def _floor(effects: pd.DataFrame) -> list[str]:
     """Say in lines how small a p-value can be, if some cell has the smallest one."""
-    if not {"p_value", "n_controls"} <= set(effects):  # a table of an earlier version
+    if not {"p_value", "n_cell_controls"} <= set(effects):  # a table of an earlier version
         return []
     p_values = effects["p_value"].to_numpy(dtype=float)
-    n_controls = effects["n_controls"].to_numpy(dtype=float, na_value=np.nan)
-    # Where the tests of selectivity decided how many controls ran, the first ones test the cells.
-    twentieths = p_values[np.isfinite(p_values)] * (1 + N_FIRST)
-    if np.allclose(twentieths, np.round(twentieths)):
-        n_controls = np.minimum(n_controls, N_FIRST)
+    n_controls = effects["n_cell_controls"].to_numpy(dtype=float, na_value=np.nan)
     floors = 1 / (1 + n_controls)
     at_floor = p_values <= floors * (1 + 1e-9)
     if not at_floor.any():

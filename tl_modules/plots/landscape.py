@@ -119,7 +119,7 @@ def _groups(points: pd.DataFrame, names: list[str]) -> list[Any]:
             y=group["y"].to_numpy(dtype=np.float32),
             mode="markers",
             name=shown[label],
-            marker={"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
+            marker={"color": colour, "symbol": symbol, "size": 6},
             text=_hover(group, names),
             hovertemplate="%{text}<extra></extra>",
         )
@@ -154,7 +154,7 @@ def _numbers(points: pd.DataFrame, names: list[str]) -> Any:
         marker={
             "color": "#f7f7f7",
             "size": 20 if numbered else 8,
-            "line": {"color": "#111111", "width": 1},
+            "line": {"color": "#000000", "width": 1},
         },
         text=[str(number) for number in numbers],
         textfont={"color": "#111111", "size": 12},

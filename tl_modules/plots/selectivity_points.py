@@ -22,7 +22,7 @@ from tl_modules.plots.style import (
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.control_selectivities import COLUMN, control_selectivities
 from tl_modules.tables.effects_frame import SIGNIFICANT, effect_unit, split_runs
-from tl_modules.tables.verdicts import Verdict, verdicts
+from tl_modules.tables.verdicts import Tested, Verdict, verdicts
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -51,6 +51,7 @@ def plot_selectivity(
     *,
     modules: Iterable[Module] | None = None,
     level: float = SIGNIFICANT,
+    of: Tested = "modules",
     template: FigureTemplate = None,
 ) -> "Figure":
     """Draw how selective each module is, beside its controls, and what that amounts to.
@@ -66,6 +67,8 @@ def plot_selectivity(
         effects: What ``module_effects`` returned.
         modules: The modules, which name the rows.
         level: The largest corrected p-value of a selective module.
+        of: What was ablated, for title and axis: ``"cores"`` for the effects of
+            ``causal_cores(...).cores``.
         template: The figure's style: a plotly template or its name, such as ``"simple_white"`` or
             ``"plotly_dark"``. By default dark text on white.
 
@@ -80,7 +83,7 @@ def plot_selectivity(
         effects = tlm.module_effects(model, modules, prompts)
         tlm.plots.plot_selectivity(effects, modules=modules)
     """
-    table = verdicts(effects, level=level)
+    table = verdicts(effects, level=level, of=of)
     sentence = str(table.attrs["sentence"])
     table = table.dropna(subset=["selectivity"]).reset_index(drop=True)
     table["row"] = np.arange(len(table))
@@ -112,7 +115,7 @@ def plot_selectivity(
     n_rows = max(len(table), 1)
     height = _rows_height(n_rows)
     figure.update_yaxes(
-        title_text="module",
+        title_text="core of module" if of == "cores" else "module",
         tickvals=table["row"].tolist(),
         ticktext=table["name"].tolist(),
         range=[n_rows - 0.4, -0.6],
@@ -144,7 +147,7 @@ def _add_controls(figure: "Figure", effects: pd.DataFrame, table: pd.DataFrame) 
             x=x.tolist(),
             y=y.tolist(),
             mode="markers",
-            marker={"color": GREY, "size": 5, "opacity": 0.75},
+            marker={"color": GREY, "size": 4},
             name="its controls",
             hovertemplate="a control: %{x:.3g}<extra></extra>",
         )
@@ -156,12 +159,12 @@ def _add_controls(figure: "Figure", effects: pd.DataFrame, table: pd.DataFrame) 
             error_x={
                 "type": "data",
                 "array": (2 * bars["control_std"]).fillna(0).tolist(),
-                "thickness": 9,
+                "thickness": 3,
                 "width": 0,
-                "color": "rgba(128, 128, 128, 0.35)",
+                "color": GREY,
             },
             mode="markers",
-            marker={"color": GREY, "size": 5},
+            marker={"color": GREY, "size": 8},
             name="its controls (mean ± 2 standard deviations)",
             hovertemplate="controls on average: %{x:.3g}<extra></extra>",
         )

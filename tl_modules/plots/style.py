@@ -32,8 +32,9 @@ GREY = "#808080"
 
 _FAINT = "rgba(128, 128, 128, 0.25)"
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", GREY)
-"""Colours of groups, visible on white, on black and to colour-blind readers (Okabe & Ito 2008)."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#C2629A", "#A87700", "#3A94CF", GREY)
+"""Colours of groups: those of Okabe & Ito (2008), which colour-blind readers can distinguish. Pink,
+orange and light blue are darker, because marks need a contrast of 3:1 on white and on black."""
 
 DIVERGING = [[0.0, "#2166ac"], [0.5, "#f7f7f7"], [1.0, "#b2182b"]]
 """Blue, white, red: colour-blind readers can distinguish them, and black marks stay visible."""
@@ -139,7 +140,7 @@ def text_on(colours: Sequence[str]) -> list[str]:
 def band(
     x: Iterable[int | float], low: Iterable[int | float], high: Iterable[int | float]
 ) -> dict[str, Any]:
-    """Return the options of a grey band, which says where random sets lie.
+    """Return the options of a grey band with an edge, which says where random sets lie.
 
     Args:
         x: Where the band is, from left to right.
@@ -152,7 +153,7 @@ def band(
         "y": [*high, *list(low)[::-1]],
         "fill": "toself",
         "fillcolor": _FAINT,
-        "line": {"width": 0},
+        "line": {"color": GREY, "width": 1},
         "mode": "lines",
         "showlegend": False,
         "hoverinfo": "skip",

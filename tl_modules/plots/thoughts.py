@@ -154,7 +154,6 @@ def _add_chains(figure: Any, states: pd.DataFrame, name: str, colour: str) -> No
         name=name,
         line={"color": colour, "width": 1},
         marker={"color": colour, "symbol": symbols, "size": 7},
-        opacity=0.7,
         text=hover_texts,
         hovertemplate="%{text}<extra></extra>",
     )

@@ -1,6 +1,7 @@
 """Draw the figures that the page leads with: how selective modules are beside their controls."""
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,18 +10,28 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.plots.cores import core_curve
 from tl_modules.plots.selectivity_points import plot_selectivity
 from tl_modules.report.figures import ReportFigure, as_figure
-from tl_modules.tables.verdicts import has_verdicts
+from tl_modules.tables.effects_frame import SIGNIFICANT
+from tl_modules.tables.verdicts import Tested, has_verdicts
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 _SELECTIVITY = (
-    "Selectivity is what ablating the units does to the module's own category, less the mean of "
-    "what it does to the others. Lines are 95 % intervals over prompts; grey points are the "
-    "controls, random sets of as many units of the same layers. A mark to the right of all of "
-    "them does more than chance."
+    "A mark is the selectivity of {what}: the effect of ablating it on its own category, less the "
+    "mean effect on the other categories. Grey points below it are the same of its controls. The "
+    "verdict ranks the mark among its controls: p is the share of these, the mark included, that "
+    f"lie at the mark or to the right of it. Selective needs a p of at most {SIGNIFICANT:g} after "
+    "correction for the number of modules. With few controls, even a mark to the right of all of "
+    "them may not reach that. The line is the 95 % interval over prompts: where the mark might lie "
+    "with other prompts. It does not enter the verdict."
 )
+_AGAIN = "To be read as the first figure. Here whole modules were ablated, not their cores."
 _CURVE = (
-    "The units are added by their estimated effects, strongest first. Where the curve is flat, "
-    "more units add nothing. It is the mean over the modules, on prompts that chose no core."
+    "From left to right, more of a module's units are ablated, those of the strongest estimated "
+    "effects first. Where the curve is flat, more units add nothing. It is the mean over the "
+    "modules, on the test prompts, which did not choose the cores."
 )
+_AROUND_ROWS = 140  # pixels above and below the rows: numbers, titles and the legend
 
 
 def claim_figures(
@@ -43,18 +54,20 @@ def claim_figures(
     if find_spec("plotly") is None:
         return []
     figures = []
-    for name, what, table in (
-        ("core-selectivity", "core", core_effects),
-        ("selectivity", "module", effects),
-    ):
+    wanted: list[tuple[str, str, str, Tested, pd.DataFrame | None]] = [
+        ("core-selectivity", "core", "a module's core", "cores", core_effects),
+        ("selectivity", "module", "a module", "modules", effects),
+    ]
+    for name, noun, what, of, table in wanted:
         if (
             table is not None
             and has_verdicts(table)
             and np.isfinite(table["selectivity"].to_numpy(float)).any()
         ):
-            drawn = plot_selectivity(table, modules=modules)
-            title = f"How selective each {what} is, beside its controls"
-            figures.append(as_figure(name, f"Selectivity of {what}s", _SELECTIVITY, drawn, title))
+            drawn = _on_the_first_screen(plot_selectivity(table, modules=modules, of=of))
+            caption = _AGAIN if figures else _SELECTIVITY.format(what=what)
+            title = f"How selective each {noun} is, beside its controls"
+            figures.append(as_figure(name, f"Selectivity of {noun}s", caption, drawn, title))
     if curve is not None and np.isfinite(curve["selectivity"].to_numpy(float)).any():
         figures.insert(
             min(len(figures), 1),
@@ -64,3 +77,12 @@ def claim_figures(
             ),
         )
     return figures
+
+
+def _on_the_first_screen(figure: "Figure") -> "Figure":
+    """Set the legend and the axis above the rows, where many modules do not push them away."""
+    rows = int(figure.layout.yaxis.range[0] + 0.5)
+    axis = {"side": "top", "title_standoff": 8}
+    legend = {"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0}
+    height = _AROUND_ROWS + max(34 * min(rows, 10), 24 * rows)
+    return figure.update_xaxes(**axis).update_layout(legend=legend, height=height)

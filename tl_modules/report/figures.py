@@ -80,17 +80,19 @@ def report_figures(
 _Wanted = list[tuple[str, str, str, Callable[[], "Figure"]]]
 
 _ACTIVATIONS = (
-    "Samples down and units across, sorted by module. Discovery gives each unit the block where it "
-    "is most active, so that the diagonal stands out. Colour off the diagonal shows modules that "
-    "respond to the same samples."
+    "Prompts (samples) down and units across, sorted by module. Colour is activation; a z-score is "
+    "in standard deviations from the unit's mean over all prompts. Discovery gives each unit the "
+    "block where it is most active, so that the diagonal stands out. Colour off the diagonal shows "
+    "modules that respond to the same prompts."
 )
 _LAYERS = (
     "Red: the layer holds more of the module's units than expected by chance; blue: fewer. In "
     "small modules many cells are within chance; pointing at a cell shows its p-value."
 )
 _HIERARCHY = (
-    "Modules that merge far to the left are active on the same samples. The cophenetic correlation "
-    "says how well a tree describes the modules' distances; p compares it with permuted profiles."
+    "Modules that merge far to the left are active on the same prompts. A module's profile is its "
+    "mean activation on each prompt. The cophenetic correlation says how well a tree describes the "
+    "profiles' distances, 1 at best; p is the share of trees of permuted profiles that fit as well."
 )
 _LANDSCAPE = (
     "Each point is a prompt; the same modules are active on near points. {markers} are modules, at "

@@ -55,11 +55,12 @@ def write_report(  # noqa: PLR0913 - the parts of one page, all by keyword
 ) -> Path:
     """Write one HTML page about modules, to read offline.
 
-    The page begins with what the causal tests say (``verdict_sentence``) and the figure of that
-    claim. One row per module follows. A row opens into the module's own page: its effects beside
-    its controls, what the model writes without it, the units of its core, and what drives it. Then
-    come all effects, other figures (with the extra ``viz``), the prompts, and the method with its
-    limits. A search leads to modules and prompts. Markup in prompts is shown as text.
+    The page begins with what the causal tests say (``verdict_sentence``), how many prompts and
+    controls they have, what the words mean, and the figure of that claim. One row per module
+    follows. A row opens into the module's own page: its effects beside its controls, what the model
+    writes without it, the units of its core, and what drives it. Then come all effects, other
+    figures (with the extra ``viz``), the prompts, and the method with its limits. A search leads to
+    modules and prompts. Markup in prompts is shown as text.
 
     Args:
         path: The HTML file.
@@ -175,7 +176,7 @@ class ReportPage:
                 f"core_effects should be of one run; this table holds {len(runs)}. Select the rows "
                 "of one run."
             )
-        return effects_table(*runs[0], self.modules)
+        return effects_table(*runs[0], self.modules, of="cores")
 
     def _check_cores(self) -> None:
         """Raise if the cores are not parts of these modules."""

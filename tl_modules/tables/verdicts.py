@@ -33,10 +33,14 @@ much as its own. ``not beyond its controls``: too many random sets of units do a
 controls to say``: more controls could still show that the module is selective. ``not tested``: its
 own category is not among the prompts', or they have no other one."""
 
+Tested = Literal["modules", "cores"]
+"""What a table's rows are of: whole modules, or the core of each, as ``causal_cores`` found it."""
+
 INFORMATIVE: tuple[Verdict, ...] = ("selective", "shared by all", "not beyond its controls")
 """The verdicts that say something of the module, and not only of the test."""
 
 _KINDS: tuple[Verdict, ...] = get_args(Verdict)
+_UNSAID: Verdict = "too few controls to say"
 
 _NEEDED = (
     *("module", "category", "own", "effect", "selectivity", "selectivity_ci_low"),
@@ -53,7 +57,9 @@ _SAID = {
 
 
 @checked
-def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFrame:
+def verdicts(
+    effects: pd.DataFrame, *, level: float = SIGNIFICANT, of: Tested = "modules"
+) -> pd.DataFrame:
     """Say of each module whether it matters causally for its own category.
 
     The verdict rests on selectivity: the effect on the module's own category minus the mean effect
@@ -66,6 +72,8 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
     Args:
         effects: What ``module_effects`` returned.
         level: The largest corrected p-value of a selective module.
+        of: What was ablated, for the sentence: ``"cores"`` for the effects of
+            ``causal_cores(...).cores``.
 
     Returns:
         One row per module: ``module``, ``category`` (its own; missing if it was not tested),
@@ -75,7 +83,7 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
         ``p_value``, ``p_bh``, ``p_floor`` (the smallest p-value that so many controls can give if
         their number was fixed beforehand), ``at_floor`` and ``line``, the row in words. Effects are
         in nats per token, or in the metric's unit. ``attrs["sentence"]`` is
-        ``verdict_sentence(effects)``. A set of units that all modules share has no row.
+        ``verdict_sentence(effects, of=of)``. A set of units that all modules share has no row.
 
     Raises:
         ModulesError: If the table is not of ``module_effects``, holds several runs or one with
@@ -112,19 +120,23 @@ def verdicts(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> pd.DataFra
     unit = effect_unit(runs[0][0])
     table["line"] = [_line(row, unit) for row in table.to_dict(orient="records")]
     table = table.drop(columns="shared_by_all")
-    table.attrs["sentence"] = _sentence(table, level)
+    table.attrs["sentence"] = _sentence(table, level, of)
     return table
 
 
-def verdict_sentence(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> str:
+def verdict_sentence(
+    effects: pd.DataFrame, *, level: float = SIGNIFICANT, of: Tested = "modules"
+) -> str:
     """Say in one sentence how many modules matter causally for their own categories.
 
     Args:
         effects: What ``module_effects`` returned.
         level: The largest corrected p-value of a selective module.
+        of: What was ablated: ``"cores"`` for the effects of ``causal_cores(...).cores``.
 
     Returns:
-        A sentence with the numbers of modules by verdict, and the correction.
+        A sentence with the numbers of modules by verdict, and the correction. If most have too few
+        controls to say, it begins with them.
 
     Raises:
         ModulesError: As in ``verdicts``.
@@ -133,7 +145,7 @@ def verdict_sentence(effects: pd.DataFrame, *, level: float = SIGNIFICANT) -> st
 
         print(tlm.verdict_sentence(effects))
     """
-    return str(verdicts(effects, level=level).attrs["sentence"])
+    return str(verdicts(effects, level=level, of=of).attrs["sentence"])
 
 
 def has_verdicts(effects: pd.DataFrame) -> bool:
@@ -236,7 +248,7 @@ def _verdict(row: dict[str, Any], could_pass: bool, level: float) -> Verdict:
         return "not beyond its controls"
     if row["p_bh"] <= level:
         return "selective"
-    return "too few controls to say" if could_pass else "not beyond its controls"
+    return _UNSAID if could_pass else "not beyond its controls"
 
 
 def _line(row: dict[str, Any], unit: str) -> str:
@@ -259,25 +271,43 @@ def _line(row: dict[str, Any], unit: str) -> str:
     return said
 
 
-def _sentence(table: pd.DataFrame, level: float) -> str:
-    """How many modules have each verdict."""
-    counts = Counter(table["verdict"])
-    if counts["too few controls to say"] == len(table):
-        numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
-        most = int(numbers.max(initial=0.0))
-        said = f"at most {most} controls each" if most else "no controls"
-        return f"Too few controls to say whether the {len(table)} modules are selective: {said}."
-    n_tests = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
+def _sentence(table: pd.DataFrame, level: float, of: Tested) -> str:
+    """How many modules, or cores, have each verdict; what is said of most comes first."""
+    counts, n = Counter(table["verdict"]), len(table)
+    cores = of == "cores"
+    if counts[_UNSAID] == n:
+        whose = "cores of the " if cores else ""
+        what = f"whether the {whose}{n} modules are selective"
+        return f"Too few controls to say {what}: {_enough(table)}."
+    kinds = [kind for kind in _KINDS if counts[kind] or kind == "selective"]
     parts = []
-    for kind in _KINDS:
+    if 2 * counts[_UNSAID] > n:
+        whose = "the cores of " if cores else ""
+        said = f"Too few controls to say for {whose}{counts[_UNSAID]} of {n} modules"
+        parts = [f"{said} ({_enough(table)})"]
+        kinds = [kind for kind in kinds if counts[kind] and kind != _UNSAID]
+    for kind in kinds:
         number = counts[kind]
-        if not number and kind != "selective":
-            continue
-        of = f"{number} of {len(table)} modules" if kind == "selective" else f"{number}"
-        is_one = number == 1
-        parts.append(f"{of} {_SAID[kind][0 if is_one else 1]}")
-        if kind == "selective":
-            parts[-1] += f" (p at most {level:g} after Benjamini and Hochberg over {n_tests})"
+        said = f"{number}"
+        if not parts:
+            whose = ("The core of " if number == 1 else "The cores of ") if cores else ""
+            said = f"{whose}{number} of {n} modules"
+        said += f" {_SAID[kind][0 if number == 1 else 1]}"
+        parts.append(said + (_correction(table, level) if kind == "selective" else ""))
     if len(parts) == 1:
         return f"{parts[0]}."
     return f"{', '.join(parts[:-1])}, and {parts[-1]}."
+
+
+def _enough(table: pd.DataFrame) -> str:
+    """How many controls the modules have that have too few."""
+    numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
+    most = int(numbers[table["verdict"] == _UNSAID].max(initial=0.0))
+    return f"at most {most} controls each" if most else "no controls"
+
+
+def _correction(table: pd.DataFrame, level: float) -> str:
+    """What selective means, in parentheses."""
+    n = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
+    tests = "1 test" if n == 1 else f"{n} tests"
+    return f" (p at most {level:g} after Benjamini and Hochberg's correction for {tests})"

@@ -178,6 +178,9 @@
     document.head.append(script);
     return window.Plotly;
   }
+  // An axis' title in lines that fit a narrow page.
+  const narrow = (title) =>
+    title?.split("<br>").map((line) => line.replace(/(.{28,}?)\s/g, "$1<br>")).join("<br>");
   const ink = () => getComputedStyle(document.body).color;
   async function draw(drawing) {
     plotly ??= loaded();
@@ -185,13 +188,16 @@
     delete layout.width;
     layout.font = { ...layout.font, color: ink() };
     layout.title.text = "";
-    layout.margin = { t: 20 };
+    const lead = Boolean(drawing.closest(".lead")); // its legend and its axis are above its rows
+    layout.margin = lead ? { t: 20, b: 10, r: 10 } : { t: 20 };
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false; // a finger should scroll the page
     if (innerWidth < 700) {
       const names = layout.yaxis.ticktext ?? layout.yaxis.categoryarray;
       layout.yaxis.tickvals ??= names;
       layout.yaxis.ticktext = names?.map((name) => name.split(":")[0]);
-      layout.legend = { ...layout.legend, orientation: "h", y: 1.02, yanchor: "bottom", x: 0 };
+      layout.xaxis.title.text = narrow(layout.xaxis.title.text);
+      if (lead) layout.height += 90; // of the longer legend and title
+      else layout.legend = { ...layout.legend, orientation: "h", y: 1.02, yanchor: "bottom", x: 0 };
     }
     await (await plotly).newPlot(drawing, data, layout, { responsive: true, displaylogo: false });
     drawing.dataset.drawn = "";
