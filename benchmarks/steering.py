@@ -4,6 +4,7 @@ The modules are made from the first half of the prompts, and tested on some of t
 
     python -m benchmarks.steering
     python -m benchmarks.steering --categories french informal --figure docs/images/steering.png
+    python -m benchmarks.steering --categories french --cores 100 400 --match magnitude
 """
 
 import argparse
@@ -42,18 +43,23 @@ def main() -> None:
     parser.add_argument("--modules", type=int, default=4)
     parser.add_argument("--categories", nargs="+", help="whose modules to scale; all by default")
     parser.add_argument("--fit", type=float, default=1.0, help="share of units that fit best")
+    parser.add_argument("--cores", type=int, nargs="+", help="sizes: scales causal cores instead")
     parser.add_argument("--factors", type=float, nargs="+", default=[1.5, 2.0, 3.0])
     parser.add_argument("--per-category", type=int, default=2, help="held-out prompts of each")
     parser.add_argument("--starts", nargs="+", help="categories whose texts begin; by default all")
     parser.add_argument("--start-words", type=int, default=5, help="words of each text's start")
     parser.add_argument("--new-tokens", type=int, default=12)
     parser.add_argument("--controls", type=int, default=19)
+    parser.add_argument("--match", default="layer", help="or magnitude: what controls share")
     parser.add_argument("--out", type=Path, help="a CSV file for the whole table")
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
     fit, held_out = halves(load_prompts("contrasts"))
     found = tlm.discover(tlm.collect(model, fit), args.modules)
+    if args.cores is not None:
+        found = cores_of(model, found, fit, args.cores)
+        print(f"units of the cores: {[len(core.units) for core in found]}", flush=True)
     modules = [
         module if args.fit == 1 else module.by_fit(args.fit)
         for module in tlm.with_topics(found, n_words=50)
@@ -68,6 +74,7 @@ def main() -> None:
         starts=beginnings(held_out, args.starts, args.start_words),
         n_new_tokens=args.new_tokens,
         n_controls=args.controls,
+        controls=args.match,
     )
     print(table[[*SHOWN]].rename(columns=SHOWN).round(3).to_string(index=False))
     for row in table.to_dict(orient="records"):
@@ -77,6 +84,16 @@ def main() -> None:
         table.to_csv(args.out, index=False)
     if args.figure is not None:
         draw(tlm.plots.plot_steering(table, modules=modules), args.figure)
+
+
+def cores_of(
+    model: tlm.HookedModel, modules: tlm.ModuleSet, prompts: pd.DataFrame, sizes: list[int]
+) -> tlm.ModuleSet:
+    """The modules' causal cores, found on a few of the prompts that made the modules."""
+    testing = prompts.groupby("category").tail(1)
+    choosing = prompts.drop(testing.index).groupby("category").head(3)
+    options = {"sizes": sizes, "rankings": (), "n_controls": 0}
+    return tlm.causal_cores(model, modules, choosing, testing, **options).cores
 
 
 def beginnings(prompts: pd.DataFrame, categories: list[str] | None, n_words: int) -> list[str]:

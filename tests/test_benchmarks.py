@@ -238,6 +238,12 @@ def test_steering(monkeypatch, capsys, tmp_path):
     assert "fluency lost" in found
     assert "At none of 1 factors" in found
     assert len(pd.read_csv(path)) == 2
+    words += ["--cores", "2", "4", "--match", "magnitude", "--categories", "french"]
+    found = run(steering, [*words, "--modules", "2", "--out", str(path)], monkeypatch, capsys)
+    assert "units of the cores: [" in found
+    (row,) = pd.read_csv(path).to_dict(orient="records")
+    assert (row["controls"], row["category"]) == ("magnitude", "french")
+    assert 2 <= row["n_units"] == row["control_units"]
 
 
 def test_thoughts(monkeypatch, capsys, tmp_path):

@@ -37,6 +37,9 @@ def test_samples_are_grouped_by_category(acts):
     expected = pd.DataFrame(acts.values).groupby(acts.samples["category"].to_numpy()).mean()
     assert means["category"].values.tolist() == expected.index.tolist()
     np.testing.assert_allclose(means.values, expected, rtol=1e-5)
+    # Arithmetic aligns arrays with several indexes along one dimension.
+    centred = array - array.mean("sample")
+    np.testing.assert_allclose(centred.values, acts.values - acts.values.mean(axis=0), atol=1e-6)
     category = acts.samples["category"].iloc[0]
     own = array[array["category"] == category]
     rows = (acts.samples["category"] == category).to_numpy()

@@ -14,6 +14,7 @@ from tests.toy import Block
 from tl_modules.causal import own_words, prompt_runs, written_texts
 from tl_modules.causal.own_words import repeated_share
 from tl_modules.causal.steering_numbers import TextNumbers, loss_row, text_row
+from tl_modules.causal.steering_table import steering_table
 from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.tokens import tokenise
 from tl_modules.modules.topic import Word
@@ -126,6 +127,64 @@ def test_it_steers_if_the_score_rises_beyond_controls_and_little_fluency_is_lost
     few = tlm.steering_effects(WritingToy(), cat_module(), PROMPTS, n_controls=9, **options)
     assert not few["steers"].any()
     assert "9 controls are too few to say" in few.attrs["sentence"]
+
+
+def rows(factors, rises, lost=0.1, p_value=0.05):
+    """Rows of one module that the controls do not reach."""
+    frame = pd.DataFrame({"factor": factors, "score_rise": rises, "lost": lost})
+    return frame.assign(
+        module=0,
+        category="animal",
+        text="cat",
+        n_controls=19,
+        score_rise_control_mean=0.0,
+        score_rise_p_value=p_value,
+        selectivity_p_value=1.0,
+    )
+
+
+def test_a_module_does_not_steer_by_a_score_that_is_lower_than_the_controls():
+    # Below 1, a low p-value says that the score rises less than the controls'.
+    table = steering_table(rows([-2.0, 0.5, 1.0], [0.1, 0.1, 0.1]), 0.5)
+    assert not table["steers"].any()
+    assert "At none of 3 factors" in table.attrs["sentence"]
+    assert "Before correction" not in table.attrs["sentence"]
+    assert steering_table(rows([0.5, 2.0], [0.1, 0.1]), 0.5)["steers"].tolist() == [False, True]
+
+
+def test_the_sentence_says_that_factors_are_not_corrected_for():
+    one = steering_table(rows([0.5, 2.0], [-0.1, 0.1]), 0.5).attrs["sentence"]
+    assert "Hochberg over the modules): module 0 at 2 (" in one
+    two = steering_table(rows([0.5, 2.0, 3.0], [-0.1, 0.1, 0.2]), 0.5).attrs["sentence"]
+    assert "Hochberg over the modules, not over the 2 factors above 1): module 0 at 2 and 3" in two
+
+
+class SilentToy(WritingToy):
+    """A model that ends each text at once."""
+
+    def generate(self, tokens, max_new_tokens, do_sample, verbose):
+        end = torch.full((len(tokens), max_new_tokens), self.tokenizer.eos_token_id)
+        return torch.cat([tokens, end], dim=1)
+
+
+def test_texts_without_a_word_have_the_score_0_and_the_loss_of_their_end():
+    options = {"factors": [2], "positions": "all", "n_new_tokens": 4, "n_controls": 1, **QUIET}
+    row = tlm.steering_effects(SilentToy(), cat_module(), PROMPTS, **options).iloc[0]
+    assert (row["text"], row["score"], row["repeated"], row["steers"]) == ("", 0, 0, False)
+    # Its logit is 0, whatever the first neuron says.
+    assert row["text_loss"] == pytest.approx(np.log(3 + np.exp([1.5, 1, 1]).sum()), abs=1e-6)
+    assert row["lost"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_users_function_reads_the_unsteered_texts_once():
+    texts = []
+    options = {"factors": [2], "n_controls": 1, "n_new_tokens": 2, "starts": ["the"], **QUIET}
+    modules = [replace(cat_module(unit), label=unit) for unit in (0, 1, 2)]
+    table = tlm.steering_effects(
+        WritingToy(), modules, PROMPTS, scorer=lambda said: texts.append(said) or 1.0, **options
+    )
+    assert len(texts) == 1 + 3 * 2
+    assert table["score_clean"].tolist() == [1.0] * 3
 
 
 def test_a_unit_that_writes_no_own_word_does_not_steer():
@@ -402,7 +461,7 @@ def test_p_values_are_at_most_5_percent_in_5_of_100_cases_if_all_sets_are_alike(
 def test_below_factor_1_the_score_should_fall():
     scores = np.array([[0.1], [0.2], [0.3]])
     zero = np.zeros((1, 1))
-    for factor, p_value in ((0.5, 1 / 3), (2.0, 1.0)):
+    for factor, p_value in ((-2.0, 1 / 3), (0.5, 1 / 3), (2.0, 1.0)):
         texts = TextNumbers(scores, scores, scores)
         row = text_row(texts, TextNumbers(zero, zero, zero), factor, 0)
         assert row["score_rise_p_value"] == pytest.approx(p_value)

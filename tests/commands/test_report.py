@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.conftest import unsaid
 from tl_modules import cli
 from tl_modules.commands import report
 
@@ -60,6 +61,27 @@ def test_with_the_model_it_finds_topics(folder, model, monkeypatch):
     monkeypatch.setattr(report, "load_model", lambda name: model)
     assert run(folder, "--model", "any", "--seed", "3") == 0
     assert "Tokens at which it is most active" in (folder / "report.html").read_text()
+
+
+@unsaid
+@pytest.mark.filterwarnings("ignore:No label can be shown to fit")
+def test_labels_are_scored_on_prompts_that_discovery_did_not_see(folder, acts, capsys):
+    assert run(folder, "--labels") == 1
+    said = capsys.readouterr().err
+    assert "--labels needs activations of prompts that discovery did not see" in said
+    found = tlm.discover(acts.select(np.arange(8)), 2, progress=False)
+    found.save(folder / "mine.safetensors")
+    held_out = acts.select(np.arange(8, len(acts.samples)))
+    assert run(folder, "--modules", folder / "mine.safetensors", "--labels") == 0
+    labelled = tlm.with_labels(tlm.with_topics(found), held_out, progress=False)
+    page = html.unescape((folder / "report.html").read_text())
+    for module in labelled:
+        assert "on 4 held-out prompts" in module.scored_labels.line
+        assert f"Label: <bdi>{module.scored_labels.line}</bdi>" in page
+        assert f"<bdi>{module.title}</bdi>" in page
+    (folder / "acts.safetensors").unlink()
+    assert run(folder, "--labels") == 1
+    assert "there are none. Hold some out" in capsys.readouterr().err
 
 
 def test_a_folders_cores_are_shown(folder, modules, model, prompts):

@@ -162,17 +162,37 @@ def test_a_label_that_applies_to_every_prompt_alike_says_nothing():
     own = np.arange(20) < 6
     generator = np.random.default_rng(0)
     assert permutation_p_values(np.ones((1, 20)), own, 99, generator).tolist() == [1.0]
-    assert auc_interval(np.ones(20), own) == (0.5, 0.5)
+    low, high = auc_interval(np.ones(20), own)
+    assert low < 0.3
+    assert high == pytest.approx(1 - low)
 
 
-def test_the_interval_covers_the_true_auroc():
+@pytest.mark.parametrize("apart", [0.0, 1.0, 1.8, 2.7])
+@pytest.mark.parametrize(("n_own", "n_prompts"), [(2, 16), (6, 40), (10, 67)])
+@pytest.mark.parametrize("is_category", [True, False])
+def test_the_interval_covers_the_true_auroc_of_good_labels_and_few_prompts(
+    apart, n_own, n_prompts, is_category
+):
     from scipy.stats import norm
 
-    generator = np.random.default_rng(0)
-    truth, own = norm.cdf(1 / np.sqrt(2)), np.arange(60) < 20  # normals that lie 1 apart
-    intervals = [auc_interval(generator.normal(size=60) + own, own) for _ in range(200)]
-    covered = np.mean([low <= truth <= high for low, high in intervals])
-    assert 0.9 <= covered <= 0.99
+    generator, own = np.random.default_rng(0), np.arange(n_prompts) < n_own
+    covered = []
+    for _ in range(200):
+        scores = generator.normal(size=n_prompts) + apart * own
+        if is_category:  # a label that applies or not
+            scores = (scores > apart / 2).astype(float)
+        low, high = auc_interval(scores, own)
+        covered.append(low <= norm.cdf(apart / (2 if is_category else np.sqrt(2))) <= high)
+    # 0.95 but for ties; below 0.9 in 200 draws the chance is 0.1 %.
+    assert np.mean(covered) >= 0.9
+
+
+def test_a_perfect_score_on_few_prompts_does_not_say_that_the_label_is_perfect():
+    for n_own, lowest in ((2, 0.6), (10, 0.85)):
+        own = np.arange(7 * n_own) < n_own
+        low, high = auc_interval(own.astype(float), own)
+        assert (low < lowest + 0.1, high) == (True, 1.0)
+        assert auc_interval(-own.astype(float), own) == pytest.approx((0.0, 1 - low))
 
 
 def test_the_interval_lies_around_the_auroc():

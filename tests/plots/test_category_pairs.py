@@ -53,3 +53,11 @@ def test_many_categories_have_no_texts_and_other_tables_are_refused():
     assert len(tlm.plots.plot_categories(table).data) == 1
     with pytest.raises(tlm.ModulesError, match="should be what probe_confusion or category_sim"):
         tlm.plots.plot_categories(table.drop(columns="similarity"))
+
+
+def test_a_table_without_rows_and_two_tables_in_one_are_refused():
+    table = pd.DataFrame({"category": ["a"], "predicted": ["a"], "n": [1], "share": [1.0]})
+    with pytest.raises(tlm.ModulesError, match="and at least one; 0 of its 0 rows"):
+        tlm.plots.plot_categories(table.iloc[:0])
+    with pytest.raises(tlm.ModulesError, match=r"each pair of categories once.*1 of its 2 rows"):
+        tlm.plots.plot_categories(pd.concat([table, table]))

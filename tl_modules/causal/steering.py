@@ -88,7 +88,9 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
         positions: ``"content"`` changes no special token and no attention sink of a prompt;
             ``"all"`` changes every token. Every new token is changed.
         n_controls: Controls per module; the smallest p-value is ``1 / (1 + n_controls)``.
-        controls: The property that controls share with the module; see ``module_effects``.
+        controls: The property that controls share with the module; see ``module_effects``. A factor
+            moves a unit in proportion to its activation: ``"magnitude"`` gives controls that are
+            moved as far, which matters for cores.
         exclude: Units to leave out of modules and controls.
         batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Truncate prompts to this many tokens.
@@ -107,8 +109,8 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
           steering), and ``lost``, their difference;
         - ``repeated`` and ``repeated_clean``: the share of word pairs that occur earlier in their
           text, which ``lost`` does not punish;
-        - ``steers``: whether the score rises beyond the controls' (``score_rise_p_bh`` at most
-          0.05) while less than ``max_lost`` is lost;
+        - ``steers``: whether, at a factor above 1, the score rises beyond the controls'
+          (``score_rise_p_bh`` at most 0.05) while less than ``max_lost`` is lost;
         - ``text``: what was written after the first start;
         - ``n``, ``n_starts``, ``n_controls``, ``n_units``, ``control_units``, ``controls``,
           ``positions``.
@@ -173,7 +175,11 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
     with tqdm(total=total, desc="steer", unit="text", disable=not progress) as bar:
         written = writer.written([], limits[1], bar.update)
         # First, so that what a user's function refuses is known before all else runs.
-        texts = [_read(written, score) for score in scores]
+        # A user's function may be slow, and is the same for all modules: one reading will do.
+        if scorer is None:
+            texts = [_read(written, score) for score in scores]
+        else:
+            texts = [_read(written, scores[0])] * len(scores)
         clean = run_task(model, task, [no_intervention], limits[0], bar.update)
         sweep = _Sweep(model, task, writer, categories_of(frame), clean[0], limits, bar.update)
         rows = [

@@ -24,10 +24,16 @@ def steering_table(table: pd.DataFrame, max_lost: float) -> pd.DataFrame:
     table = table.assign(category=text_column(table["category"]), text=text_column(table["text"]))
     for name in _TESTED:
         table = corrected_within(table, f"{name}_p_value", "factor")
-    rises = (table["score_rise"] > 0) & (table["score_rise_p_bh"] <= SIGNIFICANT)
-    table["steers"] = (rises & (table["lost"] < max_lost)).to_numpy(dtype=bool)
+    beyond = table["score_rise_p_bh"] <= SIGNIFICANT
+    table["steers"] = (_rises(table, max_lost) & beyond).to_numpy(dtype=bool)
     table.attrs["sentence"] = _sentence(table, max_lost)
     return table
+
+
+def _rises(table: pd.DataFrame, max_lost: float) -> pd.Series:
+    """Where the score rises at little cost, by a factor at which the p-value is of a rise."""
+    # At factors below 1 a low p-value says that the score is lower than the controls'.
+    return (table["factor"] > 1) & (table["score_rise"] > 0) & (table["lost"] < max_lost)
 
 
 def _sentence(table: pd.DataFrame, max_lost: float) -> str:
@@ -35,6 +41,8 @@ def _sentence(table: pd.DataFrame, max_lost: float) -> str:
     n_modules, n_factors = len(set(table["module"])), len(set(table["factor"]))
     of = f"{n_modules} {'module' if n_modules == 1 else 'modules'}"
     cost = f"less than {max_lost:g} nats per token of fluency lost"
+    n_above = table.loc[table["factor"] > 1, "factor"].nunique()
+    family = "the modules" + (f", not over the {n_above} factors above 1" if n_above > 1 else "")
     steering = table.loc[table["steers"]]
     if len(steering):
         found = []
@@ -47,15 +55,15 @@ def _sentence(table: pd.DataFrame, max_lost: float) -> str:
             )
         return (
             f"With {cost}, the score of {len(found)} of {of} rises beyond the controls' (p at most "
-            f"{SIGNIFICANT:g} after Benjamini and Hochberg over the modules): {'; '.join(found)}."
+            f"{SIGNIFICANT:g} after Benjamini and Hochberg over {family}): {'; '.join(found)}."
         )
     n_controls = int(table["n_controls"].to_numpy(dtype=int).min())
     said = (
         f"At none of {n_factors} factors does the score of any of {of} rise beyond the controls' "
         f"(p at most {SIGNIFICANT:g} after Benjamini and Hochberg over the modules) with {cost}."
     )
-    rises = (table["score_rise"] > 0) & (table["lost"] < max_lost)
-    alone = table.loc[rises & (table["score_rise_p_value"] <= SIGNIFICANT), "module"].unique()
+    alone = _rises(table, max_lost) & (table["score_rise_p_value"] <= SIGNIFICANT)
+    alone = table.loc[alone, "module"].unique()
     if len(alone):
         said += f" Before correction {len(alone)} do, at some factor."
     if 1 / (1 + n_controls) > SIGNIFICANT:

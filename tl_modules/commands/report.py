@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tl_modules.activations.matrix import ActivationMatrix
@@ -14,6 +15,9 @@ from tl_modules.commands.options import add_common, say
 from tl_modules.commands.outputs import check_outputs, is_signed, make_folder, signed
 from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_seed
+from tl_modules.interpret.labels import with_labels
+from tl_modules.interpret.topics import with_topics
+from tl_modules.models.hooked_model import HookedModel
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.page import ReportPage
 from tl_modules.saving.files import write_bytes
@@ -50,6 +54,12 @@ def add_parser(commands: Any) -> None:
         "--model",
         help="a model, named as for 'collect', to find missing topics, colour the top "
         "prompts' tokens, and write texts with and without each module",
+    )
+    parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="choose a label for each module, and score it on the activations of prompts that "
+        "discovery did not see (of 'discover --held-out')",
     )
     add_common(parser)
     parser.set_defaults(run=run)
@@ -88,6 +98,8 @@ def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
     effects = _effects(args.dir / "effects.csv", path.stem)
     acts = _activations(args.dir)
     model = None if args.model is None else load_model(args.model)
+    if args.labels:
+        modules = _labelled(args, modules, acts, model)
     of_cores = _effects(args.dir / "core_effects.csv", path.stem)
     cores = _cores(args.dir)
     progress = not args.no_progress
@@ -96,6 +108,37 @@ def _write(args: argparse.Namespace, path: Path, out: Path) -> None:
     parts = {"effects.csv": effects, "activations": acts, "a model": model}
     missing = [name for name, part in parts.items() if part is None]
     say(f"Written to {out}" + (f" (without {', '.join(missing)})" if missing else ""))
+
+
+def _labelled(
+    args: argparse.Namespace,
+    modules: ModuleSet,
+    acts: ActivationMatrix | ActivationStore | None,
+    model: HookedModel | None,
+) -> ModuleSet:
+    """Choose and score labels on the samples that discovery did not see."""
+    others = None if acts is None else _held_out(modules, acts)
+    if others is None:
+        raise ModulesError(
+            "--labels needs activations of prompts that discovery did not see, in acts.safetensors "
+            "or acts/; there are none. Hold some out: 'tl-modules discover --held-out 0.5'."
+        )
+    options: dict[str, Any] = {"seed": args.seed, "progress": not args.no_progress}
+    if modules.topics is None:
+        modules = with_topics(modules, model, **options)
+    return with_labels(modules, others, **options)
+
+
+def _held_out(
+    modules: ModuleSet, acts: ActivationMatrix | ActivationStore
+) -> ActivationMatrix | None:
+    """The activations of prompts that are not among the modules' samples; None without any."""
+    if "prompt" not in acts.samples or "prompt" not in modules.samples:
+        return None
+    rows = np.flatnonzero(~acts.samples["prompt"].isin(list(modules.samples["prompt"])))
+    if not len(rows):
+        return None
+    return acts.select(rows) if isinstance(acts, ActivationMatrix) else acts.matrix(rows)
 
 
 def _cores(folder: Path) -> SavedCores | None:

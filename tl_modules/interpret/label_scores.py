@@ -35,9 +35,12 @@ def most_active(activity: Float[np.ndarray, " prompts"], share: float) -> Bool[n
 def auc_interval(
     scores: Float[np.ndarray, " prompts"], truth: Bool[np.ndarray, " prompts"]
 ) -> tuple[float, float]:
-    """The 95 % interval of an AUROC (DeLong et al. 1988, with the midranks of Sun & Xu 2014).
+    """The 95 % interval of an AUROC (Newcombe 2006, Statistics in Medicine 25, 559, method 5).
 
-    It is a normal approximation, cut at 0 and 1. A perfect score has an interval of no width.
+    It holds all AUROCs from which the observed one lies no more than 1.96 standard errors away, by
+    the standard error of Hanley & McNeil (1982). Unlike an interval around the observed AUROC
+    (DeLong et al. 1988), it is of use for few prompts and for AUROCs near 1: a perfect score says
+    that the true one is high, not that it is 1. Ties make it somewhat too wide.
 
     Args:
         scores: One score per prompt.
@@ -48,18 +51,25 @@ def auc_interval(
 
     >>> low, high = auc_interval(np.array([1.0, 2.0, 3.0, 4.0]), np.array([0, 1, 0, 1], dtype=bool))
     >>> round(low, 3), round(high, 3)
-    (0.057, 1.0)
+    (0.227, 0.967)
     """
-    from scipy.stats import rankdata  # slow to import
+    from scipy.optimize import brentq  # slow to import
 
-    ranks = rankdata(scores)
-    n_true, n_false = int(truth.sum()), int((~truth).sum())
-    # The share of the other side that each prompt is on the right side of; ties count half.
-    above = (ranks[truth] - rankdata(scores[truth])) / n_false
-    below = 1 - (ranks[~truth] - rankdata(scores[~truth])) / n_true
-    variance = above.var(ddof=1) / n_true + below.var(ddof=1) / n_false
-    reach = _NORMAL_95 * float(np.sqrt(variance))
-    return max(float(above.mean()) - reach, 0.0), min(float(above.mean()) + reach, 1.0)
+    observed = float(auc(scores, truth))
+    n_true = int(truth.sum())
+    n_pairs, n_more = n_true * (len(truth) - n_true), len(truth) / 2 - 1
+
+    def beyond(true: float) -> float:
+        """Above 0 where the observed AUROC would lie outside of the reach of this one."""
+        spread = true * (1 - true) / n_pairs
+        spread *= 1 + n_more * ((1 - true) / (2 - true) + true / (1 + true))
+        return (true - observed) ** 2 - _NORMAL_95**2 * spread
+
+    # At 0 and 1 the standard error is 0, so that these are the ends of an AUROC of 0 or 1 alone.
+    edge = 1e-9
+    low = 0.0 if observed <= edge else brentq(beyond, 0.0, min(observed, 1 - edge))
+    high = 1.0 if observed >= 1 - edge else brentq(beyond, max(observed, edge), 1.0)
+    return float(low), float(high)
 
 
 def permutation_p_values(

@@ -92,10 +92,16 @@ def plot_categories(table: pd.DataFrame, *, template: FigureTemplate = None) -> 
 
     Raises:
         ModulesError: If plotly is not installed or lacks the template, or the table is neither of
-            the two.
+            the two, has no rows, or has a pair of categories twice.
     """
     plotly = graph_objects()
     look = _look_of(table)
+    n_twice = int(table.duplicated(["category", look.across]).sum())
+    if n_twice or not len(table):
+        raise ModulesError(
+            f"table should hold each pair of categories once, and at least one; {n_twice} of its "
+            f"{len(table)} rows are of a pair that another row has. Draw each table by itself."
+        )
     # In the table's order: a pivot alone would sort the categories.
     rows, columns = (list(dict.fromkeys(table[name])) for name in ("category", look.across))
     wide = table.pivot(index="category", columns=look.across)
