@@ -118,6 +118,35 @@ def test_a_topic_keeps_what_an_edit_leaves_true(made):
     assert "edited by hand" in found.topics[1].notes[0]
 
 
+def test_an_edited_topic_has_a_label_that_no_other_topic_has(made):
+    named = renamed(renamed(made, 3, "x + y").modules, 2, "x (0)").modules
+    both = merged(named, [0, 1]).modules
+    assert [topic.label for topic in both.topics] == ["x + y (0)", "x (0)", "x + y"]
+    halves = split(named, 0, np.array([1])).modules
+    assert [topic.label for topic in halves.topics] == ["x", "y", "x (0)", "x + y", "x (4)"]
+
+
+def scored(title):
+    return tlm.modules.ScoredLabels(title, (), None, 4, 2)
+
+
+def test_what_was_said_of_all_modules_goes_with_an_edit_and_scored_labels_of_the_rest_stay(made):
+    labels = tuple(map(scored, "abcd"))
+    told = replace(made, verdict_sentence="Two are selective.", scored_labels=labels)
+    for edit in (
+        merged(told, [0, 2]),
+        split(told, 0, np.array([1])),
+        moved(told, np.array([0]), None),
+    ):
+        assert edit.modules.verdict_sentence is None
+        assert edit.modules.scored_labels[edit.target[1]] is labels[1]
+        assert edit.modules.scored_labels[0] is None
+        assert edit.modules.scored_labels[edit.target[3]] is labels[3]
+    found = renamed(told, 0, "mine").modules
+    assert [module.title for module in found] == ["mine", "shared by all", "c", "d"]
+    assert found.verdict_sentence == "Two are selective."
+
+
 @pytest.fixture
 def session(made):
     return Session(made, Question(prompt="a"))
