@@ -69,7 +69,7 @@ def merged(modules: ModuleSet, numbers: Sequence[int]) -> Edit:
         changed={first},
         units=None,
     )
-    names = " and ".join(_said(modules[k]) for k in members)
+    names = " and ".join(named(modules[k]) for k in members)
     return Edit(found, f"merged {names} into module {first}", target)
 
 
@@ -104,7 +104,7 @@ def split(modules: ModuleSet, k: int, units: Int[np.ndarray, " chosen"]) -> Edit
     own_categories = list(found.own_categories or [None] * found.n_modules)
     own_categories[new] = module.category
     found = replace(found, own_categories=tuple(own_categories))
-    line = f"split {len(chosen):,} units off {_said(module)}: they are module {new}"
+    line = f"split {len(chosen):,} units off {named(module)}: they are module {new}"
     return Edit(found, line, tuple(range(new)))
 
 
@@ -136,8 +136,8 @@ def moved(modules: ModuleSet, units: Int[np.ndarray, " chosen"], to: int | None)
     parents = [[number] for number in range(modules.n_modules)]
     changed = sources | ({label} - {BACKGROUND})
     found = _relabelled(modules, labels, modules.sample_labels, parents, changed, chosen)
-    origin = " and ".join(_said(modules[k]) for k in sorted(sources)) or "no module"
-    place = "no module" if label == BACKGROUND else _said(modules[label])
+    origin = " and ".join(named(modules[k]) for k in sorted(sources)) or "no module"
+    place = "no module" if label == BACKGROUND else named(modules[label])
     line = f"moved {len(chosen):,} {_plural(len(chosen))} from {origin} to {place}"
     return Edit(found, line, tuple(range(modules.n_modules)))
 
@@ -171,7 +171,7 @@ def renamed(modules: ModuleSet, k: int, name: str) -> Edit:
     if scored is not None:
         scored = tuple(None if number == module.label else of for number, of in enumerate(scored))
     found = replace(modules, topics=tuple(topics), shared_by_all=flags, scored_labels=scored)
-    line = f"renamed {_said(module)} to {_short(wanted)}"
+    line = f"renamed {named(module)} to {_short(wanted)}"
     return Edit(found, line, tuple(range(modules.n_modules)))
 
 
@@ -291,8 +291,8 @@ def _without(
     return found
 
 
-def _said(module: Module) -> str:
-    """A module's number and name, for the history."""
+def named(module: Module) -> str:
+    """A module's number and name, in words."""
     title = "" if module.title is None else f" ({_short(module.title)})"
     return f"module {module.label}{title}"
 

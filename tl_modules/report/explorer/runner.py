@@ -23,7 +23,7 @@ from tl_modules.models.runs import forward
 from tl_modules.models.tokens import special_ids, tokenise
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.explorer.outcome import RUNS, Outcome, losses_table
-from tl_modules.report.explorer.session import Question, Session
+from tl_modules.report.explorer.question import Asked, Question
 
 N_LIKELIEST = 6
 """How many of each run's likeliest next tokens are shown."""
@@ -75,11 +75,11 @@ class Runner:
         self._values: tuple[ModuleSet, str, Float[np.ndarray, "_pos _modules"] | None] | None = None
         self._written: dict[tuple[str, int], str] = {}
 
-    def steps(self, session: Session) -> Iterator[Step]:
-        """Answer the session's question, and yield before each step and at the end.
+    def steps(self, asked: Asked) -> Iterator[Step]:
+        """Answer a question, and yield before each step and at the end.
 
         Args:
-            session: The session. Its question and its set are read once, at the beginning.
+            asked: The question, and the set that it is asked of.
 
         Yields:
             How far the run is; from the second half on with an outcome.
@@ -88,8 +88,7 @@ class Runner:
             ModulesError: If the prompt has no tokens, a value does not fit the model, or the other
                 prompt of ``"patch"`` has another number of tokens.
         """
-        modules, question = session.modules, session.question
-        changed = session.changed_units()
+        modules, question, changed = asked.modules, asked.question, asked.units
         generator = np.random.default_rng([self._seed, question.control])
         strata = Strata.by_layer(modules.units)
         control = strata.draw(modules.units.select(changed), generator).flat()
@@ -107,7 +106,7 @@ class Runner:
             yield Step(number, total, f"running {_SAID[run]}")
             hooks[run] = self._hooks(units, modules, question, source, read.content)
             logits[run] = self._logits(read.tokens, hooks[run])
-        outcome = self._outcome(len(changed), read, activity, logits)
+        outcome = self._outcome(asked, read, activity, logits)
         texts: dict[str, str] = {}
         for number, run in enumerate(RUNS[:n_texts], 4):
             yield Step(number, total, f"writing with {_SAID[run]}", outcome)
@@ -116,7 +115,7 @@ class Runner:
                 texts[run] = text
                 outcome = replace(outcome, texts=_texts(texts))
                 yield Step(number, total, f"writing with {_SAID[run]}", outcome)
-        yield Step(total, total, "done", outcome)
+        yield Step(total, total, "done", replace(outcome, is_whole=True))
 
     def _clean(self, prompt: str) -> _Read:
         """Read the prompt, unless it is the last one."""
@@ -199,7 +198,7 @@ class Runner:
 
     def _outcome(
         self,
-        n_units: int,
+        asked: Asked,
         read: _Read,
         activity: Float[np.ndarray, " _pos"],
         logits: dict[str, Float[torch.Tensor, "1 _pos _vocab"]],
@@ -222,7 +221,8 @@ class Runner:
                 "control": np.concatenate([first, losses["control"] - losses["clean"]]),
             }
         )
-        return Outcome(n_units, tokens, self._next_tokens(logits), losses_table(losses), _texts({}))
+        next_tokens, table = self._next_tokens(logits), losses_table(losses)
+        return Outcome(asked, tokens, next_tokens, table, _texts({}), is_whole=False)
 
     def _next_tokens(self, logits: dict[str, Float[torch.Tensor, "1 _pos _vocab"]]) -> pd.DataFrame:
         """The likeliest next tokens of the unchanged and of the changed model."""
