@@ -188,6 +188,13 @@ def test_units_that_cannot_be_moved_are_refused(explorer, units, message):
     assert explorer.history == ()
 
 
+def test_a_text_that_the_context_cannot_hold_is_refused_before_anything_is_run(explorer):
+    first = explorer.outcome
+    with pytest.raises(tlm.ModulesError, match="should fit the model's context of 64 tokens"):
+        explorer.run(n_new_tokens=60)
+    assert explorer.outcome is first
+
+
 @contextmanager
 def failing_at(model, number):
     """Let the model's last layer fail at the pass of this number, from 0."""

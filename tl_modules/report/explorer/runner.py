@@ -16,11 +16,11 @@ from tl_modules.interventions.measuring import check_measurable
 from tl_modules.interventions.replacements import Method
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.content_tokens import content_tokens
-from tl_modules.models.generation import continued
+from tl_modules.models.generation import check_room, continued, text_end
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.losses import token_losses
 from tl_modules.models.runs import forward
-from tl_modules.models.tokens import special_ids, tokenise
+from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.explorer.outcome import RUNS, Outcome, losses_table
 from tl_modules.report.explorer.question import Asked, Question
@@ -97,6 +97,7 @@ class Runner:
         check_measurable(self.model)
         yield Step(0, total, "reading the prompt")
         read = self._clean(question.prompt)
+        check_room(self.model, len(read.tokens), question.n_new_tokens)
         yield Step(1, total, "measuring the modules' activity")
         activity = self._activity(modules, read, question.chosen)
         hooks: dict[str, FwdHooks] = {"clean": []}
@@ -252,7 +253,6 @@ class Runner:
         if source is not None:
             source = {name: _padded(one, question.n_new_tokens) for name, one in source.items()}
         tokens, left, text = read.tokens, question.n_new_tokens, ""
-        ends = special_ids(getattr(self.model, "tokenizer", None), "eos")
         while left:
             n_new = min(_N_PIECE, left)
             # Tokens that are written are changed too, but nothing is there to patch in.
@@ -265,13 +265,13 @@ class Runner:
             before = len(tokens)
             with hooked(self.model, hooks):
                 tokens = continued(self.model, tokens, n_new, remedy="Write 0 tokens.")
-            left -= n_new
+            end = text_end(self.model, tokens, before)
+            left = left - n_new if end == len(tokens) else 0
+            tokens = tokens[:end]
             # Decoded with the prompt: some tokenizers trim a text's leading space.
             given, whole = (text_of(self.model, t.tolist()) for t in (read.tokens, tokens))
             text = whole[len(given) :]
             yield text
-            if len(tokens) < before + n_new or int(tokens[-1]) in ends:  # the text is complete
-                break
         if chosen is None:
             self._written[key] = text
 
