@@ -65,7 +65,7 @@ def check_at_least(name: str, value: int, least: int) -> None:
     """
     _check_whole_number(name, value)
     if value < least:
-        raise ModulesError(f"{name} should be at least {least}; got {value}.")
+        raise ModulesError(f"{name} should be at least {least}; got {shown(int(value))}.")
 
 
 def count_or_share(name: str, value: int | float, total: int) -> int:
@@ -126,11 +126,13 @@ def check_type(
 def shown(value: object) -> str:
     """A value as messages show it: a number or text as Python writes it, else the type's name.
 
-    A long text is shortened.
+    A long text is shortened, and so is a number, of which Python writes at most 4,300 digits.
 
-    >>> shown("a"), shown([1, 2])
-    ("'a'", 'list')
+    >>> shown("a"), shown([1, 2]), shown(10**5000)
+    ("'a'", 'list', 'a whole number of more than 60 digits')
     """
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return f"a {'negative ' if value < 0 else ''}whole number of more than 60 digits"
     if value is None or isinstance(value, int | float):
         return repr(value)
     return _shortened(repr(value)) if isinstance(value, str) else type(value).__name__

@@ -74,10 +74,15 @@ class _WritingModel(HookedRootModule):
         return self.blocks[0].mlp.hook_post(fires) @ self.W_out
 
     def generate(
-        self, tokens: torch.Tensor, max_new_tokens: int, do_sample: bool, verbose: bool
+        self,
+        tokens: torch.Tensor,
+        max_new_tokens: int,
+        do_sample: bool,
+        verbose: bool,
+        stop_at_eos: bool,
     ) -> torch.Tensor:
         """Write the likeliest tokens."""
-        del do_sample, verbose
+        del do_sample, verbose, stop_at_eos
         for _ in range(max_new_tokens):
             tokens = torch.cat([tokens, self(tokens)[:, -1:].argmax(-1)], dim=1)
         return tokens

@@ -64,9 +64,10 @@ class WritingToy(HookedRootModule):
         logits[..., 3], logits[..., 4], logits[..., 5] = 1.5, neurons[..., 0], neurons[..., 1]
         return logits
 
-    def generate(self, tokens, max_new_tokens, do_sample, verbose):
+    def generate(self, tokens, max_new_tokens, do_sample, verbose, eos_token_id):
         """Write the likeliest tokens, without a key-value cache."""
         assert not do_sample
+        assert eos_token_id == [0, 2]  # which it never writes
         for _ in range(max_new_tokens):
             tokens = torch.cat([tokens, self(tokens)[:, -1:].argmax(-1)], dim=1)
         return tokens

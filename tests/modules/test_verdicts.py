@@ -34,11 +34,17 @@ def test_another_own_category_has_no_verdict_yet(modules, effects):
     assert renamed.verdicts == ("selective", None, "not beyond its controls")
 
 
-def test_other_units_have_no_verdict_yet(acts, modules, effects):
+def test_other_units_have_no_verdict_yet(model, prompts, acts, modules, effects):
     judged = modules.with_effects(with_p(effects, [0.01, 0.01, 0.6]))
-    assert tlm.merge_modules(acts, judged, [[0, 1]]).verdicts is None
-    assert tlm.set_aside_background(acts, judged, progress=False).verdicts is None
-    assert tlm.hierarchy(judged, acts, n_permutations=1).coarsen(2, acts).verdicts is None
+    assert judged.verdict_sentence is not None
+    options = {"sizes": [2], "rankings": (), "n_controls": 0, "progress": False}
+    for other in (
+        tlm.merge_modules(acts, judged, [[0, 1]]),
+        tlm.set_aside_background(acts, judged, progress=False),
+        tlm.hierarchy(judged, acts, n_permutations=1).coarsen(2, acts),
+        tlm.causal_cores(model, judged, prompts[:8], prompts[8:], **options).cores,
+    ):
+        assert (other.verdicts, other.verdict_sentence) == (None, None)
 
 
 def test_runs_that_do_not_agree_give_no_verdict(modules, effects):

@@ -8,7 +8,8 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules.report.explorer.edits import merged, moved, renamed, split
-from tl_modules.report.explorer.session import Question, Session
+from tl_modules.report.explorer.question import Question
+from tl_modules.report.explorer.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,35 @@ def test_a_topic_keeps_what_an_edit_leaves_true(made):
     assert "edited by hand" in found.topics[1].notes[0]
 
 
+def test_an_edited_topic_has_a_label_that_no_other_topic_has(made):
+    named = renamed(renamed(made, 3, "x + y").modules, 2, "x (0)").modules
+    both = merged(named, [0, 1]).modules
+    assert [topic.label for topic in both.topics] == ["x + y (0)", "x (0)", "x + y"]
+    halves = split(named, 0, np.array([1])).modules
+    assert [topic.label for topic in halves.topics] == ["x", "y", "x (0)", "x + y", "x (4)"]
+
+
+def scored(title):
+    return tlm.modules.ScoredLabels(title, (), None, 4, 2)
+
+
+def test_what_was_said_of_all_modules_goes_with_an_edit_and_scored_labels_of_the_rest_stay(made):
+    labels = tuple(map(scored, "abcd"))
+    told = replace(made, verdict_sentence="Two are selective.", scored_labels=labels)
+    for edit in (
+        merged(told, [0, 2]),
+        split(told, 0, np.array([1])),
+        moved(told, np.array([0]), None),
+    ):
+        assert edit.modules.verdict_sentence is None
+        assert edit.modules.scored_labels[edit.target[1]] is labels[1]
+        assert edit.modules.scored_labels[0] is None
+        assert edit.modules.scored_labels[edit.target[3]] is labels[3]
+    found = renamed(told, 0, "mine").modules
+    assert [module.title for module in found] == ["mine", "shared by all", "c", "d"]
+    assert found.verdict_sentence == "Two are selective."
+
+
 @pytest.fixture
 def session(made):
     return Session(made, Question(prompt="a"))
@@ -137,6 +167,61 @@ def test_steps_are_told_and_taken_back(session, made):
     assert (session.pinned, session.question.chosen, session.history) == ((3,), (0, 3), ())
     with pytest.raises(tlm.ModulesError, match="no edit to take back"):
         session.undo()
+
+
+def test_taking_an_edit_back_leaves_what_was_chosen_and_pinned_since(session):
+    session.rename(0, "mine")
+    session.pin(2)
+    session.ask(chosen=[1, 2])
+    session.undo()
+    assert (session.pinned, session.question.chosen) == ((2,), (1, 2))
+    session.merge([0, 1])
+    session.pin(0)
+    session.ask(chosen=[0, 2])
+    session.undo()
+    assert (session.pinned, session.question.chosen) == ((0, 1, 2), (0, 1, 3))
+    session.ask(chosen=[3])
+    session.split(0, n=2)
+    session.ask(chosen=[4])
+    session.undo()
+    assert session.question.chosen == (3,)  # the module that was split off is gone
+
+
+def test_a_core_keeps_its_size_unless_its_module_grows_by_a_merge(session):
+    session.ask(chosen=[0], core_size=2)
+    session.merge([2, 3])
+    session.split(1, n=2)
+    assert session.question.core_size == 2
+    session.ask(core_size=3)
+    session.undo()
+    assert session.question.core_size == 3
+    session.merge([0, 1])
+    assert session.question.core_size is None
+    session.undo()
+    assert session.question.core_size == 3
+
+
+def test_an_answer_is_of_units_whatever_their_modules_are_called(session):
+    session.ask(chosen=[0, 3], factor=2.0)
+    first = session.asked()
+    assert first.sentence() == (
+        "Ablated to the mean: module 0 (x), module 3 (x), beside control 0. Prompt: “a”."
+    )
+    session.merge([1, 2])
+    session.rename(2, "last")
+    session.ask(factor=3.0, other_prompt="b")  # an ablation uses neither
+    assert session.asked().is_like(first)
+    for change in ({"kind": "scale"}, {"control": 1}, {"prompt": "b"}, {"n_new_tokens": 3}):
+        session.ask(**change)
+        assert not session.asked().is_like(first)
+        session.ask(kind="ablate", control=0, prompt="a", n_new_tokens=0)
+        assert session.asked().is_like(first)
+    session.move([5], 0)
+    assert not session.asked().is_like(first)
+    session.ask(chosen=[0], core_size=2, kind="scale")
+    assert session.asked().sentence() == (
+        "Scaled by 3: the first 2 units of module 0 (x), beside control 0. Prompt: “a”."
+    )
 
 
 def test_the_core_is_the_first_units_of_the_ranking(session):
@@ -166,9 +251,9 @@ def test_a_module_splits_by_its_ranking_or_by_layer(session):
 
 
 def test_units_are_named_by_layer_and_number(session):
-    assert session.positions_of(" 0:3, 1:4;1:0 ").tolist() == [3, 14, 10]
-    assert session.positions_of("").tolist() == []
-    for text in ("3", "0:3:1", "0:a", "0:99", "7:1"):
+    assert session.positions_of(" 0:3, 1:4;1:0 ") == [3, 14, 10]
+    assert session.positions_of("") == []
+    for text in ("3", "0:3:1", "0:a", "0:99", "7:1", f"0:{10**30}", "0:" + "9" * 5000):
         with pytest.raises(tlm.ModulesError):
             session.positions_of(text)
 
@@ -184,6 +269,11 @@ def test_units_are_named_by_layer_and_number(session):
         {"n_new_tokens": 10_000},
         {"n_new_tokens": -1},
         {"core_size": 0},
+        {"n_new_tokens": 10**5000},
+        {"control": 2**32},
+        {"control": -(10**5000)},
+        {"chosen": [10**5000]},
+        {"factor": 10**5000},
         {"control": -1},
         {"prompt": 7},
         {"oops": 1},

@@ -343,13 +343,13 @@ def test_a_modules_page_has_what_the_model_writes_without_it(described, found, m
 
 
 def generated(model, prompt):
-    """What the model writes after the first 24 tokens, up to a special token."""
+    """What the model writes after the first 24 tokens, up to EOS or padding."""
     tokens = model.to_tokens(prompt)[:, :24]
     new = model.generate(tokens, max_new_tokens=24, do_sample=False, verbose=False)
     new = new[0, tokens.shape[1] :].tolist()
-    special = model.tokenizer.all_special_ids
-    ends = [at for at, token in enumerate(new) if token in special]
-    return model.tokenizer.decode(new[: ends[0] if ends else None])
+    last = (model.tokenizer.eos_token_id, model.tokenizer.pad_token_id)
+    ends = [at for at, token in enumerate(new) if token in last]
+    return model.tokenizer.decode(new[: ends[0] if ends else None], skip_special_tokens=True)
 
 
 def test_a_model_that_cannot_write_costs_only_the_texts(described, model, tmp_path):

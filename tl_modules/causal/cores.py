@@ -215,6 +215,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             topics=None,
             shared_by_all=None,
             verdicts=None,
+            verdict_sentence=None,
             scored_labels=None,
         ),
         table=table,

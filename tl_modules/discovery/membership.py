@@ -103,5 +103,6 @@ def set_aside_background(
         topics=None,  # the old topics describe what all units write
         shared_by_all=None,  # and the old effects, what all units do
         verdicts=None,
+        verdict_sentence=None,
         scored_labels=None,
     )

@@ -76,6 +76,7 @@ def merge_modules(
         topics=None,
         shared_by_all=None,
         verdicts=None,
+        verdict_sentence=None,
         scored_labels=None,
         own_categories=_own_categories(modules, target),
     )

@@ -97,6 +97,7 @@ class Hierarchy:
             own_categories=None,
             shared_by_all=None,
             verdicts=None,
+            verdict_sentence=None,
             scored_labels=None,
         )
         means = module_means(merged, acts).astype(np.float64)

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 
 from tl_modules.errors import ModulesError
-from tl_modules.models.content_tokens import special_token_ids
 from tl_modules.models.hooked_model import HookedModel, check_causal, model_name
+from tl_modules.models.tokens import special_ids
 
 
 def continued(
@@ -72,14 +72,10 @@ def generated_rows(
     loose: Any = model
     if not hasattr(loose, "generate"):
         raise ModulesError(f"Generation needs generate(); {model_name(model)!r} has none. {remedy}")
-    longest = getattr(model.cfg, "n_ctx", None) or float("inf")
-    if tokens.shape[1] + n_new_tokens > longest:
-        raise ModulesError(
-            f"A prompt and its new tokens should fit the model's context of {longest} tokens; "
-            f"got {tokens.shape[1]} and n_new_tokens={n_new_tokens}. Shorten the prompt, or lower "
-            "n_new_tokens."
-        )
+    check_room(model, tokens.shape[1], n_new_tokens)
     options: dict[str, Any] = {"do_sample": temperature > 0, "verbose": False}
+    ends = sorted(end_tokens(model))
+    options |= {"eos_token_id": ends} if ends else {"stop_at_eos": False}
     if temperature > 0:
         options["temperature"] = temperature
     given = tokens.to(getattr(model.cfg, "device", None))
@@ -88,20 +84,69 @@ def generated_rows(
     return generated.long().cpu()
 
 
-def up_to_end(
-    model: HookedModel, tokens: Int[torch.Tensor, " _pos"], start: int
-) -> Int[torch.Tensor, " _shorter"]:
-    """Cut generated tokens after the first special one, which ends a text.
+def check_room(model: HookedModel, n_tokens: int, n_new_tokens: int) -> None:
+    """Refuse a text that the model's context cannot hold.
 
     Args:
-        model: The model, whose tokenizer names the special tokens.
+        model: The model.
+        n_tokens: The number of the prompt's tokens.
+        n_new_tokens: The largest number of tokens after them.
+
+    Raises:
+        ModulesError: If the context is shorter.
+    """
+    longest = getattr(model.cfg, "n_ctx", None) or float("inf")
+    if n_tokens + n_new_tokens > longest:
+        raise ModulesError(
+            f"A prompt and its new tokens should fit the model's context of {longest} tokens; "
+            f"got {n_tokens} and n_new_tokens={n_new_tokens}. Shorten the prompt, or lower "
+            "n_new_tokens."
+        )
+
+
+def end_tokens(model: HookedModel) -> set[int]:
+    """The ids of the tokens that end a generated text; every cut of such a text goes by them.
+
+    They are EOS and padding. EOS is the tokenizer's, and what the model's configuration and its
+    generation config name, such as a chat model's end of a turn. All other special tokens stand in
+    the text: UNK for a part of it, BOS or a chat template's tokens between its parts.
+
+    Args:
+        model: The model.
+    """
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    original: Any = getattr(model, "original_model", None)
+    ends = special_ids(tokenizer, "eos", "pad")
+    for config in (model.cfg, getattr(original, "generation_config", None)):
+        named = getattr(config, "eos_token_id", None)
+        ends |= set(named if isinstance(named, list | tuple) else [named]) - {None}
+    unknown = getattr(tokenizer, "unk_token", None)
+    if unknown != getattr(tokenizer, "eos_token", None):  # in GPT-2 one token is both
+        # A token that the vocabulary lacks has the id of UNK.
+        ends -= special_ids(tokenizer, "unk")
+    return ends
+
+
+def text_end(model: HookedModel, tokens: Int[torch.Tensor, " _pos"], start: int) -> int:
+    """The number of tokens of a prompt and the text that follows, without the token that ends it.
+
+    Args:
+        model: The model, whose ``end_tokens`` count.
         tokens: A prompt's tokens, followed by those that the model generated.
         start: The number of the prompt's tokens.
     """
-    special = special_token_ids(getattr(model, "tokenizer", None))
-    new = tokens[start:].tolist()
-    end = next((place for place, token in enumerate(new, 1) if token in special), len(new))
-    return tokens[: start + end]
+    ends, ids = end_tokens(model), tokens.tolist()
+    return next((place for place in range(start, len(ids)) if ids[place] in ends), len(ids))
+
+
+def up_to_end(
+    model: HookedModel, tokens: Int[torch.Tensor, " _pos"], start: int
+) -> Int[torch.Tensor, " _shorter"]:
+    """Cut generated tokens after the one that ends the text; see ``text_end``.
+
+    The end is kept, because the model wrote it too.
+    """
+    return tokens[: text_end(model, tokens, start) + 1]
 
 
 def decoded(model: HookedModel, tokens: Int[torch.Tensor, " _pos"]) -> str:

@@ -60,7 +60,8 @@ def position_of(
         if units.layers[point] == layer and hook_name in (None, name)
     ]
     if not points:
-        asked = f"layer {layer}" if hook_name is None else f"{hook_name!r} in layer {layer}"
+        asked = f"layer {shown(layer)}"
+        asked = asked if hook_name is None else f"{hook_name!r} in {asked}"
         raise ModulesError(
             f"The modules have no units of {asked}. Their layers go from {min(units.layers)} to "
             f"{max(units.layers)}, at hook points such as {units.hook_names[0]!r}."
@@ -75,7 +76,7 @@ def position_of(
     if unit >= units.widths[point]:
         raise ModulesError(
             f"unit should be below {units.widths[point]}, the number of units at "
-            f"{units.hook_names[point]!r}; got {unit}."
+            f"{units.hook_names[point]!r}; got {shown(unit)}."
         )
     places = ((units.hook == point) & (units.index == unit)).nonzero()[0]
     if not len(places):

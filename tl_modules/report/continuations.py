@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm.auto import tqdm
 
-from tl_modules.interpret.token_texts import special_tokens, text_of
+from tl_modules.interpret.token_texts import text_of
 from tl_modules.interventions.ablation import Ablation
 from tl_modules.interventions.target import Target
-from tl_modules.models.generation import continued
+from tl_modules.models.generation import continued, text_end
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module import Module
@@ -104,9 +104,8 @@ def _continuation(
         if edit is not None:
             with edit.ablated(model, positions="content"):
                 return written(None)
-        new = continued(model, tokens, n_new, remedy="")[len(tokens) :].tolist()
-        ends = (at for at, token in enumerate(new) if token in special_tokens(model))
-        return text_of(model, new[: next(ends, len(new))])
+        whole = continued(model, tokens, n_new, remedy="")
+        return text_of(model, whole[len(tokens) : text_end(model, whole, len(tokens))].tolist())
 
     return Continuation(
         text_of(model, tokens.tolist()), written(None), written(target), written(control)

@@ -23,7 +23,7 @@ from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.cards import module_cards
 from tl_modules.report.claim_figures import claim_figures
 from tl_modules.report.continuations import Continuation, continuations
-from tl_modules.report.cores import HasCores
+from tl_modules.report.cores import HasCores, check_cores
 from tl_modules.report.effects_table import COLUMNS, EffectsTable, effects_table
 from tl_modules.report.figures import report_figures
 from tl_modules.report.module_pages import module_pages
@@ -119,7 +119,8 @@ class ReportPage:
         # Effects are checked first: finding topics and drawing figures may take minutes.
         tables = self._effects_tables()
         of_cores = self._cores_table()
-        self._check_cores()
+        if self.cores is not None:
+            check_cores(self.cores, self.modules)
         modules = self._modules_with_topics()
         claims = claim_figures(
             modules,
@@ -177,25 +178,6 @@ class ReportPage:
                 "of one run."
             )
         return effects_table(*runs[0], self.modules, of="cores")
-
-    def _check_cores(self) -> None:
-        """Raise if the cores are not parts of these modules."""
-        if self.cores is None:
-            return
-        for name, frame, needed in (
-            ("cores.table", self.cores.table, {"module", "selectivity", "n_units"}),
-            ("cores.units", self.cores.units, {"module", "hook_name", "unit"}),
-        ):
-            if missing := sorted(needed - set(frame.columns)):
-                raise ModulesError(f"{name} lacks {missing}. Pass what causal_cores returned.")
-        own, parts = self.modules, self.cores.cores
-        alike = parts.units.same_hooks(own.units) and len(parts) == len(own)
-        in_core = parts.unit_labels >= 0
-        if not alike or not np.array_equal(parts.unit_labels[in_core], own.unit_labels[in_core]):
-            raise ModulesError(
-                f"cores should be parts of these {len(own)} modules; they are of other ones. Pass "
-                "what causal_cores returned for this set."
-            )
 
     def _texts(self, modules: ModuleSet) -> dict[int, Continuation]:
         """Let the model write with and without each module, or its core."""

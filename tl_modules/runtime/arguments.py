@@ -50,7 +50,6 @@ _NAMES: dict[Any, tuple[str, str]] = {
     "ActivationStore": ("an activation store", "activation stores"),
     "DataFrame": ("a pandas frame", "pandas frames"),
     "Detectors": ("what compare_detectors returned", "results of compare_detectors"),
-    "HasCoreTables": ("what causal_cores returned", "results of causal_cores"),
     "HasCores": ("what causal_cores returned", "results of causal_cores"),
     "HasUnitMeans": ("an object with units and their means", "objects with units and their means"),
     "HookedModel": ("a TransformerBridge or HookedTransformer", "hooked models"),
@@ -246,7 +245,7 @@ def _container_described(origin: type, inner: tuple[Any, ...], *, many: bool) ->
     if issubclass(origin, tuple) and Ellipsis not in inner:
         if len(set(inner)) > 1:
             return f"a tuple of {' and '.join(map(_described, inner))}"
-        kind = f"tuple of {len(inner)}"
+        kind = "pair" if len(inner) == 2 else f"tuple of {len(inner)}"
     said = f"{kind}s" if many else f"a {kind}"
     return said if of is Any else f"{said} of {_described(of, many=True)}"
 

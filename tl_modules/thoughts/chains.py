@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.interpret.token_texts import pieces_of, special_tokens, text_of
-from tl_modules.models.generation import continued
+from tl_modules.interpret.token_texts import pieces_of, text_of
+from tl_modules.models.generation import continued, text_end
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.tables.prompt_frames import prompt_frame
 
@@ -131,7 +131,7 @@ def written_chains(
     seed: int,
     progress: bool,
 ) -> list[Chain]:
-    """Generate ``n_chains`` chains per question, each up to the first special token.
+    """Generate ``n_chains`` chains per question, each up to its end (``text_end``).
 
     Raises:
         ModulesError: If the model cannot generate.
@@ -140,7 +140,7 @@ def written_chains(
         "temperature": temperature,
         "remedy": "Pass chains=[...], texts of another model or your own.",
     }
-    special, chains = special_tokens(model), []
+    chains: list[Chain] = []
     total = len(starts) * n_chains
     with tqdm(total=total, desc="write", unit="chain", disable=not progress) as bar:
         for row, start in enumerate(starts):
@@ -148,9 +148,7 @@ def written_chains(
                 # A seed per row and number: more chains leave the existing chains as they are.
                 chain_seed = int(np.random.SeedSequence([seed, row, number]).generate_state(1)[0])
                 tokens = continued(model, start, n_new_tokens, seed=chain_seed, **options)
-                new = tokens[len(start) :].tolist()
-                is_end = (place for place, token in enumerate(new) if token in special)
-                tokens = tokens[: len(start) + next(is_end, len(new))]
+                tokens = tokens[: text_end(model, tokens, len(start))]
                 chains.append(_chain(model, row, number, tokens, len(start)))
                 bar.update()
     return chains

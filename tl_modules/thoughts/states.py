@@ -76,7 +76,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         modules: Modules of the same model, to read beside the distances.
         chains: Texts to follow instead of generated chains, one per row of ``questions``.
         n_chains: The number of generated chains per question.
-        n_new_tokens: The largest number of tokens of a chain; a special token ends it earlier.
+        n_new_tokens: The largest number of tokens of a chain; an end of text ends it earlier.
         temperature: The temperature of sampling; 0 takes the likeliest token.
         ask: The template of a question: ``{question}`` and, optionally, ``{choices}``.
         lead: The unscored text between a state and the separator.

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -17,6 +18,7 @@ from tl_modules.tables.text import shortened, visible
 LONGEST_NAME = 200
 """Characters of a name that a user gives a module."""
 
+_Value = TypeVar("_Value")
 _UNKNOWN = Objective(float("nan"), float("nan"), float("nan"))
 _NOTE = "The module was edited by hand: find its topic again with tlm.with_topics."
 _N_PROMPTS = 5
@@ -67,7 +69,7 @@ def merged(modules: ModuleSet, numbers: Sequence[int]) -> Edit:
         changed={first},
         units=None,
     )
-    names = " and ".join(_said(modules[k]) for k in members)
+    names = " and ".join(named(modules[k]) for k in members)
     return Edit(found, f"merged {names} into module {first}", target)
 
 
@@ -102,7 +104,7 @@ def split(modules: ModuleSet, k: int, units: Int[np.ndarray, " chosen"]) -> Edit
     own_categories = list(found.own_categories or [None] * found.n_modules)
     own_categories[new] = module.category
     found = replace(found, own_categories=tuple(own_categories))
-    line = f"split {len(chosen):,} units off {_said(module)}: they are module {new}"
+    line = f"split {len(chosen):,} units off {named(module)}: they are module {new}"
     return Edit(found, line, tuple(range(new)))
 
 
@@ -134,8 +136,8 @@ def moved(modules: ModuleSet, units: Int[np.ndarray, " chosen"], to: int | None)
     parents = [[number] for number in range(modules.n_modules)]
     changed = sources | ({label} - {BACKGROUND})
     found = _relabelled(modules, labels, modules.sample_labels, parents, changed, chosen)
-    origin = " and ".join(_said(modules[k]) for k in sorted(sources)) or "no module"
-    place = "no module" if label == BACKGROUND else _said(modules[label])
+    origin = " and ".join(named(modules[k]) for k in sorted(sources)) or "no module"
+    place = "no module" if label == BACKGROUND else named(modules[label])
     line = f"moved {len(chosen):,} {_plural(len(chosen))} from {origin} to {place}"
     return Edit(found, line, tuple(range(modules.n_modules)))
 
@@ -163,11 +165,13 @@ def renamed(modules: ModuleSet, k: int, name: str) -> Edit:
     if wanted in others:
         raise ModulesError(f"Another module has the name {wanted!r:.80}. Type another name.")
     topics[module.label] = replace(topics[module.label], label=wanted)
-    flags = modules.shared_by_all
-    if flags is not None:  # its name would hide the one given
+    flags, scored = modules.shared_by_all, modules.scored_labels
+    if flags is not None:  # either's name would hide the one given
         flags = tuple(flag and number != module.label for number, flag in enumerate(flags))
-    found = replace(modules, topics=tuple(topics), shared_by_all=flags)
-    line = f"renamed {_said(module)} to {_short(wanted)}"
+    if scored is not None:
+        scored = tuple(None if number == module.label else of for number, of in enumerate(scored))
+    found = replace(modules, topics=tuple(topics), shared_by_all=flags, scored_labels=scored)
+    line = f"renamed {named(module)} to {_short(wanted)}"
     return Edit(found, line, tuple(range(modules.n_modules)))
 
 
@@ -187,7 +191,7 @@ def _relabelled(
         sample_labels: Each sample's new label.
         parents: Of each new module: the old modules that it comes from.
         changed: The new modules with other units or samples than before. What was measured of them
-            is no longer known: scores, verdicts, tokens of their topics.
+            is no longer known: scores, verdicts, scored labels, tokens of their topics.
         units: The units that changed their module; None if topics changed. A unit's score compares
             the means of topics, so that no score is then known.
     """
@@ -210,21 +214,29 @@ def _relabelled(
         shared_by_all=None
         if modules.shared_by_all is None
         else tuple(k not in changed and modules.shared_by_all[at] for k, at in enumerate(firsts)),
-        verdicts=None
-        if modules.verdicts is None
-        else tuple(None if k in changed else modules.verdicts[at] for k, at in enumerate(firsts)),
+        verdicts=_of_unchanged(modules.verdicts, firsts, changed),
+        verdict_sentence=None,  # it counts the verdicts of all modules
+        scored_labels=_of_unchanged(modules.scored_labels, firsts, changed),
     )
     if modules.topics is None:
         return found
-    topics: list[Topic] = []
-    for k, of_one in enumerate(parents):
-        topic = modules.topics[of_one[0]]
-        if k in changed:
-            label = " + ".join(modules.topics[at].label for at in of_one)
-            label = shortened(label, LONGEST_NAME - len(" (000)"))
-            topic = _edited_topic(found[k], topic, label, {other.label for other in topics})
-        topics.append(topic)
+    topics = [modules.topics[at] for at in firsts]
+    labels = {topic.label for k, topic in enumerate(topics) if k not in changed}
+    for k in sorted(changed):
+        label = " + ".join(modules.topics[at].label for at in parents[k])
+        label = shortened(label, LONGEST_NAME - len(" (000)"))
+        topics[k] = _edited_topic(found[k], topics[k], label, labels)
+        labels.add(topics[k].label)
     return replace(found, topics=tuple(topics))
+
+
+def _of_unchanged(
+    values: tuple[_Value | None, ...] | None, firsts: Sequence[int], changed: Collection[int]
+) -> tuple[_Value | None, ...] | None:
+    """What was said of each module, None where the module changed."""
+    if values is None:
+        return None
+    return tuple(None if k in changed else values[at] for k, at in enumerate(firsts))
 
 
 def _own_categories(
@@ -279,8 +291,8 @@ def _without(
     return found
 
 
-def _said(module: Module) -> str:
-    """A module's number and name, for the history."""
+def named(module: Module) -> str:
+    """A module's number and name, in words."""
     title = "" if module.title is None else f" ({_short(module.title)})"
     return f"module {module.label}{title}"
 

@@ -4,16 +4,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from tl_modules.errors import ModulesError, check_seed, check_type
+from tl_modules.errors import check_seed
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.tokens import check_tokenizer
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.report.cores import HasCoreTables
+from tl_modules.report.cores import HasCores, check_cores
 from tl_modules.report.explorer.explorer import Explorer
 from tl_modules.report.explorer.payload import core_curves
+from tl_modules.report.explorer.question import Question
 from tl_modules.report.explorer.runner import Runner
-from tl_modules.report.explorer.session import Question, Session
+from tl_modules.report.explorer.session import Session
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.verdicts import verdict_sentence
 
@@ -25,7 +26,7 @@ def explore(
     modules: ModuleSet,
     effects: pd.DataFrame | None = None,
     *,
-    cores: HasCoreTables | None = None,
+    cores: HasCores | None = None,
     ranking: Float[np.ndarray, " units"] | None = None,
     prompt: str | None = None,
     seed: int = 0,
@@ -59,7 +60,7 @@ def explore(
 
     Raises:
         ModulesError: If the modules belong to another model, the model has no tokenizer, the
-            effects or the ranking belong to other modules, or the prompt has no tokens.
+            effects, the cores or the ranking belong to other modules, or the prompt has no tokens.
 
     Example::
 
@@ -75,12 +76,7 @@ def explore(
         modules = modules.with_effects(effects)
         sentence = verdict_sentence(effects)
     if cores is not None:
-        check_type(
-            cores.table,
-            pd.DataFrame,
-            "cores should be what causal_cores returned",
-            "Pass it whole.",
-        )
+        check_cores(cores, modules)
     word = "the scores passed as ranking="
     if ranking is None and cores is not None:
         ranking = _ranking_of(cores, modules)
@@ -106,22 +102,13 @@ def _first_prompt(modules: ModuleSet) -> str:
     return "" if prompts is None or not len(prompts) else str(prompts.iloc[0])
 
 
-def _ranking_of(cores: HasCoreTables, modules: ModuleSet) -> Float[np.ndarray, " units"]:
-    """The cores' units by their scores, above all others, which keep the order of their fit.
-
-    Raises:
-        ModulesError: If the cores belong to another model or site.
-    """
+def _ranking_of(cores: HasCores, modules: ModuleSet) -> Float[np.ndarray, " units"]:
+    """The cores' units by their scores, above all others, which keep the order of their fit."""
     units, found = modules.units, cores.units
     fit = modules.unit_scores
     scores = np.zeros(len(units)) if fit is None else np.where(np.isfinite(fit), fit, -np.inf)
     ranks = np.argsort(np.argsort(scores, kind="stable")) / len(scores)  # below 1
     starts = dict(zip(units.hook_names, np.cumsum((0, *units.widths)).tolist(), strict=False))
-    if not set(found["hook_name"]) <= set(starts):
-        raise ModulesError(
-            "cores should be of these modules; they have units at other hook points. Find them "
-            "with causal_cores(model, modules, ...)."
-        )
     offsets = np.array([starts[name] for name in found["hook_name"]], dtype=np.int64)
     places = offsets + found["unit"].to_numpy()
     ranks[places] = np.arange(len(found), 0, -1)  # highest score first in each module

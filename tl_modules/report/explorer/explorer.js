@@ -66,6 +66,7 @@ function render({ model, el }) {
   const view = Math.random().toString(36).slice(2); // several views may show one model
   let sent = 0;
   let waiting = null;
+  let refused = null;
   const send = (message) => {
     waiting = `${view} ${(sent += 1)}`;
     root.setAttribute("aria-busy", "true");
@@ -253,6 +254,8 @@ function render({ model, el }) {
   }
 
   function resultsPart() {
+    const note = make("p", { className: "note" });
+    const asked = make("p", { className: "asked" });
     const headline = make("p", { className: "headline" });
     const seen = radios("Colour each token by", "seen", SEEN, (value) => { seenBy = value; showTokens(); });
     const tokens = make("p", { className: "tokens", tabIndex: 0, role: "group", dir: "auto",
@@ -268,10 +271,10 @@ function render({ model, el }) {
     const lossTable = table("Loss, nats per token", ["model", "loss", "change"], losses, "losses");
     const texts = make("div", { className: "texts" });
     const written = make("div", {}, make("h4", { text: "What the model writes" }), texts);
-    const results = make("section", { className: "results", "aria-label": "Results" }, headline,
+    const results = make("section", { className: "results", "aria-label": "Results" }, note, asked, headline,
       make("div", { className: "two" }, lossTable, nextTable),
       make("div", {}, seen, tokens, legend, numbers), written);
-    return { headline, seen, tokens, legend, values, next, losses, texts, written, results };
+    return { note, asked, headline, seen, tokens, legend, values, next, losses, texts, written, results };
   }
 
   function table(caption, names, body, className = "") {
@@ -287,9 +290,12 @@ function render({ model, el }) {
   }
 
   function showResults() {
-    const { outcome, question } = state();
+    const { outcome } = state();
     parts.results.hidden = !outcome;
     if (!outcome) return;
+    parts.note.textContent = outcome.note;
+    parts.note.hidden = !outcome.note;
+    parts.asked.textContent = outcome.asked;
     const changes = Object.fromEntries(outcome.losses.map((row) => [row.run, row.change]));
     const n = plural(outcome.n_units, "unit");
     parts.headline.textContent = outcome.n_units === 0 ? "No module is chosen: nothing is changed."
@@ -450,12 +456,19 @@ function render({ model, el }) {
     if (waiting !== null) return; // older than what was clicked last
     const now = state();
     title.textContent = now.title;
-    sentence.textContent = now.sentence + (now.sentence && now.history.length ? " (Before the edits below.)" : "");
+    sentence.textContent = now.sentence;
     sentence.hidden = !now.sentence;
     when("modules", [now.modules, now.question.chosen], showModules);
     showQuestion();
     when("outcome", now.outcome, showResults);
+    markOld();
     showEdits();
+  }
+
+  // Numbers that do not answer what is chosen now, or not yet.
+  function markOld() {
+    const { outcome } = state();
+    parts.results.classList.toggle("old", model.get("status").total > 0 || outcome?.is_current === false);
   }
 
   function showStatus() {
@@ -475,8 +488,9 @@ function render({ model, el }) {
     parts.said.textContent = busy && done < total ? `${done + 1} of ${total}: ${said}` : said;
     parts.error.textContent = error;
     parts.error.hidden = !error;
-    parts.results.classList.toggle("old", busy || Boolean(error));
-    if (error) { // what was refused is shown as it was before
+    markOld();
+    if (error && refused !== `${answered} ${error}`) { // it is shown as it was before, once
+      refused = `${answered} ${error}`;
       const { prompt, other, name } = last;
       last = { prompt, other, name };
       show();

@@ -1,17 +1,19 @@
 """What ``explore`` returns: modules to play with, on a page or in Python."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tl_modules.errors import ModulesError
 from tl_modules.modules.module_set import ModuleSet
-from tl_modules.report.explorer.actions import act
+from tl_modules.report.explorer.actions import act, edited
 from tl_modules.report.explorer.outcome import Outcome
 from tl_modules.report.explorer.payload import payload
+from tl_modules.report.explorer.question import Asked, Kind, check_used
 from tl_modules.report.explorer.runner import Runner, Step
-from tl_modules.report.explorer.session import Kind, Session
+from tl_modules.report.explorer.session import Session
 from tl_modules.report.explorer.static import static_html
+from tl_modules.runtime.arguments import Remedy, checked
 
 if TYPE_CHECKING:
     from tl_modules.report.explorer.widget import ExplorerWidget
@@ -20,6 +22,10 @@ _HOW_TO_INSTALL = (
     "The interactive page needs anywidget: pip install anywidget (it is in the extra 'viz'), then "
     "restart the kernel. This is the same state without controls; explorer.run(...) changes it."
 )
+_Pairs = Annotated[
+    Sequence[tuple[int, int]],
+    Remedy("Pass pairs (layer, unit), such as [(12, 345)]."),
+]
 _NO_SCRIPTS = "Buttons and sliders show where widgets run, such as in JupyterLab."
 
 
@@ -33,6 +39,9 @@ class Explorer:
         self._about = dict(about)
         self._outcome: Outcome | None = None
         self._widget: ExplorerWidget | None = None
+        self._number = 0  # of the newest run: earlier ones end before their next step
+        self._progress: dict[str, int | str] = _progress()
+        self._error = ""
 
     @property
     def modules(self) -> ModuleSet:
@@ -50,9 +59,10 @@ class Explorer:
 
     @property
     def outcome(self) -> Outcome | None:
-        """What the last run found; None before the first."""
+        """What the last run found, with the question that it answers; None before the first."""
         return self._outcome
 
+    @checked
     def run(
         self,
         *,
@@ -66,6 +76,8 @@ class Explorer:
         control: int | None = None,
     ) -> Outcome:
         """Change the question, run the model, and update the page.
+
+        A run that the page started ends without an answer.
 
         Args:
             prompt: The prompt.
@@ -82,9 +94,11 @@ class Explorer:
             What was found. What is None stays as it was.
 
         Raises:
-            ModulesError: If a value does not fit.
+            ModulesError: If a value does not fit, or the question does not use it, as a ``factor``
+                without ``"scale"``. An error while the model runs leaves the last outcome, which
+                the page marks as an earlier one.
         """
-        given = {
+        values = {
             "prompt": prompt,
             "chosen": chosen,
             "kind": kind,
@@ -94,12 +108,20 @@ class Explorer:
             "n_new_tokens": n_new_tokens,
             "control": control,
         }
-        self._session.ask(**{name: value for name, value in given.items() if value is not None})
+        given = {name: value for name, value in values.items() if value is not None}
+        question = self._session.with_changes(**given)
+        check_used(question, given)
+        self._session.question = question
+        return self._run()
+
+    def _run(self) -> Outcome:
+        """Run all steps at once."""
         for _ in self.steps():
             pass
         assert self._outcome is not None
         return self._outcome
 
+    @checked
     def merge(self, numbers: Sequence[int]) -> None:
         """Merge modules into the first of them.
 
@@ -109,9 +131,9 @@ class Explorer:
         Raises:
             ModulesError: If there are fewer, or fewer than two modules would be left.
         """
-        self._session.merge(numbers)
-        self._again()
+        self._edit(lambda: self._session.merge(numbers))
 
+    @checked
     def split(self, k: int, *, n: int | None = None, layer: int | None = None) -> None:
         """Split a module in two; the new one is the last of the set, and has no samples.
 
@@ -123,10 +145,10 @@ class Explorer:
         Raises:
             ModulesError: If not exactly one of ``n`` and ``layer`` is given, or one part is empty.
         """
-        self._session.split(k, n=n, layer=layer)
-        self._again()
+        self._edit(lambda: self._session.split(k, n=n, layer=layer))
 
-    def move(self, units: Sequence[tuple[int, int]], to: int | None) -> None:
+    @checked
+    def move(self, units: _Pairs, to: int | None) -> None:
         """Move units into a module, or out of all modules.
 
         Args:
@@ -136,9 +158,9 @@ class Explorer:
         Raises:
             ModulesError: If there is no such unit or module, or nothing to move.
         """
-        self._session.move(self._session.positions(units), to)
-        self._again()
+        self._edit(lambda: self._session.move(self._session.positions(units), to))
 
+    @checked
     def rename(self, k: int, name: str) -> None:
         """Name a module: the name becomes its topic's label. Its own category stays.
 
@@ -149,9 +171,9 @@ class Explorer:
         Raises:
             ModulesError: If the name does not fit.
         """
-        self._session.rename(k, name)
-        self._show()
+        self._edit(lambda: self._session.rename(k, name))
 
+    @checked
     def keep_core(self, k: int, n: int) -> None:
         """Take all but the first n units of a module's ranking out of it.
 
@@ -162,9 +184,9 @@ class Explorer:
         Raises:
             ModulesError: If it has no more units already.
         """
-        self._session.keep_core(k, n)
-        self._again()
+        self._edit(lambda: self._session.keep_core(k, n))
 
+    @checked
     def pin(self, k: int) -> None:
         """Pin a module to the top of the list, or unpin it.
 
@@ -180,48 +202,100 @@ class Explorer:
         Raises:
             ModulesError: If there is none.
         """
-        self._session.undo()
-        self._again()
+        self._edit(lambda: self._session.undo())
 
-    def receive(self, message: Mapping[str, Any]) -> bool:
-        """Do what the page asks for.
+    def receive(self, message: Mapping[str, Any]) -> Iterator[Step] | None:
+        """Do what the page asks for. What cannot be done is said in ``status``.
 
         Args:
             message: ``{"do": ...}`` with what the action needs. It is untrusted.
 
         Returns:
-            Whether the model has to run again.
-
-        Raises:
-            ModulesError: If the page asks for what cannot be done.
+            The steps of the run that follows; None if none does, and a run in progress goes on.
         """
-        return act(self._session, message)
+        try:
+            then = act(self._session, message)
+        except ModulesError as error:
+            self._error = str(error)
+            self._tell(self._progress)
+            return None
+        if message.get("do") not in ("pin", "stop"):
+            self._error = ""  # it was of what was asked or edited before
+        self._show()
+        if then == "run":
+            return self.steps()
+        was_running = bool(self._progress["total"])
+        if then == "stop":
+            self._number += 1
+        stopped = _progress(said="Stopped." if was_running else "")
+        self._tell(stopped if then == "stop" else self._progress)
+        return None
 
     def steps(self) -> Iterator[Step]:
-        """Answer the question step by step, and keep what is found.
+        """Answer the question as it is now, step by step, and keep what is found.
 
-        Yields:
-            How far the run is.
+        A run in progress ends before its next step, whoever started it.
+
+        Returns:
+            An iterator, which does one step for each item, and yields how far the run is.
 
         Raises:
-            ModulesError: If the question cannot be answered.
+            ModulesError: At a step: if the question cannot be answered.
         """
-        for step in self._runner.steps(self._session):
-            if step.outcome is not None:
-                self._outcome = step.outcome
-            yield step
-        self._show()
+        self._number += 1
+        self._error = ""
+        self._tell(_progress(total=1, said="starting"))
+        return self._steps(self._number, self._session.asked())
+
+    def _steps(self, number: int, asked: Asked) -> Iterator[Step]:
+        said, steps = "Stopped.", self._runner.steps(asked)
+        try:
+            while number == self._number:
+                step = next(steps, None)
+                if step is None:
+                    said = "Done."
+                    break
+                if step.outcome is not None and step.outcome is not self._outcome:
+                    self._outcome = step.outcome
+                    self._show()
+                self._tell(_progress(step.done, step.total, step.what))
+                yield step
+        except Exception as error:
+            is_refused = isinstance(error, ModulesError)
+            said, self._error = "", str(error) if is_refused else f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            if number == self._number:
+                self._show()
+                self._tell(_progress(said=said))
+
+    def status(self) -> dict[str, int | str]:
+        """How far the run is, and the last error, until the next question or edit.
+
+        Returns:
+            ``done`` and ``total`` steps (0 without a run), ``said`` and ``error``.
+        """
+        return {**self._progress, "error": self._error}
 
     def state(self) -> dict[str, Any]:
         """What the page shows, JSON-ready."""
         return payload(self._session, self._outcome, self._about)
 
-    def _again(self) -> None:
-        """Run the question again after an edit."""
-        if self._session.question.prompt:
-            self.run()
+    def _edit(self, edit: Callable[[], object]) -> None:
+        """Edit the set, and run the question again if it is then of other units."""
+        then = edited(self._session, edit)
+        self._error = ""
+        self._show()
+        if then == "run":
+            self._run()
         else:
-            self._show()
+            self._tell(self._progress)
+
+    def _tell(self, progress: dict[str, int | str]) -> None:
+        """Keep how far the run is, and say it on the page, if there is one."""
+        self._progress = progress
+        if self._widget is not None:
+            self._widget.show_status()
 
     def _show(self) -> None:
         """Update the page, if there is one."""
@@ -258,6 +332,10 @@ class Explorer:
         if self._widget is None:
             self._widget = ExplorerWidget(self)
         return self._widget
+
+
+def _progress(done: int = 0, total: int = 0, said: str = "") -> dict[str, int | str]:
+    return {"done": done, "total": total, "said": said}
 
 
 def _has_widgets() -> bool:

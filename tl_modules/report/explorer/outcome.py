@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tl_modules.report.explorer.question import Asked, Question
 from tl_modules.tables.html_tables import html_table
 
 
@@ -15,8 +16,8 @@ class Outcome:
     The control is changed in the same way: as many random units of the same layers.
     """
 
-    n_units: int
-    """The number of changed units."""
+    asked: Asked
+    """What was asked, and of which set."""
 
     tokens: pd.DataFrame
     """One row per token of the prompt: ``token``, ``special`` (the first token too), ``activity``
@@ -33,6 +34,19 @@ class Outcome:
 
     texts: pd.DataFrame
     """What the model writes after the prompt, one row per run; empty if nothing was asked for."""
+
+    is_whole: bool
+    """Whether the run came to its end: a stopped one leaves texts unfinished."""
+
+    @property
+    def question(self) -> Question:
+        """The question that the numbers answer."""
+        return self.asked.question
+
+    @property
+    def n_units(self) -> int:
+        """The number of changed units."""
+        return len(self.asked.units)
 
     def __repr__(self) -> str:
         """One line."""

@@ -8,13 +8,17 @@ import pandas as pd
 
 from tl_modules.modules.module import Module
 from tl_modules.report.explorer.outcome import Outcome
-from tl_modules.report.explorer.session import KINDS, MOST_TOKENS, Session
+from tl_modules.report.explorer.question import KINDS, MOST_TOKENS
+from tl_modules.report.explorer.session import Session
 from tl_modules.tables.text import shortened, visible, without_halves
 
 N_UNITS = 60
 """How many of a module's first units are listed to choose from."""
 
 _LONGEST = 120  # characters of a name
+_EARLIER = "An earlier result: the present choice has no answer yet."
+_UNFINISHED = "The texts are unfinished."
+_BEFORE_EDITS = "(Before the edits.)"
 
 
 def payload(session: Session, outcome: Outcome | None, about: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def payload(session: Session, outcome: Outcome | None, about: dict[str, Any]) ->
     modules, question = session.modules, session.question
     return {
         "title": f"{_text(modules.model_name)}: {modules.n_modules} modules",
-        "sentence": about["sentence"],
+        "sentence": _sentence(session, about),
         "modules": [_module(module, session) for module in modules],
         "question": {
             name: list(value) if isinstance(value, tuple) else value
@@ -41,7 +45,7 @@ def payload(session: Session, outcome: Outcome | None, about: dict[str, Any]) ->
         "kinds": list(KINDS),
         "most_tokens": MOST_TOKENS,
         "core": _core(session, about),
-        "outcome": None if outcome is None else _outcome(outcome),
+        "outcome": None if outcome is None else _outcome(outcome, session),
         "history": list(session.history),
         "can_undo": session.can_undo,
     }
@@ -56,6 +60,13 @@ def core_curves(table: pd.DataFrame) -> dict[int, list[list[float]]]:
     rows = table.loc[table["ranking"] == "core"].sort_values("n_units")
     pairs = ["n_units", "selectivity"]
     return {int(k): of[pairs].astype(float).to_numpy().tolist() for k, of in rows.groupby("module")}
+
+
+def _sentence(session: Session, about: dict[str, Any]) -> str:
+    """What the effects say of the set, which was tested as it was before the edits."""
+    if about["sentence"] and session.history:
+        return f"{about['sentence']} {_BEFORE_EDITS}"
+    return about["sentence"]
 
 
 def _module(module: Module, session: Session) -> dict[str, Any]:
@@ -94,8 +105,18 @@ def _core(session: Session, about: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(outcome: Outcome, session: Session) -> dict[str, Any]:
+    """The numbers, with the question that they answer."""
+    now = session.asked()
+    is_current = now.is_like(outcome.asked)
+    asked = now if is_current else outcome.asked  # an edit may have given modules other names
+    note = "" if is_current else _EARLIER
+    if not outcome.is_whole:
+        note = f"{note} {_UNFINISHED}".strip()
     return {
+        "asked": without_halves(visible(asked.sentence())),
+        "is_current": is_current,
+        "note": note,
         "n_units": outcome.n_units,
         "tokens": _rows(outcome.tokens),
         "next_tokens": _rows(outcome.next_tokens),

@@ -16,14 +16,14 @@ from tl_modules.interventions.measuring import check_measurable
 from tl_modules.interventions.replacements import Method
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.content_tokens import content_tokens
-from tl_modules.models.generation import continued
+from tl_modules.models.generation import check_room, continued, text_end
 from tl_modules.models.hooked_model import FwdHooks, HookedModel
 from tl_modules.models.losses import token_losses
 from tl_modules.models.runs import forward
-from tl_modules.models.tokens import special_ids, tokenise
+from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.explorer.outcome import RUNS, Outcome, losses_table
-from tl_modules.report.explorer.session import Question, Session
+from tl_modules.report.explorer.question import Asked, Question
 
 N_LIKELIEST = 6
 """How many of each run's likeliest next tokens are shown."""
@@ -75,11 +75,11 @@ class Runner:
         self._values: tuple[ModuleSet, str, Float[np.ndarray, "_pos _modules"] | None] | None = None
         self._written: dict[tuple[str, int], str] = {}
 
-    def steps(self, session: Session) -> Iterator[Step]:
-        """Answer the session's question, and yield before each step and at the end.
+    def steps(self, asked: Asked) -> Iterator[Step]:
+        """Answer a question, and yield before each step and at the end.
 
         Args:
-            session: The session. Its question and its set are read once, at the beginning.
+            asked: The question, and the set that it is asked of.
 
         Yields:
             How far the run is; from the second half on with an outcome.
@@ -88,8 +88,7 @@ class Runner:
             ModulesError: If the prompt has no tokens, a value does not fit the model, or the other
                 prompt of ``"patch"`` has another number of tokens.
         """
-        modules, question = session.modules, session.question
-        changed = session.changed_units()
+        modules, question, changed = asked.modules, asked.question, asked.units
         generator = np.random.default_rng([self._seed, question.control])
         strata = Strata.by_layer(modules.units)
         control = strata.draw(modules.units.select(changed), generator).flat()
@@ -98,6 +97,7 @@ class Runner:
         check_measurable(self.model)
         yield Step(0, total, "reading the prompt")
         read = self._clean(question.prompt)
+        check_room(self.model, len(read.tokens), question.n_new_tokens)
         yield Step(1, total, "measuring the modules' activity")
         activity = self._activity(modules, read, question.chosen)
         hooks: dict[str, FwdHooks] = {"clean": []}
@@ -107,7 +107,7 @@ class Runner:
             yield Step(number, total, f"running {_SAID[run]}")
             hooks[run] = self._hooks(units, modules, question, source, read.content)
             logits[run] = self._logits(read.tokens, hooks[run])
-        outcome = self._outcome(len(changed), read, activity, logits)
+        outcome = self._outcome(asked, read, activity, logits)
         texts: dict[str, str] = {}
         for number, run in enumerate(RUNS[:n_texts], 4):
             yield Step(number, total, f"writing with {_SAID[run]}", outcome)
@@ -116,7 +116,7 @@ class Runner:
                 texts[run] = text
                 outcome = replace(outcome, texts=_texts(texts))
                 yield Step(number, total, f"writing with {_SAID[run]}", outcome)
-        yield Step(total, total, "done", outcome)
+        yield Step(total, total, "done", replace(outcome, is_whole=True))
 
     def _clean(self, prompt: str) -> _Read:
         """Read the prompt, unless it is the last one."""
@@ -199,7 +199,7 @@ class Runner:
 
     def _outcome(
         self,
-        n_units: int,
+        asked: Asked,
         read: _Read,
         activity: Float[np.ndarray, " _pos"],
         logits: dict[str, Float[torch.Tensor, "1 _pos _vocab"]],
@@ -222,7 +222,8 @@ class Runner:
                 "control": np.concatenate([first, losses["control"] - losses["clean"]]),
             }
         )
-        return Outcome(n_units, tokens, self._next_tokens(logits), losses_table(losses), _texts({}))
+        next_tokens, table = self._next_tokens(logits), losses_table(losses)
+        return Outcome(asked, tokens, next_tokens, table, _texts({}), is_whole=False)
 
     def _next_tokens(self, logits: dict[str, Float[torch.Tensor, "1 _pos _vocab"]]) -> pd.DataFrame:
         """The likeliest next tokens of the unchanged and of the changed model."""
@@ -252,7 +253,6 @@ class Runner:
         if source is not None:
             source = {name: _padded(one, question.n_new_tokens) for name, one in source.items()}
         tokens, left, text = read.tokens, question.n_new_tokens, ""
-        ends = special_ids(getattr(self.model, "tokenizer", None), "eos")
         while left:
             n_new = min(_N_PIECE, left)
             # Tokens that are written are changed too, but nothing is there to patch in.
@@ -265,13 +265,13 @@ class Runner:
             before = len(tokens)
             with hooked(self.model, hooks):
                 tokens = continued(self.model, tokens, n_new, remedy="Write 0 tokens.")
-            left -= n_new
+            end = text_end(self.model, tokens, before)
+            left = left - n_new if end == len(tokens) else 0
+            tokens = tokens[:end]
             # Decoded with the prompt: some tokenizers trim a text's leading space.
             given, whole = (text_of(self.model, t.tolist()) for t in (read.tokens, tokens))
             text = whole[len(given) :]
             yield text
-            if len(tokens) < before + n_new or int(tokens[-1]) in ends:  # the text is complete
-                break
         if chosen is None:
             self._written[key] = text
 

@@ -1,55 +1,35 @@
 """The state of an exploration: the set as edited, its history, and the question asked of it."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type, shown
+from tl_modules.errors import ModulesError, check_at_least, shown
 from tl_modules.modules.lookup import position_of
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.report.explorer.edits import Edit, merged, moved, renamed, split
+from tl_modules.report.explorer.question import Asked, Question, checked_question
 from tl_modules.runtime.arguments import check_argument
 
-Kind = Literal["ablate", "scale", "patch"]
-"""``ablate``: the units' activations become their means. ``scale``: they are multiplied by a
-factor. ``patch``: they become those of another prompt of as many tokens."""
-
-KINDS: tuple[Kind, ...] = ("ablate", "scale", "patch")
-LARGEST_FACTOR = 100.0
-MOST_TOKENS = 200
+_NUMBER = re.compile(r"\d{1,12}")  # Python reads no number of thousands of digits
+_Labels = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is done to which modules, on which prompt."""
+@dataclass(frozen=True, eq=False)
+class _Before:
+    """What an edit is taken back to, and what it left."""
 
-    prompt: str = ""
-    """The prompt; empty for none."""
-
-    chosen: tuple[int, ...] = (0,)
-    """The modules that are changed together."""
-
-    kind: Kind = "ablate"
-    """What becomes of their units."""
-
-    factor: float = 0.0
-    """The factor of ``"scale"``."""
-
-    other_prompt: str = ""
-    """The prompt that ``"patch"`` takes values from."""
-
-    core_size: int | None = None
-    """How many of a single module's units are changed, first in its ranking; None for all."""
-
-    n_new_tokens: int = 0
-    """How many tokens the model writes after the prompt; 0 for none."""
-
-    control: int = 0
-    """The number of the random control."""
+    modules: ModuleSet
+    pinned: _Labels
+    question: Question
+    target: _Labels
+    """The number that the edit gave each module."""
+    pinned_after: _Labels
+    question_after: Question
 
 
 @dataclass(eq=False)
@@ -71,7 +51,7 @@ class Session:
     history: tuple[str, ...] = ()
     """The steps that led to the set, one line each."""
 
-    _past: list[tuple[ModuleSet, tuple[int, ...], Question]] = field(default_factory=list)
+    _past: list[_Before] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check the question and the ranking.
@@ -87,10 +67,14 @@ class Session:
                 f"ranking should be one score per unit of the site, ({n_units},); got shape "
                 f"{np.shape(self.ranking)}. Pass UnitEstimates.contrast(category), for one."
             )
-        self.question = self._checked(vars(self.question))
+        self.question = checked_question(vars(self.question), self.modules)
 
     def ask(self, **changes: Any) -> None:
-        """Change fields of the question.
+        """Change fields of the question; see ``with_changes``."""
+        self.question = self.with_changes(**changes)
+
+    def with_changes(self, **changes: Any) -> Question:
+        """The question with some fields changed; the session keeps its own.
 
         Raises:
             ModulesError: If a field is unknown or its value does not fit.
@@ -103,7 +87,11 @@ class Session:
             )
         if "chosen" in changes and "core_size" not in changes:
             changes["core_size"] = None  # it was that of other modules
-        self.question = self._checked(vars(self.question) | changes)
+        return checked_question(vars(self.question) | changes, self.modules)
+
+    def asked(self) -> Asked:
+        """The question with the set that it is asked of now."""
+        return Asked(self.question, self.modules, self.changed_units())
 
     def pin(self, k: int) -> None:
         """Pin a module to the top of the list, or unpin it."""
@@ -139,13 +127,16 @@ class Session:
             rest = order[np.asarray(units.layers)[units.hook[order]] > layer]
         self._do(split(self.modules, k, rest))
 
-    def move(self, units: Int[np.ndarray, " chosen"], to: int | None) -> None:
+    def move(self, units: Sequence[int], to: int | None) -> None:
         """Move units, given by their positions in ``modules.units``; see ``edits.moved``."""
-        positions = np.asarray(units, dtype=np.int64)
         n_units = len(self.modules.units)
-        if len(positions) and not 0 <= positions.min() <= positions.max() < n_units:
-            raise ModulesError(f"Units are numbered 0..{n_units - 1} here. Choose them again.")
-        self._do(moved(self.modules, positions, to))
+        for at in units:  # before they become int64, which holds no larger numbers
+            if not 0 <= at < n_units:
+                raise ModulesError(
+                    f"Units are numbered 0..{n_units - 1} here; got {shown(int(at))}. Choose them "
+                    "again."
+                )
+        self._do(moved(self.modules, np.array(units, dtype=np.int64), to))
 
     def keep_core(self, k: int, n: int) -> None:
         """Take all but the first n units of a module out of it; they then belong to no module."""
@@ -171,9 +162,13 @@ class Session:
         """
         if not self._past:
             raise ModulesError("There is no edit to take back.")
-        self.modules, self.pinned, question = self._past.pop()
-        self.history = self.history[:-1]
-        self.ask(chosen=question.chosen, core_size=question.core_size)
+        before = self._past.pop()
+        now, left, was = self.question, before.question_after, before.question
+        is_same = now.chosen == left.chosen and now.core_size == left.core_size
+        self.modules, self.history = before.modules, self.history[:-1]
+        self.pinned = _taken_back(self.pinned, before.pinned_after, before.pinned, before.target)
+        chosen = _taken_back(now.chosen, left.chosen, was.chosen, before.target)
+        self.ask(chosen=chosen, core_size=was.core_size if is_same else now.core_size)
 
     @property
     def can_undo(self) -> bool:
@@ -195,73 +190,52 @@ class Session:
             return np.sort(self.ranked(question.chosen[0])[: question.core_size])
         return np.flatnonzero(np.isin(self.modules.unit_labels, question.chosen))
 
-    def positions_of(self, text: str) -> Int[np.ndarray, " chosen"]:
+    def positions_of(self, text: str) -> list[int]:
         """Positions of units that a text names, such as ``"12:345, 3:17"`` (layer:unit).
 
         Raises:
             ModulesError: If the text is no such list, or there is no such unit.
         """
         pairs = [part.split(":") for part in re.split(r"[\s,;]+", text.strip()) if part]
-        if not all(len(pair) == 2 and all(map(str.isdecimal, pair)) for pair in pairs):
+        if not all(len(pair) == 2 and all(map(_NUMBER.fullmatch, pair)) for pair in pairs):
             raise ModulesError(
                 f"Units should be written layer:unit, such as 12:345, 3:17; got {shown(text)}. "
                 "Type them again."
             )
-        return self.positions((int(layer), int(unit)) for layer, unit in pairs)
+        return self.positions([(int(layer), int(unit)) for layer, unit in pairs])
 
-    def positions(self, pairs: Iterable[tuple[int, int]]) -> Int[np.ndarray, " chosen"]:
+    def positions(self, pairs: Iterable[tuple[int, int]]) -> list[int]:
         """Positions of the units that pairs ``(layer, unit)`` name.
 
         Raises:
             ModulesError: If there is no such unit.
         """
         units = self.modules.units
-        found = [position_of(units, layer, unit, None) for layer, unit in pairs]
-        return np.array(found, dtype=np.int64)
+        return [position_of(units, layer, unit, None) for layer, unit in pairs]
 
     def _do(self, edit: Edit) -> None:
         """Take a step."""
-        self._past.append((self.modules, self.pinned, self.question))
-        before, self.modules = self.modules, edit.modules
-        self.history = (*self.history, edit.line)
-        mapped: Callable[[Sequence[int]], tuple[int, ...]] = lambda numbers: tuple(  # noqa: E731
-            sorted({edit.target[k] for k in numbers})
+        modules, pinned, question = self.modules, self.pinned, self.question
+        self.modules, self.history = edit.modules, (*self.history, edit.line)
+        self.pinned = tuple(sorted({edit.target[k] for k in pinned}))
+        chosen = tuple(sorted({edit.target[k] for k in question.chosen}))
+        grown = any(edit.target.count(k) > 1 for k in chosen)  # its first units are other ones
+        self.ask(chosen=chosen, core_size=None if grown else question.core_size)
+        self._past.append(
+            _Before(modules, pinned, question, edit.target, self.pinned, self.question)
         )
-        self.pinned = mapped(self.pinned)
-        chosen = mapped(self.question.chosen)
-        same = before.n_modules == self.modules.n_modules and chosen == self.question.chosen
-        self.ask(chosen=chosen, core_size=self.question.core_size if same else None)
 
-    def _checked(self, fields: Mapping[str, Any]) -> Question:
-        """A question of modules that exist, with a core smaller than its module.
 
-        Raises:
-            ModulesError: If a value does not fit.
-        """
-        for name in ("prompt", "other_prompt"):
-            check_type(fields[name], str, f"{name} should be a text", "Type one.")
-        check_choice("kind", fields["kind"], KINDS)
-        factor = fields["factor"]
-        is_number = isinstance(factor, int | float | np.number) and not isinstance(factor, bool)
-        if not is_number or not abs(factor) <= LARGEST_FACTOR:
-            raise ModulesError(
-                f"factor should lie between -{LARGEST_FACTOR:g} and {LARGEST_FACTOR:g}; got "
-                f"{shown(factor)}. 0 switches the units off, 2 doubles them."
-            )
-        check_at_least("n_new_tokens", fields["n_new_tokens"], 0)
-        if fields["n_new_tokens"] > MOST_TOKENS:
-            raise ModulesError(
-                f"n_new_tokens should be at most {MOST_TOKENS}; got {fields['n_new_tokens']}. "
-                "Write less."
-            )
-        check_at_least("control", fields["control"], 0)
-        check_argument("chosen", fields["chosen"], Sequence[int])
-        chosen = tuple(sorted({self.modules[k].label for k in fields["chosen"]}))
-        size = fields["core_size"]
-        if size is not None:
-            check_at_least("core_size", size, 1)
-            is_whole = len(chosen) != 1 or size >= self.modules[chosen[0]].n_units
-            size = None if is_whole else int(size)
-        checked = {"factor": float(factor), "chosen": chosen, "core_size": size}
-        counts = {name: int(fields[name]) for name in ("n_new_tokens", "control")}
-        return Question(**{**fields, **checked, **counts})
+def _taken_back(now: _Labels, left: _Labels, was: _Labels, target: _Labels) -> _Labels:
+    """Modules chosen or pinned, after an edit is taken back.
+
+    Args:
+        now: Their numbers before that.
+        left: The numbers that the edit left. If they are the same, nothing was chosen since.
+        was: The numbers before the edit.
+        target: The number that the edit gave each module.
+    """
+    if now == left:
+        return was
+    back = tuple(k for k, number in enumerate(target) if number in now)
+    return back if back or not now else was  # a module that was split off is gone

@@ -49,13 +49,13 @@ def _modules(state: dict[str, Any]) -> pd.DataFrame:
 
 
 def _outcome(state: dict[str, Any]) -> list[str]:
-    """The question, coloured tokens, and the tables of the runs."""
-    found, question = state["outcome"], state["question"]
-    what = question["kind"]
-    if what == "scale":
-        what = f"scale by {question['factor']:g}"
-    said = f"{what}: {found['n_units']:,} units, beside as many random units of the same layers"
-    parts = [f"<p><b>{html.escape(said)}</b></p>", _spans(found["tokens"])]
+    """What was asked, coloured tokens, and the tables of the runs."""
+    found = state["outcome"]
+    parts = [f"<p><b>{html.escape(found['note'])}</b></p>"] if found["note"] else []
+    n = found["n_units"]
+    size = f"{n:,} unit{'' if n == 1 else 's'} changed; the control: as many random ones."
+    parts.append(f"<p><b>{html.escape(found['asked'])}</b> {size}</p>")
+    parts.append(_spans(found["tokens"]))
     parts.append(html_table("Loss, nats per token", pd.DataFrame(found["losses"])))
     parts.append(html_table("Probability of the next token", pd.DataFrame(found["next_tokens"])))
     if found["texts"]:

@@ -4,7 +4,8 @@ This file alone needs anywidget (extra ``viz``).
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from tl_modules.errors import ModulesError
 
 if TYPE_CHECKING:
     from tl_modules.report.explorer.explorer import Explorer
+    from tl_modules.report.explorer.runner import Step
 
 _HERE = files("tl_modules.report.explorer")
 _PAUSE = 0.001
@@ -35,15 +37,23 @@ class ExplorerWidget(anywidget.AnyWidget):
 
     def __init__(self, explorer: "Explorer") -> None:
         """Show the explorer's state."""
-        super().__init__(state=explorer.state(), status=_status())
         self._explorer = explorer
-        self._number = 0
+        self._answered = ""
+        super().__init__(state=explorer.state(), status=self._status())
         self._tasks: set[asyncio.Task[None]] = set()
         self.on_msg(self._receive)
 
     def show(self) -> None:
         """Show the state as it is now."""
         self.state = self._explorer.state()
+
+    def show_status(self) -> None:
+        """Show how far a run is."""
+        self.status = self._status()
+
+    def _status(self) -> dict[str, int | str]:
+        """The explorer's status, with the message that was answered last."""
+        return {"answered": self._answered, **self._explorer.status()}
 
     def view(self) -> dict[str, Any]:
         """What Jupyter shows the widget by."""
@@ -56,54 +66,22 @@ class ExplorerWidget(anywidget.AnyWidget):
         """Do what the page asks for."""
         if not isinstance(content, Mapping):
             return
-        answered = str(content.get("id"))
-        if content.get("do") == "stop":
-            self._number += 1
-            self.status = _status(answered, said="Stopped.")
+        self._answered = str(content.get("id"))
+        steps = self._explorer.receive(content)
+        if steps is None:
             return
-        try:
-            runs = self._explorer.receive(content)
-        except ModulesError as error:
-            self.status = _status(answered, error=str(error))
-            return
-        self.show()
-        self._number += 1  # an earlier run ends at its next step
-        if not runs:
-            self.status = _status(answered)
-            return
-        self.status = _status(answered, total=1, said="starting")
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # no notebook: there is no loop that could go on meanwhile
-            asyncio.run(self._run(self._number, answered))
+            asyncio.run(_done(steps))
             return
-        task = loop.create_task(self._run(self._number, answered))
+        task = loop.create_task(_done(steps))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, number: int, answered: str) -> None:
-        """Answer the question, until another one comes or the stop button is pressed."""
-        found = None
-        try:
-            for step in self._explorer.steps():
-                if number != self._number:
-                    return
-                self.status = _status(answered, done=step.done, total=step.total, said=step.what)
-                if step.outcome is not found:
-                    found = step.outcome
-                    self.show()
-                await asyncio.sleep(_PAUSE)
-        except ModulesError as error:
-            self.status = _status(answered, error=str(error))
-            return
-        except Exception as error:
-            self.status = _status(answered, error=f"{type(error).__name__}: {error}")
-            raise
-        self.status = _status(answered, said="Done.")
 
-
-def _status(
-    answered: str = "", *, done: int = 0, total: int = 0, said: str = "", error: str = ""
-) -> dict[str, int | str]:
-    """The message that was answered last, and how far the run is; ``total`` is 0 without one."""
-    return {"answered": answered, "done": done, "total": total, "said": said, "error": error}
+async def _done(steps: "Iterator[Step]") -> None:
+    """Do all steps of a run, unless another one replaces it or it is stopped."""
+    with suppress(ModulesError):  # the explorer's status says it
+        for _ in steps:
+            await asyncio.sleep(_PAUSE)
