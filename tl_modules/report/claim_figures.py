@@ -64,7 +64,9 @@ def claim_figures(
             and has_verdicts(table)
             and np.isfinite(table["selectivity"].to_numpy(float)).any()
         ):
-            drawn = _on_the_first_screen(plot_selectivity(table, modules=modules, of=of))
+            drawn = plot_selectivity(table, modules=modules, of=of)
+            n_rows = table.loc[table["selectivity"].notna(), "module"].nunique()
+            _on_the_first_screen(drawn, n_rows)
             caption = _AGAIN if figures else _SELECTIVITY.format(what=what)
             title = f"How selective each {noun} is, beside its controls"
             figures.append(as_figure(name, f"Selectivity of {noun}s", caption, drawn, title))
@@ -79,10 +81,9 @@ def claim_figures(
     return figures
 
 
-def _on_the_first_screen(figure: "Figure") -> "Figure":
+def _on_the_first_screen(figure: "Figure", n_rows: int) -> None:
     """Set the legend and the axis above the rows, where many modules do not push them away."""
-    rows = int(figure.layout.yaxis.range[0] + 0.5)
     axis = {"side": "top", "title_standoff": 8}
     legend = {"orientation": "h", "yref": "container", "y": 1, "yanchor": "top", "x": 0}
-    height = _AROUND_ROWS + max(34 * min(rows, 10), 24 * rows)
-    return figure.update_xaxes(**axis).update_layout(legend=legend, height=height)
+    height = _AROUND_ROWS + max(34 * min(n_rows, 10), 24 * n_rows)
+    figure.update_xaxes(**axis).update_layout(legend=legend, height=height)
