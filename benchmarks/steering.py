@@ -92,8 +92,10 @@ def cores_of(
     """The modules' causal cores, found on a few of the prompts that made the modules."""
     testing = prompts.groupby("category").tail(1)
     choosing = prompts.drop(testing.index).groupby("category").head(3)
-    options = {"sizes": sizes, "rankings": (), "n_controls": 0}
-    return tlm.causal_cores(model, modules, choosing, testing, **options).cores
+    found = tlm.causal_cores(
+        model, modules, choosing, testing, sizes=sizes, rankings=(), n_controls=0
+    )
+    return found.cores
 
 
 def beginnings(prompts: pd.DataFrame, categories: list[str] | None, n_words: int) -> list[str]:

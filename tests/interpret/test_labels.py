@@ -188,10 +188,11 @@ def test_the_interval_covers_the_true_auroc_of_good_labels_and_few_prompts(
 
 
 def test_a_perfect_score_on_few_prompts_does_not_say_that_the_label_is_perfect():
-    for n_own, lowest in ((2, 0.6), (10, 0.85)):
+    for n_own, most in ((2, 0.7), (10, 0.95)):
         own = np.arange(7 * n_own) < n_own
         low, high = auc_interval(own.astype(float), own)
-        assert (low < lowest + 0.1, high) == (True, 1.0)
+        assert low < most
+        assert high == 1.0
         assert auc_interval(-own.astype(float), own) == pytest.approx((0.0, 1 - low))
 
 

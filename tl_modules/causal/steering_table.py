@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from tl_modules.tables.effects_frame import SIGNIFICANT
 from tl_modules.tables.p_values import corrected_within
@@ -24,16 +25,18 @@ def steering_table(table: pd.DataFrame, max_lost: float) -> pd.DataFrame:
     table = table.assign(category=text_column(table["category"]), text=text_column(table["text"]))
     for name in _TESTED:
         table = corrected_within(table, f"{name}_p_value", "factor")
-    beyond = table["score_rise_p_bh"] <= SIGNIFICANT
-    table["steers"] = (_rises(table, max_lost) & beyond).to_numpy(dtype=bool)
+    table["steers"] = _rises(table, max_lost, "score_rise_p_bh")
     table.attrs["sentence"] = _sentence(table, max_lost)
     return table
 
 
-def _rises(table: pd.DataFrame, max_lost: float) -> pd.Series:
-    """Where the score rises at little cost, by a factor at which the p-value is of a rise."""
+def _rises(table: pd.DataFrame, max_lost: float, p_value: str) -> Bool[np.ndarray, " rows"]:
+    """Where the score rises at little cost and by a column of p-values beyond the controls'."""
+    factor, rise, lost, p_values = (
+        table[name].to_numpy(dtype=float) for name in ("factor", "score_rise", "lost", p_value)
+    )
     # At factors below 1 a low p-value says that the score is lower than the controls'.
-    return (table["factor"] > 1) & (table["score_rise"] > 0) & (table["lost"] < max_lost)
+    return (factor > 1) & (rise > 0) & (lost < max_lost) & (p_values <= SIGNIFICANT)
 
 
 def _sentence(table: pd.DataFrame, max_lost: float) -> str:
@@ -62,8 +65,7 @@ def _sentence(table: pd.DataFrame, max_lost: float) -> str:
         f"At none of {n_factors} factors does the score of any of {of} rise beyond the controls' "
         f"(p at most {SIGNIFICANT:g} after Benjamini and Hochberg over the modules) with {cost}."
     )
-    alone = _rises(table, max_lost) & (table["score_rise_p_value"] <= SIGNIFICANT)
-    alone = table.loc[alone, "module"].unique()
+    alone = table.loc[_rises(table, max_lost, "score_rise_p_value"), "module"].unique()
     if len(alone):
         said += f" Before correction {len(alone)} do, at some factor."
     if 1 / (1 + n_controls) > SIGNIFICANT:

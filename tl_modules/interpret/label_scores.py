@@ -1,5 +1,7 @@
 """How well labels tell a module's prompts from others: AUROC, its interval and its null."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -67,8 +69,8 @@ def auc_interval(
 
     # At 0 and 1 the standard error is 0, so that these are the ends of an AUROC of 0 or 1 alone.
     edge = 1e-9
-    low = 0.0 if observed <= edge else brentq(beyond, 0.0, min(observed, 1 - edge))
-    high = 1.0 if observed >= 1 - edge else brentq(beyond, max(observed, edge), 1.0)
+    low: Any = 0.0 if observed <= edge else brentq(beyond, 0.0, min(observed, 1 - edge))
+    high: Any = 1.0 if observed >= 1 - edge else brentq(beyond, max(observed, edge), 1.0)
     return float(low), float(high)
 
 
