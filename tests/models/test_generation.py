@@ -90,6 +90,8 @@ def test_special_tokens_end_a_text_by_what_they_are(names, ends):
         else:
             setattr(tokenizer, name, token)
     assert end_tokens(model) == ends
+    if LEGACY and not ends:
+        return  # a HookedTransformer does not write without padding
     # TransformerLens refuses to write without EOS unless it is told that there is none.
     assert len(continued(model, torch.tensor([5, 6]), 2, remedy="")) >= 2
 

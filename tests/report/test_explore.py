@@ -75,7 +75,8 @@ def test_text_is_what_generate_writes_under_the_ablation(explorer, model, module
     texts = explorer.run(n_new_tokens=12).texts["text"]
     tokens = model.to_tokens(PROMPT)
     where = torch.cat([tlm.content_positions(model, tokens), torch.ones(1, 12).bool()], dim=1)
-    options = {"max_new_tokens": 12, "do_sample": False, "verbose": False}
+    ends = [model.tokenizer.pad_token_id, model.tokenizer.eos_token_id]
+    options = {"max_new_tokens": 12, "do_sample": False, "verbose": False, "eos_token_id": ends}
     with modules[0].ablated(model, "mean", positions=where):
         written = model.generate(tokens, **options)[0, tokens.shape[1] :]
     wanted = model.tokenizer.decode(written, skip_special_tokens=True)
