@@ -59,7 +59,7 @@ def add_parser(commands: Any) -> None:
         "--labels",
         action="store_true",
         help="choose a label for each module, and score it on the activations of prompts that "
-        "discovery did not see (of 'discover --held-out')",
+        "'discover' held out",
     )
     add_common(parser)
     parser.set_defaults(run=run)
