@@ -118,8 +118,9 @@ def end_tokens(model: HookedModel) -> set[int]:
     original: Any = getattr(model, "original_model", None)
     ends = special_ids(tokenizer, "eos", "pad")
     for config in (model.cfg, getattr(original, "generation_config", None)):
-        named = getattr(config, "eos_token_id", None)
-        ends |= set(named if isinstance(named, list | tuple) else [named]) - {None}
+        named: Any = getattr(config, "eos_token_id", None)
+        listed = named if isinstance(named, list | tuple) else [named]
+        ends |= {int(token) for token in listed if token is not None}
     unknown = getattr(tokenizer, "unk_token", None)
     if unknown != getattr(tokenizer, "eos_token", None):  # in GPT-2 one token is both
         # A token that the vocabulary lacks has the id of UNK.
