@@ -133,10 +133,10 @@ def test_one_scale_holds_the_controls_larger_effects(effects):
 @pytest.mark.parametrize(
     ("p_values", "n_controls", "said"),
     [
-        ([0.1, 0.3, 0.5] * 3, 9, "3 cells have the smallest p before correction:<br>9 controls"),
-        ([0.05, 0.1, 0.5] * 3, 19, "<br>19 controls give none below 0.05"),
+        ([0.1, 0.3, 0.5] * 3, 9, "3 cells have the smallest p that 9 controls<br>"),
+        ([0.05, 0.1, 0.5] * 3, 19, "19 controls<br>can give: 0.05 before correction"),
         ([0.05, 0.1, 0.5] * 3, 259, None),  # multiples of 0.05 are not thereby of 19 controls
-        ([0.01] + [0.23] * 8, 99, "1 cell has the smallest p before correction:<br>99 controls"),
+        ([0.01] + [0.23] * 8, 99, "1 cell has the smallest p that 99 controls<br>"),
         ([0.05, 0.1, 0.23] * 3, 99, None),
         ([np.nan] * 9, 0, None),
     ],

@@ -31,7 +31,7 @@ def test_each_module_stands_beside_its_controls_with_its_verdict():
     assert "selectivity 1.75" in marks[0].hovertext[0]
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first on top
     assert figure.layout.xaxis.title.text.endswith(
-        "2 modules have the smallest p before correction: 99 controls give none below 0.01"
+        "2 modules have the smallest p that 99 controls can give: 0.01 before correction"
     )
 
 

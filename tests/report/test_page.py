@@ -194,7 +194,7 @@ def test_the_first_screen_says_what_its_words_mean_and_how_large_the_test_is(
     cores = [module.core(2, by=np.ones(len(described.units))) for module in described]
     of_cores = tlm.module_effects(model, cores, prompts[:15], n_controls=4, progress=False)
     shown = first_screen(written(tmp_path, described, effects=effects, core_effects=of_cores))
-    assert "Its core is the small part of its units that does most of what the whole" in shown
+    assert "on other prompts than those of the test, did most of what the whole module does" in shown
     assert (
         "Tested on 15 prompts (7 to 8 of each of 2 categories), with 4 controls per core; whole "
         "modules on 16 prompts (8 of each of 2 categories), with 2 per whole module."
@@ -202,7 +202,7 @@ def test_the_first_screen_says_what_its_words_mean_and_how_large_the_test_is(
     alone = first_screen(written(tmp_path, described, effects=effects))
     assert "Tested on 16 prompts (8 of each of 2 categories), with 2 controls per module." in alone
     assert "core" not in alone
-    for word in ("module", "Ablating", "Controls", "selective"):
+    for word in ("module", "Ablation", "Controls", "selective"):
         assert f"<dfn>{word}</dfn>" in (tmp_path / "page.html").read_text()
     older = written(tmp_path, described, effects=effects.drop(columns="n_controls"))
     assert "with an unknown number of controls per module" in older.text
@@ -216,10 +216,10 @@ def test_the_first_figure_says_what_ranks_and_what_the_interval_is(described, ef
     page = written(tmp_path, described, effects=effects)
     caption = page.source.split("<figcaption>")[1].split("</figcaption>")[0]
     for said in (
-        "The verdict ranks the mark among its controls",
-        "p of at most 0.05 after correction for the number of modules",
-        "even a mark to the right of all of them may not reach that",
-        "The line is the 95 % interval over prompts",
+        "The verdict depends on the mark's place among these points alone",
+        "A selective module has p at most 0.05 after correction",
+        "even a mark to the right of all may not",
+        "The horizontal line is the 95 % interval over prompts",
     ):
         assert said in caption
 

@@ -113,12 +113,11 @@ def test_the_sentence_on_cores_begins_with_the_cores():
     assert one.startswith("The core of 1 of 2 modules is selective (")
     none = effects_of(*[{"p": 0.1, "n": 9}] * 3)
     assert tlm.verdict_sentence(none, of="cores") == (
-        "Too few controls to say whether the cores of the 3 modules are selective: at most 9 "
-        "controls each."
+        "Too few controls to say whether the cores of the 3 modules are selective: 9 controls each."
     )
     most = effects_of(*[{"p": 0.1, "n": 9}] * 2, {"p": 0.9, "n": 9})
     assert tlm.verdict_sentence(most, of="cores").startswith(
-        "Too few controls to say for the cores of 2 of 3 modules ("
+        "Too few controls to say whether the cores of 2 of 3 modules are selective (9 controls"
     )
 
 
@@ -126,14 +125,14 @@ def test_if_most_modules_have_too_few_controls_the_sentence_begins_with_them():
     few = [{"p": 0.1, "n": 9}] * 3
     beyond = {"p": 0.9, "n": 9}, {"p": 0.8, "n": 9}
     assert tlm.verdict_sentence(effects_of(*few, *beyond)) == (
-        "Too few controls to say for 3 of 5 modules (at most 9 controls each), and 2 are not "
-        "beyond their controls."
+        "Too few controls to say whether 3 of 5 modules are selective (9 controls each), and 2 are "
+        "not beyond their controls."
     )
     others = {"p": 0.001, "n": 999}, {"shared": True, "n": 29}
     assert tlm.verdict_sentence(effects_of(*few, *others)) == (
-        "Too few controls to say for 3 of 5 modules (at most 9 controls each), 1 is selective (p "
-        "at most 0.05 after Benjamini and Hochberg's correction for 5 tests), and 1 is needed "
-        "by every category."
+        "Too few controls to say whether 3 of 5 modules are selective (9 controls each), 1 is "
+        "selective (p at most 0.05 after Benjamini and Hochberg's correction for 5 tests), and 1 "
+        "is needed by every category."
     )
     half = tlm.verdict_sentence(effects_of(*few[:2], *[{"p": 0.001, "n": 999}] * 2))
     assert half.startswith("2 of 4 modules are selective (")
@@ -176,8 +175,10 @@ def test_few_controls_can_still_say_that_a_module_is_not_beyond_them():
 
 def test_if_no_module_had_enough_controls_the_sentence_says_so():
     assert tlm.verdict_sentence(effects_of(*[{"p": 0.1, "n": 9}] * 3)) == (
-        "Too few controls to say whether the 3 modules are selective: at most 9 controls each."
+        "Too few controls to say whether the 3 modules are selective: 9 controls each."
     )
+    unlike = effects_of({"p": 0.1, "n": 9}, {"p": 0.2, "n": 4})
+    assert tlm.verdict_sentence(unlike).endswith("are selective: at most 9 controls each.")
     assert tlm.verdict_sentence(effects_of({"p": np.nan, "n": 0})).endswith(": no controls.")
 
 

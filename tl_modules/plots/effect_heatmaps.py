@@ -165,6 +165,6 @@ def _floor(effects: pd.DataFrame) -> list[str]:
     n_cells, most = int(np.count_nonzero(at_floor)), int(n_controls[at_floor].max())
     cells = "1 cell has" if n_cells == 1 else f"{n_cells} cells have"
     return [
-        f"{cells} the smallest p before correction:",
-        f"{most} controls give none below {1 / (1 + most):.2g}",
+        f"{cells} the smallest p that {most} controls",
+        f"can give: {1 / (1 + most):.2g} before correction",
     ]

@@ -110,7 +110,7 @@ def plot_selectivity(
             hoverinfo="text",
         )
     unit = effect_unit(split_runs(effects)[0][0])
-    title = [f"selectivity: own category minus mean of the others ({unit})", *_floor(table)]
+    title = [f"selectivity: own category minus mean of the others ({unit})", *_floor(table, of)]
     figure.update_xaxes(title_text="<br>".join(title))
     n_rows = max(len(table), 1)
     height = _rows_height(n_rows)
@@ -210,16 +210,16 @@ def _spread(n_points: int) -> Float[np.ndarray, " points"]:
     return _BELOW + 0.26 * ((np.arange(n_points) * golden) % 1 - 0.5)
 
 
-def _floor(table: pd.DataFrame) -> list[str]:
+def _floor(table: pd.DataFrame, of: Tested) -> list[str]:
     """Say how small a p-value can be, if some module has the smallest one."""
     rows = table.loc[table["at_floor"]]
     if not len(rows):
         return []
-    modules = "1 module has" if len(rows) == 1 else f"{len(rows)} modules have"
+    one = of.removesuffix("s")
+    some = f"1 {one} has" if len(rows) == 1 else f"{len(rows)} {of} have"
     numbers = sorted({int(number) for number in rows["n_controls"]})
     controls = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     least = rows["p_floor"].min()
     return [
-        f"{modules} the smallest p before correction: {controls} controls give none below "
-        f"{least:.2g}"
+        f"{some} the smallest p that {controls} controls can give: {least:.2g} before correction"
     ]

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _SELECTIVITY = (
-    "A mark is the selectivity of {what}: the effect of ablating it on its own category, less the "
-    "mean effect on the other categories. Grey points below it are the same of its controls. The "
-    "verdict ranks the mark among its controls: p is the share of these, the mark included, that "
-    f"lie at the mark or to the right of it. Selective needs a p of at most {SIGNIFICANT:g} after "
-    "correction for the number of modules. With few controls, even a mark to the right of all of "
-    "them may not reach that. The line is the 95 % interval over prompts: where the mark might lie "
-    "with other prompts. It does not enter the verdict."
+    "A mark is the selectivity of {what}: the effect of ablation on its own category, minus the "
+    "mean effect on the others. Grey points are its controls. The verdict depends on the mark's "
+    "place among these points alone: p is the share of points at the mark or to its right, the "
+    f"mark included. A selective {{noun}} has p at most {SIGNIFICANT:g} after correction; where "
+    "controls are few, even a mark to the right of all may not. The horizontal line is the 95 % "
+    "interval over prompts. The verdict does not use it: where it reaches 0, other prompts may not "
+    "show the effect."
 )
-_AGAIN = "To be read as the first figure. Here whole modules were ablated, not their cores."
+_AGAIN = "Read this figure as the first. Here whole modules were ablated, not their cores."
 _CURVE = (
     "From left to right, more of a module's units are ablated, those of the strongest estimated "
     "effects first. Where the curve is flat, more units add nothing. It is the mean over the "
@@ -67,8 +67,8 @@ def claim_figures(
             drawn = plot_selectivity(table, modules=modules, of=of)
             n_rows = table.loc[table["selectivity"].notna(), "module"].nunique()
             _on_the_first_screen(drawn, n_rows)
-            caption = _AGAIN if figures else _SELECTIVITY.format(what=what)
-            title = f"How selective each {noun} is, beside its controls"
+            caption = _AGAIN if figures else _SELECTIVITY.format(what=what, noun=noun)
+            title = f"How selective each {noun} is, compared with its controls"
             figures.append(as_figure(name, f"Selectivity of {noun}s", caption, drawn, title))
     if curve is not None and np.isfinite(curve["selectivity"].to_numpy(float)).any():
         figures.insert(

@@ -283,8 +283,8 @@ def _sentence(table: pd.DataFrame, level: float, of: Tested) -> str:
     parts = []
     if 2 * counts[_UNSAID] > n:
         whose = "the cores of " if cores else ""
-        said = f"Too few controls to say for {whose}{counts[_UNSAID]} of {n} modules"
-        parts = [f"{said} ({_enough(table)})"]
+        what = f"whether {whose}{counts[_UNSAID]} of {n} modules are selective"
+        parts = [f"Too few controls to say {what} ({_enough(table)})"]
         kinds = [kind for kind in kinds if counts[kind] and kind != _UNSAID]
     for kind in kinds:
         number = counts[kind]
@@ -302,8 +302,11 @@ def _sentence(table: pd.DataFrame, level: float, of: Tested) -> str:
 def _enough(table: pd.DataFrame) -> str:
     """How many controls the modules have that have too few."""
     numbers = table["n_controls"].to_numpy(dtype=float, na_value=0.0)
-    most = int(numbers[table["verdict"] == _UNSAID].max(initial=0.0))
-    return f"at most {most} controls each" if most else "no controls"
+    of_these = numbers[table["verdict"] == _UNSAID]
+    most = int(of_these.max(initial=0.0))
+    if not most:
+        return "no controls"
+    return f"{'at most ' if of_these.min() < most else ''}{most} controls each"
 
 
 def _correction(table: pd.DataFrame, level: float) -> str:
