@@ -194,7 +194,9 @@ def test_the_first_screen_says_what_its_words_mean_and_how_large_the_test_is(
     cores = [module.core(2, by=np.ones(len(described.units))) for module in described]
     of_cores = tlm.module_effects(model, cores, prompts[:15], n_controls=4, progress=False)
     shown = first_screen(written(tmp_path, described, effects=effects, core_effects=of_cores))
-    assert "on other prompts than those of the test, did most of what the whole module does" in shown
+    assert (
+        "on other prompts than those of the test, did most of what the whole module does" in shown
+    )
     assert (
         "Tested on 15 prompts (7 to 8 of each of 2 categories), with 4 controls per core; whole "
         "modules on 16 prompts (8 of each of 2 categories), with 2 per whole module."
@@ -214,7 +216,7 @@ def test_the_first_screen_says_what_its_words_mean_and_how_large_the_test_is(
 
 def test_the_first_figure_says_what_ranks_and_what_the_interval_is(described, effects, tmp_path):
     page = written(tmp_path, described, effects=effects)
-    caption = page.source.split("<figcaption>")[1].split("</figcaption>")[0]
+    caption = html.unescape(page.source.split("<figcaption>")[1].split("</figcaption>")[0])
     for said in (
         "The verdict depends on the mark's place among these points alone",
         "A selective module has p at most 0.05 after correction",

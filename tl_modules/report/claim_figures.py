@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _SELECTIVITY = (
-    "A mark is the selectivity of {what}: the effect of ablation on its own category, minus the "
-    "mean effect on the others. Grey points are its controls. The verdict depends on the mark's "
-    "place among these points alone: p is the share of points at the mark or to its right, the "
-    f"mark included. A selective {{noun}} has p at most {SIGNIFICANT:g} after correction; where "
-    "controls are few, even a mark to the right of all may not. The horizontal line is the 95 % "
-    "interval over prompts. The verdict does not use it: where it reaches 0, other prompts may not "
-    "show the effect."
+    "A mark is the selectivity of {what}: the effect on its own category, minus the mean effect on "
+    "the others. Grey points are its controls. The verdict depends on the mark's place among these "
+    "points alone: p is the share of points at the mark or to its right, the mark included. A "
+    f"selective {{noun}} has p at most {SIGNIFICANT:g} after correction; where controls are few, "
+    "even a mark to the right of all may not. The horizontal line is the 95 % interval over "
+    "prompts. The verdict does not use it: where it reaches 0, other prompts may not show the "
+    "effect."
 )
 _AGAIN = "Read this figure as the first. Here whole modules were ablated, not their cores."
 _CURVE = (

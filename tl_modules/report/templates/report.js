@@ -53,7 +53,9 @@
   }
 
   const N_HITS = 20;
+  let waiting;
   function search() {
+    clearTimeout(waiting);
     const words = wanted();
     const matching = (text) => words.every((word) => text.includes(word));
     const kept = modules.filter((_, at) => matching(texts[at]));
@@ -76,7 +78,6 @@
     hits.scrollTop = 0;
   }
 
-  let waiting;
   input.addEventListener("input", () => {
     clearTimeout(waiting);
     waiting = setTimeout(search, 100);
