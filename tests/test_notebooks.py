@@ -28,7 +28,6 @@ REDUCED = {
         "N_CHOOSE = 20": "N_CHOOSE = 8",
         "N_TEST = 20": "N_TEST = 3",
         "N_MODULES = 10": "N_MODULES = 3",
-        "N_CONTROLS = 19": "N_CONTROLS = 3",
         "N_SHARED = 16": "N_SHARED = 2",
     },
     "04_reading_modules": {

@@ -104,6 +104,7 @@ def test_the_effects_are_those_of_module_effects(found, truth):
     chosen = found.table[found.table["chosen"]].set_index("module")
     np.testing.assert_allclose(own["effect"], chosen["effect"], atol=1e-5)
     np.testing.assert_allclose(own["selectivity"], chosen["selectivity"], atol=1e-5)
+    assert found.cores.holds == "cores"
 
 
 def test_keep_only_of_cores_ablates_everything_else(found, truth):

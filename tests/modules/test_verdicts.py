@@ -1,3 +1,6 @@
+import html
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,7 +92,8 @@ def test_a_set_shows_the_sentence_of_the_effects_that_its_verdicts_are_of(
     judged = named.with_effects(one)
     sentence = tlm.verdict_sentence(one)
     assert judged.describe().attrs["sentence"] == judged.verdict_sentence == sentence
-    assert judged._repr_html_().index(sentence) < judged._repr_html_().index("ModuleSet(")
+    shown = html.unescape(judged._repr_html_())
+    assert shown.index(sentence) < shown.index("ModuleSet(")
     judged.save(tmp_path / "modules")
     assert tlm.ModuleSet.load(tmp_path / "modules").verdict_sentence == sentence
     assert judged.with_categories({1: "animal"}).verdict_sentence is None
@@ -99,3 +103,17 @@ def test_a_set_shows_the_sentence_of_the_effects_that_its_verdicts_are_of(
     assert judged.with_effects(other[other["module"] == 0]).verdict_sentence is None
     few = with_p(effects, [0.5, 0.5, 0.5]).assign(n_controls=1)
     assert judged.with_effects(few).verdict_sentence == sentence
+
+
+def test_the_sentence_of_cores_speaks_of_cores_wherever_it_is_shown(modules, effects, tmp_path):
+    one = with_p(effects, [0.01, 0.6, 0.6])
+    cores = replace(modules, holds="cores").with_effects(one)
+    sentence = tlm.verdict_sentence(one, of="cores")
+    assert "The core of 1 of 3 modules" in sentence
+    assert cores.verdict_sentence == sentence
+    cores.save(tmp_path / "cores")
+    assert tlm.ModuleSet.load(tmp_path / "cores").holds == "cores"
+    cores.save_pretrained(tmp_path / "shared", effects=one.assign(control_std=0.1))
+    assert f"**{sentence}**" in (tmp_path / "shared" / "README.md").read_text()
+    with pytest.raises(tlm.ModulesError, match=r"holds should be one of .*'core'"):
+        replace(modules, holds="core")

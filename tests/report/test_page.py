@@ -621,6 +621,8 @@ def test_a_caption_says_how_many_controls_there_are(described, effects, tmp_path
     of_earlier_version = few.drop(columns="n_controls")
     for table, said in (
         (few, "; 19 controls per module"),
+        (few.assign(n_controls=1), "; 1 control per module"),
+        (more, "Here each test chose how many controls it needed"),
         (more, f"; 19 to {19 + 20 * few['module'].max()} controls per module"),
         (of_earlier_version, "whose controls held no unit of their module"),
         (few.assign(n_controls=float("nan")), "whose controls held no unit of their module"),

@@ -211,6 +211,11 @@ def test_kept_modules_have_no_verdict(model, modules, prompts):
     assert "(share of answers)" in tlm.verdicts(accuracy)["line"].iloc[0]
 
 
+def test_where_nothing_was_tested_no_correction_is_named():
+    untested = effects_of({}, {}).assign(selectivity=np.nan, selectivity_p_value=np.nan, own=False)
+    assert "correction" not in tlm.verdict_sentence(untested)
+
+
 def test_other_tables_are_refused():
     effects = effects_of({}, {})
     with pytest.raises(tlm.ModulesError, match="lacks \\['selectivity'\\]"):

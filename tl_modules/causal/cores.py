@@ -217,6 +217,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             verdicts=None,
             verdict_sentence=None,
             scored_labels=None,
+            holds="cores",
         ),
         table=table,
         choice=choice,

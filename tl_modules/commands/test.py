@@ -148,7 +148,7 @@ def _test(
         what = {"modules": name, "reading": str(modules.reading), "excluded": left_out}
         what |= {"metric": args.metric}
         tables.append(effects.assign(**what))
-        said = {"controls": kind, "verdict": verdict_sentence(effects)}
+        said = {"controls": kind, "verdict": verdict_sentence(effects, of=modules.holds)}
         rows.append(what | said | summary(effects))
         # Written after every test, so that an interruption loses at most one test.
         output.write_table("effects.csv", pd.concat(tables, ignore_index=True))

@@ -1,11 +1,12 @@
 """Checks that the fields of a module set fit together."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from tl_modules.activations.normalise import check_normaliser
 from tl_modules.activations.value_checks import check_unit_means
-from tl_modules.errors import ModulesError
+from tl_modules.errors import ModulesError, check_choice
 from tl_modules.modules.labels import check_labels, check_shared
+from tl_modules.tables.verdicts import Tested
 
 if TYPE_CHECKING:
     from tl_modules.modules.module_set import ModuleSet
@@ -25,6 +26,7 @@ def check_fields(modules: "ModuleSet") -> None:
             f"{n_units + n_samples}; got {modules.n_modules}. Rebuild the module set from one "
             "discovery."
         )
+    check_choice("holds", modules.holds, get_args(Tested))
     for name, length in (
         ("unit_labels", n_units),
         ("unit_means", modules.units.n_coordinates),

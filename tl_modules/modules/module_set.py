@@ -36,6 +36,7 @@ from tl_modules.saving.versions import package_versions
 from tl_modules.sharing.shareable import FILE_KIND, Shareable
 from tl_modules.tables.columns import free_name
 from tl_modules.tables.html_tables import html_table
+from tl_modules.tables.verdicts import Tested
 from tl_modules.units import Units
 
 
@@ -125,8 +126,13 @@ class ModuleSet(Shareable):
 
     verdict_sentence: str | None = None
     """What effects say of all modules; None until ``with_effects`` knows, or if runs disagree."""
+
     scored_labels: tuple[ScoredLabels | None, ...] | None = None
     """Each module's labels with their scores; None until ``with_labels`` finds them."""
+
+    holds: Tested = "modules"
+    """Whether each set of units is a module or, as ``causal_cores`` finds it, a module's core; the
+    sentence of verdicts says which."""
 
     def __post_init__(self) -> None:
         """Refuse fields that do not fit together, and make the arrays read-only."""

@@ -67,6 +67,8 @@ def parts_of(modules: "ModuleSet") -> tuple[dict[str, Any], dict[str, np.ndarray
         header["verdicts"] = list(modules.verdicts)
     if modules.verdict_sentence is not None:
         header["verdict_sentence"] = modules.verdict_sentence
+    if modules.holds != "modules":
+        header["holds"] = modules.holds
     if modules.scored_labels is not None:
         header["scored_labels"] = [labels and labels.to_dict() for labels in modules.scored_labels]
     arrays = {name: array for name in ARRAYS if (array := getattr(modules, name)) is not None}
@@ -107,6 +109,7 @@ def fields_of(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str
         "verdicts": None if verdicts is None else checked_entries(verdicts, _optional_text),
         "verdict_sentence": _optional_text(header.get("verdict_sentence")),
         "scored_labels": None if labels is None else checked_entries(labels, _optional_labels),
+        "holds": checked_text(header.get("holds", "modules")),
         "versions": {name: checked_text(value) for name, value in header["versions"].items()},
         **{name: arrays[name] for name in ARRAYS if name in arrays},
     }

@@ -39,7 +39,7 @@ def with_shared(modules: "ModuleSet", effects: pd.DataFrame) -> "ModuleSet":
         sentence = modules.verdict_sentence if verdicts == modules.verdicts else None
         # The sentence is of one run; it has to count the verdicts that the set holds.
         if len(split_runs(effects)) == 1 and verdicts == tuple(map(said.get, range(len(verdicts)))):
-            sentence = verdict_sentence(effects)
+            sentence = verdict_sentence(effects, of=modules.holds)
         modules = replace(modules, verdicts=verdicts, verdict_sentence=sentence)
     found = shared_modules(effects)
     if found is None:

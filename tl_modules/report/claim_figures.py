@@ -25,6 +25,7 @@ _SELECTIVITY = (
     "prompts. The verdict does not use it: where it reaches 0, other prompts may not show the "
     "effect."
 )
+_CHOSEN = " Here each test chose how many controls it needed, and p allows for that choice."
 _AGAIN = "Read this figure as the first. Here whole modules were ablated, not their cores."
 _CURVE = (
     "From left to right, more of a module's units are ablated, those of the strongest estimated "
@@ -68,6 +69,8 @@ def claim_figures(
             n_rows = table.loc[table["selectivity"].notna(), "module"].nunique()
             _on_the_first_screen(drawn, n_rows)
             caption = _AGAIN if figures else _SELECTIVITY.format(what=what, noun=noun)
+            if "n_controls" in table and table["n_controls"].nunique() > 1:
+                caption += _CHOSEN
             title = f"How selective each {noun} is, compared with its controls"
             figures.append(as_figure(name, f"Selectivity of {noun}s", caption, drawn, title))
     if curve is not None and np.isfinite(curve["selectivity"].to_numpy(float)).any():

@@ -172,7 +172,8 @@ def _controls_said(table: pd.DataFrame) -> str:
             "the table is of an earlier version, whose controls held no unit of their module: its "
             "p-values are too small. Run tlm.module_effects again"
         )
-    return f"{_range_said(numbers)} controls per module"
+    said = _range_said(numbers)
+    return f"{said} control{'' if said == '1' else 's'} per module"
 
 
 def _cell(cell: dict[str, Any] | None, strongest: float) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from tl_modules.sharing.markdown import markdown_table, markdown_text
 from tl_modules.tables.effects_frame import positions_said, split_runs
 from tl_modules.tables.labels import label_texts
 from tl_modules.tables.text import isolated
-from tl_modules.tables.verdicts import has_verdicts, verdict_sentence
+from tl_modules.tables.verdicts import Tested, has_verdicts, verdict_sentence
 
 TAGS = ["transformer-lens", "mechanistic-interpretability", "functional-modules"]
 
@@ -77,15 +77,17 @@ def model_card(
         has_scores="label_auc" in modules,
         table=Markup(markdown_table(modules)),
         effects=None if effects is None else Markup(markdown_table(effects.loc[:, list(COLUMNS)])),
-        sentence=None if effects is None or not has_verdicts(effects) else _sentences(effects),
+        sentence=None
+        if effects is None or not has_verdicts(effects)
+        else _sentences(effects, header.get("holds", "modules")),
         changed=None if effects is None else positions_said(effects),
     )
 
 
-def _sentences(effects: pd.DataFrame) -> str:
+def _sentences(effects: pd.DataFrame, of: Tested) -> str:
     """The verdict on each run, with what tells it apart if there are several."""
     runs = split_runs(effects)
-    said = [verdict_sentence(table) for _, table in runs]
+    said = [verdict_sentence(table, of=of) for _, table in runs]
     if len(runs) == 1:
         return said[0]
     differ = [name for name in runs[0][0] if len({run[name] for run, _ in runs}) > 1]

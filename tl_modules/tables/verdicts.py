@@ -312,5 +312,7 @@ def _enough(table: pd.DataFrame) -> str:
 def _correction(table: pd.DataFrame, level: float) -> str:
     """What selective means, in parentheses."""
     n = int(np.count_nonzero(~np.isnan(table["p_value"].to_numpy(dtype=float))))
+    if not n:
+        return ""
     tests = "1 test" if n == 1 else f"{n} tests"
     return f" (p at most {level:g} after Benjamini and Hochberg's correction for {tests})"

@@ -158,7 +158,10 @@ def _chain(
     model: HookedModel, row: int, number: int, tokens: Int[torch.Tensor, " _pos"], start: int
 ) -> Chain:
     written = tokens[start:].tolist()
-    ends = thought_ends(pieces_of(model, written))
+    # A special token has no text, and is no thought of its own.
+    special = set(getattr(model.tokenizer, "all_special_ids", ()))
+    pieces = zip(written, pieces_of(model, written), strict=True)
+    ends = thought_ends(["" if token in special else piece for token, piece in pieces])
     texts = [
         text_of(model, written[first:last]).strip()
         for first, last in zip([0, *ends], ends, strict=False)

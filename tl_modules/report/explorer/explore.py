@@ -74,7 +74,7 @@ def explore(
     sentence = ""
     if effects is not None:
         modules = modules.with_effects(effects)
-        sentence = verdict_sentence(effects)
+        sentence = verdict_sentence(effects, of=modules.holds)
     if cores is not None:
         check_cores(cores, modules)
     word = "the scores passed as ranking="
