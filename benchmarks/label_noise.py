@@ -243,21 +243,27 @@ def on_model(name: str, per_category: int, max_tokens: int, n_draws: int) -> pd.
 
 
 def figure_of(table: pd.DataFrame) -> Any:
-    """Precision and recall by the rate of noise, where sizes differ by 20 to 1."""
+    """Precision and recall by the rate of noise, where categories lie four deviations apart."""
     from plotly.subplots import make_subplots
 
-    shown = table[(table["profile"] == "modules") & (table["distance"] == 4)]
+    shown = table[table["distance"] == 4]
     kinds = [(sizes, noise) for sizes in SIZES for noise in get_args(Noise)]
-    titles = [f"{noise}, sizes {sizes}" for sizes, noise in kinds]
+    titles = [f"{noise}, {sizes}" for sizes, noise in kinds]
     figure = make_subplots(2, 4, shared_yaxes=True, shared_xaxes=True, column_titles=titles)
-    lines = {"label_audit": "", "nearest class mean": "rival_", "chance": "chance_"}
+    lines = {
+        "label_audit": ("modules", "", COLOURS[0]),
+        "balanced=False": ("modules, unweighted", "", COLOURS[2]),
+        "nearest class mean": ("modules", "rival_", COLOURS[1]),
+        "chance": ("modules", "chance_", GREY),
+    }
     for column, (sizes, noise) in enumerate(kinds, start=1):
         rows = shown[(shown["sizes"] == sizes) & (shown["noise"] == noise)]
         for row, what in enumerate(("precision", "recall"), start=1):
-            for colour, (name, prefix) in zip((*COLOURS[:2], GREY), lines.items(), strict=True):
+            for name, (profile, prefix, colour) in lines.items():
+                of_profile = rows[rows["profile"] == profile]
                 figure.add_scatter(
-                    x=rows["rate"],
-                    y=rows[prefix + what],
+                    x=of_profile["rate"],
+                    y=of_profile[prefix + what],
                     name=name,
                     line_color=colour,
                     showlegend=row == column == 1,
@@ -265,10 +271,10 @@ def figure_of(table: pd.DataFrame) -> Any:
                     col=column,
                 )
             figure.update_yaxes(title_text=what if column == 1 else None, row=row, col=column)
-        figure.update_xaxes(title_text="share of wrong labels", row=2, col=column)
-    figure.update_xaxes(tickformat=".0%", tickvals=RATES)
+        figure.update_xaxes(title_text="rate of noise", row=2, col=column)
+    figure.update_xaxes(tickformat=".0%", tickvals=RATES, tickangle=0)
     figure.update_yaxes(range=[-0.03, 1.03])
-    return figure.update_layout(template="simple_white", width=1000, height=520)
+    return figure.update_layout(template="simple_white", width=1000, height=460, margin_t=40)
 
 
 def main() -> None:

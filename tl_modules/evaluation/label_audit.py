@@ -44,7 +44,7 @@ class LabelAudit:
 
     def __repr__(self) -> str:
         """Return one line, without the tables."""
-        n_issues = int(self.table["issue"].sum())
+        n_issues = np.count_nonzero(self.table["issue"])
         return (
             f"LabelAudit({n_issues} of {len(self.table)} labels flagged, from the profiles of "
             f"{self.profile})"
