@@ -177,6 +177,7 @@ CALLS = {
     "probe svc": lambda c: tlm.probe(c.modules, *c.halves, "svc"),
     "probe lr": lambda c: tlm.probe(c.modules, *c.halves, "lr"),
     "probe_confusion": lambda c: tlm.probe_confusion(c.modules, *c.halves),
+    "label_audit": lambda c: tlm.evaluation.label_audit(c.acts, modules=c.modules, n_folds=2),
     "match_modules": lambda c: tlm.match_modules(c.modules, c.coarser),
     "module_effects": lambda c: tlm.module_effects(
         c.model, c.modules, c.prompts, n_controls=2, **QUIET

@@ -27,6 +27,7 @@ from benchmarks import (
     first_token_shares,
     ioi,
     iterd,
+    label_noise,
     labels,
     methods,
     neighbours,
@@ -454,6 +455,43 @@ def test_labels(model, prompts, monkeypatch, capsys):
     assert "category auc" in with_categories
     assert "category auc" not in without
     assert out.count("no label fits") == 4  # so few prompts can show nothing
+
+
+@unsaid
+def test_label_noise(model, prompts, monkeypatch, capsys):
+    monkeypatch.setattr(label_noise, "RATES", (0.2,))
+    monkeypatch.setattr(label_noise, "SIZES", {"3 to 1": (30, 20, 15, 10)})
+    monkeypatch.setattr(label_noise, "EFFECT_SIZES", {"2 to 1": (20, 16, 10)})
+    monkeypatch.setattr(label_noise, "load_model", lambda name: model)
+    monkeypatch.setattr(label_noise, "load_prompts", lambda: prompts)
+    drawn = []
+    monkeypatch.setattr(label_noise, "draw", lambda figure, path: drawn.append(figure))
+    words = ["--draws", "1", "--controls", "2", "--figure", "label-noise.png"]
+    out = run(label_noise, words, monkeypatch, capsys)
+    planted, others = out.split("Effects of the planted model")
+    assert planted.count("tail-to-head") == 6  # two distances, three profiles
+    effects, real = others.split("Activations of demo")
+    assert effects.count("audited") == 2
+    assert "components" in real
+    assert len(drawn) == 1
+
+
+def test_label_noise_gives_the_stated_share_of_labels_that_it_may_give():
+    truth = np.repeat([0, 1, 2], [100, 20, 10])
+    generator = np.random.default_rng(0)
+    given = label_noise.noisy(truth, "symmetric", 0.2, generator)
+    assert (given != truth).sum() == 26
+    assert set(given[truth == 0]) == {0, 1, 2}
+    given = label_noise.noisy(truth, "tail-to-head", 0.4, generator)
+    assert (given != truth).sum() == 12  # of 30 prompts outside the largest category
+    assert (given <= truth).all()
+
+
+def test_the_rival_of_the_audit_leaves_a_prompt_out_of_its_own_mean():
+    # With itself in the mean of its two prompts, the last would lie nearer to its own label's.
+    profiles = np.array([[0.0], [0.2], [0.1], [4.0], [1.8]])
+    given = np.array([0, 0, 0, 1, 1])
+    assert label_noise.nearest_mean(profiles, given).tolist() == [False, False, False, False, True]
 
 
 @unsaid

@@ -86,6 +86,7 @@ TEXTS = {
     *("polarity", "contexts"),
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
+    *("given", "suggested"),
 }
 COUNTS = {
     *(
@@ -105,6 +106,7 @@ COUNTS = {
         "seed",
     ),
     "n_pairs",
+    *("row", "n_issues", "n_suggested"),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
     "draw",
@@ -123,6 +125,7 @@ FLAGS |= {
     "at_floor",
     "steers",
     "fits",
+    "issue",
 }
 
 

@@ -17,6 +17,7 @@ modules = tlm.discover(acts, 2)
 @pytest.mark.parametrize(
     ("code", "message"),
     [
+        ("tlm.evaluation.label_audit(acts, 7)", "labels should be one label per prompt; got 7"),
         ("tlm.nestedness(modules)", "sets should be a list of module sets"),
         ("tlm.nestedness(list(modules))", "sets should be a list of module sets"),
         ("tlm.ModuleSet.from_pretrained(7)", "name_or_folder should be a folder or a repository"),
