@@ -114,9 +114,7 @@ def test_a_target_that_does_not_change_between_the_runs_has_no_edge_yet():
 
 def swept(strategy, guess=(), n_modules=6, steps=60, **options):
     """The order of sources where every edge of the first three modules is clear."""
-    planner = EdgePlanner(
-        n_modules, n_prompts=4, strategy=strategy, guess=guess, seed=3, **options
-    )
+    planner = EdgePlanner(n_modules, n_prompts=4, strategy=strategy, guess=guess, seed=3, **options)
     generator = np.random.default_rng(0)
     chosen = []
     for _ in range(steps):
