@@ -136,41 +136,28 @@ class EdgePlanner:
 
     def effects(self) -> Float[np.ndarray, "modules modules"]:
         """The effect of each source on each target, sources down; NaN where nothing was seen."""
-        parts, wholes = self._sums[:2]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(wholes > 0, parts / wholes, np.nan)
+        return _ratios(self._sums, self.n_prompts[:, None])[0]
 
     def intervals(
         self,
     ) -> tuple[Float[np.ndarray, "modules modules"], Float[np.ndarray, "modules modules"]]:
         """The lower and upper ends of 95 % intervals over prompts; NaN for fewer than two."""
-        effects = self.effects()
+        effects, variances = _ratios(self._sums, self.n_prompts[:, None])
         degrees = np.where(self.n_prompts > 1, self.n_prompts - 1, np.nan)[:, None]
-        half = stdtrit(degrees, 0.975) * np.sqrt(self._variances())
+        half = stdtrit(degrees, 0.975) * np.sqrt(variances)
         return effects - half, effects + half
 
     def probabilities(self) -> Float[np.ndarray, "modules modules"]:
         """The probability that each pair is an edge; 0.5 for fewer than two prompts."""
-        degrees = (self.n_prompts - 1)[:, None]
-        return _above(self.effects(), self._variances(), degrees, self._least)
-
-    def _variances(self) -> Float[np.ndarray, "modules modules"]:
-        """The squared standard error of each effect, that of a ratio of sums over prompts."""
-        _, wholes, squares, products, whole_squares = self._sums
-        effects = self.effects()
-        residuals = squares - 2 * effects * products + effects**2 * whole_squares
         number = self.n_prompts[:, None]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # Rounding may leave a sum of squares below 0.
-            found = number / (number - 1) * np.maximum(residuals, 0) / wholes**2
-        return np.where(number > 1, found, np.nan)
+        return _above(*_ratios(self._sums, number), number - 1, self._least)
 
     def _expected_information(self, source: int) -> Float[np.ndarray, " modules"]:
         """By how many bits another intervention should reduce the entropy of each edge."""
         seen, new = int(self.n_prompts[source]), self._n_new
         if seen < 2:
             return np.ones(len(self._guess))
-        effects, variances = self.effects()[source], self._variances()[source]
+        effects, variances = _ratios(self._sums[:, source], np.array(seen))
         later = variances * seen / (seen + new)
         quantiles = stdtrit(seen - 1, (np.arange(_N_OUTCOMES) + 0.5) / _N_OUTCOMES)
         moved = effects + np.sqrt(variances - later) * quantiles[:, None]
@@ -179,12 +166,25 @@ class EdgePlanner:
         return np.maximum(now - then, 0)
 
 
+def _ratios(
+    sums: Float[np.ndarray, " sums *edges"], number: Int[np.ndarray, " *_prompts"]
+) -> tuple[Float[np.ndarray, " *edges"], Float[np.ndarray, " *edges"]]:
+    """Ratios of sums over prompts, and their squared standard errors; NaN where not known."""
+    parts, wholes, squares, products, whole_squares = sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(wholes > 0, parts / wholes, np.nan)
+        residuals = squares - 2 * ratios * products + ratios**2 * whole_squares
+        # Rounding may leave a sum of squares below 0.
+        variances = number / (number - 1) * np.maximum(residuals, 0) / wholes**2
+    return ratios, np.where(number > 1, variances, np.nan)
+
+
 def _above(
-    means: Float[np.ndarray, "*shape"],
-    variances: Float[np.ndarray, "*edges"],
+    means: Float[np.ndarray, " *shape"],
+    variances: Float[np.ndarray, " *edges"],
     degrees: int | np.ndarray,
     least: float,
-) -> Float[np.ndarray, "*shape"]:
+) -> Float[np.ndarray, " *shape"]:
     """The probability that an effect is at least ``least``; 0.5 where nothing is known."""
     with np.errstate(invalid="ignore", divide="ignore"):
         distance = (means - least) / np.sqrt(variances)
@@ -194,7 +194,7 @@ def _above(
     return np.where(known, stdtr(degrees, np.where(known, distance, 0.0)), 0.5)
 
 
-def _entropy(probability: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+def _entropy(probability: Float[np.ndarray, " *shape"]) -> Float[np.ndarray, " *shape"]:
     """The entropy of yes or no, in bits."""
     inside = np.clip(probability, 1e-300, 1 - 1e-16)
     return -(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside))
