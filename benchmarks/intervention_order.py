@@ -249,9 +249,8 @@ def main() -> None:
             worlds: dict[int, World] = {seed: Planted(count, seed) for seed in range(given.seeds)}
             tables.append(traces(f"{count} planted modules", worlds, order, marks))
     if given.demo:
-        found = recorded_demo(
-            given.modules, given.per_category, given.max_tokens, load_demo_model()
-        )
+        sizes = (given.modules, given.per_category, given.max_tokens)
+        found = recorded_demo(load_demo_model(), *sizes)
         count, n_pairs, _ = found.parts.shape
         print(f"demo: {count} modules, {n_pairs} pairs, edges {int(found.world(0).truth.sum())}")
         for order in ORDERS:

@@ -516,13 +516,15 @@ def test_intervention_order(prompts, monkeypatch, capsys, tmp_path):
     assert re.search(r"demo: 2 modules, 4 pairs, edges \d+\n", found)
     table = pd.read_csv(tmp_path / "t.csv")
     assert set(table["order"]) == set(intervention_order.ORDERS)
-    assert table[["f1", "settled", "wrong"]].stack().between(0, 1).all()
+    scores = table[["f1", "settled", "wrong"]].to_numpy()
+    assert ((scores >= 0) & (scores <= 1)).all()
     # Patched on every pair, a recorded graph is the truth.
     last = table[table["graph"].str.contains("demo")].groupby("order").last()
     assert (last["f1"] == 1).all()
     assert "misleading guess" in (tmp_path / "f.json").read_text()
 
 
+@unsaid
 def test_ioi(prompts, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(ioi, "FOLDER", tmp_path / "absent")
     assert "Skipped: " in run(ioi, [], monkeypatch, capsys)

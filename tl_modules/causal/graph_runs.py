@@ -133,7 +133,7 @@ class PairOfRuns:
             corrupted: The corrupted ones.
         """
         names = modules[0].units.hook_names
-        runs = (rows.activations(names) for rows in (clean, corrupted))
+        runs = clean.activations(names), corrupted.activations(names)
         return cls(modules, *runs, clean.attention_mask)
 
     def of_prompts(self, prompts: Int[np.ndarray, " prompts"]) -> "PairOfRuns":

@@ -222,7 +222,7 @@ def plan_interventions(  # noqa: PLR0913 - TransformerLens' arguments, and the p
         question,
         answer,
         tuple(guess),
-        n_runs=int(order["n_prompts"].sum()) * (1 + n_controls),
+        n_runs=int(planner.n_prompts.sum()) * (1 + n_controls),
         n_runs_of_graph=len(listed) * n_pairs * (1 + n_controls),
     )
 
