@@ -25,6 +25,7 @@ from benchmarks import (
     estimates,
     first_token,
     first_token_shares,
+    intervention_order,
     ioi,
     iterd,
     label_noise,
@@ -537,6 +538,28 @@ def test_agreement(prompts, monkeypatch, capsys, tmp_path):
         assert ranking in found
     assert "Neurons that reach 0.9" in out
     assert "of 96" in out
+
+
+@unsaid
+def test_intervention_order(prompts, monkeypatch, capsys, tmp_path):
+    known = sorted({word for text in prompts["prompt"] for word in text.split()})
+    monkeypatch.setattr(intervention_order, "load_prompts", lambda: prompts)
+    monkeypatch.setattr(intervention_order, "load_demo_model", lambda: tiny_model(known=known))
+    monkeypatch.setattr(
+        intervention_order, "draw", lambda figure, path: path.write_text(figure.to_json())
+    )
+    words = ["--sizes", "6", "--seeds", "2", "--demo", "--modules", "2", "--per-category", "2"]
+    words += ["--out", str(tmp_path / "t.csv"), "--figure", str(tmp_path / "f.json")]
+    found = run(intervention_order, words, monkeypatch, capsys)
+    assert re.search(r"demo: 2 modules, 4 pairs, edges \d+\n", found)
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert set(table["order"]) == set(intervention_order.ORDERS)
+    scores = table[["f1", "settled", "wrong"]].to_numpy()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    # Patched on every pair, a recorded graph is the truth.
+    last = table[table["graph"].str.contains("demo")].groupby("order").last()
+    assert (last["f1"] == 1).all()
+    assert "misleading guess" in (tmp_path / "f.json").read_text()
 
 
 @unsaid

@@ -23,6 +23,7 @@ RESULTS = {
     "shared_units": tlm.causal.SharedUnits,
     "attribute_modules": tlm.causal.Attribution,
     "module_graph": tlm.causal.ModuleGraph,
+    "plan_interventions": tlm.causal.InterventionPlan,
     "circuit_scores": tlm.causal.CircuitScores,
     "hierarchy": tlm.interpret.Hierarchy,
     "nestedness": tlm.interpret.Nestedness,

@@ -85,6 +85,7 @@ TEXTS = {
     "text",
     *("polarity", "contexts"),
     *("label", "words", "promoted", "suppressed", "top_prompt", "prompt", "token"),
+    "chosen_by",
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
     *("given", "suggested"),
 }
@@ -110,6 +111,7 @@ COUNTS = {
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
     "draw",
+    "n_prompts",
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
     *("new_unit", "n_with", "n_without", "n_features", "resample", "shuffle", "feature"),
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),

@@ -129,6 +129,7 @@ FREE_TEXTS = {
 """Parameters that take any text: a name, a label, a prompt's part."""
 
 RESULT_FIELDS = {"Parts.kind", "ModuleMatch.by", "ModuleSet.method", "ScoredLabels.title"}
+RESULT_FIELDS |= {"InterventionPlan.question", "InterventionPlan.answer"}
 """Fields of results, which functions fill in."""
 
 

@@ -12,6 +12,7 @@ from tl_modules.causal.double_dissociation import Dissociation, dissociation
 from tl_modules.causal.effects import module_effects
 from tl_modules.causal.faithfulness import FaithfulnessCurves, faithfulness_curves
 from tl_modules.causal.graph import ModuleGraph, module_graph
+from tl_modules.causal.intervention_plan import InterventionPlan, plan_interventions
 from tl_modules.causal.pairs import with_corrupted
 from tl_modules.causal.parts import Parts, specialised_parts
 from tl_modules.causal.patching import (
@@ -32,6 +33,7 @@ __all__ = [
     "CircuitScores",
     "Dissociation",
     "FaithfulnessCurves",
+    "InterventionPlan",
     "ModuleGraph",
     "Parts",
     "Selectivity",
@@ -50,6 +52,7 @@ __all__ = [
     "greedy_circuit",
     "module_effects",
     "module_graph",
+    "plan_interventions",
     "selectivity",
     "shared_units",
     "specialised_parts",

@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tl_modules.causal.graph_runs import PairOfRuns
+from tl_modules.causal.graph_runs import PairOfRuns, nodes_of_graph, rows_of_runs
 from tl_modules.causal.passes import no_hooks
-from tl_modules.causal.token_runs import Rows, check_pairs
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.token_arrays import TokenArray, Tokens
-from tl_modules.modules.module import Module, as_list
+from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import ratio_beside_controls, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
@@ -152,28 +151,13 @@ def module_graph(  # noqa: PLR0913 - TransformerLens' arguments, and the modules
             another model or has the same activations in both runs, or the metric is not one number
             per prompt.
     """
-    listed = as_list(modules)
-    check_at_least("the number of modules", len(listed), 2)
+    listed = nodes_of_graph(model, modules)
     check_at_least("n_controls", n_controls, 0)
     check_seed(seed)
-    for module in listed:
-        module.units.check_model(model)
-        if not module.n_units:
-            raise ModulesError(
-                f"Every module should have units; module {module.label} has none. Leave it out."
-            )
-    clean, corrupted = (
-        Rows.given(model, name, tokens, attention_mask, batch_size)
-        for name, tokens in (
-            ("clean_tokens", clean_tokens),
-            ("corrupted_tokens", corrupted_tokens),
-        )
+    clean, corrupted = rows_of_runs(
+        model, clean_tokens, corrupted_tokens, attention_mask, batch_size
     )
-    check_pairs(clean.tokens, corrupted.tokens)
-    names = listed[0].units.hook_names
-    pair = PairOfRuns(
-        listed, clean.activations(names), corrupted.activations(names), clean.attention_mask
-    )
+    pair = PairOfRuns.between(listed, clean, corrupted)
     sets: list[Units] = []
     own_runs, sizes = [], []
     strata = Strata.by_layer(listed[0].units)

@@ -1,19 +1,63 @@
 """How far modules move between two runs while one of them is patched."""
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from tl_modules.errors import ModulesError
+from tl_modules.causal.token_runs import Rows, check_pairs
+from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.interventions.copy_edits import CopyEdits
 from tl_modules.interventions.replacements import Sources
 from tl_modules.interventions.resident import Resident
-from tl_modules.models.hooked_model import FwdHooks, HookFn, flat
-from tl_modules.modules.module import Module
+from tl_modules.models.batch_sizes import BatchSize
+from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, flat
+from tl_modules.models.token_arrays import TokenArray, Tokens
+from tl_modules.modules.module import Module, as_list
 from tl_modules.units import Units
+
+
+def nodes_of_graph(model: HookedModel, modules: Iterable[Module]) -> list[Module]:
+    """At least two modules of the model, each with units.
+
+    Raises:
+        ModulesError: If there are fewer, or one is of another model or has no unit.
+    """
+    listed = as_list(modules)
+    check_at_least("the number of modules", len(listed), 2)
+    for module in listed:
+        module.units.check_model(model)
+        if not module.n_units:
+            raise ModulesError(
+                f"Every module should have units; module {module.label} has none. Leave it out."
+            )
+    return listed
+
+
+def rows_of_runs(
+    model: HookedModel,
+    clean_tokens: Tokens,
+    corrupted_tokens: Tokens,
+    attention_mask: TokenArray | None,
+    batch_size: BatchSize,
+) -> tuple[Rows, Rows]:
+    """The clean and the corrupted prompts.
+
+    Raises:
+        ModulesError: If they are malformed or differ in shape.
+    """
+    clean, corrupted = (
+        Rows.given(model, name, tokens, attention_mask, batch_size)
+        for name, tokens in (
+            ("clean_tokens", clean_tokens),
+            ("corrupted_tokens", corrupted_tokens),
+        )
+    )
+    check_pairs(clean.tokens, corrupted.tokens)
+    return clean, corrupted
 
 
 class PairOfRuns:
@@ -78,6 +122,36 @@ class PairOfRuns:
                 f"Every module's activations should differ between the runs; module "
                 f"{modules[still[0]].label}'s do not. Leave it out, or use other prompts."
             )
+
+    @classmethod
+    def between(cls, modules: Sequence[Module], clean: Rows, corrupted: Rows) -> "PairOfRuns":
+        """Run the model on both.
+
+        Args:
+            modules: The modules.
+            clean: The clean prompts.
+            corrupted: The corrupted ones.
+        """
+        names = modules[0].units.hook_names
+        runs = clean.activations(names), corrupted.activations(names)
+        return cls(modules, *runs, clean.attention_mask)
+
+    def of_prompts(self, prompts: Int[np.ndarray, " prompts"]) -> "PairOfRuns":
+        """The runs of some of the prompts.
+
+        Args:
+            prompts: Their rows.
+        """
+        found, rows = copy.copy(self), torch.from_numpy(prompts)
+        found._clean, found._corrupted, found._change = (
+            {name: values[rows.to(values.device)] for name, values in of.items()}
+            for of in (self._clean, self._corrupted, self._change)
+        )
+        if self._mask is not None:
+            found._mask = self._mask[rows.to(self._mask.device)]
+            found._padding = Resident(~found._mask.cpu()[..., None])
+        found.squares = self.squares[prompts]
+        return found
 
     def patches(self, sets: Sequence[Units], *, direct: bool) -> "Patches":
         """Patches of sets of units from the clean run.
