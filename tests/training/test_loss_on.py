@@ -47,7 +47,7 @@ def test_a_step_follows_the_gradient_of_the_named_tokens(loss_on, positions):
     losses = torch.cat(token_losses(model, FORGET, loss_on))
     found = torch.autograd.grad(losses.mean(), [named[name] for name in masks])
     expected = {name: part[masks[name]] for name, part in zip(masks, found, strict=True)}
-    retained = float(torch.cat(token_losses(model, RETAIN, loss_on)).mean())
+    retained = float(torch.cat(token_losses(model, RETAIN, loss_on)).detach().mean())
     before = weights(model)
     options = {"saturation": 0.0, "importance": 0.0, "positions": positions, **SGD}
     done = tlm.training.unlearn(model, units, FORGET, RETAIN, loss_on=loss_on, **options)
