@@ -30,6 +30,7 @@ from benchmarks import (
     iterd,
     label_noise,
     labels,
+    loss_on,
     methods,
     neighbours,
     partial,
@@ -299,6 +300,17 @@ def test_parts(method, monkeypatch, capsys):
     assert ("{'recall': 3, 'reasoning': 3}" in found) == (method == "patch")
     assert "recall neurons" in found
     assert "reasoning layers" in found
+
+
+@unsaid
+def test_loss_on(monkeypatch, capsys):
+    known = {word for name in loss_on.CORPORA for word in words_of(loss_on.load_prompts(name))}
+    model = tiny_model(known=sorted(known), d_mlp=32)
+    monkeypatch.setattr(loss_on, "load_model", lambda name: model)
+    words = ["--controls", "1", "--modules", "2", "--per-category", "2"]
+    rows = run(loss_on, words, monkeypatch, capsys).splitlines()[-7:]
+    assert rows[0].split()[:3] == ["loss_on", "module", "category"]
+    assert [row.split()[0] for row in rows[1:]] == ["prompt"] * 2 + ["answer"] * 2 + ["all"] * 2
 
 
 def test_components(tmp_path, monkeypatch, capsys):

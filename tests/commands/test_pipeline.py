@@ -426,9 +426,17 @@ def test_the_commands_put_the_separator_between_prompts_and_answers(
     assert "Put a separator between them" in capsys.readouterr().err
     assert cli.main([*words, "--separator", " "]) == 0
     assert set(pd.read_csv(tmp_path / "out" / "effects.csv")["separator"]) == {"' '"}
+    assert cli.main([*words, "--separator", " ", "--loss-on", "all"]) == 1
+    assert "--loss-on goes with --metric loss; got --loss-on all" in capsys.readouterr().err
     words[words.index("answer_logprob")] = "loss"
     assert cli.main([*words, "--separator", " "]) == 1
     assert "no answer is read" in capsys.readouterr().err
+    assert cli.main([*words, "--separator", " ", "--loss-on", "answer"]) == 0
+    for name in ("effects.csv", "summary.csv"):
+        assert set(pd.read_csv(tmp_path / "out" / name)["loss_on"]) == {"answer"}
+    prompts.to_csv(path, index=False)
+    assert cli.main([*words, "--loss-on", "answer"]) == 1
+    assert "--loss-on answer needs prompts with an 'answer'" in capsys.readouterr().err
 
 
 def test_test_refuses_prompts_that_discovery_saw(saved, prompt_file, tmp_path, monkeypatch, capsys):

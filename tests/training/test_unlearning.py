@@ -315,7 +315,7 @@ def test_many_entries_in_sixteen_bits_are_turned_too():
 
 def test_a_model_in_training_mode_is_refused_before_it_is_run(monkeypatch):
     model = tiny_model().train()
-    monkeypatch.setattr(unlearning, "tokenise", None)
+    monkeypatch.setattr(unlearning, "LossTexts", None)
     with pytest.raises(tlm.ModulesError, match=r"should be in eval mode;.* Call model.eval\(\)"):
         tlm.training.unlearn(model, None, FORGET, RETAIN, **QUIET)
 

@@ -53,8 +53,9 @@ def ablation_path(
     means = np.asarray(means_of(reference, of_content=of_content)[1], dtype=np.float32)
     parts = np.zeros((len(task.token_lists), len(units)))
     for batch in task.batches:
-        counts = n_predicted(batch.mask).numpy()[:, None]
-        measure = summed_losses(batch.tokens, batch.mask)
+        starts = task.texts.starts_of(batch.rows)
+        counts = n_predicted(batch.mask, starts).numpy()[:, None]
+        measure = summed_losses(batch.tokens, batch.mask, starts)
         for step in range(n_steps):
             way = _Way(units, means, batch.counted, (step + 0.5) / n_steps)
             hook_names = list(way.columns)

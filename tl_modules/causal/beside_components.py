@@ -29,6 +29,7 @@ from tl_modules.interventions.replacements import Method
 from tl_modules.interventions.target import as_targets, units_on_one_site
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.models.sites import is_named
 from tl_modules.modules.module import Module
 from tl_modules.modules.module_set import ModuleSet
@@ -55,6 +56,7 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     cores: Cores = None,
     components: Sequence[Component] = COMPONENTS,
     metric: MetricName = "loss",
+    loss_on: LossOn = "prompt",
     separator: str | None = None,
     method: Method = "mean",
     reference_prompts: Prompts | None = None,
@@ -94,6 +96,7 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
         components: Some of ``"head"`` (``hook_z``), ``"mlp"`` (``mlp.hook_post``) and ``"resid"``
             (``hook_resid_post``). All of the model's are measured.
         metric: See ``module_effects``.
+        loss_on: See ``module_effects``.
         separator: See ``module_effects``.
         method: See ``module_effects``. With ``"patch"``, each row is activation patching at all
             positions, as TransformerLens' ``get_act_patch_attn_head_out_all_pos`` does it.
@@ -132,6 +135,7 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     kinds = check_components(components)
     options = Options(
         metric=metric,
+        loss_on=loss_on,
         separator=separator,
         method=method,
         reference=None,
@@ -169,6 +173,7 @@ def with_components(  # noqa: PLR0913 - the options of one experiment, all by ke
     ]
     table = pd.concat(tables, ignore_index=True)
     table = table.assign(positions=options.touched, metric=metric, method=method)
+    table = table.assign(**options.loss_column)
     table = corrected_within(_ranked(_typed(table)), "p_value", "kind")
     return corrected_within(table, "selectivity_p_value", "kind")
 

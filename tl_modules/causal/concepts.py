@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from tl_modules.causal.controls import ControlKind
 from tl_modules.causal.experiment import run_experiment
-from tl_modules.causal.metrics import MetricName
+from tl_modules.causal.metrics import MetricName, reads_answers
 from tl_modules.causal.options import Options
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.ablation import Touched
@@ -19,6 +19,7 @@ from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.answers import shown_separators, with_separator
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.models.output_layer import output_layer
 from tl_modules.models.runs import hook_order
 from tl_modules.runtime.arguments import Elsewhere, checked
@@ -57,6 +58,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     *,
     hook_name: str | None = None,
     metric: MetricName = "loss",
+    loss_on: LossOn = "prompt",
     separator: str | None = None,
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
@@ -89,6 +91,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         tests: Other prompts, with ``category``; or several frames by name.
         hook_name: Where the probes read; by default the output layer's input.
         metric: See ``module_effects``.
+        loss_on: See ``module_effects``.
         separator: See ``module_effects``.
         method: See ``module_effects``.
         reference: See ``module_effects``.
@@ -114,8 +117,8 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
         - ``lost`` (the cost, nats per token) and ``harm`` (the rise on prompts with the concept),
           each with the same columns; p-values count controls at least as high. Intervals are NaN
           for a single prompt;
-        - ``positions``, the tokens at which units were changed; ``separator``, in quotes, with an
-          answer metric.
+        - ``positions``, the tokens at which units were changed; ``separator``, in quotes, where
+          answers are read; ``loss_on``, unless it is ``"prompt"``.
 
     Raises:
         ModulesError: If a set lacks prompts with or without the concept, the model lacks the hook
@@ -123,7 +126,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     """
     sets = _named_sets(tests)
     frames = _frames(fit, sets)
-    if metric != "loss":
+    if reads_answers(metric, loss_on):
         frames = {name: with_separator(it, separator) for name, it in frames.items()}
     truths = _truths(frames, concept)
     # The run below then reads the same labels, and does not repeat warnings about them.
@@ -134,6 +137,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
     )
     options = Options(
         metric=metric,
+        loss_on=loss_on,
         separator=separator,
         method=method,
         reference=reference,
@@ -176,7 +180,7 @@ def concept_effects(  # noqa: PLR0913 - the options of one experiment, all by ke
                     rises, np.ones(len(counted)), draws, tolerance=rounding
                 )
                 row |= named(what, numbers)
-            row["positions"] = options.touched
+            row |= {"positions": options.touched, **options.loss_column}
             if experiment.separators is not None:
                 row["separator"] = shown_separators(experiment.separators)
             rows.append(row)

@@ -222,7 +222,10 @@ def evidence_of(
     """
     n_rows = options.n_gradient_rows
     sizes = {"batch_size": n_rows, "max_tokens": options.max_tokens}
-    task = make_task(model, frame, "loss", n_rows, options.max_tokens, options.touched)
+    task = make_task(
+        *(model, frame, "loss", n_rows, options.max_tokens, options.touched),
+        loss_on=options.loss_on,
+    )
     if by == "path":
         contrasts = _along_the_path(model, frame, modules, options, task)
     else:

@@ -26,6 +26,7 @@ from tl_modules.interventions.prepared_units import check_exclude
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.modules.module_set import BACKGROUND, ModuleSet
 from tl_modules.runtime.arguments import Remedy, checked
 from tl_modules.tables.html_tables import html_table
@@ -95,6 +96,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     rankings: Sequence[Ranking] = RANKINGS,
     by: By = "path",
     reference: HasUnitMeans | None = None,
+    loss_on: LossOn = "prompt",
     positions: Touched = "content",
     n_controls: int = 3,
     exclude: Units | None = None,
@@ -125,6 +127,8 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
         by: The score: ``"path"`` as above, or the estimated effect of ablating a unit alone, as
             ``"signed"``, or by its ``"magnitude"``.
         reference: Source of the means that ablation puts in; by default the modules.
+        loss_on: The tokens over which the loss is averaged, in choosing and in testing; see
+            ``module_effects``. A column ``separator`` is read too.
         positions: See ``module_effects``.
         n_controls: Random sets per kind of control, module and size; those matched by magnitude
             need modules of raw activations. ``module_effects`` tests the cores with as many as it
@@ -155,6 +159,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     left_out = _left_out(modules, exclude)
     options = Options(
         metric="loss",
+        loss_on=loss_on,
         separator=None,
         method="mean",
         reference=modules if reference is None else reference,
@@ -183,6 +188,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
             share=share,
             rankings=(),
             by=by,
+            loss_on=loss_on,
             positions=positions,
             n_controls=0,
             exclude=exclude,
@@ -201,6 +207,7 @@ def causal_cores(  # noqa: PLR0913 - the options of one search, all by keyword
     picked = choice.loc[choice["chosen"], ["module", "n_units"]]
     table = table.merge(picked.assign(ranking="core", chosen=True), how="left")
     table["chosen"] = table["chosen"].notna()
+    table = table.assign(**options.loss_column)
     if of_twin is not None:
         rows = of_twin.table.assign(ranking=TWIN, chosen=False)
         table = pd.concat([table, rows], ignore_index=True)

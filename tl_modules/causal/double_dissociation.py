@@ -18,6 +18,7 @@ from tl_modules.interventions.target import Target, units_of
 from tl_modules.models.answers import shown_separators
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.against_controls import beside_controls, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
@@ -37,8 +38,8 @@ class Dissociation:
     effects: pd.DataFrame
     """One row per module and set: ``module`` (``"P"``, ``"Q"``), ``set`` (``"A"``, ``"B"``),
     ``effect``, ``ci_low``, ``ci_high``, ``control_mean``, ``control_std``, ``p_value``, ``n``;
-    with an answer metric, ``separator``, in quotes; and ``positions``, the tokens at which units
-    were changed."""
+    where answers are read, ``separator``, in quotes; ``positions``, the tokens at which units were
+    changed; and, unless the loss is of prompts alone, ``loss_on``."""
 
     contrasts: pd.DataFrame
     """One row per ``contrast``, with the same columns: ``P: A - B``, ``Q: B - A`` and their sum,
@@ -70,6 +71,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
     prompts_b: Prompts,
     *,
     metric: MetricName = "loss",
+    loss_on: LossOn = "prompt",
     separator: str | None = None,
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
@@ -98,6 +100,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         prompts_a: Strings, or a frame with ``prompt`` and, for the answer metrics, ``answer``.
         prompts_b: The other set, such as recall against multi-step reasoning.
         metric: See ``module_effects``; the higher, the worse.
+        loss_on: See ``module_effects``.
         separator: Text between each prompt and its answer; see ``module_effects``.
         method: See ``module_effects``.
         reference: See ``module_effects``.
@@ -128,6 +131,7 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
     ]
     options = Options(
         metric=metric,
+        loss_on=loss_on,
         separator=separator,
         method=method,
         reference=reference,
@@ -152,7 +156,8 @@ def dissociation(  # noqa: PLR0913 - the options of one experiment, all by keywo
         keys=[[seed, 0], [seed, 0]],
     )
     outcome = _outcome(experiment, seed)
-    return replace(outcome, effects=outcome.effects.assign(positions=options.touched))
+    effects = outcome.effects.assign(positions=options.touched, **options.loss_column)
+    return replace(outcome, effects=effects)
 
 
 def _are_one(one: Target, other: Target) -> bool:

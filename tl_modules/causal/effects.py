@@ -17,6 +17,7 @@ from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.answers import shown_separators
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.p_values import benjamini_hochberg, holm
 from tl_modules.tables.prompt_tables import Prompts
@@ -31,6 +32,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     prompts: Prompts,
     *,
     metric: MetricName = "loss",
+    loss_on: LossOn = "prompt",
     separator: str | None = None,
     method: Method = "mean",
     reference: HasUnitMeans | None = None,
@@ -60,6 +62,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             ``"patch"`` applies to every target that has ``units``.
         prompts: Strings, or a frame with ``prompt`` and ``category``.
         metric: ``"loss"``, ``"answer_logprob"`` or ``"answer_accuracy"``: the higher, the worse.
+        loss_on: The tokens over which ``"loss"`` is averaged: those of the ``"prompt"``, of the
+            ``"answer"``, or ``"all"`` of both. The last two read a column ``answer``.
         separator: Text between each prompt and its answer.
         method: How units are changed; see ``Module.fwd_hooks``. ``"patch"`` needs a column
             ``corrupted``; see ``with_corrupted``.
@@ -85,6 +89,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     """
     options = Options(
         metric=metric,
+        loss_on=loss_on,
         separator=separator,
         method=method,
         reference=reference,
@@ -127,6 +132,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             n_cell_controls=of_target.n_cell_controls(),
             n_units=trial.size,
             control_units=float(np.mean(sizes)) if sizes else float("nan"),
+            **options.loss_column,
         )
         table.insert(0, "module", trial.label)
         if experiment.separators is not None:

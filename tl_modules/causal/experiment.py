@@ -111,11 +111,14 @@ def run_experiment(
     categories = categories_of(frame)
     options = options.sized(model, frame)
     task = make_task(
-        model, frame, options.metric, options.n_rows, options.max_tokens, options.touched
+        *(model, frame, options.metric, options.n_rows, options.max_tokens, options.touched),
+        loss_on=options.loss_on,
     )
     corrupted = None
     if options.method == "patch":
-        corrupted = CorruptedRuns.of(model, frame, task, options.metric, options.max_tokens)
+        corrupted = CorruptedRuns.of(
+            model, frame, task, options.max_tokens, answers=options.reads_answers
+        )
     n_first = FIRST if options.n_controls is None else options.n_controls
     prepared = prepare_runs(
         model,
@@ -219,7 +222,7 @@ def ablation_of(model: HookedModel, frame: pd.DataFrame, task: Task, options: Op
         options.exclude,
         options.n_gradient_rows,
         options.max_tokens,
-        None if options.reads_answers else task,
+        task if options.metric == "loss" else None,
         options.touched,
     )
     return Ablation(

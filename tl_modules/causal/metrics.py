@@ -16,11 +16,12 @@ from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.hooked_model import HookedModel, check_causal
-from tl_modules.models.losses import next_token_losses
-from tl_modules.models.tokens import tokenise
+from tl_modules.models.loss_tokens import LossOn, LossTexts
+from tl_modules.models.losses import next_token_losses, scored_tokens
 
 MetricName = Literal["loss", "answer_logprob", "answer_accuracy"]
-"""``loss``: mean next-token loss, nats per token. ``answer_logprob``: minus the log-probability of
+"""``loss``: mean next-token loss, nats per token, over the tokens that ``loss_on`` names (see
+``LossOn``). ``answer_logprob``: minus the log-probability of
 the answer after the prompt, nats, summed over its tokens. ``answer_accuracy``: 1 where the model's
 own choice differs from the answer in any token, else 0. The higher, the worse."""
 
@@ -39,8 +40,31 @@ class Task:
 
     batches: Sequence[Batch]
     measure: Measure
-    token_lists: Sequence[Int[torch.Tensor, " _pos"]]
-    """The tokens of each prompt, and of its answer where answers are measured."""
+    texts: LossTexts
+    """The tokens, and which of them are measured."""
+
+    @property
+    def token_lists(self) -> Sequence[Int[torch.Tensor, " _pos"]]:
+        """The tokens of each prompt, and of its answer where answers are measured."""
+        return self.texts.token_lists
+
+
+def check_loss_on(metric: MetricName, loss_on: LossOn) -> None:
+    """Refuse a choice of tokens for a metric that is no loss.
+
+    Raises:
+        ModulesError: If ``loss_on`` is not the default with an answer metric.
+    """
+    if metric != "loss" and loss_on != "prompt":
+        raise ModulesError(
+            f"loss_on goes with metric='loss'; got loss_on={loss_on!r} with {metric!r}, which is "
+            "always of the answer. Leave loss_on out, or use metric='loss'."
+        )
+
+
+def reads_answers(metric: MetricName, loss_on: LossOn) -> bool:
+    """Whether a metric is measured on prompts with their answers."""
+    return metric != "loss" or loss_on != "prompt"
 
 
 def make_task(
@@ -51,18 +75,20 @@ def make_task(
     max_tokens: int | None,
     positions: Touched = "all",
     *,
+    loss_on: LossOn = "prompt",
     gradients: bool = False,
 ) -> Task:
     """Prepare prompts to be measured.
 
     Args:
         model: The model.
-        frame: What ``prompt_frame`` returned; for the answer metrics what ``with_separator``
+        frame: What ``prompt_frame`` returned; where answers are read what ``with_separator``
             returned, with ``answer``.
         metric: One of ``METRICS``.
         batch_size: Prompts in a batch; ``"auto"``: as many as memory holds.
         max_tokens: Truncate prompts to this many tokens; not with answers, which would be cut off.
         positions: The tokens that count in the batches: those that interventions change.
+        loss_on: The tokens over which the loss is averaged.
         gradients: Whether backward passes follow, which need more memory.
 
     Returns:
@@ -82,24 +108,28 @@ def make_task(
         return list(batches(token_lists, n_rows, counted))
 
     if metric == "loss":
-        token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least=2)
-        return Task(padded(token_lists), _losses, token_lists)
+        texts = LossTexts.of(model, frame, loss_on, max_tokens)
+
+        def losses(
+            logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, rows: np.ndarray
+        ) -> torch.Tensor:
+            return next_token_losses(logits, tokens, mask, texts.starts_of(rows))
+
+        return Task(padded(texts.token_lists), losses, texts)
     if max_tokens is not None:
         raise ModulesError(
             f"max_tokens goes with metric='loss'; with {metric!r} it would cut the answers off. "
             "Leave it out."
         )
-    token_lists, starts = tokenise_with_answers(model, frame)
+    texts = LossTexts(*tokenise_with_answers(model, frame))
     measure = _error_rate if metric == "answer_accuracy" else _answer_surprise
 
     def of_answers(
         logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, rows: np.ndarray
     ) -> torch.Tensor:
-        positions = torch.arange(1, tokens.shape[1])
-        predicts = positions[None, :] >= torch.from_numpy(starts[rows])[:, None]
-        return measure(logits, tokens, mask[:, 1:] & predicts.to(mask.device))
+        return measure(logits, tokens, scored_tokens(mask, texts.starts_of(rows)))
 
-    return Task(padded(token_lists), of_answers, token_lists)
+    return Task(padded(texts.token_lists), of_answers, texts)
 
 
 def check_measured(
@@ -122,13 +152,6 @@ def check_measured(
             "perhaps since activations overflow. Run the model in a wider dtype (float32), drop "
             "that prompt, or use another method."
         )
-
-
-def _losses(
-    logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, rows: np.ndarray
-) -> torch.Tensor:
-    del rows
-    return next_token_losses(logits, tokens, mask)
 
 
 def _answer_surprise(

@@ -6,7 +6,7 @@ from typing import get_args
 import pandas as pd
 
 from tl_modules.causal.controls import ControlKind
-from tl_modules.causal.metrics import MetricName
+from tl_modules.causal.metrics import MetricName, check_loss_on, reads_answers
 from tl_modules.errors import check_at_least, check_seed
 from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.replacements import HasUnitMeans, Method
@@ -17,6 +17,7 @@ from tl_modules.models.batch_sizes import (
     check_batch_size,
 )
 from tl_modules.models.hooked_model import HookedModel, check_model
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.models.tokens import check_tokenizer, read_texts
 from tl_modules.units import Units
 
@@ -43,15 +44,17 @@ class Options:
     max_tokens: int | None
     seed: int
     progress: bool
+    loss_on: LossOn = "prompt"
     gradient_rows: int | None = None
     """Rows of a pass that a backward pass follows; None for ``batch_size``."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are out of range; the public functions check the types.
+        """Refuse what is out of range or does not go together; types are checked elsewhere.
 
         Raises:
-            ModulesError: If a number is out of range.
+            ModulesError: If a number is out of range, or ``loss_on`` does not go with the metric.
         """
+        check_loss_on(self.metric, self.loss_on)
         if self.n_controls is not None:
             check_at_least("n_controls", self.n_controls, 0)
         check_batch_size(self.batch_size)
@@ -104,5 +107,10 @@ class Options:
 
     @property
     def reads_answers(self) -> bool:
-        """Whether the metric is one of answers."""
-        return self.metric != "loss"
+        """Whether prompts are measured with their answers."""
+        return reads_answers(self.metric, self.loss_on)
+
+    @property
+    def loss_column(self) -> dict[str, str]:
+        """The column that says over which tokens the loss was averaged; none for prompts alone."""
+        return {} if self.loss_on == "prompt" else {"loss_on": self.loss_on}

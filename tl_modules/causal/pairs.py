@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tl_modules.causal.metrics import MetricName, Task
+from tl_modules.causal.metrics import Task
 from tl_modules.causal.prompt_runs import Intervention, on_batches
 from tl_modules.errors import ModulesError, check_seed
 from tl_modules.interventions.hooks import unit_hooks
@@ -84,8 +84,9 @@ class CorruptedRuns:
         model: HookedModel,
         frame: pd.DataFrame,
         task: Task,
-        metric: MetricName,
         max_tokens: int | None,
+        *,
+        answers: bool,
     ) -> "CorruptedRuns":
         """Prepare the runs of the column ``corrupted``.
 
@@ -93,8 +94,8 @@ class CorruptedRuns:
             model: The model.
             frame: The prompts.
             task: The prompts, tokenised.
-            metric: What is measured: with answers, they follow the corrupted prompts too.
             max_tokens: Truncate prompts to this many tokens.
+            answers: Whether answers are read: they follow the corrupted prompts too.
 
         Raises:
             ModulesError: If there is no such column, or a prompt's has another number of tokens.
@@ -105,10 +106,10 @@ class CorruptedRuns:
                 "Add it, with with_corrupted() for one."
             )
         other = prompt_frame(frame.assign(prompt=frame["corrupted"]))
-        if metric == "loss":
-            token_lists = tokenise(model, other["prompt"].tolist(), max_tokens, least=2)
-        else:
+        if answers:
             token_lists = tokenise_with_answers(model, other)[0]
+        else:
+            token_lists = tokenise(model, other["prompt"].tolist(), max_tokens, least=2)
         for row, (clean, corrupted) in enumerate(zip(task.token_lists, token_lists, strict=True)):
             if len(clean) != len(corrupted):
                 raise ModulesError(

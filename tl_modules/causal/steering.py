@@ -28,6 +28,7 @@ from tl_modules.interventions.prepared_units import AblatedUnits
 from tl_modules.interventions.target import Target, as_targets
 from tl_modules.models.batch_sizes import BatchSize, batch_size_of
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
@@ -51,6 +52,7 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
     max_lost: float = 0.5,
     n_new_tokens: int = 20,
     temperature: float = 0.0,
+    loss_on: LossOn = "prompt",
     positions: Touched = "content",
     n_controls: int = 19,
     controls: ControlKind = "layer",
@@ -85,6 +87,8 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
         n_new_tokens: The largest number of tokens that are written after each start.
         temperature: The temperature of sampling; 0 takes the likeliest token. Sampled texts are
             written one at a time, which takes several times as long.
+        loss_on: The tokens over which the loss of ``prompts`` is averaged; see ``module_effects``.
+            A column ``separator`` is read too. Fluency is always of the written tokens.
         positions: ``"content"`` changes no special token and no attention sink of a prompt;
             ``"all"`` changes every token. Every new token is changed.
         n_controls: Controls per module; the smallest p-value is ``1 / (1 + n_controls)``.
@@ -139,6 +143,7 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
             raise ModulesError(f"{name} should be a finite number of at least 0; got {value}.")
     options = Options(
         metric="loss",
+        loss_on=loss_on,
         separator=None,
         method="scale",
         reference=None,
@@ -158,7 +163,9 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
     frame = labelled(prompt_frame(prompts), *sample_labels(targets))
     scores = scores_of(targets, frame, words, scorer)
     options = options.sized(model, frame)
-    task = make_task(model, frame, "loss", options.n_rows, max_tokens, positions)
+    task = make_task(
+        *(model, frame, "loss", options.n_rows, max_tokens, positions), loss_on=loss_on
+    )
     ablation = ablation_of(model, frame, task, options)
     runs = prepare_runs(model, targets, ablation, seed_keys(targets, seed), None)
     _check_scalable(runs)
@@ -189,7 +196,7 @@ def steering_effects(  # noqa: PLR0913 - the options of one experiment, all by k
             )
             for row in sweep.rows(of_target, of_controls, score, clean_texts, factors)
         ]
-    table = pd.DataFrame(rows).assign(controls=controls, positions=positions)
+    table = pd.DataFrame(rows).assign(controls=controls, positions=positions, **options.loss_column)
     return steering_table(table, max_lost)
 
 

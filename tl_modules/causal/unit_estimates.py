@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from tqdm.auto import tqdm
 
-from tl_modules.causal.metrics import Measure, Task, make_task
+from tl_modules.causal.metrics import Measure, Task, check_loss_on, make_task, reads_answers
 from tl_modules.causal.unit_gradients import Estimate, UnitGradients
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.interventions.ablation import Touched
@@ -19,7 +19,9 @@ from tl_modules.interventions.replacements import HasUnitMeans, means_of
 from tl_modules.models.answers import with_separator
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.batches import Batch
+from tl_modules.models.gradients import summed_losses
 from tl_modules.models.hooked_model import HookedModel, flat
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.models.losses import n_predicted
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
@@ -132,6 +134,7 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
     estimate: Estimate = "gradient",
     n_steps: int = 3,
     metric: Literal["loss", "answer_logprob"] = "loss",
+    loss_on: LossOn = "prompt",
     separator: str | None = None,
     positions: Touched = "content",
     batch_size: BatchSize = "auto",
@@ -157,6 +160,7 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
             et al. 2025, arXiv 2508.21258).
         n_steps: Midpoints of integrated gradients: backward passes per hook point.
         metric: ``"loss"`` or ``"answer_logprob"``, which have gradients; see ``module_effects``.
+        loss_on: The tokens over which ``"loss"`` is averaged; see ``module_effects``.
         separator: Text between each prompt and its answer; see ``module_effects``.
         positions: Tokens at which units are ablated; see ``module_effects``.
         batch_size: Prompts in a pass; ``"auto"``: as many as memory holds (``collect``).
@@ -171,9 +175,14 @@ def unit_estimates(  # noqa: PLR0913 - the options of one pass, all by keyword
             finite, or as in ``module_effects``.
     """
     check_at_least("n_steps", n_steps, 1)
+    check_loss_on(metric, loss_on)
     frame = labelled(prompt_frame(prompts))
-    frame = with_separator(frame, separator, answers=metric != "loss")
-    task = make_task(model, frame, metric, batch_size, max_tokens, positions, gradients=True)
+    frame = with_separator(frame, separator, answers=reads_answers(metric, loss_on))
+    task = make_task(
+        *(model, frame, metric, batch_size, max_tokens, positions),
+        loss_on=loss_on,
+        gradients=True,
+    )
     return estimates_of(
         model,
         frame,
@@ -208,7 +217,7 @@ def estimates_of(  # noqa: PLR0913 - the options of one pass, all by keyword
         task: The frame's prompts, with the positions at which units are ablated.
         estimate: The kind of estimate.
         n_steps: Midpoints of integrated gradients.
-        measure: The metric; by default the mean loss.
+        measure: The metric; by default the mean loss over the task's tokens.
         of_content: Whether the means are those over content.
         progress: Show a progress bar.
 
@@ -222,15 +231,17 @@ def estimates_of(  # noqa: PLR0913 - the options of one pass, all by keyword
     units.check_model(model)
     UnitEdits(units, "mean", reference, of_content=of_content)  # refuses a lack of means
     means = np.array(means_of(reference, of_content=of_content)[1], dtype=np.float32)
-    gradients = UnitGradients(model, units, means, estimate, n_steps, measure)
+    summed = _summed_losses(task) if measure is None else measure
+    gradients = UnitGradients(model, units, means, estimate, n_steps, summed)
     categories = categories_of(frame)
     names = list(dict.fromkeys(categories.tolist()))
     totals = np.zeros((3, len(names), len(units)))
     with tqdm(total=len(frame), desc="attribute", unit="prompt", disable=not progress) as bar:
         for batch in task.batches:
             parts = _batch_estimates(gradients, batch, units)
-            if measure is None:  # gradients of the loss are of its sum
-                parts = parts / n_predicted(batch.mask).numpy()[:, None]
+            if measure is None:
+                counts = n_predicted(batch.mask, task.texts.starts_of(batch.rows))
+                parts = parts / counts.numpy()[:, None]
             for row, name in enumerate(names):
                 totals[:, row] += parts[:, is_category(categories[batch.rows], name)].sum(axis=1)
             bar.update(len(batch.rows))
@@ -242,6 +253,17 @@ def estimates_of(  # noqa: PLR0913 - the options of one pass, all by keyword
     counts = np.array([is_category(categories, name).sum() for name in names])
     positive, negative, magnitude = totals / counts[:, None]
     return UnitEstimates(units, tuple(names), positive, negative, magnitude, estimate)
+
+
+def _summed_losses(task: Task) -> Measure:
+    """The sum over tokens of the loss, not its mean, whose gradient is too small for float16."""
+
+    def summed(
+        logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, rows: np.ndarray
+    ) -> torch.Tensor:
+        return summed_losses(tokens, mask, task.texts.starts_of(rows))(logits)
+
+    return summed
 
 
 def _batch_estimates(

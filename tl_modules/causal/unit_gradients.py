@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from tl_modules.causal.metrics import Measure
 from tl_modules.models.batches import Batch
-from tl_modules.models.gradients import gradients_of, loss_gradients
+from tl_modules.models.gradients import gradients_of
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn
 from tl_modules.models.relevance import relevance_hooks
 from tl_modules.units import Units
@@ -32,7 +32,7 @@ class UnitGradients:
         means: Float[np.ndarray, " coordinates"],
         estimate: Estimate,
         n_steps: int,
-        measure: Measure | None = None,
+        measure: Measure,
     ) -> None:
         """Prepare an estimate.
 
@@ -42,7 +42,7 @@ class UnitGradients:
             means: What ablation puts in the place of the units' coordinates.
             estimate: The kind.
             n_steps: Runs of integrated gradients per hook point.
-            measure: The metric; by default each prompt's mean loss.
+            measure: The metric.
 
         Raises:
             ModulesError: If the model lacks hook points that the estimate needs.
@@ -66,7 +66,7 @@ class UnitGradients:
             batch: The prompts, and the tokens at which units are ablated.
 
         Returns:
-            Both by hook point. Gradients of the loss are of its sum over a prompt's tokens.
+            Both by hook point.
         """
         if not self._integrated:
             return self._at(batch, self._hook_names, self._relevance)
@@ -87,12 +87,9 @@ class UnitGradients:
         self, batch: Batch, hook_names: Sequence[str], edits: FwdHooks
     ) -> tuple[ByHook, ByHook]:
         """Activations and gradients of a run under some hooks."""
-        run = (self._model, batch.tokens, batch.mask, hook_names, edits)
-        measure = self._measure
-        if measure is None:
-            return loss_gradients(*run)
         return gradients_of(
-            lambda logits: measure(logits, batch.tokens, batch.mask, batch.rows), *run
+            lambda logits: self._measure(logits, batch.tokens, batch.mask, batch.rows),
+            *(self._model, batch.tokens, batch.mask, hook_names, edits),
         )
 
     def _towards(self, name: str, batch: Batch, share: float) -> HookFn:

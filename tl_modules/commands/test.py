@@ -10,7 +10,7 @@ import pandas as pd
 
 from tl_modules.causal.controls import KINDS
 from tl_modules.causal.effects import module_effects
-from tl_modules.causal.metrics import METRICS
+from tl_modules.causal.metrics import METRICS, check_loss_on, reads_answers
 from tl_modules.causal.options import POSITIONS
 from tl_modules.causal.own_categories import no_common_category
 from tl_modules.causal.selectivities import selectivity
@@ -29,6 +29,7 @@ from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_seed
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.models.batch_sizes import check_batch_size
+from tl_modules.models.loss_tokens import LOSS_ON
 from tl_modules.modules.module_set import ModuleSet
 from tl_modules.tables.effects_frame import SIGNIFICANT, shared_modules
 from tl_modules.tables.labels import quoted
@@ -70,6 +71,12 @@ def add_parser(commands: Any) -> None:
         help="find this many units that every category needs, and repeat the test without them (0)",
     )
     parser.add_argument("--metric", default="loss", help=f"metric: {', '.join(METRICS)} (loss)")
+    parser.add_argument(
+        "--loss-on",
+        default="prompt",
+        help=f"tokens over which the loss is averaged: {', '.join(LOSS_ON)}; the last two read a "
+        "column 'answer' (prompt)",
+    )
     add_positions(parser)
     add_separator(parser)
     add_prompts(parser, max_tokens=24)
@@ -112,7 +119,7 @@ def _test(
         )
     options: dict[str, Any] = {
         "batch_size": args.batch_size,
-        "max_tokens": args.max_tokens if args.metric == "loss" else None,
+        "max_tokens": None if reads_answers(args.metric, args.loss_on) else args.max_tokens,
         "positions": args.positions,
         "progress": not args.no_progress,
     }
@@ -137,6 +144,7 @@ def _test(
             modules,
             tested,
             metric=args.metric,
+            loss_on=args.loss_on,
             separator=args.separator,
             reference=reference,
             n_controls=args.n_controls,
@@ -147,6 +155,7 @@ def _test(
         )
         what = {"modules": name, "reading": str(modules.reading), "excluded": left_out}
         what |= {"metric": args.metric}
+        what |= {} if args.loss_on == "prompt" else {"loss_on": args.loss_on}
         tables.append(effects.assign(**what))
         said = {"controls": kind, "verdict": verdict_sentence(effects, of=modules.holds)}
         rows.append(what | said | summary(effects))
@@ -172,6 +181,8 @@ def _check(args: argparse.Namespace) -> None:
     for kind in args.controls:
         check_choice("controls", kind, KINDS)
     check_choice("metric", args.metric, METRICS)
+    check_choice("loss_on", args.loss_on, LOSS_ON)
+    check_loss_on(args.metric, args.loss_on)
     check_choice("positions", args.positions, POSITIONS)
     check_at_least("per_category", args.per_category, 1)
     if args.n_controls is not None:
@@ -259,14 +270,18 @@ def _prompts(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Choose prompts to test on, and others to find shared units on, that discovery did not see."""
     prompts = categorised_prompts(args)
-    if args.metric != "loss" and "answer" not in prompts:
+    answers = reads_answers(args.metric, args.loss_on)
+    if answers and "answer" not in prompts:
+        given, remedy = f"--metric {args.metric}", "--metric loss"
+        if args.metric == "loss":
+            given, remedy = f"--loss-on {args.loss_on}", "--loss-on prompt"
         raise ModulesError(
-            f"--metric {args.metric} needs prompts with an 'answer'; {args.prompts!r} has no such "
-            "column. Add it, or use --metric loss."
+            f"{given} needs prompts with an 'answer'; {args.prompts!r} has no such column. Add it, "
+            f"or use {remedy}."
         )
     # Validated before the model loads.
-    with_separator(prompts, args.separator, answers=args.metric != "loss")
-    if args.metric != "loss":
+    with_separator(prompts, args.separator, answers=answers)
+    if answers:
         answers_of(prompts)
     new = unseen(args, prompts, sets)
     tested, others = drawn(new, [args.per_category] * 2, args.seed)

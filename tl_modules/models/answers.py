@@ -91,7 +91,7 @@ def with_separator(
         if not answers:
             raise ModulesError(
                 f"separator should be left out where no answer is read; got {separator!r}. Use an "
-                "answer metric or tokens='answer' to read answers."
+                "answer metric, loss_on='answer' or tokens='answer' to read answers."
             )
         if chat:
             raise ModulesError(

@@ -104,19 +104,22 @@ def loss_gradients(
 
 
 def summed_losses(
-    tokens: Int[torch.Tensor, "batch pos"], mask: Bool[torch.Tensor, "batch pos"]
+    tokens: Int[torch.Tensor, "batch pos"],
+    mask: Bool[torch.Tensor, "batch pos"],
+    starts: Int[torch.Tensor, " batch"] | None = None,
 ) -> Callable[[torch.Tensor], Float[torch.Tensor, " batch"]]:
     """What computes each prompt's summed next-token loss from the logits, in nats.
 
     Args:
         tokens: Padded token ids.
         mask: True at real tokens.
+        starts: See ``scored_tokens``.
     """
 
     def summed(logits: torch.Tensor) -> torch.Tensor:
         # Clones, because the caller's tensors may have been made in inference mode.
-        losses = next_token_losses(logits, tokens.clone(), mask.clone())
-        return losses * n_predicted(mask).to(logits.device)
+        losses = next_token_losses(logits, tokens.clone(), mask.clone(), starts)
+        return losses * n_predicted(mask, starts).to(logits.device)
 
     return summed
 

@@ -15,7 +15,7 @@ SHARED = "shared by all"
 """The label of the set of units that all modules share, and the title of a module that every
 category needs."""
 
-RUN_COLUMNS = ("modules", "reading", "excluded", "controls", "positions", "metric")
+RUN_COLUMNS = ("modules", "reading", "excluded", "controls", "positions", "metric", "loss_on")
 """The columns that tell apart the runs in one table, as ``tl-modules test`` writes it."""
 
 _EVERY_TOKEN = "all"

@@ -13,6 +13,7 @@ from tl_modules.interventions.ablation import Touched
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.prompt_frames import prompt_frame
@@ -21,6 +22,9 @@ from tl_modules.training.loss_changes import increases_table, prompt_losses
 from tl_modules.training.masks import units_of
 from tl_modules.training.unlearning import unlearn
 from tl_modules.units import Units
+
+_READ = ["prompt", "answer", "separator"]
+"""The columns of prompts that are read; the last two if the loss is not of prompts alone."""
 
 
 @checked
@@ -42,6 +46,7 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
     optimizer: Annotated[
         Callable[..., torch.optim.Optimizer], Elsewhere("an optimizer class")
     ] = torch.optim.Adam,
+    loss_on: LossOn = "prompt",
     positions: Touched = "all",
     batch_size: int = 8,
     max_tokens: int | None = None,
@@ -69,6 +74,7 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
         saturation: As in ``unlearn``.
         importance: As in ``unlearn``.
         optimizer: As in ``unlearn``.
+        loss_on: As in ``unlearn``, in training and measuring.
         positions: As in ``unlearn``.
         batch_size: As in ``unlearn``.
         max_tokens: Cut prompts after this many tokens, in training and measuring.
@@ -81,7 +87,7 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
         prompts), ``effect`` (the increase of the loss), ``ci_low`` and ``ci_high`` (95 %, bootstrap
         over prompts), ``control_mean``, ``control_std``, ``p_value`` (how often a control forgets
         or retains as much, or has as large a margin; 1 if no training changes the losses) and
-        ``control_units`` (the controls' mean size).
+        ``control_units`` (the controls' mean size); and ``loss_on``, unless it is ``"prompt"``.
 
     Raises:
         ModulesError: As ``unlearn`` raises.
@@ -94,16 +100,16 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
             f"held_out should be two sets of prompts, (forget, retain); got "
             f"{type(measured).__name__}."
         )
-    forgotten, retained = (prompt_frame(prompts)["prompt"].tolist() for prompts in measured)
-    texts = [*forgotten, *retained]
-    of_forget = np.arange(len(texts)) < len(forgotten)
+    frames = [prompt_frame(prompts).filter(items=_READ) for prompts in measured]
+    texts = pd.concat(frames, ignore_index=True)
+    of_forget = np.arange(len(texts)) < len(frames[0])
     generator = np.random.default_rng(seed)
     trained: list[Units | None] = [None if module is None else units_of(module)]
     if trained[0] is not None:
         strata = Strata.by_layer(trained[0])
         trained += [strata.draw(trained[0], generator) for _ in range(n_controls)]
     # One measurement serves the module and all controls: each starts from the same weights.
-    before = prompt_losses(model, texts, max_tokens)
+    before = prompt_losses(model, texts, max_tokens, loss_on)
     increases = np.empty((len(trained), len(texts)))
     bar = tqdm(trained, desc="unlearn", unit="set of units", disable=not progress)
     for increase, units in zip(increases, bar, strict=True):
@@ -119,6 +125,7 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
             saturation=saturation,
             importance=importance,
             optimizer=optimizer,
+            loss_on=loss_on,
             positions=positions,
             batch_size=batch_size,
             max_tokens=max_tokens,
@@ -126,11 +133,12 @@ def forgetting(  # noqa: PLR0913 - the options of one training, all by keyword
             progress=False,
         )
         try:
-            increase[:] = prompt_losses(model, texts, max_tokens) - before
+            increase[:] = prompt_losses(model, texts, max_tokens, loss_on) - before
         finally:
             done.restore(model)
     sizes = [None if units is None else len(units) for units in trained]
     table = increases_table(before, increases, of_forget, seed)
     table.insert(2, "n_units", pd.array([sizes[0]] * 3, dtype="Int64"))
     others = np.array(sizes[1:], dtype=float)
-    return table.assign(control_units=others.mean() if len(others) else np.nan)
+    table = table.assign(control_units=others.mean() if len(others) else np.nan)
+    return table if loss_on == "prompt" else table.assign(loss_on=loss_on)

@@ -8,22 +8,35 @@ from tl_modules.causal.metrics import make_task
 from tl_modules.causal.prompt_runs import no_intervention, run_task
 from tl_modules.causal.row_limits import RowLimit
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.tables.against_controls import beside_controls, run_rounding
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.prompt_frames import prompt_frame
+from tl_modules.tables.prompt_tables import Prompts
 
 BATCH_SIZE = 16
 
 
 def prompt_losses(
-    model: HookedModel, texts: list[str], max_tokens: int | None = None
+    model: HookedModel,
+    prompts: Prompts,
+    max_tokens: int | None = None,
+    loss_on: LossOn = "prompt",
 ) -> Float[np.ndarray, " prompts"]:
     """Compute each prompt's mean next-token loss, in nats per token.
 
+    Args:
+        model: The model.
+        prompts: Strings, or a frame with ``prompt`` and what ``loss_on`` reads.
+        max_tokens: Cut prompts after this many tokens.
+        loss_on: The tokens over which the loss is averaged.
+
     Raises:
-        ModulesError: If a prompt has fewer than two tokens, or its loss is not finite.
+        ModulesError: If a prompt has fewer than two tokens, its answer is missing where it is read,
+            or its loss is not finite.
     """
-    task = make_task(model, prompt_frame(texts), "loss", BATCH_SIZE, max_tokens)
+    given = (model, prompt_frame(prompts), "loss", BATCH_SIZE, max_tokens)
+    task = make_task(*given, loss_on=loss_on)
     return run_task(model, task, [no_intervention], RowLimit(BATCH_SIZE))[0]
 
 

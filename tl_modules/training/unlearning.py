@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tqdm.auto import trange
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
@@ -16,8 +16,8 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.models.batches import Batch, batches
 from tl_modules.models.gradients import check_differentiable
 from tl_modules.models.hooked_model import HookedModel, check_causal
+from tl_modules.models.loss_tokens import LossOn, LossTexts
 from tl_modules.models.losses import n_predicted, token_losses
-from tl_modules.models.tokens import tokenise
 from tl_modules.modules.module import Module
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.runtime.determinism import rows_alike
@@ -33,6 +33,9 @@ from tl_modules.units import Units
 
 _Weights = tuple[float, float]
 """The exponents for saturation and importance."""
+
+_Drawn = tuple[Batch, Int[torch.Tensor, " batch"] | None]
+"""Prompts, and where the tokens whose loss counts begin in each; see ``LossTexts``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -98,6 +101,7 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     optimizer: Annotated[
         Callable[..., torch.optim.Optimizer], Elsewhere("an optimizer class")
     ] = torch.optim.Adam,
+    loss_on: LossOn = "prompt",
     positions: Touched = "all",
     batch_size: int = 8,
     max_tokens: int | None = None,
@@ -116,7 +120,8 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         model: The model, in eval mode (training mode would train with dropout).
         module: The module, or units, of the site ``"mlp"``; None trains every parameter that
             requires a gradient.
-        forget: Prompts to unlearn: strings, or a frame with ``prompt``.
+        forget: Prompts to unlearn: strings, or a frame with ``prompt`` (and ``answer`` and
+            ``separator``, if ``loss_on`` reads answers).
         retain: Prompts that the model should still predict.
         n_steps: The number of steps.
         learning_rate: The optimizer's ``lr``.
@@ -126,6 +131,9 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
         importance: The other exponent.
         optimizer: An optimizer class, called with one vector of all trained entries and ``lr``; its
             ``step()`` should need no closure.
+        loss_on: The tokens over which both losses are averaged: those of the ``"prompt"``, of the
+            ``"answer"`` after it, or ``"all"`` of both (instruction modelling, arXiv 2405.14394;
+            the abstract was read).
         positions: With ``"content"``, gradients take no path through what the trained layers write
             at special tokens and attention sinks, such as the first token (see
             ``content_positions``). The trained weights still act there.
@@ -140,8 +148,8 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
 
     Raises:
         ModulesError: If the model is in training mode or not causal, the units are not MLP neurons
-            of the model, a prompt has fewer than two tokens, an option is not valid, or a loss is
-            not finite.
+            of the model, a prompt has fewer than two tokens, an answer that is read is missing, an
+            option is not valid, or a loss is not finite.
     """
     check_at_least("n_steps", n_steps, 1)
     check_at_least("batch_size", batch_size, 1)
@@ -155,11 +163,11 @@ def unlearn(  # noqa: PLR0913 - the options of one training, all by keyword
     units = None if module is None else units_of(module)
     paths = GradientPaths.of(model, units, positions)
     sets = [
-        tokenise(model, prompt_frame(prompts)["prompt"].tolist(), max_tokens, least=2)
+        LossTexts.of(model, prompt_frame(prompts), loss_on, max_tokens)
         for prompts in (forget, retain)
     ]
     entries = Entries.of(model, units)
-    drawn = [(tokens, paths.counted(model, tokens, batch_size)) for tokens in sets]
+    drawn = [(texts, paths.counted(model, texts.token_lists, batch_size)) for texts in sets]
     before = entries.gather(entries.parameters)  # in the model's dtype, to be restored bit for bit
     # The optimizer sees these entries only, so weight decay and momentum do not change others.
     # They are in float32: in 16 bits small steps are lost, and Adam's epsilon is 0.
@@ -230,29 +238,31 @@ def _check_optimizer(
 
 
 def _draw(
-    token_lists: Sequence[torch.Tensor],
+    texts: LossTexts,
     counted: Sequence[torch.Tensor] | None,
     batch_size: int,
     generator: np.random.Generator,
-) -> Batch:
+) -> _Drawn:
     """Draw a batch of prompts without replacement."""
-    size = min(batch_size, len(token_lists))
-    numbers = generator.choice(len(token_lists), size=size, replace=False)
-    (batch,) = batches(token_lists, size, counted, numbers)
-    return batch
+    n_texts = len(texts.token_lists)
+    size = min(batch_size, n_texts)
+    numbers = generator.choice(n_texts, size=size, replace=False)
+    (batch,) = batches(texts.token_lists, size, counted, numbers)
+    return batch, texts.starts_of(batch.rows)
 
 
 def _gradient(
     model: HookedModel,
     entries: Entries,
     paths: GradientPaths,
-    batch: Batch,
+    drawn: _Drawn,
     weights: _Weights | None,
 ) -> tuple[float, Float[torch.Tensor, " entries"]]:
     """Compute a batch's loss (nats per token) and the objective's gradient by the entries.
 
     Without weights the objective is the loss; with weights, it is minus the weighted loss.
     """
+    batch, starts = drawn
     device = getattr(model.cfg, "device", None)
     with torch.enable_grad():
         logits = model.run_with_hooks(
@@ -260,8 +270,8 @@ def _gradient(
             fwd_hooks=paths.fwd_hooks(batch),
             attention_mask=batch.mask.long().to(device),
         )
-        losses = token_losses(logits, batch.tokens, batch.mask)
-        n_tokens = n_predicted(batch.mask).sum().to(losses.device)
+        losses = token_losses(logits, batch.tokens, batch.mask, starts)
+        n_tokens = n_predicted(batch.mask, starts).sum().to(losses.device)
         minimised = losses
         if weights is not None:
             minimised = -satimp_weights((-losses).exp(), *weights) * losses
