@@ -3,6 +3,7 @@
 import asyncio
 import html
 import json
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -411,6 +412,34 @@ def test_a_run_stops_between_steps_and_a_later_one_replaces_it(widget, explorer,
     assert widget.status["said"] == "Done."
     assert seen.count("Done.") == 1
     assert widget.state["outcome"]["n_units"] == explorer.modules[0].n_units
+
+
+def test_a_click_from_another_thread_runs_the_model_in_the_thread_of_the_cells(explorer, model):
+    """JupyterLab delivers clicks in a subshell of the kernel: a thread with a loop of its own."""
+    pytest.importorskip("anywidget", reason="the extra 'viz' is not installed")
+    threads = []
+
+    async def scene():
+        widget = explorer.widget()
+
+        async def subshell():
+            says(widget, do="ask", question={"chosen": [1], "factor": 3.0, "kind": "scale"})
+            while running := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.gather(*running)
+
+        await asyncio.to_thread(asyncio.run, subshell())
+        await asyncio.gather(*widget._tasks)
+        return widget
+
+    point = model.hook_dict["blocks.0.mlp.hook_post"]
+    hook = point.register_forward_hook(lambda *_: threads.append(threading.get_ident()))
+    try:
+        widget = asyncio.run(scene())
+    finally:
+        hook.remove()
+    assert set(threads) == {threading.get_ident()}
+    assert widget.status["said"] == "Done."
+    assert explorer.outcome.question.chosen == (1,)
 
 
 def test_a_stopped_text_is_marked_as_unfinished(widget, explorer, played):
