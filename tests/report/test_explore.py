@@ -243,6 +243,42 @@ def test_after_an_error_no_hook_is_left_and_old_numbers_are_marked(explorer, mod
     assert n_hooks(model) == before
 
 
+@contextmanager
+def at_its_first_pass(model, do):
+    """Do something while the model runs, once."""
+    left = [do]
+    point = model.hook_dict["blocks.2.mlp.hook_post"]
+    hook = point.register_forward_hook(lambda *_: left.pop()() if left else None)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def test_a_call_that_is_stopped_while_the_model_runs_says_so(explorer, model):
+    first = explorer.outcome
+    stopped = {"done": 0, "total": 0, "said": "Stopped.", "error": ""}
+
+    def stop():
+        explorer.receive({"do": "stop"})
+
+    def stop_and_fail():
+        stop()
+        raise RuntimeError("out of memory")
+
+    with (
+        at_its_first_pass(model, stop),
+        pytest.raises(tlm.ModulesError, match=r"it was stopped, or another.*Run it again"),
+    ):
+        explorer.run(chosen=[1], kind="scale", factor=3.0)
+    assert explorer.status() == stopped
+    assert explorer.outcome is first
+    with at_its_first_pass(model, stop_and_fail), pytest.raises(RuntimeError, match="memory"):
+        explorer.run()
+    assert explorer.status() == stopped  # the error is of a run that was given up
+    assert explorer.run().question.chosen == (1,)
+
+
 def test_old_numbers_keep_the_names_of_their_modules(explorer, model):
     explorer.rename(0, "first name")
     assert "first name" in explorer.state()["outcome"]["asked"]
