@@ -201,6 +201,19 @@ def test_a_core_keeps_its_size_unless_its_module_grows_by_a_merge(session):
     assert session.question.core_size == 3
 
 
+def test_taking_an_edit_back_gives_no_module_the_core_of_another(session):
+    for size in (None, 3):
+        session.ask(chosen=[0], core_size=size)
+        session.split(0, n=3)
+        session.ask(chosen=[4], core_size=1)
+        session.undo()  # module 4 is gone
+        assert (session.question.chosen, session.question.core_size) == ((0,), size)
+        session.merge([0, 1])
+        session.ask(core_size=2)
+        session.undo()
+        assert (session.question.chosen, session.question.core_size) == ((0,), size)
+
+
 def test_an_answer_is_of_units_whatever_their_modules_are_called(session):
     session.ask(chosen=[0, 3], factor=2.0)
     first = session.asked()
