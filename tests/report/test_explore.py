@@ -6,8 +6,10 @@ import json
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -115,6 +117,26 @@ def test_cores_come_first_and_draw_their_curve(model, modules, prompts):
     others = replace(modules, unit_labels=(modules.unit_labels + 1) % 3)
     with pytest.raises(tlm.ModulesError, match="cores should be parts of these 3 modules"):
         tlm.explore(model, others, cores=cores)
+
+
+@pytest.mark.parametrize(
+    ("table", "units", "message"),
+    [
+        ({"module": [0], "selectivity": [0.5], "n_units": [1]}, {}, r"table lacks \['ranking'\]"),
+        ({}, {"unit": [12]}, "should name units of the modules' hook points.*got unit 12 of"),
+        ({}, {"unit": [-1]}, "got unit -1 of"),
+        ({}, {"unit": [0.5]}, "got unit 0.5 of"),
+        ({}, {"hook_name": ["blocks.9.hook"]}, "got unit 0 of 'blocks.9.hook'"),
+    ],
+)
+def test_damaged_tables_of_cores_are_refused(model, modules, table, units, message):
+    whole = {"module": [0], "selectivity": [0.5], "n_units": [1], "ranking": ["core"]}
+    first = {"module": [0], "hook_name": [modules.units.hook_names[0]], "unit": [0]}
+    cores = SimpleNamespace(
+        cores=modules, table=pd.DataFrame(table or whole), units=pd.DataFrame(first | units)
+    )
+    with pytest.raises(tlm.ModulesError, match=message):
+        tlm.explore(model, modules, cores=cores)
 
 
 def test_edits_give_a_set_that_the_rest_of_the_package_takes(explorer, model, prompts):
