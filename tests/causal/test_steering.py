@@ -163,7 +163,7 @@ def test_the_sentence_says_that_factors_are_not_corrected_for():
 class SilentToy(WritingToy):
     """A model that ends each text at once."""
 
-    def generate(self, tokens, max_new_tokens, do_sample, verbose):
+    def generate(self, tokens, max_new_tokens, do_sample, verbose, eos_token_id):
         end = torch.full((len(tokens), max_new_tokens), self.tokenizer.eos_token_id)
         return torch.cat([tokens, end], dim=1)
 

@@ -177,6 +177,14 @@ def test_a_topic_goes_through_json_unchanged(interpreted):
         assert tlm.Topic.from_dict(json.loads(json.dumps(topic.to_dict()))) == topic
 
 
+def test_a_topic_saved_before_labels_could_be_given_is_read(interpreted):
+    described = interpreted.topics[0].to_dict()
+    del described["label_is_given"]
+    assert tlm.Topic.from_dict(described) == interpreted.topics[0]
+    with pytest.raises(tlm.ModulesError, match="The file's topic is malformed"):
+        tlm.Topic.from_dict({**described, "label_is_given": 1})
+
+
 def test_as_many_topics_as_modules_are_asked_for(interpreted):
     with pytest.raises(tlm.ModulesError, match="one entry per module, 3; they have 2"):
         replace(interpreted, topics=interpreted.topics[:2])

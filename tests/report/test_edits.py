@@ -98,9 +98,13 @@ def test_shared_units_are_not_moved_into_a_module(made):
         moved(aside, np.array([0]), 1)
 
 
-def test_a_name_is_the_topics_label_and_leaves_the_category(made):
+def test_a_name_is_the_topics_label_and_leaves_the_category(made, tmp_path):
     found = renamed(made, 1, "  sums ").modules
     assert found[1].title == "sums"
+    assert found.shared_by_all == made.shared_by_all  # a finding, which a name does not change
+    found.save(tmp_path / "named.safetensors")
+    assert tlm.ModuleSet.load(tmp_path / "named.safetensors")[1].title == "sums"
+    assert moved(found, np.array([5]), 0).modules[1].title == "sums"
     assert found[1].category == "y"
     assert found["sums"].label == 1
     assert found.describe()["label"].tolist()[0] == "x"
@@ -146,6 +150,7 @@ def test_what_was_said_of_all_modules_goes_with_an_edit_and_scored_labels_of_the
     found = renamed(told, 0, "mine").modules
     assert [module.title for module in found] == ["mine", "shared by all", "c", "d"]
     assert found.verdict_sentence == "Two are selective."
+    assert found.scored_labels == (None, *labels[1:])
 
 
 @pytest.fixture
@@ -199,6 +204,19 @@ def test_a_core_keeps_its_size_unless_its_module_grows_by_a_merge(session):
     assert session.question.core_size is None
     session.undo()
     assert session.question.core_size == 3
+
+
+def test_taking_an_edit_back_gives_no_module_the_core_of_another(session):
+    for size in (None, 3):
+        session.ask(chosen=[0], core_size=size)
+        session.split(0, n=3)
+        session.ask(chosen=[4], core_size=1)
+        session.undo()  # module 4 is gone
+        assert (session.question.chosen, session.question.core_size) == ((0,), size)
+        session.merge([0, 1])
+        session.ask(core_size=2)
+        session.undo()
+        assert (session.question.chosen, session.question.core_size) == ((0,), size)
 
 
 def test_an_answer_is_of_units_whatever_their_modules_are_called(session):

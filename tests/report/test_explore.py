@@ -3,10 +3,13 @@
 import asyncio
 import html
 import json
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -114,6 +117,26 @@ def test_cores_come_first_and_draw_their_curve(model, modules, prompts):
     others = replace(modules, unit_labels=(modules.unit_labels + 1) % 3)
     with pytest.raises(tlm.ModulesError, match="cores should be parts of these 3 modules"):
         tlm.explore(model, others, cores=cores)
+
+
+@pytest.mark.parametrize(
+    ("table", "units", "message"),
+    [
+        ({"module": [0], "selectivity": [0.5], "n_units": [1]}, {}, r"table lacks \['ranking'\]"),
+        ({}, {"unit": [12]}, "should name units of the modules' hook points.*got unit 12 of"),
+        ({}, {"unit": [-1]}, "got unit -1 of"),
+        ({}, {"unit": [0.5]}, "got unit 0.5 of"),
+        ({}, {"hook_name": ["blocks.9.hook"]}, "got unit 0 of 'blocks.9.hook'"),
+    ],
+)
+def test_damaged_tables_of_cores_are_refused(model, modules, table, units, message):
+    whole = {"module": [0], "selectivity": [0.5], "n_units": [1], "ranking": ["core"]}
+    first = {"module": [0], "hook_name": [modules.units.hook_names[0]], "unit": [0]}
+    cores = SimpleNamespace(
+        cores=modules, table=pd.DataFrame(table or whole), units=pd.DataFrame(first | units)
+    )
+    with pytest.raises(tlm.ModulesError, match=message):
+        tlm.explore(model, modules, cores=cores)
 
 
 def test_edits_give_a_set_that_the_rest_of_the_package_takes(explorer, model, prompts):
@@ -240,6 +263,42 @@ def test_after_an_error_no_hook_is_left_and_old_numbers_are_marked(explorer, mod
     again = explorer.run(kind="ablate", n_new_tokens=0)
     assert again.losses.equals(first.losses)
     assert n_hooks(model) == before
+
+
+@contextmanager
+def at_its_first_pass(model, do):
+    """Do something while the model runs, once."""
+    left = [do]
+    point = model.hook_dict["blocks.2.mlp.hook_post"]
+    hook = point.register_forward_hook(lambda *_: left.pop()() if left else None)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def test_a_call_that_is_stopped_while_the_model_runs_says_so(explorer, model):
+    first = explorer.outcome
+    stopped = {"done": 0, "total": 0, "said": "Stopped.", "error": ""}
+
+    def stop():
+        explorer.receive({"do": "stop"})
+
+    def stop_and_fail():
+        stop()
+        raise RuntimeError("out of memory")
+
+    with (
+        at_its_first_pass(model, stop),
+        pytest.raises(tlm.ModulesError, match=r"it was stopped, or another.*Run it again"),
+    ):
+        explorer.run(chosen=[1], kind="scale", factor=3.0)
+    assert explorer.status() == stopped
+    assert explorer.outcome is first
+    with at_its_first_pass(model, stop_and_fail), pytest.raises(RuntimeError, match="memory"):
+        explorer.run()
+    assert explorer.status() == stopped  # the error is of a run that was given up
+    assert explorer.run().question.chosen == (1,)
 
 
 def test_old_numbers_keep_the_names_of_their_modules(explorer, model):
@@ -411,6 +470,34 @@ def test_a_run_stops_between_steps_and_a_later_one_replaces_it(widget, explorer,
     assert widget.status["said"] == "Done."
     assert seen.count("Done.") == 1
     assert widget.state["outcome"]["n_units"] == explorer.modules[0].n_units
+
+
+def test_a_click_from_another_thread_runs_the_model_in_the_thread_of_the_cells(explorer, model):
+    """JupyterLab delivers clicks in a subshell of the kernel: a thread with a loop of its own."""
+    pytest.importorskip("anywidget", reason="the extra 'viz' is not installed")
+    threads = []
+
+    async def scene():
+        widget = explorer.widget()
+
+        async def subshell():
+            says(widget, do="ask", question={"chosen": [1], "factor": 3.0, "kind": "scale"})
+            while running := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.gather(*running)
+
+        await asyncio.to_thread(asyncio.run, subshell())
+        await asyncio.gather(*widget._tasks)
+        return widget
+
+    point = model.hook_dict["blocks.0.mlp.hook_post"]
+    hook = point.register_forward_hook(lambda *_: threads.append(threading.get_ident()))
+    try:
+        widget = asyncio.run(scene())
+    finally:
+        hook.remove()
+    assert set(threads) == {threading.get_ident()}
+    assert widget.status["said"] == "Done."
+    assert explorer.outcome.question.chosen == (1,)
 
 
 def test_a_stopped_text_is_marked_as_unfinished(widget, explorer, played):

@@ -11,6 +11,13 @@ pytestmark = pytest.mark.slow
 CELLS = (
     TINY,
     "print([module.n_units for module in explorer.modules], *explorer.history, sep='; ')",
+    """
+import threading
+threads = []
+point = c.model.hook_dict["blocks.0.mlp.hook_post"]
+point.register_forward_hook(lambda *_: threads.append(threading.current_thread().name))
+""",
+    "print(*sorted(set(threads)))",
 )
 
 
@@ -58,16 +65,22 @@ def done(page):
     page.wait_for_selector(".tlm-x[aria-busy=false]", timeout=120_000)
 
 
-def printed(page):
-    """What Python says of the modules."""
-    cell = page.locator(".jp-CodeCell").nth(1)
+def printed(page, number=1):
+    """What a cell prints: by default, what Python says of the modules."""
+    cell = ran(page, number)
+    return cell.locator(".jp-OutputArea-output").inner_text().strip()
+
+
+def ran(page, number):
+    """A cell, once it was run."""
+    cell = page.locator(".jp-CodeCell").nth(number)
     before = cell.locator(".jp-InputPrompt").inner_text()
-    run_cell(page, 1)
+    run_cell(page, number)
     page.wait_for_function(
         "([cell, before]) => /[0-9]/.test(cell.innerText) && cell.innerText !== before",
         arg=[cell.locator(".jp-InputPrompt").element_handle(), before],
     )
-    return cell.locator(".jp-OutputArea-output").inner_text().strip()
+    return cell
 
 
 def test_choosing_a_module_runs_it_beside_a_control(page, explorer):
@@ -81,6 +94,17 @@ def test_choosing_a_module_runs_it_beside_a_control(page, explorer):
     explorer.get_by_role("checkbox", name="1:").uncheck()
     done(page)
     assert explorer.locator(".headline").inner_text() == headline
+
+
+def test_clicks_run_the_model_in_the_thread_of_the_cells(page, explorer):
+    ran(page, 2)
+    for module in ("1:", "2:"):  # JupyterLab delivers the second click in another thread
+        explorer.get_by_role("checkbox", name=module).check()
+        done(page)
+    assert printed(page, 3) == "MainThread"
+    for module in ("1:", "2:"):
+        explorer.get_by_role("checkbox", name=module).uncheck()
+        done(page)
 
 
 def test_edits_come_back_to_python(page, explorer):

@@ -125,13 +125,17 @@ class Module(UnitTarget):
         """The module's name in tables and figures: its topic's label or, without one, its category.
 
         It is "shared by all" where ``ModuleSet.with_effects`` found that. After ``with_labels`` it
-        is the label that was chosen, or says that no label fits.
+        is the label that was chosen, or says that no label fits. A name that a user gave in
+        ``tlm.explore`` stands before "shared by all".
         """
+        topic, scored = self.topic, self.scored_labels
+        if topic is not None and topic.label_is_given and scored is None:
+            return topic.label
         if self.shared_by_all:
             return SHARED
-        if self.scored_labels is not None:
-            return self.scored_labels.title
-        return self.category_title if self.topic is None else self.topic.label
+        if scored is not None:
+            return scored.title
+        return self.category_title if topic is None else topic.label
 
     @property
     def category_name(self) -> str | None:

@@ -9,6 +9,7 @@ import pandas as pd
 from tl_modules.errors import ModulesError
 from tl_modules.saving.checked_json import (
     checked_entries,
+    checked_flag,
     checked_number,
     checked_text,
     checked_whole_number,
@@ -97,6 +98,9 @@ class Topic:
     notes: tuple[str, ...] = ()
     """Why contexts or tokens are missing, if they are."""
 
+    label_is_given: bool = False
+    """Whether a user gave the label, which then stands before "shared by all"."""
+
     def __repr__(self) -> str:
         """One line, not its texts."""
         counted = ("words", "prompts", "contexts", "promoted", "suppressed")
@@ -149,6 +153,7 @@ class Topic:
                 if described["chance_z"] is None
                 else checked_number(described["chance_z"]),
                 notes=checked_entries(described["notes"], checked_text),
+                label_is_given=checked_flag(described.get("label_is_given", False)),
             )
             if not all(0 <= context.prompt < len(topic.prompts) for context in topic.contexts):
                 raise ValueError("a context is of a prompt that is not there")

@@ -164,13 +164,11 @@ def renamed(modules: ModuleSet, k: int, name: str) -> Edit:
     others = {topic.label for number, topic in enumerate(topics) if number != module.label}
     if wanted in others:
         raise ModulesError(f"Another module has the name {wanted!r:.80}. Type another name.")
-    topics[module.label] = replace(topics[module.label], label=wanted)
-    flags, scored = modules.shared_by_all, modules.scored_labels
-    if flags is not None:  # either's name would hide the one given
-        flags = tuple(flag and number != module.label for number, flag in enumerate(flags))
-    if scored is not None:
+    topics[module.label] = replace(topics[module.label], label=wanted, label_is_given=True)
+    scored = modules.scored_labels
+    if scored is not None:  # the scores are of another label
         scored = tuple(None if number == module.label else of for number, of in enumerate(scored))
-    found = replace(modules, topics=tuple(topics), shared_by_all=flags, scored_labels=scored)
+    found = replace(modules, topics=tuple(topics), scored_labels=scored)
     line = f"renamed {named(module)} to {_short(wanted)}"
     return Edit(found, line, tuple(range(modules.n_modules)))
 
@@ -256,12 +254,14 @@ def _edited_topic(module: Module, before: Topic, label: str, others: Collection[
     """What is still true of a topic after its module changed."""
     while label in others:
         label = f"{label} ({module.label})"
+    is_given = before.label_is_given and label == before.label
     return Topic(
         label=label,
         categories=module.category_shares,
         words=before.words,
         prompts=_prompts(module) or before.prompts,
         notes=(_NOTE,),
+        label_is_given=is_given,
     )
 
 

@@ -76,7 +76,7 @@ def explore(
         modules = modules.with_effects(effects)
         sentence = verdict_sentence(effects, of=modules.holds)
     if cores is not None:
-        check_cores(cores, modules)
+        check_cores(cores, modules, also=("ranking",))
     word = "the scores passed as ranking="
     if ranking is None and cores is not None:
         ranking = _ranking_of(cores, modules)
@@ -110,6 +110,6 @@ def _ranking_of(cores: HasCores, modules: ModuleSet) -> Float[np.ndarray, " unit
     ranks = np.argsort(np.argsort(scores, kind="stable")) / len(scores)  # below 1
     starts = dict(zip(units.hook_names, np.cumsum((0, *units.widths)).tolist(), strict=False))
     offsets = np.array([starts[name] for name in found["hook_name"]], dtype=np.int64)
-    places = offsets + found["unit"].to_numpy()
+    places = offsets + found["unit"].to_numpy(dtype=np.int64)
     ranks[places] = np.arange(len(found), 0, -1)  # highest score first in each module
     return ranks

@@ -96,7 +96,8 @@ class Explorer:
         Raises:
             ModulesError: If a value does not fit, or the question does not use it, as a ``factor``
                 without ``"scale"``. An error while the model runs leaves the last outcome, which
-                the page marks as an earlier one.
+                the page marks as an earlier one. So does a stop, or another question, before there
+                is an answer.
         """
         values = {
             "prompt": prompt,
@@ -115,11 +116,16 @@ class Explorer:
         return self._run()
 
     def _run(self) -> Outcome:
-        """Run all steps at once."""
-        for _ in self.steps():
-            pass
-        assert self._outcome is not None
-        return self._outcome
+        """Run all steps at once, and return what they found themselves."""
+        found: Outcome | None = None
+        for step in self.steps():
+            found = step.outcome
+        if found is None:
+            raise ModulesError(
+                "A run should go on until it has an answer; it was stopped, or another question "
+                "replaced it. Run it again: explorer.run()."
+            )
+        return found
 
     @checked
     def merge(self, numbers: Sequence[int]) -> None:
@@ -252,22 +258,29 @@ class Explorer:
         try:
             while number == self._number:
                 step = next(steps, None)
+                if number != self._number:  # stopped or replaced during the step
+                    break
                 if step is None:
                     said = "Done."
                     break
+                # Before it is shown: whoever sees it may stop the run, which is then the newer.
+                self._progress = _progress(step.done, step.total, step.what)
                 if step.outcome is not None and step.outcome is not self._outcome:
                     self._outcome = step.outcome
                     self._show()
-                self._tell(_progress(step.done, step.total, step.what))
+                self._tell(self._progress)
                 yield step
         except Exception as error:
-            is_refused = isinstance(error, ModulesError)
-            said, self._error = "", str(error) if is_refused else f"{type(error).__name__}: {error}"
+            if number == self._number:
+                is_refused = isinstance(error, ModulesError)
+                said = ""
+                self._error = str(error) if is_refused else f"{type(error).__name__}: {error}"
             raise
         finally:
             if number == self._number:
+                self._progress = _progress(said=said)
                 self._show()
-                self._tell(_progress(said=said))
+                self._tell(self._progress)
 
     def status(self) -> dict[str, int | str]:
         """How far the run is, and the last error, until the next question or edit.

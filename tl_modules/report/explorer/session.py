@@ -168,7 +168,12 @@ class Session:
         self.modules, self.history = before.modules, self.history[:-1]
         self.pinned = _taken_back(self.pinned, before.pinned_after, before.pinned, before.target)
         chosen = _taken_back(now.chosen, left.chosen, was.chosen, before.target)
-        self.ask(chosen=chosen, core_size=was.core_size if is_same else now.core_size)
+        origins = tuple(k for k, number in enumerate(before.target) if number in now.chosen)
+        if not is_same and origins == chosen and len(origins) == len(now.chosen):
+            core_size = now.core_size  # of the same module
+        else:
+            core_size = was.core_size if chosen == was.chosen else None
+        self.ask(chosen=chosen, core_size=core_size)
 
     @property
     def can_undo(self) -> bool:

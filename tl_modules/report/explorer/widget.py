@@ -4,6 +4,7 @@ This file alone needs anywidget (extra ``viz``).
 """
 
 import asyncio
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.resources import files
@@ -26,8 +27,9 @@ _PAUSE = 0.001
 class ExplorerWidget(anywidget.AnyWidget):
     """Shows an ``Explorer``, and does what is clicked.
 
-    The model runs in the kernel's own loop, one step at a time: between steps, no hooks are on the
-    model, so that cells may run.
+    The model runs in the loop and the thread in which the widget was made, those of the cells, one
+    step at a time. Between steps, no hooks are on the model, so that cells may run. JupyterLab
+    delivers clicks in another thread of the kernel; they are handed over.
     """
 
     _esm = (_HERE / "explorer.js").read_text("utf-8")
@@ -41,6 +43,8 @@ class ExplorerWidget(anywidget.AnyWidget):
         self._answered = ""
         super().__init__(state=explorer.state(), status=self._status())
         self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.get_ident()
+        self._loop = _running_loop()
         self.on_msg(self._receive)
 
     def show(self) -> None:
@@ -63,21 +67,38 @@ class ExplorerWidget(anywidget.AnyWidget):
         return {kept: bundle[kept]} if kept in bundle else {}
 
     def _receive(self, _: object, content: Any, __: object) -> None:
-        """Do what the page asks for."""
+        """Do what the page asks for, in the thread of the cells: hooks on the model are seen there.
+
+        JupyterLab 4.4 and later deliver clicks in a thread of their own (a kernel's subshell).
+        """
         if not isinstance(content, Mapping):
             return
+        if self._loop is not None and threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self._receive_here, content)
+        else:
+            self._receive_here(content)
+
+    def _receive_here(self, content: Mapping[str, Any]) -> None:
+        """Do what the page asks for."""
         self._answered = str(content.get("id"))
         steps = self._explorer.receive(content)
         if steps is None:
             return
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # no notebook: there is no loop that could go on meanwhile
+        loop = _running_loop()
+        if loop is None:  # no notebook: there is no loop that could go on meanwhile
             asyncio.run(_done(steps))
             return
         task = loop.create_task(_done(steps))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread; None in plain Python."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _done(steps: "Iterator[Step]") -> None:
