@@ -69,7 +69,7 @@ def claim_figures(
             n_rows = table.loc[table["selectivity"].notna(), "module"].nunique()
             _on_the_first_screen(drawn, n_rows)
             caption = _AGAIN if figures else _SELECTIVITY.format(what=what, noun=noun)
-            if "n_controls" in table and table["n_controls"].nunique() > 1:
+            if "n_controls" in table and len(table["n_controls"].dropna().unique()) > 1:
                 caption += _CHOSEN
             title = f"How selective each {noun} is, compared with its controls"
             figures.append(as_figure(name, f"Selectivity of {noun}s", caption, drawn, title))
