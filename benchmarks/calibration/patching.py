@@ -91,5 +91,5 @@ _NULL = "modules are a random partition of all units"
 SIMULATIONS = (
     Simulation(graph, _NULL, 800),
     Simulation(scores, _NULL, 2000),
-    Simulation(greedy, _NULL, 860),
+    Simulation(greedy, _NULL, 920),
 )

@@ -138,6 +138,6 @@ SIMULATIONS = (
     Simulation(selectivities, "the categories' names are permuted", 2000),
     Simulation(rule, "the module's number is one more control's", 10_000),
     Simulation(thoughts, "outcomes do not depend on the values, given the question", 2000),
-    Simulation(detectors, "values are independent of the categories", 560),
+    Simulation(detectors, "values are independent of the categories", 600),
     Simulation(forgetting, "the trained units are a random third of each layer", 800),
 )
