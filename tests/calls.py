@@ -229,7 +229,14 @@ CALLS = {
         c.model, *c.pair, metric, c.modules, n_controls=2, **QUIET
     ),
     "plan_interventions": lambda c: tlm.plan_interventions(
-        c.model, *c.pair, c.modules, budget=4, n_prompts=2, propose=lambda question: "1", **QUIET
+        c.model,
+        *c.pair,
+        c.modules,
+        budget=4,
+        n_prompts=2,
+        n_controls=2,
+        propose=lambda question: "1",
+        **QUIET,
     ),
     "circuit_scores": lambda c: tlm.circuit_scores(
         c.model, *c.pair, metric, c.modules, [0], n_controls=2, **QUIET

@@ -41,6 +41,10 @@ modules = tlm.discover(acts, 2)
         ("tlm.Reading(weight='loss')", "weight should be one of 'activation', 'attribution'"),
         ("tlm.Reading(aggregate='sum')", "aggregate should be one of 'mean', 'rms', 'max'"),
         ("tlm.Reading(tokens='first')", "tokens should be one of 'all', 'content', 'last'"),
+        (
+            "from dataclasses import replace; replace(modules, holds='core')",
+            "holds should be one of 'modules', 'cores'; got 'core'",
+        ),
         ("tlm.attached(acts)", "model should be a TransformerBridge or HookedTransformer; got Act"),
         ("tlm.detach_all(acts)", "model should be a TransformerBridge or HookedTransformer; got"),
         (

@@ -1,5 +1,4 @@
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -45,10 +44,6 @@ def effects():
 
 
 def test_a_modules_name_is_its_topics_label_or_else_its_category(modules):
-    @dataclass(frozen=True)
-    class Topic:
-        label: str
-
     module = modules[0]
     assert module_name(module) == "0: math"
     assert module_name(modules[1]) == "1: &lt;b&gt;code&lt;/b&gt;"
@@ -56,7 +51,7 @@ def test_a_modules_name_is_its_topics_label_or_else_its_category(modules):
     assert module_name(modules[3]) == "3"
     object.__setattr__(module, "topic", None)
     assert module_name(module) == "0: math"
-    object.__setattr__(module, "topic", Topic("sums & <products>"))
+    object.__setattr__(module, "topic", tlm.Topic("sums & <products>", {}, (), ()))
     assert module_name(module) == "0: sums &amp; &lt;products&gt;"
 
 

@@ -11,6 +11,8 @@ pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 120_000
+"""Milliseconds for an action: Chromium may share two cores with a test that trains models."""
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +51,17 @@ def report(model, modules, prompts, acts, tmp_path_factory):
     return path
 
 
+def new_page(browser, **options):
+    page = browser.new_page(**options)
+    page.set_default_timeout(PATIENCE)
+    return page
+
+
 @pytest.fixture(params=[("light", 1280), ("dark", 400)], ids=["light-1280", "dark-400"])
 def page(request, browser, report):
     """The page, opened; what it complains of and asks the network for must be nothing."""
     scheme, width = request.param
-    opened = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    opened = new_page(browser, color_scheme=scheme, viewport={"width": width, "height": 900})
     said, asked = [], []
     opened.on("console", lambda message: said.append(message.text))
     opened.on("pageerror", lambda error: said.append(str(error)))
@@ -67,7 +75,7 @@ def page(request, browser, report):
 
 def wait_until(page, expression):
     """Until it is true. (``wait_for_function`` needs eval, which the page's policy forbids.)"""
-    for _ in range(200):
+    for _ in range(600):
         if page.evaluate(expression):
             return
         page.wait_for_timeout(100)
@@ -94,7 +102,7 @@ def test_every_figure_is_drawn(page):
 
 
 def test_verdict_words_and_the_whole_first_figure_are_on_the_first_screen(browser, report):
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page = new_page(browser, viewport={"width": 1280, "height": 800})
     page.goto(report.as_uri())
     wait_until(page, "document.querySelector('#claim [data-drawn]') !== null")
     figure = [f"#claim .{part}" for part in ("legend", "xtitle", "ytitle", "xtick", "scatterlayer")]
@@ -111,7 +119,7 @@ def test_verdict_words_and_the_whole_first_figure_are_on_the_first_screen(browse
 
 
 def test_axes_titles_fit_a_narrow_page(browser, report):
-    page = browser.new_page(viewport={"width": 400, "height": 900})
+    page = new_page(browser, viewport={"width": 400, "height": 900})
     page.goto(report.as_uri())
     draw_all(page)
     for title in page.query_selector_all(":is(#claim, #more-claims) .xtitle"):
@@ -134,7 +142,7 @@ def test_nothing_is_wider_than_the_window(page):
 
 
 def test_a_table_of_many_categories_keeps_the_modules_names_in_sight(browser, report, tmp_path):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = new_page(browser, viewport={"width": 1280, "height": 900})
     page.goto(report.as_uri())
     page.evaluate(
         """for (const row of document.querySelectorAll("#effects tr")) {
@@ -240,7 +248,7 @@ def test_a_link_opens_its_module_and_so_does_an_address(page, browser, report):
     module = page.query_selector(page.evaluate("location.hash"))
     assert module.query_selector("article").is_visible()
     assert_in_sight(page, page.query_selector(".hit"))
-    fresh = browser.new_page()
+    fresh = new_page(browser)
     fresh.goto(f"{report.as_uri()}#module-1")
     assert fresh.is_visible("#module-1 article")
     assert not fresh.is_visible("#module-0 article")
@@ -270,6 +278,7 @@ def test_fingers_scroll_over_figures(browser, report):
     context = browser.new_context(
         viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True
     )
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     page.goto(report.as_uri())
     draw_all(page)
@@ -287,7 +296,7 @@ def test_the_skip_link_shows_when_it_has_the_focus(page):
 
 
 def test_figures_follow_a_change_of_colours(browser, report):
-    page = browser.new_page(color_scheme="light")
+    page = new_page(browser, color_scheme="light")
     page.goto(report.as_uri())
     draw_all(page)
     page.emulate_media(color_scheme="dark")
@@ -309,7 +318,7 @@ def test_many_prompts_come_fifty_at_a_time(browser, modules, tmp_path):
         sample_scores=np.zeros(n),
     )
     tlm.write_report(tmp_path / "many.html", many)
-    page = browser.new_page()
+    page = new_page(browser)
     page.goto((tmp_path / "many.html").as_uri())
     for expected in (50, 100, 130):
         assert len(visible(page, "#prompt-list li")) == expected
