@@ -226,7 +226,7 @@ SIMULATIONS = (
     Simulation(patch, _UNITS, 2000),
     Simulation(sequential, _UNITS, 2000),
     Simulation(dissociation, "P and Q are the halves of a random partition", 2000),
-    Simulation(concepts, _UNITS, 600),
+    Simulation(concepts, _UNITS, 800),
     Simulation(parts, "the parts are a random set of all", 2000),
     Simulation(eigenshift, "the components are a random set of all", 2000),
     Simulation(leace, _LABELS, 2000),
