@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -179,6 +180,15 @@ def test_modules_that_every_category_needs_are_named_so(effects, modules):
         "1: shared by all",
         "2",
     ]
+
+
+def test_a_users_name_stands_before_shared_by_all(effects, modules):
+    topics = [tlm.Topic(f"sums {k}", {}, (), (), label_is_given=k == 1) for k in range(4)]
+    found = effects.assign(shared_by_all=effects["module"] < 2)
+    named = replace(modules, topics=tuple(topics)).with_effects(found)
+    assert [named[0].title, named[1].title] == ["shared by all", "sums 1"]
+    shown = tlm.plots.plot_effects(found, modules=named).layout.yaxis.ticktext
+    assert list(shown) == ["0: shared by all", "1: sums 1", "2: sums 2"]
 
 
 def test_an_effect_that_is_not_known_is_left_blank(effects):

@@ -121,6 +121,14 @@ class Module(UnitTarget):
         return f"{' / '.join(tied[:_MOST_TIED])}{more}" if tied else self.category
 
     @property
+    def given_name(self) -> str | None:
+        """The name that a user gave in ``tlm.explore``; None without one or after ``with_labels``."""
+        topic = self.topic
+        if topic is None or not topic.label_is_given or self.scored_labels is not None:
+            return None
+        return topic.label
+
+    @property
     def title(self) -> str | None:
         """The module's name in tables and figures: its topic's label or, without one, its category.
 
@@ -129,8 +137,8 @@ class Module(UnitTarget):
         ``tlm.explore`` stands before "shared by all".
         """
         topic, scored = self.topic, self.scored_labels
-        if topic is not None and topic.label_is_given and scored is None:
-            return topic.label
+        if (name := self.given_name) is not None:
+            return name
         if self.shared_by_all:
             return SHARED
         if scored is not None:

@@ -205,7 +205,8 @@ def names_of(
     Args:
         labels: The modules' numbers, and the names of other targets.
         modules: The modules, if they are known.
-        shared: The labels of modules that are shared by all, which is then their name.
+        shared: The labels of modules that are shared by all, which is then their name if no user
+            gave them one.
 
     Raises:
         ModulesError: If a module of the table is not among ``modules``.
@@ -219,7 +220,12 @@ def names_of(
             f"modules should hold the table's modules; {missing} are missing. Pass the module set "
             "that module_effects got."
         )
-    known |= {label: f"{label}: {SHARED}" for label in shared if not isinstance(label, str)}
+    given = {module.label for module in named if module.given_name is not None}
+    known |= {
+        label: f"{label}: {SHARED}"
+        for label in shared
+        if not isinstance(label, str) and label not in given
+    }
     return [known.get(label, plotly_text(str(label))) for label in labels]
 
 
