@@ -122,7 +122,7 @@ class Module(UnitTarget):
 
     @property
     def given_name(self) -> str | None:
-        """The name that a user gave in ``tlm.explore``; None without one or after ``with_labels``."""
+        """The name that a user gave in ``tlm.explore``, until ``with_labels`` scores labels."""
         topic = self.topic
         if topic is None or not topic.label_is_given or self.scored_labels is not None:
             return None
