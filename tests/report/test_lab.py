@@ -178,10 +178,20 @@ def test_a_refusal_is_said_and_nothing_is_lost(page, explorer):
     done(page)
     assert "as many tokens as the prompt" in explorer.locator(".error").inner_text()
     assert explorer.locator(".headline").is_visible()
+    earlier = explorer.locator(".results.old")
+    assert "An earlier result" in earlier.inner_text()
+    pin = explorer.get_by_role("button", name="Pin module 0")
+    pin.click()  # another action
+    done(page)
+    assert "as many tokens as the prompt" in explorer.locator(".error").inner_text()
+    assert earlier.is_visible()
+    pin.click()
+    done(page)
     explorer.get_by_label("Other prompt", exact=True).fill("a cat sat")
     explorer.get_by_role("button", name="Run", exact=True).click()
     done(page)
     assert explorer.locator(".error").is_hidden()
+    assert earlier.count() == 0
     explorer.get_by_label("Ablate").check()
     done(page)
 
