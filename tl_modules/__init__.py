@@ -57,6 +57,7 @@ from tl_modules.discovery import (
 )
 from tl_modules.errors import ModulesError
 from tl_modules.evaluation import (
+    annotate,
     compare_detectors,
     compare_methods,
     match_modules,
@@ -106,6 +107,7 @@ __all__ = [
     "Target",
     "Topic",
     "Units",
+    "annotate",
     "attached",
     "attribute_modules",
     "best_n_modules",
