@@ -67,13 +67,8 @@ def dawid_skene(
     shape = (n_labels, n_annotators, n_labels)
     converged = False
     for _ in range(LIMIT):
-        weighted = posterior * weight
-        prevalence = weighted.sum(axis=0) / weight.sum()
-        given = (weighted.T @ answers).reshape(shape)
-        totals = given.sum(axis=2, keepdims=True)
-        # Nothing is known of how an annotator answers to a label whose prompts it left out: then
-        # all answers are equally probable.
-        rates = np.where(totals > 0, given / np.maximum(totals, _TINY), 1 / n_labels)
+        prevalence = (posterior * weight).sum(axis=0) / weight.sum()
+        rates = np.nan_to_num(_rates(posterior * weight, answers, shape), nan=1 / n_labels)
         log_rates = np.log(np.maximum(rates, _TINY)).reshape(n_labels, -1)
         log_joint = np.log(np.maximum(prevalence, _TINY)) + answers @ log_rates.T
         below = log_joint - log_joint.max(axis=1, keepdims=True)
@@ -82,8 +77,23 @@ def dawid_skene(
         if np.abs(posterior - before).max() <= CONVERGED:
             converged = True
             break
-    confusions = np.where(totals > 0, rates, np.nan).transpose(1, 0, 2)
+    confusions = _rates(posterior * weight, answers, shape).transpose(1, 0, 2)
     return DawidSkene(posterior[pattern], confusions, converged)
+
+
+def _rates(
+    weighted: Float[np.ndarray, "patterns labels"],
+    answers: Float[np.ndarray, "patterns annotators_x_labels"],
+    shape: tuple[int, int, int],
+) -> Float[np.ndarray, "labels annotators answers"]:
+    """How often each annotator gives each answer to prompts of a label.
+
+    NaN where it answered no prompt of the label. The fit then takes all answers as equally
+    probable, since nothing is known of them.
+    """
+    given = (weighted.T @ answers).reshape(shape)
+    totals = given.sum(axis=2, keepdims=True)
+    return np.where(totals > 0, given / np.maximum(totals, _TINY), np.nan)
 
 
 def _shares(totals: Int[np.ndarray, "prompts labels"]) -> Float[np.ndarray, "prompts labels"]:
