@@ -189,11 +189,15 @@ CALLS = {
     "probe_confusion": lambda c: tlm.probe_confusion(c.modules, *c.halves),
     "label_audit": lambda c: tlm.evaluation.label_audit(c.acts, modules=c.modules, n_folds=2),
     "annotate": lambda c: annotated(c),
+    "embedding_annotator": lambda c: tlm.embedding_annotator(c.model, c.prompts, 3, **QUIET),
     "match_modules": lambda c: tlm.match_modules(c.modules, c.coarser),
     "module_effects": lambda c: tlm.module_effects(
         c.model, c.modules, c.prompts, n_controls=2, **QUIET
     ),
     "module_effects resampled": resampled,
+    "module_effects labels": lambda c: tlm.module_effects(
+        c.model, c.modules, c.prompts, labels=annotated(c), n_controls=2, **QUIET
+    ),
     "steering_effects": lambda c: steered(c),
     "steering_effects sampled": lambda c: steered(
         c, starts=["the cat", "def print ("], temperature=1.0, scorer=len, positions="all"

@@ -17,6 +17,7 @@ from tl_modules.activations import (
     StoreWriter,
     collect,
     collect_reference,
+    embedding_annotator,
 )
 from tl_modules.causal import (
     Parts,
@@ -128,6 +129,7 @@ __all__ = [
     "discover",
     "discover_baseline",
     "dissociation",
+    "embedding_annotator",
     "explore",
     "faithfulness_curves",
     "get_act_patch_module",
