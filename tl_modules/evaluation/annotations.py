@@ -201,7 +201,7 @@ def annotate(
     by_name = named_annotators(annotators)
     asked = sum(callable(annotator) for annotator in by_name.values())
     with tqdm(
-        total=asked * len(texts), desc="annotate", unit="answer", disable=not progress
+        total=asked * len(texts), desc="annotate", unit="answer", disable=not (progress and asked)
     ) as bar:
         answers = {name: answers_of(name, each, texts, bar) for name, each in by_name.items()}
     names = labels_of(answers, labels)
