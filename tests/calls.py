@@ -121,6 +121,16 @@ def unlearnt(c):
     return done
 
 
+def annotated(c):
+    """Three annotators, of whom two err, and not on the same prompts."""
+    truth = c.prompts["category"].tolist()
+    names = sorted(set(truth))
+    wrong = [names[label == names[0]] for label in truth]
+    err = [[wrong[at] if at % 5 == by else truth[at] for at in range(len(truth))] for by in (1, 2)]
+    answers = dict(zip(c.prompts["prompt"], truth, strict=True))
+    return tlm.annotate(c.prompts, {"rule": answers.get, "a": err[0], "b": err[1]}, **QUIET)
+
+
 def halves_of(prompts):
     return [group for _, group in prompts.groupby("category")]
 
@@ -178,11 +188,16 @@ CALLS = {
     "probe lr": lambda c: tlm.probe(c.modules, *c.halves, "lr"),
     "probe_confusion": lambda c: tlm.probe_confusion(c.modules, *c.halves),
     "label_audit": lambda c: tlm.evaluation.label_audit(c.acts, modules=c.modules, n_folds=2),
+    "annotate": lambda c: annotated(c),
+    "embedding_annotator": lambda c: tlm.embedding_annotator(c.model, c.prompts, 3, **QUIET),
     "match_modules": lambda c: tlm.match_modules(c.modules, c.coarser),
     "module_effects": lambda c: tlm.module_effects(
         c.model, c.modules, c.prompts, n_controls=2, **QUIET
     ),
     "module_effects resampled": resampled,
+    "module_effects labels": lambda c: tlm.module_effects(
+        c.model, c.modules, c.prompts, labels=annotated(c), n_controls=2, **QUIET
+    ),
     "steering_effects": lambda c: steered(c),
     "steering_effects sampled": lambda c: steered(
         c, starts=["the cat", "def print ("], temperature=1.0, scorer=len, positions="all"

@@ -87,7 +87,9 @@ def parts_of(thing):
         return [(f"[{number}]", part) for number, part in enumerate(thing)]
     if not hasattr(thing, "__dataclass_fields__"):
         raise TypeError(f"a {type(thing).__name__} has no values that are compared")
-    return [(f".{name}", getattr(thing, name)) for name in thing.__dataclass_fields__]
+    fields = [(f".{name}", getattr(thing, name)) for name in thing.__dataclass_fields__]
+    # A model that a result holds is the one that it was made with.
+    return [(name, part) for name, part in fields if not isinstance(part, torch.nn.Module)]
 
 
 def digest(content):

@@ -13,6 +13,7 @@ import tl_modules as tlm
 from benchmarks import (
     ablation,
     agreement,
+    annotators,
     checkpoints,
     claims,
     components,
@@ -487,6 +488,37 @@ def test_label_noise(model, prompts, monkeypatch, capsys):
     assert effects.count("audited") == 2
     assert "components" in real
     assert len(drawn) == 1
+
+
+@unsaid
+def test_annotators(monkeypatch, capsys):
+    corpus = annotators.load_prompts()
+    known = sorted({word for prompt in corpus["prompt"] for word in prompt.split()})
+    model = tiny_model(known=known, d_mlp=32)
+    monkeypatch.setattr(annotators, "load_model", lambda name: model)
+    monkeypatch.setattr(annotators, "N_PROMPTS", (24,))
+    drawn = []
+    monkeypatch.setattr(annotators, "draw", lambda figure, path: drawn.append(figure))
+    words = ["--draws", "1", "--controls", "2", "--categories", "2", "--per-category", "3"]
+    out = run(annotators, [*words, "--figure", "annotators.png"], monkeypatch, capsys)
+    said, planted, coverage, real = re.split("\n(?:planted|coverage|model)\n", out)
+    assert re.match(r"consensus: \d of 6 held-out labels right\nvote: \d of 6", said)
+    assert planted.split()[:3] == ["n_prompts", "consensus", "vote"]
+    assert "consensus as certain" in coverage
+    assert real.count("uncertain") == real.count("groups") == 2
+    assert len(drawn) == 1
+
+
+def test_planted_annotators_err_as_their_confusions_say():
+    truth = np.zeros(4000, dtype=int)
+    names = ["a", "b", "c"]
+    answers = annotators.answers_of(truth, names, np.random.default_rng(0))
+    for confusion, each in zip(annotators.confusions(3), answers, strict=True):
+        assert each.count(None) / 4000 == pytest.approx(annotators.ABSTAIN, abs=0.02)
+        share = annotators.counted(each, ["a"] * 4000, names)
+        np.testing.assert_allclose(share[0], confusion[0], atol=0.03)
+        assert np.isnan(share[1:]).all()
+    assert annotators.vote([["a", None], ["b", "c"], ["b", None]], names) == ["b", "c"]
 
 
 def test_label_noise_gives_the_stated_share_of_labels_that_it_may_give():

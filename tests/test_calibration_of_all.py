@@ -39,6 +39,7 @@ KINDS = {
         for of in (
             *("layer", "magnitude", "attribution", "keep_only", "patch", "sequential"),
             *("Parts", "EigenShift", "LEACE", "LEACE at two hook points"),
+            "uncertain labels",
         )
         for what in ("cells", "selectivity")
     ],

@@ -88,6 +88,7 @@ TEXTS = {
     "chosen_by",
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
     *("given", "suggested"),
+    "annotator",
 }
 COUNTS = {
     *(
@@ -108,6 +109,7 @@ COUNTS = {
     ),
     "n_pairs",
     *("row", "n_issues", "n_suggested"),
+    *("n_answers", "n_draws"),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
     "draw",
@@ -128,6 +130,7 @@ FLAGS |= {
     "steers",
     "fits",
     "issue",
+    "tied",
 }
 
 

@@ -18,6 +18,15 @@ modules = tlm.discover(acts, 2)
     ("code", "message"),
     [
         ("tlm.evaluation.label_audit(acts, 7)", "labels should be one label per prompt; got 7"),
+        (
+            "tlm.annotate(['a'], {1: str})",
+            "annotators should hold at least one annotator, each with a text as name; got 1",
+        ),
+        (
+            "tlm.annotate(['a'], str)",
+            "annotators should be a list of annotators or a mapping of their names; got type",
+        ),
+        ("tlm.annotate(['a'], [str], labels=3)", "labels should be a list of labels; got 3"),
         ("tlm.nestedness(modules)", "sets should be a list of module sets"),
         ("tlm.nestedness(list(modules))", "sets should be a list of module sets"),
         ("tlm.ModuleSet.from_pretrained(7)", "name_or_folder should be a folder or a repository"),

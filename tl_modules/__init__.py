@@ -17,6 +17,7 @@ from tl_modules.activations import (
     StoreWriter,
     collect,
     collect_reference,
+    embedding_annotator,
 )
 from tl_modules.causal import (
     Parts,
@@ -57,6 +58,7 @@ from tl_modules.discovery import (
 )
 from tl_modules.errors import ModulesError
 from tl_modules.evaluation import (
+    annotate,
     compare_detectors,
     compare_methods,
     match_modules,
@@ -106,6 +108,7 @@ __all__ = [
     "Target",
     "Topic",
     "Units",
+    "annotate",
     "attached",
     "attribute_modules",
     "best_n_modules",
@@ -126,6 +129,7 @@ __all__ = [
     "discover",
     "discover_baseline",
     "dissociation",
+    "embedding_annotator",
     "explore",
     "faithfulness_curves",
     "get_act_patch_module",

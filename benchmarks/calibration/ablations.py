@@ -97,6 +97,21 @@ def sequential(n: int, seed: int) -> dict[str, PValues]:
     return _columns(pd.concat(tables), "sequential")
 
 
+def uncertain_labels(n: int, seed: int) -> dict[str, PValues]:
+    """Categories by three annotators, each of whom errs on every fourth prompt."""
+    world = _World(seed)
+    prompts = world.model.prompts(4, seed=1, n_symbols=2)
+    truth = prompts["category"].tolist()
+    following = dict(zip(["task0", "task1", "task2"], ["task1", "task2", "task0"], strict=True))
+    answers = [
+        [following[own] if row % 4 == by else own for row, own in enumerate(truth)]
+        for by in range(3)
+    ]
+    labels = tlm.annotate(prompts["prompt"], answers, progress=False)
+    table = world.effects(world.random_modules(n), seed, prompts=prompts, labels=labels)
+    return _columns(table, "uncertain labels")
+
+
 def dissociation(n: int, seed: int) -> dict[str, PValues]:
     """Two modules of one random partition into two."""
     world = _World(seed)
@@ -225,6 +240,7 @@ SIMULATIONS = (
     Simulation(keep_only, _UNITS, 2000),
     Simulation(patch, _UNITS, 2000),
     Simulation(sequential, _UNITS, 2000),
+    Simulation(uncertain_labels, _UNITS, 2000),
     Simulation(dissociation, "P and Q are the halves of a random partition", 2000),
     Simulation(concepts, _UNITS, 800),
     Simulation(parts, "the parts are a random set of all", 2000),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int
 
 from tl_modules.causal.experiment import FIRST, Experiment, Outcome
 from tl_modules.causal.shared_by_all import is_shared_by_all
@@ -15,19 +15,25 @@ from tl_modules.tables.against_controls import (
     p_value_of,
     run_rounding,
 )
-from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices, percentile_interval
+from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 from tl_modules.tables.control_selectivities import in_own_row
+from tl_modules.tables.label_draws import LabelDraws
+from tl_modules.tables.multiple_imputation import Pooled, pooled
 from tl_modules.tables.p_values import sign_flip_p_value
-from tl_modules.tables.prompt_frames import is_category
 from tl_modules.tables.sequential import StoppingRule
 
 
 @dataclass(frozen=True, eq=False)
 class EffectNumbers:
-    """One target's ablation runs, and the numbers made of them."""
+    """One target's ablation runs, and the numbers made of them.
 
-    categories: Shaped[np.ndarray, " prompts"]
-    """Each prompt's category."""
+    Where the prompts' labels are drawn, every number is the mean over the draws of what it is in
+    each. The draws are the same for the target and its controls, so that the p-values against
+    controls are as valid as with one draw: each is the rank of one function of a run's losses.
+    """
+
+    labels: LabelDraws
+    """Each prompt's category, in one draw or several."""
 
     clean: Float[np.ndarray, " prompts"]
     """Each prompt's loss without an intervention."""
@@ -55,11 +61,13 @@ class EffectNumbers:
         seed: int,
         keep_only: bool,
         n_targets: int | None,
+        labels: LabelDraws | None = None,
     ) -> "EffectNumbers":
-        """The numbers of one outcome of an experiment."""
+        """The numbers of one outcome of an experiment; ``labels`` replace its categories."""
         sign = -1.0 if keep_only else 1.0
-        own = outcome.trial.category
-        given = (experiment.categories, experiment.clean, outcome.rises, own)
+        if labels is None:
+            labels = LabelDraws.known(experiment.categories)
+        given = (labels, experiment.clean, outcome.rises, outcome.trial.category)
         return cls(*given, seed, sign, n_targets)
 
     def n_used(self) -> int | None:
@@ -68,8 +76,8 @@ class EffectNumbers:
         Selectivity is the test. Where there is none (no own category among the prompts', or no
         other one), each category's effect is a test.
         """
-        names = self._names()
-        effects = self._by_category(self.rises, names)
+        names = self.labels.names
+        effects = self._by_category(self.rises)
         selectivity = self._selectivity(effects, names)
         tests = selectivity[None] if self._is_selective(names) else effects.T
         used = [self._rule(names).n_used(self._exceeding(runs)) for runs in tests]
@@ -87,13 +95,13 @@ class EffectNumbers:
         return self.own in names and len(names) > 1
 
     def _selectivity(
-        self, effects: Float[np.ndarray, "runs categories"], names: list[str]
-    ) -> Float[np.ndarray, " runs"]:
+        self, effects: Float[np.ndarray, "*shape categories"], names: list[str]
+    ) -> Float[np.ndarray, " *shape"]:
         """Effect on the own category minus the mean effect on the others; NaN without these."""
         if not self._is_selective(names):
-            return np.full(len(effects), np.nan)
+            return np.full(effects.shape[:-1], np.nan)
         column = names.index(str(self.own))
-        return effects[:, column] - np.delete(effects, column, axis=1).mean(axis=1)
+        return effects[..., column] - np.delete(effects, column, axis=-1).mean(axis=-1)
 
     def _exceeding(self, runs: Float[np.ndarray, " runs"]) -> Bool[np.ndarray, " controls"]:
         """Whether each control's number is at least as large as the target's."""
@@ -115,7 +123,7 @@ class EffectNumbers:
     def n_cell_controls(self) -> int:
         """How many controls the p-values of ``_effect_p_values`` rest on."""
         n_controls = len(self.rises) - 1
-        if self.n_targets is not None and self._is_selective(self._names()):
+        if self.n_targets is not None and self._is_selective(self.labels.names):
             return min(n_controls, FIRST)
         return n_controls
 
@@ -129,9 +137,9 @@ class EffectNumbers:
 
     def table(self) -> pd.DataFrame:
         """One row per category, each with the selectivity for the target's own category."""
-        names = self._names()
-        effects = self._by_category(self.rises, names)
-        resampled = self._resampled(names)
+        names = self.labels.names
+        effects = self._by_category(self.rises)
+        resampled = self._resampled()
         frame = self._effects(names, effects, resampled)
         controls = self._selectivity(effects, names)[1:]
         return frame.assign(
@@ -142,65 +150,93 @@ class EffectNumbers:
 
     def table_of_each(self) -> pd.DataFrame:
         """One row per category, each with the selectivity for the row's category."""
-        names = self._names()
-        effects = self._by_category(self.rises, names)
-        resampled = self._resampled(names)
+        names = self.labels.names
+        effects = self._by_category(self.rises)
+        resampled = self._resampled()
         each = [replace(self, own=name)._selectivities(names, effects, resampled) for name in names]
         return pd.concat([self._effects(names, effects, resampled), pd.DataFrame(each)], axis=1)
 
-    def _resampled(self, names: list[str]) -> Float[np.ndarray, "resamples categories"]:
-        """The target's effect on each category, on each resample of the prompts."""
-        groups = pd.factorize(self.categories, sort=True)[0]
-        draws = bootstrap_indices(groups, N_RESAMPLES, self.seed)
-        resampled = self._by_category(self.rises[0][draws], names)
-        # A single prompt has no interval: every resample is that prompt.
-        sizes = [is_category(self.categories, name).sum() for name in names]
-        resampled[:, np.array(sizes) < 2] = np.nan
-        return resampled
+    def label_shares(self) -> pd.DataFrame:
+        """The share of each variance that comes of not knowing the labels: between the draws."""
+        resampled = self._resampled()
+        return pd.DataFrame(
+            {
+                "label_share": self._pooled_effects(resampled).share,
+                "selectivity_label_share": float(
+                    self._pooled_selectivity(resampled, self.labels.names).share
+                ),
+            }
+        )
+
+    def _resampled(self) -> Float[np.ndarray, "draws resamples categories"]:
+        """The target's effect on each category, on resamples of the prompts in each draw."""
+        found = []
+        for draw, groups in enumerate(self.labels.groups):
+            rows = bootstrap_indices(groups, N_RESAMPLES, self.seed)
+            # Resampling is within categories, so that columns stay.
+            resampled = self._of_draw(self.rises[0][rows], draw)
+            # A single prompt has no interval: every resample is that prompt.
+            resampled[:, self._sizes()[draw] < 2] = np.nan
+            found.append(resampled)
+        return np.stack(found)
+
+    def _pooled_effects(self, resampled: Float[np.ndarray, "draws resamples categories"]) -> Pooled:
+        return pooled(self._in_each_draw(self.rises[:1])[:, 0], resampled)
+
+    def _pooled_selectivity(
+        self, resampled: Float[np.ndarray, "draws resamples categories"], names: list[str]
+    ) -> Pooled:
+        of_target = self._in_each_draw(self.rises[:1])[:, 0]
+        return pooled(self._selectivity(of_target, names), self._selectivity(resampled, names))
 
     def _effects(
         self,
         names: list[str],
         effects: Float[np.ndarray, "runs categories"],
-        resampled: Float[np.ndarray, "resamples categories"],
+        resampled: Float[np.ndarray, "draws resamples categories"],
     ) -> pd.DataFrame:
         """The columns of each category's effect."""
-        members = [is_category(self.categories, name) for name in names]
-        low, high = percentile_interval(resampled)
+        found = self._pooled_effects(resampled)
         return pd.DataFrame(
             {
                 "category": names,
                 "own": [name == self.own for name in names],
                 "effect": effects[0],
-                "ci_low": low,
-                "ci_high": high,
+                "ci_low": found.low,
+                "ci_high": found.high,
                 "control_mean": control_mean(effects[1:]),
                 "control_std": control_std(effects[1:]),
                 "control_max": _max(effects[1:]),
                 "z": _z(effects),
-                "sign_flip_p": [
-                    sign_flip_p_value(self.rises[0, in_category], seed=self.seed)
-                    for in_category in members
-                ],
+                "sign_flip_p": [self._sign_flip_p(name) for name in names],
                 "p_value": self._effect_p_values(effects, names),
-                "n": [int(in_category.sum()) for in_category in members],
-                "loss": self._by_category(self.clean[None], names)[0],
+                "n": np.rint(self._sizes().mean(axis=0)).astype(np.int64),
+                "loss": self._by_category(self.clean[None])[0],
             }
         )
+
+    def _sign_flip_p(self, name: str) -> float:
+        """The p-value of a category's mean rise; its prompts' weights are their shares of it."""
+        members = self.labels.members(name)
+        sizes = members.sum(axis=1, keepdims=True)
+        # As large as a prompt that is a member in every draw: 1.
+        weights = (members / sizes).mean(axis=0) * sizes.mean()
+        belongs = weights > 0
+        return sign_flip_p_value((weights * self.rises[0])[belongs], seed=self.seed)
 
     def _selectivities(
         self,
         names: list[str],
         effects: Float[np.ndarray, "runs categories"],
-        resampled: Float[np.ndarray, "resamples categories"],
+        resampled: Float[np.ndarray, "draws resamples categories"],
     ) -> dict[str, float]:
         """The columns of the selectivity for the own category."""
         selectivity = self._selectivity(effects, names)
-        low, high = percentile_interval(self._selectivity(resampled, names))
+        found = self._pooled_selectivity(resampled, names)
         return {
             "selectivity": float(selectivity[0]),
-            "selectivity_ci_low": float(low),
-            "selectivity_ci_high": float(high),
+            "selectivity_ci_low": float(found.low),
+            "selectivity_ci_high": float(found.high),
             "selectivity_control_mean": float(control_mean(selectivity[1:])),
             "selectivity_control_std": float(control_std(selectivity[1:])),
             "selectivity_control_max": float(_max(selectivity[1:])),
@@ -211,25 +247,35 @@ class EffectNumbers:
     def _is_shared(
         self,
         effects: Float[np.ndarray, "runs categories"],
-        resampled: Float[np.ndarray, "resamples categories"],
+        resampled: Float[np.ndarray, "draws resamples categories"],
         names: list[str],
     ) -> bool:
         """Whether every category needs the target; keeping it alone does not show that."""
         own = names.index(self.own) if self.own in names else None
-        return self.sign > 0 and is_shared_by_all(
-            effects, resampled, own, run_rounding(self.clean), first_only=self.n_targets is not None
-        )
-
-    def _names(self) -> list[str]:
-        """The categories, in the order of their first prompts."""
-        return list(dict.fromkeys(self.categories.tolist()))
+        rounding = run_rounding(self.clean)
+        given = (effects, np.concatenate(resampled), own, rounding)
+        return self.sign > 0 and is_shared_by_all(*given, first_only=self.n_targets is not None)
 
     def _by_category(
-        self, values: Float[np.ndarray, "runs prompts"], names: list[str]
+        self, values: Float[np.ndarray, "runs prompts"]
     ) -> Float[np.ndarray, "runs categories"]:
-        """Means over each category's prompts. Resampling is within categories, so columns stay."""
-        members = [is_category(self.categories, name) for name in names]
-        return np.stack([values[:, in_category].mean(axis=1) for in_category in members], axis=1)
+        """Means over each category's prompts, and over the draws."""
+        return self._in_each_draw(values).mean(axis=0)
+
+    def _in_each_draw(
+        self, values: Float[np.ndarray, "runs prompts"]
+    ) -> Float[np.ndarray, "draws runs categories"]:
+        return np.stack([self._of_draw(values, draw) for draw in range(len(self.labels.codes))])
+
+    def _of_draw(
+        self, values: Float[np.ndarray, "runs prompts"], draw: int
+    ) -> Float[np.ndarray, "runs categories"]:
+        codes = self.labels.codes[draw]
+        means = [values[:, codes == at].mean(axis=1) for at in range(len(self.labels.names))]
+        return np.stack(means, axis=1)
+
+    def _sizes(self) -> Int[np.ndarray, "draws categories"]:
+        return np.stack([self.labels.members(name).sum(axis=1) for name in self.labels.names], 1)
 
 
 def _z(runs: Float[np.ndarray, " runs *shape"]) -> Float[np.ndarray, " *shape"]:
