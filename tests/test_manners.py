@@ -88,6 +88,7 @@ TEXTS = {
     "chosen_by",
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
     *("given", "suggested"),
+    *("language", "meaning", "serves"),
 }
 COUNTS = {
     *(
@@ -112,6 +113,7 @@ COUNTS = {
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
     "draw",
     "n_prompts",
+    "number",
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
     *("new_unit", "n_with", "n_without", "n_features", "resample", "shuffle", "feature"),
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),
