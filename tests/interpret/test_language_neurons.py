@@ -110,6 +110,7 @@ def test_the_targets_go_into_effects_and_the_units_into_descriptions(model, prom
     assert set(effects["category"]) == {"animal", "code"}
     own = effects[effects["own"]]
     assert own["module"].tolist() == own["category"].tolist()
+    assert len(tlm.verdicts(effects)) == len(found.targets)
     described = tlm.describe_units(model, found.units, prompts, modules, **QUIET)
     assert described["category"].tolist() == found.units["category"].tolist()
 
