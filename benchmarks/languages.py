@@ -16,7 +16,7 @@ import pandas as pd
 import tl_modules as tlm
 from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
-from tl_modules.data.models import load_model
+from tl_modules.data.models import MODEL_DTYPES, load_model
 from tl_modules.interpret import LanguageConsistency, language_neurons
 from tl_modules.plots.style import COLOURS, GREY
 
@@ -131,15 +131,16 @@ def main() -> None:
     """Print the tables, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="gemma-3-270m")
+    parser.add_argument("--dtype", default="float32", choices=MODEL_DTYPES)
     parser.add_argument("--languages", nargs="+")
     parser.add_argument("--meanings", type=int, default=20, help="of each half")
-    parser.add_argument("--measured", type=int, default=6, help="meanings that effects are on")
+    parser.add_argument("--measured", type=int, default=3, help="meanings that effects are on")
     parser.add_argument("--modules", type=int, help="by default one per language")
     parser.add_argument("--controls", type=int, default=3)
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     finding, measuring = halves(args.languages, args.meanings)
-    model: Any = load_model(args.model)
+    model: Any = load_model(args.model, dtype=args.dtype)
     acts = tlm.collect(model, finding, tokens="content", progress=False)
     n_modules = args.modules or finding["category"].nunique()
     modules = tlm.discover(acts, n_modules, progress=False)

@@ -512,7 +512,7 @@ def test_the_rival_of_the_audit_leaves_a_prompt_out_of_its_own_mean():
 
 @unsaid
 def test_languages(model, prompts, monkeypatch, capsys):
-    monkeypatch.setattr(languages, "load_model", lambda name: model)
+    monkeypatch.setattr(languages, "load_model", lambda name, dtype: model)
     monkeypatch.setattr(languages, "load_prompts", lambda name: parallel(prompts))
     # Of 36 neurons, that few prompts activate all the time.
     monkeypatch.setattr(

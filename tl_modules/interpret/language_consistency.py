@@ -87,7 +87,7 @@ def language_consistency(  # noqa: PLR0913 - the options of one measurement, all
     """Measure how alike languages are in each module, core and layer on prompts that say the same.
 
     FuxiTranyu (Sun et al. 2024, arXiv 2408.06273) reports that a multilingual model's neurons and
-    representations are consistent across languages. Only its abstract and introduction could be
+    representations are consistent across languages. Only its abstract and its beginning could be
     read, so that the measures are this package's own. Each prompt has one value per unit: the mean
     over its content tokens of |activation|, or of the signed dimensions of the residual stream.
     Each unit is standardised over the prompts, so that no unit counts for its scale and no offset
