@@ -163,6 +163,12 @@ def explored(c):
     return explorer.run(n_new_tokens=3)
 
 
+def parallel(prompts):
+    """Each category as a language, and the prompts of one length as one meaning."""
+    meanings = prompts.groupby("category").cumcount()
+    return prompts.assign(meaning=meanings.astype(str))
+
+
 CALLS = {
     "collect": lambda c: tlm.collect(c.model, c.prompts, **QUIET),
     "collect_reference": lambda c: tlm.collect_reference(c.model, c.prompts, n_tokens=9, **QUIET),
@@ -267,6 +273,12 @@ CALLS = {
     "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
     "with_labels": labelled,
     "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
+    "language_consistency": lambda c: tlm.language_consistency(
+        c.model, c.modules, parallel(c.prompts), cores=c.modules, n_permutations=9, **QUIET
+    ),
+    "language_neurons": lambda c: tlm.interpret.language_neurons(
+        c.model, c.prompts, n_neurons=5, quantile=0.5, **QUIET
+    ),
     "thought_states": followed,
     "plot_thoughts": lambda c: tlm.plots.plot_thoughts(followed(c), modules=c.modules),
     "plot_thoughts tsne": lambda c: tlm.plots.plot_thoughts(followed(c), projection="tsne"),

@@ -31,6 +31,7 @@ from benchmarks import (
     iterd,
     label_noise,
     labels,
+    languages,
     loss_on,
     methods,
     neighbours,
@@ -49,8 +50,10 @@ from benchmarks import (
     unlearning,
 )
 from benchmarks.calibration import __main__ as calibration
+from tests.calls import parallel
 from tests.conftest import tiny_model, unsaid
 from tl_modules.discovery import _kernel
+from tl_modules.interpret import language_neurons
 
 
 def run(module, words, monkeypatch, capsys):
@@ -537,6 +540,54 @@ def test_the_rival_of_the_audit_leaves_a_prompt_out_of_its_own_mean():
     profiles = np.array([[0.0], [0.2], [0.1], [4.0], [1.8]])
     given = np.array([0, 0, 0, 1, 1])
     assert label_noise.nearest_mean(profiles, given).tolist() == [False, False, False, False, True]
+
+
+@unsaid
+def test_languages(model, prompts, monkeypatch, capsys):
+    monkeypatch.setattr(languages, "load_model", lambda name, dtype: model)
+    monkeypatch.setattr(languages, "load_prompts", lambda name: parallel(prompts))
+    # Of 36 neurons, that few prompts activate all the time.
+    monkeypatch.setattr(
+        languages,
+        "language_neurons",
+        lambda *given, **quiet: language_neurons(*given, n_neurons=6, quantile=0.5, **quiet),
+    )
+    drawn = []
+    monkeypatch.setattr(languages, "draw", lambda figure, path: drawn.append(figure))
+    words = ["--meanings", "4", "--measured", "3", "--controls", "2", "--figure", "languages.png"]
+    out = run(languages, words, monkeypatch, capsys)
+    modules, neurons = out.split("Modules ablated")[1].split("LAPE neurons ablated")
+    assert "animal" in modules + neurons
+    (figure,) = drawn
+    shown = [np.array(trace.z, dtype=float) for trace in figure.data if trace.type == "heatmap"]
+    assert [values.shape[1] for values in shown] == [2, 2]
+    assert all(np.isfinite(values).all() for values in shown)
+
+
+def test_languages_are_measured_on_meanings_that_found_nothing(prompts, monkeypatch):
+    monkeypatch.setattr(languages, "load_prompts", lambda name: parallel(prompts))
+    finding, measuring = languages.halves(None, 3)
+    assert (len(finding), len(measuring)) == (6, 6)
+    assert not set(finding["meaning"]) & set(measuring["meaning"])
+    assert set(languages.halves(["code"], 3)[0]["category"]) == {"code"}
+
+
+def test_a_targets_own_language_is_held_against_the_others():
+    effects = pd.DataFrame(
+        {
+            "module": ["de", "de", "de"],
+            "category": ["de", "en", "sw"],
+            "own": [True, False, False],
+            "effect": [0.5, 0.1, 0.3],
+            "control_mean": [0.2, 0.0, 0.0],
+            "n_units": 7,
+            "selectivity": 0.3,
+            "selectivity_control_max": 0.1,
+        }
+    )
+    (row,) = languages.own_and_others(effects).to_dict("records")
+    assert (row["own"], row["others"], row["own_control"]) == (0.5, pytest.approx(0.2), 0.2)
+    assert languages.own_and_others(effects.assign(own=False)).empty
 
 
 @unsaid

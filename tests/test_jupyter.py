@@ -28,6 +28,8 @@ RESULTS = {
     "hierarchy": tlm.interpret.Hierarchy,
     "nestedness": tlm.interpret.Nestedness,
     "coverage": tlm.interpret.Coverage,
+    "language_consistency": tlm.interpret.LanguageConsistency,
+    "language_neurons": tlm.interpret.LanguageNeurons,
     "thought_states": tlm.thoughts.Thoughts,
     "with_topics": tlm.ModuleSet,
 }

@@ -89,6 +89,7 @@ TEXTS = {
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
     *("given", "suggested"),
     "annotator",
+    *("language", "meaning", "serves"),
 }
 COUNTS = {
     *(
@@ -114,6 +115,7 @@ COUNTS = {
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
     "draw",
     "n_prompts",
+    "number",
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
     *("new_unit", "n_with", "n_without", "n_features", "resample", "shuffle", "feature"),
     *(f"{what}_{change}" for what in ("units", "samples") for change in ("kept", "lost", "gained")),

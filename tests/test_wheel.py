@@ -92,7 +92,7 @@ import numpy as np
 from tl_modules.data import load_prompts
 
 assert all(getattr(tlm, name) is not None for name in tlm.__all__)
-assert all(len(load_prompts(kind)) for kind in ("abilities", "recall", "reasoning"))
+assert all(len(load_prompts(kind)) for kind in ("abilities", "parallel", "recall", "reasoning"))
 values = np.random.default_rng(0).random((12, 8)) + np.kron(np.eye(2), np.ones((6, 4)))
 acts = tlm.ActivationMatrix.from_arrays(values)
 modules = tlm.discover(acts, 2, progress=False)

@@ -12,6 +12,7 @@ TAKE_NO_MODULES = {
     *("stability", "best_n_modules", "choose_n_modules", "compare_methods", "split_by_category"),
     *("eigenshift", "leace", "concept_effects", "specialised_parts", "with_corrupted"),
     *("untrained_twin", "content_positions", "plot_concepts", "plot_detectors"),
+    "language_neurons",
 }
 REFUSES = {"set_aside_background"}
 """It takes modules of which nothing is set aside yet."""

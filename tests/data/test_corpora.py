@@ -1,3 +1,5 @@
+import unicodedata
+
 import pytest
 
 import tl_modules as tlm
@@ -57,6 +59,44 @@ def test_contrasts_of_other_genres_share_the_categories_and_no_prompt():
     assert counts.to_dict() == dict.fromkeys(near["category"].unique(), 10)
     assert not set(near["prompt"]) & set(far["prompt"])
     assert not set(near["id"]) & set(far["id"])
+
+
+SCRIPTS = {
+    **{name: {"LATIN"} for name in ("english", "german", "spanish", "turkish", "swahili")},
+    "russian": {"CYRILLIC"},
+    "arabic": {"ARABIC"},
+    "hindi": {"DEVANAGARI"},
+    "chinese": {"CJK"},
+    "japanese": {"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "CJK", "IDEOGRAPHIC"},
+}
+
+
+def test_parallel_prompts_have_every_meaning_once_in_every_language():
+    frame = load_prompts("parallel")
+    counts = frame.groupby(["category", "meaning"]).size().unstack()
+    assert counts.shape == (10, 40)
+    assert (counts == 1).all(axis=None)
+    # The same order everywhere, so that rows can be paired by number.
+    assert frame.groupby("category")["meaning"].agg(list).map(tuple).nunique() == 1
+
+
+def test_each_parallel_prompt_is_in_its_languages_script_and_composed():
+    frame = load_prompts("parallel")
+    for language, prompt in zip(frame["category"], frame["prompt"], strict=True):
+        found = {unicodedata.name(letter).split()[0] for letter in prompt if letter.isalpha()}
+        assert found <= SCRIPTS[language], prompt
+        assert unicodedata.is_normalized("NFC", prompt)
+
+
+def test_a_meaning_is_a_question_in_all_languages_or_in_none():
+    frame = load_prompts("parallel")
+    ends = frame["prompt"].str.strip().str[-1]
+    # Japanese marks its questions by a particle before the full stop.
+    marks = ["?", "\N{FULLWIDTH QUESTION MARK}", "\N{ARABIC QUESTION MARK}"]
+    is_question = ends.isin(marks) | frame["prompt"].str.endswith("か。")
+    shares = is_question.groupby(frame["meaning"]).mean()
+    assert set(shares) == {0, 1}
+    assert (shares == 1).sum() == 10
 
 
 @pytest.mark.parametrize("name", ["abilities", "choices", "recall", "reasoning"])

@@ -1,6 +1,7 @@
-"""The model worked out by hand, with a tokenizer: token 7 is special, the others are digits."""
+"""Models worked out by hand: one with a tokenizer, where token 7 is special; one by token."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -49,3 +50,42 @@ def lensed_modules():
     normaliser = Raw(np.array([0.1, 0.2, 0.7, 0.1]))
     samples = modules.samples.assign(prompt=["1 2 7 3", "2 1"])
     return replace(modules, normaliser=normaliser, samples=samples)
+
+
+class ByToken:
+    """A hooked model whose hook points hold a fixed row of numbers per token."""
+
+    def __init__(self, rows, gated=False):
+        """``rows`` has a list of a row per token for each hook point, by name."""
+        self.tables = {name: torch.tensor(row, dtype=torch.float32) for name, row in rows.items()}
+        widths = {name.split(".")[-1]: table.shape[1] for name, table in self.tables.items()}
+        self.cfg = SimpleNamespace(
+            n_layers=1,
+            d_mlp=widths["hook_post"],
+            d_model=widths.get("hook_resid_post"),
+            n_ctx=64,
+            device="cpu",
+            model_name="by token",
+            gated_mlp=gated,
+        )
+        self.hook_dict = {name: object() for name in self.tables}
+
+    def to_tokens(self, text, truncate=True):
+        """Numbers are tokens: ``"1 12"``."""
+        return torch.tensor([[int(word) for word in text.split()]])
+
+    def run_with_hooks(self, tokens, return_type=None, fwd_hooks=(), attention_mask=None):
+        """Give each hook its activation; padding holds NaN, as in some models."""
+        for name, function in fwd_hooks:
+            values = self.tables[name][tokens]
+            if attention_mask is not None:
+                values = values.masked_fill(~attention_mask.bool()[..., None], torch.nan)
+            function(values, SimpleNamespace(name=name))
+
+    def run_with_cache(self, *args, **kwargs):
+        """Not asked for."""
+        raise NotImplementedError
+
+    def hooks(self, *args, **kwargs):
+        """Not asked for."""
+        raise NotImplementedError

@@ -8,10 +8,13 @@ import pandas as pd
 
 from tl_modules.runtime.arguments import checked
 
-Corpus = Literal["abilities", "choices", "contrasts", "contrasts-ood", "recall", "reasoning"]
+Corpus = Literal[
+    "abilities", "choices", "contrasts", "contrasts-ood", "parallel", "recall", "reasoning"
+]
 """``abilities`` has seven categories, after ULCMOD's (arXiv 2603.17823). ``choices`` has questions
 with four choices. ``contrasts`` has pairs of prompts with the same meaning; ``contrasts-ood`` has
-such pairs from other genres. The other corpora have answers."""
+such pairs from other genres. ``parallel`` has sentences in ten languages. The other corpora have
+answers."""
 
 CORPORA: tuple[Corpus, ...] = get_args(Corpus)
 
@@ -33,6 +36,7 @@ def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
     Returns:
         Columns ``id``, ``category`` and ``prompt``; for a corpus with answers also ``answer`` and
         ``separator`` (the space between prompt and answer), and ``choices`` (lists) if it has any.
+        ``"parallel"`` has the language as ``category``, and ``meaning``, the same in all languages.
 
     Raises:
         ModulesError: If there is no such corpus.
