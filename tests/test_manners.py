@@ -88,6 +88,7 @@ TEXTS = {
     "chosen_by",
     *("id", "thought", "nearest", "detector", "prompts", "corrupted"),
     *("given", "suggested"),
+    "measure",
 }
 COUNTS = {
     *(
@@ -109,7 +110,7 @@ COUNTS = {
     "n_pairs",
     *("row", "n_issues", "n_suggested"),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
-    *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
+    *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong", "n_questions"),
     "draw",
     "n_prompts",
     *("component", "pos", "module_a", "module_b", "n_common", "n_units_a", "n_units_b"),
