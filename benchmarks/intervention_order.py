@@ -255,6 +255,7 @@ def drawn(table: pd.DataFrame) -> go.Figure:
     graphs = list(table["graph"].unique())
     rows = {"f1": "F1 of edges", "settled": "pairs settled rightly"}
     figure = make_subplots(len(rows), len(graphs), column_titles=graphs, vertical_spacing=0.09)
+    named: set[str] = set()
     for (graph, order), some in table.groupby(["graph", "order"], sort=False):
         for row, (what, title) in enumerate(rows.items(), 1):
             place = {"row": row, "col": graphs.index(graph) + 1}
@@ -265,7 +266,8 @@ def drawn(table: pd.DataFrame) -> go.Figure:
             figure.add_scatter(
                 **band, **look, opacity=0.25, line_width=0, showlegend=False, **place
             )
-            first = place == {"row": 1, "col": 1}
+            first = row == 1 and order not in named
+            named |= {order} if first else set()
             line = {"x": some["interventions"], "y": some[what], "mode": "lines", "name": order}
             figure.add_scatter(**line, **look, showlegend=first, **place)
             if place["col"] == 1:

@@ -611,6 +611,15 @@ def test_intervention_order(prompts, monkeypatch, capsys, tmp_path):
     assert "misleading guess" in (tmp_path / "f.json").read_text()
 
 
+def test_every_order_of_interventions_is_in_the_legend_once():
+    orders = [("planted", "random"), ("demo", "random"), ("demo", intervention_order.OWN)]
+    table = pd.DataFrame(orders, columns=["graph", "order"]).assign(interventions=1)
+    for what in ("f1", "settled"):
+        table = table.assign(**{what: 0.5, f"{what}_error": 0.1})
+    lines = intervention_order.drawn(table).data
+    assert [line.name for line in lines if line.showlegend] == ["random", intervention_order.OWN]
+
+
 def test_a_model_that_names_modules_gives_a_guess(modules, monkeypatch, capsys):
     said = "I would replace module 2 first, and 0 after it."
     monkeypatch.setattr(intervention_order, "answered", lambda model, question: said)
