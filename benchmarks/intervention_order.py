@@ -2,10 +2,13 @@
 
 ``python -m benchmarks.intervention_order`` plants graphs of 20 and 100 modules, in NumPy alone;
 ``--demo`` adds the modules of the demo model. A good guess names the fifth of the modules with most
-edges, a misleading one the fifth with fewest; both know the truth, as no one does.
+edges, a misleading one the fifth with fewest; both know the truth, as no one does. The demo model
+itself is asked for a guess as well.
 """
 
 import argparse
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,15 +20,23 @@ from plotly.subplots import make_subplots
 
 import tl_modules as tlm
 from benchmarks.neighbours import draw
+from tl_modules.activations.reading import Reading
 from tl_modules.causal.edge_planner import EdgePlanner
 from tl_modules.causal.graph_runs import PairOfRuns, nodes_of_graph, rows_of_runs
 from tl_modules.causal.patch_runs import PatchRuns
+from tl_modules.causal.target_guesses import parsed_guess, question_about
 from tl_modules.data import load_demo_model, load_prompts
+from tl_modules.interpret.token_texts import text_of
+from tl_modules.models.generation import continued, text_end
+from tl_modules.thoughts.chains import question_tokens
 
 LEAST = 0.1
 N_PROMPTS = 4
 ORDERS = ("random", "information", "good guess", "misleading guess")
-COLOURS = dict(zip(ORDERS, ("#888888", "#1f77b4", "#2ca02c", "#d62728"), strict=True))
+OWN = "the model's guess"
+COLOURS = dict(
+    zip((*ORDERS, OWN), ("#888888", "#1f77b4", "#2ca02c", "#d62728", "#9467bd"), strict=True)
+)
 
 
 class World(Protocol):
@@ -109,8 +120,10 @@ class Replayed:
         return self._recorded.parts[source][pairs], self._recorded.wholes[pairs]
 
 
-def guessed(truth: np.ndarray, order: str) -> list[int]:
-    """The modules that a guess names."""
+def guessed(truth: np.ndarray, order: str, own: Sequence[int] = ()) -> list[int]:
+    """The modules that a guess names; ``own`` are those that the model named."""
+    if order == OWN:
+        return list(own)
     by_edges = np.argsort(-truth.sum(1), kind="stable")
     n_named = max(len(truth) // 5, 1)
     named = {"good guess": by_edges[:n_named], "misleading guess": by_edges[::-1][:n_named]}
@@ -141,14 +154,16 @@ def score(planner: EdgePlanner, truth: np.ndarray) -> Score:
     return Score(float(f1), float(settled.mean()), float(((yes | no) & ~settled).mean()))
 
 
-def trace(world: World, order: str, marks: list[int], seed: int) -> list[Score]:
+def trace(
+    world: World, order: str, marks: list[int], seed: int, own: Sequence[int] = ()
+) -> list[Score]:
     """The scores after each number of interventions in ``marks``."""
     planner = EdgePlanner(
         len(world.truth),
         n_prompts=N_PROMPTS,
         least_effect=LEAST,
         strategy="random" if order == "random" else "information",
-        guess=guessed(world.truth, order),
+        guess=guessed(world.truth, order, own),
         seed=seed,
     )
     scores = []
@@ -160,9 +175,15 @@ def trace(world: World, order: str, marks: list[int], seed: int) -> list[Score]:
     return scores
 
 
-def traces(name: str, worlds: dict[int, World], order: str, marks: list[int]) -> pd.DataFrame:
+def traces(
+    name: str,
+    worlds: dict[int, World],
+    order: str,
+    marks: list[int],
+    own: Sequence[int] = (),
+) -> pd.DataFrame:
     """The mean over worlds and its 95 % interval (1.96 standard errors), one row per mark."""
-    values = np.array([trace(world, order, marks, seed) for seed, world in worlds.items()])
+    values = np.array([trace(world, order, marks, seed, own) for seed, world in worlds.items()])
     means, errors = values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))
     table = pd.DataFrame({"graph": name, "order": order, "interventions": marks})
     for column, what in enumerate(Score._fields):
@@ -173,7 +194,7 @@ def traces(name: str, worlds: dict[int, World], order: str, marks: list[int]) ->
 
 def recorded_demo(
     model: tlm.HookedModel, n_modules: int, per_category: int, max_tokens: int
-) -> Recorded:
+) -> tuple[Recorded, list[tlm.Module]]:
     """Patch every module of a model on every pair: prompts against those of another category."""
     frame = load_prompts()
     seen = frame.groupby("category").head(per_category)
@@ -194,7 +215,39 @@ def recorded_demo(
     for source in range(len(listed)):
         own, controls, wholes = patches.patched(source, np.arange(len(clean)), 1, [0, source])
         parts.append(own - controls)
-    return Recorded(np.array(parts), wholes)
+    return Recorded(np.array(parts), wholes), listed
+
+
+def answered(model: tlm.HookedModel, question: str, n_new_tokens: int = 24) -> str:
+    """What a model replies, in its chat template if it has one."""
+    chat = getattr(getattr(model, "tokenizer", None), "chat_template", None) is not None
+    (start,) = question_tokens(model, [question], Reading(chat=chat))
+    tokens = continued(model, start, n_new_tokens, remedy="Ask another model.")
+    return text_of(model, tokens[len(start) : text_end(model, tokens, len(start))].tolist())
+
+
+def numbers_in(answer: str, labels: Sequence[int]) -> str:
+    """The modules that an answer names anywhere, each once, in the form that ``propose`` returns.
+
+    >>> numbers_in("I would start with Module 7, then 0 and 7 again. 12?", [0, 7])
+    '7, 0'
+    """
+    named = dict.fromkeys(int(number) for number in re.findall(r"[0-9]{1,9}", answer))
+    return ", ".join(str(label) for label in named if label in labels)
+
+
+def own_guess(model: tlm.HookedModel, modules: Sequence[tlm.Module]) -> list[int]:
+    """The places of the modules that the model names, also where its answer is no list."""
+    question, labels = question_about(modules), [module.label for module in modules]
+    answer = answered(model, question)
+    print(f"{question}\n\nThe model answers: {answer!r}")
+    try:
+        parsed_guess(answer, labels)
+    except tlm.ModulesError as error:
+        print(f"Refused as it is: {error}")
+    kept = numbers_in(answer, labels)
+    print(f"Its module numbers alone: {kept!r}")
+    return [labels.index(label) for label in parsed_guess(kept, labels)] if kept else []
 
 
 def drawn(table: pd.DataFrame) -> go.Figure:
@@ -202,6 +255,7 @@ def drawn(table: pd.DataFrame) -> go.Figure:
     graphs = list(table["graph"].unique())
     rows = {"f1": "F1 of edges", "settled": "pairs settled rightly"}
     figure = make_subplots(len(rows), len(graphs), column_titles=graphs, vertical_spacing=0.09)
+    named: set[str] = set()
     for (graph, order), some in table.groupby(["graph", "order"], sort=False):
         for row, (what, title) in enumerate(rows.items(), 1):
             place = {"row": row, "col": graphs.index(graph) + 1}
@@ -212,7 +266,8 @@ def drawn(table: pd.DataFrame) -> go.Figure:
             figure.add_scatter(
                 **band, **look, opacity=0.25, line_width=0, showlegend=False, **place
             )
-            first = place == {"row": 1, "col": 1}
+            first = row == 1 and order not in named
+            named |= {order} if first else set()
             line = {"x": some["interventions"], "y": some[what], "mode": "lines", "name": order}
             figure.add_scatter(**line, **look, showlegend=first, **place)
             if place["col"] == 1:
@@ -250,13 +305,15 @@ def main() -> None:
             tables.append(traces(f"{count} planted modules", worlds, order, marks))
     if given.demo:
         sizes = (given.modules, given.per_category, given.max_tokens)
-        found = recorded_demo(load_demo_model(), *sizes)
+        model = load_demo_model()
+        found, listed = recorded_demo(model, *sizes)
+        own = own_guess(model, listed)
         count, n_pairs, _ = found.parts.shape
         print(f"demo: {count} modules, {n_pairs} pairs, edges {int(found.world(0).truth.sum())}")
-        for order in ORDERS:
+        for order in (*ORDERS, OWN) if own else ORDERS:
             replays: dict[int, World] = {seed: found.world(seed) for seed in range(given.seeds)}
             marks = list(range(1, count * -(-n_pairs // N_PROMPTS) + 1))
-            tables.append(traces(f"{count} modules of the demo model", replays, order, marks))
+            tables.append(traces(f"{count} modules of the demo model", replays, order, marks, own))
     table = pd.concat(tables, ignore_index=True)
     if given.out is not None:
         table.to_csv(given.out, index=False)

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
+from scipy.special import stdtrit
 
 import tl_modules as tlm
 from benchmarks.calibration.planted import PlantedModel, module_set
@@ -24,6 +25,7 @@ from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.evaluation import label_audit
+from tl_modules.evaluation.label_audit import Weights
 from tl_modules.evaluation.module_means import module_means
 from tl_modules.plots.style import COLOURS, GREY
 
@@ -31,7 +33,9 @@ Noise = Literal["symmetric", "tail-to-head"]
 RATES = (0.05, 0.1, 0.2, 0.4)
 SIZES = {"1 to 1": (60, 60, 60, 60), "20 to 1": (400, 147, 54, 20)}
 EFFECT_SIZES = {"1 to 1": (24, 24, 24), "20 to 1": (120, 27, 6)}
-PARTS = ("planted", "effects", "model")
+PARTS = ("planted", "weights", "effects", "model")
+FRESH = 101
+"""The first seed of planted activations that chose no option of the audit."""
 
 
 def noisy(
@@ -121,21 +125,51 @@ def on_planted(n_draws: int) -> pd.DataFrame:
     rows = []
     for sizes_name, sizes in SIZES.items():
         for distance in (2.0, 4.0):
-            # Seed 0 chose the classifier's C and cleanlab's filter.
-            for seed in range(1, 1 + n_draws):
+            for seed in range(FRESH, FRESH + n_draws):
                 acts, truth, modules = planted(sizes, distance, seed)
                 profiles = {
-                    "modules": (modules, True),
-                    "modules, unweighted": (modules, False),
-                    "components": (None, True),
+                    "modules": (modules, "root"),
+                    "modules, equal weights": (modules, "equal"),
+                    "modules, balanced": (modules, "balanced"),
+                    "components": (None, "root"),
                 }
                 for kind, rate, given in _draws(truth, seed):
                     head = {"sizes": sizes_name, "distance": distance, "noise": kind, "rate": rate}
-                    for name, (profile, balanced) in profiles.items():
-                        found = scores(acts, truth, given, profile, balanced=balanced)
+                    for name, (profile, weights) in profiles.items():
+                        found = scores(acts, truth, given, profile, weights=weights)
                         rows.append(head | {"profile": name} | found)
     keys = ["profile", "distance", "sizes", "noise", "rate"]
     return pd.DataFrame(rows).groupby(keys, sort=False).mean().reset_index()
+
+
+def on_weights(n_draws: int) -> pd.DataFrame:
+    """How the classifier's weights matter where sizes differ, one row per noise and weights.
+
+    Means over draws with the half width of their 95 % interval (Student's t), and ``gain``: the
+    F1 of these weights minus that of ``"root"``, paired by draw.
+    """
+    rows = []
+    *_, sizes = SIZES.values()
+    for distance in (2.0, 4.0):
+        for seed in range(FRESH, FRESH + n_draws):
+            acts, truth, modules = planted(sizes, distance, seed)
+            for noise, rate, given in _draws(truth, seed):
+                head = {"distance": distance, "noise": noise, "rate": rate, "seed": seed}
+                for weights in get_args(Weights):
+                    found = scores(acts, truth, given, modules, weights=weights)
+                    rows.append(head | {"weights": weights} | found)
+    table = pd.DataFrame(rows)
+    # Twice the wrong labels that are flagged, over the flagged labels and the wrong ones.
+    wrong = table["chance_precision"]
+    table["f1"] = 2 * table["recall"] * wrong / (table["flagged"] + wrong)
+    of_draws = table["f1"].to_numpy().reshape(-1, len(get_args(Weights)))
+    of_root = of_draws[:, [get_args(Weights).index("root")]]
+    table["gain"] = (of_draws - of_root).ravel()
+    shown = table.groupby(["distance", "noise", "rate", "weights"], sort=False)[
+        ["precision", "recall", "f1", "gain"]
+    ]
+    half = shown.sem() * stdtrit(n_draws - 1, 0.975)
+    return shown.mean().join(half.add_suffix("_error")).reset_index()
 
 
 def _draws(
@@ -252,7 +286,8 @@ def figure_of(table: pd.DataFrame) -> Any:
     figure = make_subplots(2, 4, shared_yaxes=True, shared_xaxes=True, column_titles=titles)
     lines = {
         "label_audit": ("modules", "", COLOURS[0]),
-        "balanced=False": ("modules, unweighted", "", COLOURS[2]),
+        'weights="equal"': ("modules, equal weights", "", COLOURS[2]),
+        'weights="balanced"': ("modules, balanced", "", COLOURS[3]),
         "nearest class mean": ("modules", "rival_", COLOURS[1]),
         "chance": ("modules", "chance_", GREY),
     }
@@ -282,6 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--weight-draws", type=int, default=20)
     parser.add_argument("--controls", type=int, default=99)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--per-category", type=int, default=8)
@@ -294,6 +330,8 @@ def main() -> None:
         _print("Planted activations", table)
         if args.figure is not None:
             draw(figure_of(table), args.figure)
+    if "weights" in args.only:
+        _print("Weights of rare labels", on_weights(args.weight_draws))
     if "effects" in args.only:
         _print("Effects of the planted model", on_effects(args.draws, args.controls))
     if "model" in args.only:

@@ -104,10 +104,9 @@ def questions():
 
 
 def followed(c, **options):
-    options = {"n_new_tokens": 6} | (options or {"n_chains": 2, "temperature": 1.0})
-    return tlm.thoughts.thought_states(
-        c.model, questions(), modules=c.modules, ask=ASK, **options, **QUIET
-    )
+    options = options or {"n_chains": 2, "temperature": 1.0}
+    options = {"n_new_tokens": 6, "style": ASK} | options
+    return tlm.thoughts.thought_states(c.model, questions(), modules=c.modules, **options, **QUIET)
 
 
 def parted(c):
@@ -280,6 +279,7 @@ CALLS = {
         c.model, c.prompts, n_neurons=5, quantile=0.5, **QUIET
     ),
     "thought_states": followed,
+    "thoughts.beside": lambda c: followed(c).beside(followed(c, style="{question} why")),
     "plot_thoughts": lambda c: tlm.plots.plot_thoughts(followed(c), modules=c.modules),
     "plot_thoughts tsne": lambda c: tlm.plots.plot_thoughts(followed(c), projection="tsne"),
     "describe_units": lambda c: tlm.describe_units(

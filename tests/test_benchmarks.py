@@ -44,6 +44,7 @@ from benchmarks import (
     search,
     start,
     steering,
+    styles,
     sufficiency,
     thoughts,
     tokenise,
@@ -270,6 +271,24 @@ def test_thoughts(monkeypatch, capsys, tmp_path):
     assert len(pd.read_csv(tmp_path / "s.csv")) >= 6
 
 
+def test_styles(monkeypatch, capsys):
+    load_prompts = styles.load_prompts
+
+    def few(name="abilities"):
+        return load_prompts(name).groupby("category").head(2)
+
+    model = tiny_model(n_ctx=256)
+    monkeypatch.setattr(styles, "load_model", lambda name: model)
+    monkeypatch.setattr(styles, "load_prompts", few)
+    words = ["--modules", "2", "--new-tokens", "3", "--plain", "--max-tokens", "8"]
+    found = run(styles, words, monkeypatch, capsys)
+    assert found.count("minus") == 4
+    assert found.count("last thought") == 9  # three styles, all and each of two kinds
+    assert "all, explicit" in found
+    assert found.count("module 1,") == 3
+    assert "4 chains on 4 questions with 4 choices" in found
+
+
 def test_unlearning(monkeypatch, capsys):
     prompts = unlearning.load_prompts("contrasts").groupby("category", sort=False).head(4)
     coding = unlearning.load_prompts().query("category == 'coding'").head(12)
@@ -483,10 +502,12 @@ def test_label_noise(model, prompts, monkeypatch, capsys):
     monkeypatch.setattr(label_noise, "load_prompts", lambda: prompts)
     drawn = []
     monkeypatch.setattr(label_noise, "draw", lambda figure, path: drawn.append(figure))
-    words = ["--draws", "1", "--controls", "2", "--figure", "label-noise.png"]
-    out = run(label_noise, words, monkeypatch, capsys)
+    words = ["--draws", "1", "--weight-draws", "2", "--controls", "2"]
+    out = run(label_noise, [*words, "--figure", "label-noise.png"], monkeypatch, capsys)
     planted, others = out.split("Effects of the planted model")
-    assert planted.count("tail-to-head") == 6  # two distances, three profiles
+    planted, weights = planted.split("Weights of rare labels")
+    assert planted.count("tail-to-head") == 8  # two distances, four profiles
+    assert weights.count("tail-to-head") == 6  # two distances, three weights
     effects, real = others.split("Activations of demo")
     assert effects.count("audited") == 2
     assert "components" in real
@@ -533,6 +554,18 @@ def test_label_noise_gives_the_stated_share_of_labels_that_it_may_give():
     given = label_noise.noisy(truth, "tail-to-head", 0.4, generator)
     assert (given != truth).sum() == 12  # of 30 prompts outside the largest category
     assert (given <= truth).all()
+
+
+@pytest.mark.parametrize(("noise", "rate"), [("symmetric", 0.05), ("tail-to-head", 0.4)])
+def test_wrong_labels_are_found_where_sizes_are_20_to_1(noise, rate):
+    sizes = label_noise.SIZES["20 to 1"]
+    assert max(sizes) == 20 * min(sizes)
+    acts, truth, modules = label_noise.planted(sizes, 4.0, seed=label_noise.FRESH)
+    given = label_noise.noisy(truth, noise, rate, np.random.default_rng(0))
+    found = label_noise.scores(acts, truth, given, modules)
+    assert found["precision"] > 0.85  # balanced weights have 0.81 of symmetric noise on average
+    assert found["recall"] > 0.65  # equal weights have 0.59 of tail-to-head noise on average
+    assert found["chance_precision"] < 0.15
 
 
 def test_the_rival_of_the_audit_leaves_a_prompt_out_of_its_own_mean():
@@ -639,7 +672,8 @@ def test_agreement(prompts, monkeypatch, capsys, tmp_path):
 def test_intervention_order(prompts, monkeypatch, capsys, tmp_path):
     known = sorted({word for text in prompts["prompt"] for word in text.split()})
     monkeypatch.setattr(intervention_order, "load_prompts", lambda: prompts)
-    monkeypatch.setattr(intervention_order, "load_demo_model", lambda: tiny_model(known=known))
+    model = tiny_model(known=known, n_ctx=256)
+    monkeypatch.setattr(intervention_order, "load_demo_model", lambda: model)
     monkeypatch.setattr(
         intervention_order, "draw", lambda figure, path: path.write_text(figure.to_json())
     )
@@ -647,6 +681,9 @@ def test_intervention_order(prompts, monkeypatch, capsys, tmp_path):
     words += ["--out", str(tmp_path / "t.csv"), "--figure", str(tmp_path / "f.json")]
     found = run(intervention_order, words, monkeypatch, capsys)
     assert re.search(r"demo: 2 modules, 4 pairs, edges \d+\n", found)
+    # A random model writes words and no list of numbers.
+    assert "Refused as it is: propose should return module numbers" in found
+    assert "Its module numbers alone: ''" in found
     table = pd.read_csv(tmp_path / "t.csv")
     assert set(table["order"]) == set(intervention_order.ORDERS)
     scores = table[["f1", "settled", "wrong"]].to_numpy()
@@ -655,6 +692,25 @@ def test_intervention_order(prompts, monkeypatch, capsys, tmp_path):
     last = table[table["graph"].str.contains("demo")].groupby("order").last()
     assert (last["f1"] == 1).all()
     assert "misleading guess" in (tmp_path / "f.json").read_text()
+
+
+def test_every_order_of_interventions_is_in_the_legend_once():
+    orders = [("planted", "random"), ("demo", "random"), ("demo", intervention_order.OWN)]
+    table = pd.DataFrame(orders, columns=["graph", "order"]).assign(interventions=1)
+    for what in ("f1", "settled"):
+        table = table.assign(**{what: 0.5, f"{what}_error": 0.1})
+    lines = intervention_order.drawn(table).data
+    assert [line.name for line in lines if line.showlegend] == ["random", intervention_order.OWN]
+
+
+def test_a_model_that_names_modules_gives_a_guess(modules, monkeypatch, capsys):
+    said = "I would replace module 2 first, and 0 after it."
+    monkeypatch.setattr(intervention_order, "answered", lambda model, question: said)
+    assert intervention_order.own_guess(None, list(modules)) == [2, 0]
+    assert "Refused as it is" in capsys.readouterr().out
+    monkeypatch.setattr(intervention_order, "answered", lambda model, question: "1, 0")
+    assert intervention_order.own_guess(None, list(modules)) == [1, 0]
+    assert "Refused" not in capsys.readouterr().out
 
 
 @unsaid

@@ -37,7 +37,7 @@ KINDS = {
     "causal/effect_numbers.py": [
         f"module_effects, {what}, {of}"
         for of in (
-            *("layer", "magnitude", "attribution", "keep_only", "patch", "sequential"),
+            *("layer", "magnitude", "attribution", "keep_only", "patch", "answer", "sequential"),
             *("Parts", "EigenShift", "LEACE", "LEACE at two hook points"),
             "uncertain labels",
         )

@@ -15,7 +15,9 @@ import torch
 from tests.calls import ASK, CALLS, followed, frames_of, questions, setting
 from tests.conftest import tiny_model
 from tests.devices import check_alike, n_agreeing
-from tl_modules.thoughts.chains import ask_in, question_tokens, written_chains
+from tl_modules.activations.reading import Reading
+from tl_modules.thoughts.chains import question_tokens, written_chains
+from tl_modules.thoughts.styles import ask_in
 
 DEVICE = os.environ.get("TL_MODULES_DEVICE", "cuda")
 pytestmark = [
@@ -67,7 +69,7 @@ def test_greedy_chains_part_at_near_ties_alone(settings):
     written = []
     for each in settings:
         asked = ask_in(frame, ASK)
-        starts = question_tokens(each.model, asked, chat=False)
+        starts = question_tokens(each.model, asked, Reading())
         options = {"n_chains": 1, "n_new_tokens": 20, "temperature": 0.0, "seed": 0}
         written.append(written_chains(each.model, starts, **options, progress=False))
     for here, there in zip(*written, strict=True):

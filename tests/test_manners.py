@@ -90,6 +90,7 @@ TEXTS = {
     *("given", "suggested"),
     "annotator",
     *("language", "meaning", "serves"),
+    "measure",
 }
 COUNTS = {
     *(
@@ -112,7 +113,7 @@ COUNTS = {
     *("row", "n_issues", "n_suggested"),
     *("n_answers", "n_draws"),
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
-    *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong"),
+    *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong", "n_questions"),
     "draw",
     "n_prompts",
     "number",

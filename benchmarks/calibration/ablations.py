@@ -90,6 +90,17 @@ def patch(n: int, seed: int) -> dict[str, PValues]:
     return _columns(table, "patch")
 
 
+def answer(n: int, seed: int) -> dict[str, PValues]:
+    """Losses of the answers alone: the last symbol of three, after a prompt of the others."""
+    world = _World(seed)
+    prompts = world.model.prompts(2, seed=1, n_symbols=3)
+    apart = prompts["prompt"].str.rsplit(n=1, expand=True)
+    prompts = prompts.assign(prompt=apart[0], answer=apart[1], separator=" ")
+    modules = world.random_modules(n)
+    table = world.effects(modules, seed, prompts=prompts, loss_on="answer")
+    return _columns(table, "answer")
+
+
 def sequential(n: int, seed: int) -> dict[str, PValues]:
     """As many controls as each test needs."""
     world = _World(seed)
@@ -239,6 +250,7 @@ SIMULATIONS = (
     Simulation(attribution, _UNITS, 2000),
     Simulation(keep_only, _UNITS, 2000),
     Simulation(patch, _UNITS, 2000),
+    Simulation(answer, _UNITS, 2000),
     Simulation(sequential, _UNITS, 2000),
     Simulation(uncertain_labels, _UNITS, 2000),
     Simulation(dissociation, "P and Q are the halves of a random partition", 2000),

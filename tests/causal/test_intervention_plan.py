@@ -97,11 +97,12 @@ def test_a_part_of_the_budget_leaves_modules_out(model, pair, modules):
     assert "1 interventions on 1 of 3 modules, 6 runs where the whole graph takes 45" in repr(found)
 
 
-def test_padding_counts_for_nothing(model, pair, modules):
+@pytest.mark.parametrize("padded", [slice(4, 6), slice(0, 2)])
+def test_padding_counts_for_nothing(model, pair, modules, padded):
     mask = torch.ones_like(pair[0])
-    mask[1:3, 4:] = 0
+    mask[1:3, padded] = 0
     noisy = [tokens.clone() for tokens in pair]
-    noisy[0][1, 4:] = 7
+    noisy[0][1, padded] = 7
     one, other = (plan(model, some, modules, 9, attention_mask=mask) for some in (pair, noisy))
     np.testing.assert_allclose(one.edges["effect"], other.edges["effect"], rtol=1e-4, atol=1e-6)
 
@@ -165,6 +166,23 @@ def test_an_exception_of_propose_says_where_it_was_raised(model, pair, modules):
     with pytest.raises(OSError, match="no network") as caught:
         plan(model, pair, modules, 1, propose=fails)
     assert "propose raised this" in caught.value.__notes__[0]
+
+
+def test_a_language_model_is_asked_and_its_prose_is_refused(model, pair, modules):
+    asked = []
+
+    def propose(question):
+        asked.append(question)
+        written = model.generate(
+            model.to_tokens("the cat sat"), max_new_tokens=4, do_sample=False, verbose=False
+        )
+        return model.tokenizer.decode(written[0, 1:].tolist())
+
+    with pytest.raises(tlm.ModulesError, match=r"it returned 'the cat sat .*Cut everything else"):
+        plan(model, pair, modules, 1, propose=propose)
+    assert "0: " in asked[0]
+    found = plan(model, pair, modules, 1, propose=lambda question: f"{len(propose(question)) % 3}")
+    assert len(found.guess) == 1
 
 
 @pytest.mark.parametrize(

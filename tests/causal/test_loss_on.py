@@ -95,6 +95,7 @@ def test_the_default_is_the_loss_of_prompts_alone_to_the_last_bit(model, modules
 def test_the_functions_have_one_default():
     functions = [tlm.module_effects, tlm.with_components, tlm.causal_cores, tlm.dissociation]
     functions += [tlm.steering_effects, tlm.concept_effects, tlm.unit_estimates]
+    functions += [tlm.specialised_parts, tlm.shared_units]
     functions += [tlm.training.unlearn, tlm.training.forgetting]
     found = {inspect.signature(each).parameters["loss_on"].default for each in functions}
     assert found == {"prompt"}
@@ -110,6 +111,24 @@ def test_losses_and_effects_of_both_parts_sum_to_those_of_all_tokens(model, modu
         sums[loss_on] = counts(model, ROWS, loss_on)[:, None] * numbers
     assert np.abs(sums["answer"][:, 1]).min() > 1e-5
     np.testing.assert_allclose(sums["prompt"] + sums["answer"], sums["all"], atol=2e-5)
+
+
+def test_an_end_of_text_counts_where_the_answer_writes_it(model):
+    eos = model.tokenizer.eos_token_id
+    row = ROWS.iloc[:1]
+    ended = row.assign(answer=row["answer"] + model.tokenizer.eos_token)
+    found = {}
+    for name, frame in (("bare", row), ("ended", ended)):
+        found[name] = measured(model, frame, "answer")[0]
+        np.testing.assert_allclose(
+            measured(model, frame, "prompt")[0], by_hand(model, row, "prompt")
+        )
+    text = model.to_tokens("the cat sat on the mat")
+    with torch.inference_mode():
+        last = model(text)[0, -1].double().log_softmax(-1)[eos]
+    assert counts(model, ended, "answer") == counts(model, row, "answer") + 1
+    expected = (found["bare"] * counts(model, row, "answer") - float(last)) / 2
+    np.testing.assert_allclose(found["ended"], expected, rtol=1e-4)
 
 
 def test_the_loss_of_answers_is_minus_their_log_probability_per_token(model):
@@ -206,6 +225,76 @@ def test_estimates_are_gradients_of_the_loss_of_the_named_tokens(model, acts):
     assert np.abs(answers).max() > 1e-2
     sums = [n_tokens[loss_on] * found[loss_on] for loss_on in CHOICES]
     np.testing.assert_allclose(sums[0] + sums[1], sums[2], atol=1e-5)
+
+
+@pytest.mark.parametrize("loss_on", CHOICES)
+def test_shared_units_change_the_loss_of_the_named_tokens(model, acts, loss_on):
+    options = {"n_units": 3, "positions": "all", "loss_on": loss_on, **QUIET}
+    found = tlm.shared_units(model, ROWS, acts, **options)
+    unit = found.table.iloc[0]
+    hooks = [ablating(found.units.select(np.array([0])), acts)]
+    moved = []
+    for prompt, answer in zip(ROWS["prompt"], ROWS["answer"], strict=True):
+        ablated, clean = (
+            token_losses(model, prompt, answer, each)[loss_on] for each in (hooks, ())
+        )
+        moved.append(ablated - clean)
+    of_animal = (ROWS["category"] == "animal").to_numpy()
+    changes = np.array([np.abs(each).mean() for each in moved])
+    rises = np.array([each.mean() for each in moved])
+    assert unit["measured[animal]"] == pytest.approx(changes[of_animal].mean(), rel=1e-3)
+    assert unit["effect"] == pytest.approx(rises.mean(), abs=1e-5)
+    estimates = tlm.unit_estimates(
+        *(model, ROWS, acts), loss_on=loss_on, positions="all", **QUIET
+    ).to_frame()
+    row = estimates[(estimates["layer"] == unit["layer"]) & (estimates["unit"] == unit["unit"])]
+    magnitude = row["magnitude[animal]"].item()
+    assert unit["estimate[animal]"] == pytest.approx(magnitude, rel=1e-4)
+
+
+def ablating(unit, acts):
+    """The hook that puts a unit's mean in the place of its activations."""
+    (at,), (number,) = unit.index.tolist(), unit.flat().tolist()
+
+    def hook(activation, hook):
+        activation = activation.clone()
+        activation[..., at] = float(acts.unit_means[number])
+        return activation
+
+    return unit.hook_names[int(unit.hook[0])], hook
+
+
+def test_parts_are_specialised_by_the_loss_of_the_named_tokens(model, prompts):
+    reference = tlm.collect_reference(model, prompts, units="mlp+attn_heads", **QUIET)
+    chosen = {}
+    for loss_on in CHOICES:
+        options = {"loss_on": loss_on, **QUIET}
+        parts = tlm.specialised_parts(
+            model, ROWS, reference, kinds={"neuron": 5}, metric="loss", **options
+        )
+        estimates = tlm.unit_estimates(model, ROWS, reference, **options)
+        gap = estimates.contrast("animal")
+        neurons = np.array(["mlp" in reference.units.hook_names[at] for at in reference.units.hook])
+        best = np.argsort(np.where(neurons, -gap, np.inf), kind="stable")[:5]
+        chosen[loss_on] = set(best.tolist())
+        of_animal = next(part for part in parts if part.label == "animal neurons")
+        expected = set(reference.units.select(np.sort(best)).to_frame().itertuples(index=False))
+        assert set(of_animal.units.to_frame().itertuples(index=False)) == expected
+    assert chosen["answer"] != chosen["prompt"]
+
+
+def test_parts_and_shared_units_refuse_prompts_without_answers(model, prompts, acts):
+    bare = ROWS[["prompt", "category"]]
+    reference = tlm.collect_reference(model, prompts, units="mlp+attn_heads", **QUIET)
+    with pytest.raises(tlm.ModulesError, match="reads a column 'answer'"):
+        tlm.shared_units(model, bare, acts, loss_on="all", **QUIET)
+    with pytest.raises(tlm.ModulesError, match="it would cut the answers off"):
+        tlm.shared_units(model, ROWS, acts, loss_on="answer", max_tokens=3, **QUIET)
+    given = (model, bare, reference)
+    with pytest.raises(tlm.ModulesError, match="column 'answer'"):
+        tlm.specialised_parts(*given, metric="loss", loss_on="answer", **QUIET)
+    with pytest.raises(tlm.ModulesError, match="loss_on goes with metric='loss'"):
+        tlm.specialised_parts(model, ROWS, reference, loss_on="answer", **QUIET)
 
 
 def test_controls_by_attribution_rest_on_the_same_tokens(model, acts, modules, monkeypatch):

@@ -42,6 +42,23 @@ def test_each_question_has_four_choices_and_the_answer_stands_at_every_place_ali
     assert (lengths.max() - lengths.min() <= 1).all()
 
 
+def test_a_premise_is_implicit_or_late_and_the_explicit_question_says_it_first():
+    frame = load_prompts("premises")
+    assert frame["category"].value_counts().to_dict() == {"implicit": 12, "late": 12}
+    assert all(len(set(choices)) == 4 for choices in frame["choices"])
+    for _, group in frame.groupby("category"):
+        places = [row.choices.index(row.answer) for row in group.itertuples()]
+        assert [places.count(at) for at in range(4)] == [3, 3, 3, 3]
+    lengths = frame["choices"].explode().str.split().str.len().groupby(level=0)
+    assert (lengths.max() - lengths.min() <= 1).all()
+    assert frame["explicit"].str.endswith("?").all()
+    late = frame["category"] == "late"
+    assert frame.loc[late, "prompt"].str.endswith(".").all()
+    assert frame.loc[~late, "prompt"].str.endswith("?").all()
+    assert frame["explicit"].str.split().str.len().between(8, 60).all()
+    assert len(set(openings(frame["explicit"]))) == len(frame)
+
+
 def test_contrasts_come_in_pairs_of_twenty():
     frame = load_prompts("contrasts")
     counts = frame["category"].value_counts()
@@ -99,7 +116,7 @@ def test_a_meaning_is_a_question_in_all_languages_or_in_none():
     assert (shares == 1).sum() == 10
 
 
-@pytest.mark.parametrize("name", ["abilities", "choices", "recall", "reasoning"])
+@pytest.mark.parametrize("name", ["abilities", "choices", "premises", "recall", "reasoning"])
 def test_prompts_hold_eight_to_sixty_words(name):
     words = load_prompts(name)["prompt"].str.split().str.len()
     assert words.between(8, 60).all()

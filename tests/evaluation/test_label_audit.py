@@ -8,6 +8,7 @@ import pytest
 
 import tl_modules as tlm
 from tl_modules.evaluation import label_audit
+from tl_modules.evaluation.label_audit import _out_of_sample
 
 TRUTH = np.repeat(["code", "verse"], [12, 6])
 
@@ -85,12 +86,40 @@ def test_weights_keep_a_rare_label_from_being_taken_for_a_frequent_one():
     values = generator.normal(size=(105, 1)) + 2.0 * (truth == "tail")[:, None]
     acts = tlm.ActivationMatrix.from_arrays(values)
 
-    def kept(balanced):
-        table = label_audit(acts, truth, balanced=balanced).table
-        return (table.loc[table["given"] == "tail", "suggested"] == "tail").sum()
+    def suggested(weights):
+        table = label_audit(acts, truth, weights=weights).table
+        found = table.groupby("given")["suggested"].agg(lambda labels: (labels == "tail").sum())
+        return found.to_dict()
 
-    assert kept(balanced=False) == 0
-    assert kept(balanced=True) >= 3
+    equal, root, balanced = (suggested(weights) for weights in ("equal", "root", "balanced"))
+    assert equal["tail"] == 0
+    assert balanced["tail"] >= 3
+    assert equal["head"] <= root["head"] < balanced["head"]
+    assert equal["tail"] <= root["tail"] <= balanced["tail"]
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"), [(0.0, [1, 1]), (0.5, [5 / 6, 5 / 3]), (1.0, [0.625, 2.5])]
+)
+def test_a_prompts_weight_is_by_hand(power, expected, monkeypatch):
+    # 16 prompts of 1 / 4 and 4 of 1 / 2, which have a mean of 0.3; and 1 / 16 and 1 / 4, of 0.1.
+    from sklearn.linear_model import LogisticRegression
+
+    given = []
+    real = LogisticRegression.fit
+
+    def spied(self, values, labels, sample_weight):
+        given.append((labels, sample_weight))
+        return real(self, values, labels, sample_weight=sample_weight)
+
+    monkeypatch.setattr(LogisticRegression, "fit", spied)
+    codes = np.repeat([0, 1], [20, 5])
+    values = np.random.default_rng(0).normal(size=(25, 2))
+    out = np.isin(np.arange(25), [0, 1, 2, 3, 20])
+    _out_of_sample(values, codes, iter([out]), power)
+    ((labels, weights),) = given
+    for code, weight in enumerate(expected):
+        np.testing.assert_allclose(weights[labels == code], weight)
 
 
 def test_prompts_with_the_same_text_never_help_to_predict_each_other():
@@ -149,6 +178,7 @@ def test_prompts_without_categories_need_labels():
     [
         ({"n_folds": 1}, "n_folds should be at least 2"),
         ({"n_components": 0}, "n_components should be at least 1"),
+        ({"weights": "inverse"}, "weights should be one of 'equal', 'root', 'balanced'"),
         ({"seed": -1}, "seed should lie between"),
     ],
 )

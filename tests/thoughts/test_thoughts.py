@@ -11,8 +11,9 @@ from tests.interpret.toys import Digits, Lensed, lensed_modules
 from tests.related.test_refusals import untyped
 from tl_modules.tables.p_values import holm
 from tl_modules.thoughts.beside_correctness import beside_correctness
-from tl_modules.thoughts.chains import ask_in, question_tokens, thought_ends, written_chains
+from tl_modules.thoughts.chains import question_tokens, thought_ends, written_chains
 from tl_modules.thoughts.choices import choice_tokens, question_frame
+from tl_modules.thoughts.styles import STYLES, ask_in
 from tl_modules.thoughts.thoughts import Thoughts
 
 QUIET = {"progress": False}
@@ -53,7 +54,7 @@ def asked(choices=("1", "0", "0 1"), answer="0", **columns):
 
 
 def follow(questions, chains, **options):
-    options = {"ask": "{question}", "lead": "", **QUIET} | options
+    options = {"style": "{question}", "lead": "", **QUIET} | options
     return tlm.thoughts.thought_states(Talker(), questions, chains=chains, **options)
 
 
@@ -152,7 +153,7 @@ ASK = "{question} ( {choices} ) why"
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_distances_equal_log_softmax_of_one_text_at_a_time(talker, questions, batch_size):
     chains = ["the cat sat . on the big mat .", "two and one is three"]
-    options = {"ask": ASK, "lead": " so it is", "batch_size": batch_size, **QUIET}
+    options = {"style": ASK, "lead": " so it is", "batch_size": batch_size, **QUIET}
     found = tlm.thoughts.thought_states(talker, questions, chains=chains, **options)
     expected = []
     for row, thoughts in enumerate([["the cat sat .", "on the big mat ."], [chains[1]]]):
@@ -214,13 +215,13 @@ def test_sampled_chains_repeat_and_leave_the_global_generator_alone(talker):
 def test_in_chat_form_the_chain_is_the_reply(questions):
     model = tiny_model(known=[*WORDS, "."])
     model.tokenizer.chat_template = "the {{ messages[0]['content'] }} how "
-    options = {"ask": "{question}", "chat": True, **QUIET}
+    options = {"style": "{question}", "chat": True, **QUIET}
     found = tlm.thoughts.thought_states(model, questions, chains=["a cat .", "red"], **options)
     plain = tlm.thoughts.thought_states(
         model,
         questions,
         chains=["a cat .", "red"],
-        ask="the {question} how",
+        style="the {question} how",
         **QUIET,
     )
     # A template holds its special tokens itself: this one has no BOS.
@@ -238,9 +239,9 @@ def test_a_system_prompt_comes_before_the_question(questions):
     model.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}how "
     options = {"chains": ["a cat .", "red"], "chat": True, **QUIET}
     found = tlm.thoughts.thought_states(
-        model, questions, ask="{question}", system="why not", **options
+        model, questions, style="{question}", system="why not", **options
     )
-    same = tlm.thoughts.thought_states(model, questions, ask="why not {question}", **options)
+    same = tlm.thoughts.thought_states(model, questions, style="why not {question}", **options)
     numbers = found.states.select_dtypes("number")
     pd.testing.assert_frame_equal(numbers, same.states[numbers.columns])
     (written_after,) = question_tokens(model, ["a"], tlm.Reading(chat=True, system="why not"))
@@ -318,6 +319,132 @@ def test_the_question_is_asked_exactly_as_it_is_written():
     assert text == "0 1\n- 1\n- 0\n- 0 1 \n "
 
 
+STYLES_BY_HAND = {
+    "direct": "Reply with the answer alone.",
+    "cot": "Let us think step by step.",
+    "lot": "Let us first observe, expand and echo all the information that matters for the "
+    "question, and then think step by step.",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_style_is_the_sentence_after_the_question_and_its_choices(style):
+    (text,) = ask_in(asked(), style)
+    assert text == f"0 1\nPossible answers:\n- 1\n- 0\n- 0 1\n{STYLES_BY_HAND[style]}"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_model_is_asked_in_the_named_style(style, questions):
+    known = [*WORDS, "Let", "us", "first", "think", "Reply", "alone."]
+    model = tiny_model(known=known, n_ctx=128)
+    options = {"chains": ["a cat .", "red"], **QUIET}
+    template = "{question}\nPossible answers:\n{choices}\n" + STYLES_BY_HAND[style]
+    found = tlm.thoughts.thought_states(model, questions, style=style, **options).states
+    same = tlm.thoughts.thought_states(model, questions, style=template, **options).states
+    pd.testing.assert_frame_equal(found, same)
+    default = tlm.thoughts.thought_states(model, questions, **options).states
+    assert np.allclose(found["uncertainty"], default["uncertainty"]) == (style == "cot")
+
+
+def pair_of_runs():
+    """Three questions in two runs; of the third one only the first run has a thought."""
+    rows = [asked(["1", "0"], "0", id=name) for name in "abc"]
+    questions = pd.concat(rows, ignore_index=True)
+    given = {"modules": lensed_modules()}
+    return (
+        follow(questions, ["1 . 0 0", "1 1", "1"], **given),
+        follow(questions, ["0 1", "0 0 . 1", "1"], **given),
+    )
+
+
+def test_two_runs_are_compared_question_by_question_by_hand():
+    one, other = pair_of_runs()
+    table = one.beside(other).set_index("measure")
+    # After a last token of 1 the choice "1" is nearest, after 0 all are, and the answer is first.
+    assert table.loc["is_correct", ["mean", "other_mean"]].tolist() == pytest.approx([1 / 3, 0])
+    assert table.loc["correct_at_first", "difference"] == 0
+    # Thoughts "1 ." and "0 0", "1 1", "1" against "0 1", "0 0 ." and "1", "1".
+    assert table.loc["n_thoughts", ["mean", "other_mean"]].tolist() == pytest.approx([4 / 3, 4 / 3])
+    # A token's value is itself; "." is 2.
+    own, beside = [(1.5 + 0) / 2, 1, 1], [0.5, (2 / 3 + 1) / 2, 1]
+    differences = np.subtract(own, beside)
+    row = table.loc["module_0"]
+    assert row["mean"] == pytest.approx(np.mean(own), abs=1e-6)
+    assert row["difference"] == pytest.approx(differences.mean(), abs=1e-6)
+    # A resample of three questions often draws one of them three times.
+    assert row["ci_low"] == pytest.approx(differences.min(), abs=1e-6)
+    assert row["ci_high"] == pytest.approx(differences.max(), abs=1e-6)
+    assert row["n_questions"] == 3
+    ends = [one, other]
+    uncertain = [run.states.groupby("id")["uncertainty"].last().mean() for run in ends]
+    found = table.loc["uncertainty", ["mean", "other_mean"]].tolist()
+    assert found == pytest.approx(uncertain)
+    assert list(table.index[-2:]) == ["module_0", "module_1"]
+
+
+def test_questions_are_paired_by_their_id_and_not_by_their_place():
+    one, other = pair_of_runs()
+    states = other.states
+    turned = pd.concat([states[states["id"] == name] for name in "cab"], ignore_index=True)
+    pd.testing.assert_frame_equal(
+        one.beside(Thoughts(turned, 2, 2)), one.beside(other), check_exact=False
+    )
+
+
+def test_a_question_counts_once_however_many_chains_it_has():
+    rows = pd.concat([asked(["1", "0"], "0", id=name) for name in "aab"], ignore_index=True)
+    once = rows.iloc[1:].reset_index(drop=True)
+    one, other = follow(rows, ["1", "0", "0"]), follow(once, ["1", "1"])
+    row = one.beside(other).set_index("measure").loc["is_correct"]
+    # "a" is right in one of two chains, "b" in its only one.
+    assert (row["mean"], row["other_mean"], row["n_questions"]) == (0.75, 0, 2)
+
+
+def test_a_question_without_a_thought_says_nothing_of_modules():
+    one, other = pair_of_runs()
+    states = one.states
+    silent = Thoughts(states[(states["id"] != "c") | (states["step"] == 0)], 2, 2)
+    table = silent.beside(other).set_index("measure")
+    assert table.loc["module_0", "n_questions"] == 2
+    assert table.loc["is_correct", "n_questions"] == 3
+    assert table.loc["module_0", "other_mean"] == pytest.approx((0.5 + 5 / 6) / 2, abs=1e-6)
+    mute = Thoughts(states[states["step"] == 0], 2, 2).beside(other).set_index("measure")
+    assert mute.loc["module_0", "n_questions"] == 0
+    assert mute.loc["module_0", ["mean", "difference", "ci_low"]].isna().all()
+
+
+def test_one_question_has_no_interval():
+    table = follow(asked(), ["0"]).beside(follow(asked(), ["1"]))
+    assert table[["ci_low", "ci_high"]].isna().all(axis=None)
+    assert table["difference"].notna().all()
+
+
+def test_an_interval_over_questions_is_as_wide_as_their_differences_vary():
+    generator = np.random.default_rng(0)
+    runs = []
+    for spread in (1.0, 2.0):
+        values = pd.DataFrame({"id": [f"q{row}" for row in range(40)], "chain": 0, "step": 0})
+        values = values.assign(is_correct=True, uncertainty=spread * generator.normal(size=40))
+        runs.append(Thoughts(values, 2, 0))
+    row = runs[0].beside(runs[1]).set_index("measure").loc["uncertainty"]
+    differences = runs[0].states["uncertainty"] - runs[1].states["uncertainty"]
+    width = 2 * 1.96 * differences.std() / np.sqrt(40)
+    assert row["ci_high"] - row["ci_low"] == pytest.approx(width, rel=0.1)
+
+
+def test_runs_that_cannot_be_paired_are_refused():
+    one, _ = pair_of_runs()
+    with pytest.raises(tlm.ModulesError, match="same questions; only one has '0'"):
+        one.beside(follow(asked(["1", "0"], "0"), ["0"], modules=lensed_modules()))
+    bare = Thoughts(one.states, 2, 0)
+    with pytest.raises(tlm.ModulesError, match="same n_modules; got 2 and 0"):
+        one.beside(bare)
+    with pytest.raises(tlm.ModulesError, match="same n_choices; got 2 and 3"):
+        one.beside(Thoughts(one.states, 3, 2))
+    with untyped(), pytest.raises(tlm.ModulesError, match="what thought_states returned; got None"):
+        one.beside(None)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -328,7 +455,7 @@ def test_the_question_is_asked_exactly_as_it_is_written():
         ({"questions": asked(["0", "1"], ".")}, "answer should be one of its choices"),
         ({"chains": ["0", "1"]}, "one text per question, 1 in all; got 2"),
         ({"chains": "0"}, "got one string"),
-        ({"ask": "why"}, "ask should hold '{question}'"),
+        ({"style": "why"}, "style should be .* with '{question}'; got 'why'"),
         ({"chains": None}, r"needs generate\(\).* Pass chains="),
         ({"chains": None, "n_chains": 2}, "all chains would be equal"),
         ({"n_new_tokens": 0}, "n_new_tokens should be at least 1"),
@@ -365,7 +492,7 @@ def test_chains_that_might_leave_no_room_for_a_choice_are_refused_before_they_ar
     questions, monkeypatch
 ):
     model = tiny_model(known=[*WORDS, "."], n_ctx=16)
-    options = {"ask": "{question}", "lead": " so it is", **QUIET}
+    options = {"style": "{question}", "lead": " so it is", **QUIET}
     # The question, the lead and all of "a red bird" but its last token are read.
     n_question = len(model.to_tokens("two plus one equals")[0])
     room = 16 - n_question - 3 - 2
@@ -380,7 +507,7 @@ def test_chains_that_might_leave_no_room_for_a_choice_are_refused_before_they_ar
     ("change", "said"),
     [
         ({"lead": None}, 'lead should be a text; got None. Pass lead=""'),
-        ({"ask": None}, "ask should hold '{question}'; got None"),
+        ({"style": None}, "style should be .* with '{question}'; got None"),
         ({"chains": 5}, "chains should be a list of texts; got 5. Pass one text per row"),
         ({"chains": iter(["0"])}, "chains should be a list of texts; got list_iterator"),
         ({"modules": list(lensed_modules())}, "modules should be a module set; got list. Pass the"),

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Int
 
+from tl_modules.causal.metrics import check_loss_on, reads_answers
 from tl_modules.causal.unit_estimates import unit_estimates
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type
 from tl_modules.interventions.ablation import Touched
@@ -19,6 +20,7 @@ from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.models.answers import with_separator
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.labels import column_hint
 from tl_modules.tables.prompt_frames import categories_of, labelled, prompt_frame
@@ -92,6 +94,7 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
     *,
     kinds: Annotated[Mapping[str, int] | Sequence[str], Elsewhere("kinds")] = tuple(KINDS),
     metric: Literal["loss", "answer_logprob"] = "answer_logprob",
+    loss_on: LossOn = "prompt",
     separator: str | None = None,
     positions: Touched = "content",
     batch_size: BatchSize = "auto",
@@ -109,13 +112,14 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
 
     Args:
         model: The model.
-        prompts: A frame with ``prompt``, ``category`` (two or more) and, for
-            ``"answer_logprob"``, ``answer``.
+        prompts: A frame with ``prompt``, ``category`` (two or more) and, where answers are read,
+            ``answer``.
         reference: Means of the units of ``"mlp+attn_heads"``, for example from
             ``collect_reference(model, prompts, units="mlp+attn_heads")``.
         kinds: Some of ``"layer"``, ``"head"`` and ``"neuron"``, or a mapping of these to numbers of
             parts; by default 1, 8 and 200.
         metric: ``"answer_logprob"`` or ``"loss"``; see ``module_effects``.
+        loss_on: The tokens over which ``"loss"`` is averaged; see ``module_effects``.
         separator: See ``module_effects``.
         positions: See ``module_effects``.
         batch_size: Prompts per pass; ``"auto"``: as many as memory holds (``collect``).
@@ -138,8 +142,9 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
         raise ModulesError(
             f"reference should hold neurons and heads; its units are of another site. {remedy}"
         )
-    answers = metric != "loss"
-    frame = with_separator(labelled(prompt_frame(prompts)), separator, answers=answers)
+    check_loss_on(metric, loss_on)
+    frame = labelled(prompt_frame(prompts))
+    frame = with_separator(frame, separator, answers=reads_answers(metric, loss_on))
     if len(set(categories_of(frame))) < 2:
         remedy = "Add prompts of another"
         if "category" not in frame.columns:
@@ -154,6 +159,7 @@ def specialised_parts(  # noqa: PLR0913 - the options of one search, all by keyw
         reference,
         estimate="gradient",
         metric=metric,
+        loss_on=loss_on,
         batch_size=batch_size,
         progress=progress,
         positions=positions,

@@ -16,6 +16,7 @@ from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.replacements import HasUnitMeans
 from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.prompt_frames import categories_of, is_category, labelled, prompt_frame
@@ -56,6 +57,7 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
     n_units: int = 16,
     positions: Touched = "content",
     shortlist: int | None = None,
+    loss_on: LossOn = "prompt",
     batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
     progress: bool = True,
@@ -71,12 +73,14 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
 
     Args:
         model: The model.
-        prompts: Strings, or a frame with ``prompt`` and ``category``.
+        prompts: Strings, or a frame with ``prompt`` and ``category`` (and ``answer`` and
+            ``separator``, if ``loss_on`` reads answers).
         reference: Activations or modules, whose means replace the units' activations.
         n_units: Number of units to return.
         positions: Tokens at which units are ablated; see ``module_effects``.
         shortlist: Number of units to ablate; by default four times ``n_units``. The cost is one
             backward pass and ``shortlist + 1`` forward passes over the prompts.
+        loss_on: The tokens over which the loss is averaged; see ``module_effects``.
         batch_size: Rows of a forward pass; ``"auto"``: as many as memory holds (``collect``).
             Several ablations share a pass of fewer prompts.
         max_tokens: Truncate prompts to this many tokens.
@@ -96,7 +100,11 @@ def shared_units(  # noqa: PLR0913 - the options of one search, all by keyword
             "four times n_units."
         )
     frame = labelled(prompt_frame(prompts))
-    task = make_task(model, frame, "loss", batch_size, max_tokens, positions, gradients=True)
+    task = make_task(
+        *(model, frame, "loss", batch_size, max_tokens, positions),
+        loss_on=loss_on,
+        gradients=True,
+    )
     n_rows = batch_size_for(model, batch_size, task.token_lists)
     of_content = positions == "content"
     estimated = estimates_of(

@@ -44,7 +44,8 @@ def unit_changes(
 
     Args:
         model: The model.
-        task: The prompts. Their loss is measured, whatever the task's metric.
+        task: The prompts. The loss of the tokens that the task names is measured, whatever its
+            metric.
         units: The units.
         reference: Its means replace the units' activations.
         max_rows: Rows of a forward pass at most, unless a batch itself has more.
@@ -70,14 +71,16 @@ def unit_changes(
         joined = JoinedEdits(sets, recipe)
         for number, batch in enumerate(task.batches):
             n_rows, clean = len(batch.rows), all_clean.get(number)
-            counts = n_predicted(batch.mask).numpy()
+            starts = task.texts.starts_of(batch.rows)
+            counts = n_predicted(batch.mask, starts).numpy()
             n_all, step = len(sets) * n_rows, max(max_rows, n_rows)
             for first in range(0, n_all, step):
                 at = PassRows.between(first, min(first + step, n_all), n_rows)
                 hooks = row_hooks(batch, at, joined)
                 tokens, mask = batch.tokens[at.rows], batch.mask[at.rows]
                 logits = forward(model, tokens, mask, hooks)
-                losses = token_losses(logits, tokens, mask).cpu().double().numpy()
+                first_counted = None if starts is None else starts[at.rows]
+                losses = token_losses(logits, tokens, mask, first_counted).cpu().double().numpy()
                 done(len(losses))
                 if clean is None:  # the first pass holds all rows of the first set
                     clean = all_clean[number] = losses[:n_rows]

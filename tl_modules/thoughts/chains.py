@@ -43,32 +43,6 @@ class Chain:
     """The texts of the thoughts."""
 
 
-def ask_in(frame: pd.DataFrame, ask: str) -> list[str]:
-    """Fill each question into the template that the model is asked.
-
-    Args:
-        frame: Columns ``prompt`` and ``choices``.
-        ask: The template, with ``{question}`` and, optionally, ``{choices}`` (one per line).
-
-    Raises:
-        ModulesError: If ``ask`` is no text or lacks ``{question}``.
-    """
-    if not isinstance(ask, str) or "{question}" not in ask:
-        raise ModulesError(
-            f"ask should hold '{{question}}'; got {ask!r}. Add it where the question belongs."
-        )
-    listed = ["\n".join(f"- {choice}" for choice in choices) for choices in frame["choices"]]
-    # str.format would fail on a question that contains braces.
-    values = [
-        {"{question}": question, "{choices}": choices}
-        for question, choices in zip(frame["prompt"], listed, strict=True)
-    ]
-    return [
-        re.sub(r"\{question\}|\{choices\}", lambda match, fields=fields: fields[match.group()], ask)
-        for fields in values
-    ]
-
-
 def given_chains(
     model: HookedModel,
     asked: list[str],

@@ -19,7 +19,6 @@ from tl_modules.runtime.arguments import Elsewhere, checked
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.thoughts.chains import (
     Chain,
-    ask_in,
     given_chains,
     question_tokens,
     written_chains,
@@ -31,10 +30,8 @@ from tl_modules.thoughts.choices import (
     mean_losses,
     question_frame,
 )
+from tl_modules.thoughts.styles import Style, ask_in
 from tl_modules.thoughts.thoughts import Thoughts, names_of_columns
-
-ASK = "{question}\nPossible answers:\n{choices}\nLet us think step by step."
-"""The default template of a question."""
 
 LEAD = " The answer is"
 """The default text between a state and a choice."""
@@ -51,7 +48,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     n_chains: int = 1,
     n_new_tokens: int = 60,
     temperature: float = 0.0,
-    ask: Annotated[str, Elsewhere("a text")] = ASK,
+    style: Annotated[Style | str, Elsewhere("a style or a template")] = "cot",
     lead: Annotated[str, Elsewhere("a text")] = LEAD,
     separator: str = " ",
     chat: bool = False,
@@ -68,6 +65,14 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
     perplexity after the state. A choice of frequent words is near every state, so compare with step
     0 (the question alone).
 
+    ``style="lot"`` is Language of Thoughts (Liu et al. 2025, arXiv 2505.12896): models overlook a
+    premise that is implicit or comes late, unless they are told to observe, expand and echo all
+    relevant information before they reason. The abstract, the code's readme and a summary were
+    read, not the paper. This prompt (in our own words) is what is here; the paper's causal models,
+    its data sets and its variants with only one of the instructions are not.
+    ``load_prompts("premises")`` has questions of the project's own of both kinds, and
+    ``Thoughts.beside`` compares two styles.
+
     Args:
         model: The model.
         questions: A frame with ``prompt``, ``choices`` (a list of texts) and ``answer`` (one of the
@@ -78,7 +83,9 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         n_chains: The number of generated chains per question.
         n_new_tokens: The largest number of tokens of a chain; an end of text ends it earlier.
         temperature: The temperature of sampling; 0 takes the likeliest token.
-        ask: The template of a question: ``{question}`` and, optionally, ``{choices}``.
+        style: How a question is asked. ``"direct"`` asks for the answer alone, ``"cot"`` to think
+            step by step, ``"lot"`` to observe, expand and echo all relevant information before
+            that. Any other text is a template with ``{question}`` and, optionally, ``{choices}``.
         lead: The unscored text between a state and the separator.
         separator: The text before each choice, scored with the choice. Without ``chat``, it also
             separates a question from its text in ``chains``.
@@ -109,7 +116,7 @@ def thought_states(  # noqa: PLR0913 - the options of one run, all by keyword
         modules.units.check_model(model)
     form = Reading(chat=chat, system=system)
     frame = question_frame(questions)
-    asked = ask_in(frame, ask)
+    asked = ask_in(frame, style)
     lead_tokens, choices = choice_tokens(model, frame["in_order"].tolist(), lead, separator)
     if chains is None:
         _check_unique_ids(frame)

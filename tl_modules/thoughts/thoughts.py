@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from tl_modules.errors import ModulesError, check_at_least, check_seed
+from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type
 from tl_modules.tables.html_tables import html_table
 from tl_modules.thoughts.beside_correctness import beside_correctness
+from tl_modules.thoughts.paired import paired_differences
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,6 +121,68 @@ class Thoughts:
         return beside_correctness(
             values, chains["is_correct"].to_numpy(), chains["id"], n_permutations, seed
         )
+
+    def beside(self, other: "Thoughts", *, seed: int = 0) -> pd.DataFrame:
+        """Compare with another run on the same questions, such as one in another style.
+
+        Each question is compared with itself: its value here (the mean over its chains) minus its
+        value in the other run. A module's value is its mean over a chain's thoughts; texts of two
+        styles differ in wording and length, and a difference may come from either.
+
+        Args:
+            other: What ``thought_states`` returned for the same questions and modules.
+            seed: Seeds the bootstrap.
+
+        Returns:
+            One row per measure: ``measure`` (``"correct_at_first"``, ``"is_correct"``,
+            ``"uncertainty"`` at the last state, ``"n_thoughts"``, ``"module_0"``, ...),
+            ``n_questions`` (those that both runs measured), ``mean``, ``other_mean``,
+            ``difference`` and its 95 % bootstrap interval over questions (``ci_low``, ``ci_high``;
+            NaN for one question, too narrow for fewer than about eight).
+
+        Raises:
+            ModulesError: If the runs have other questions, or another number of choices or modules.
+
+        >>> states = pd.DataFrame({"id": ["a", "a", "b", "b"], "chain": 0, "step": [0, 1, 0, 1]})
+        >>> runs = [
+        ...     Thoughts(states.assign(is_correct=correct, uncertainty=1.0), 2, 0)
+        ...     for correct in ([False, True, False, True], [False, True, False, False])
+        ... ]
+        >>> runs[0].beside(runs[1]).loc[1, ["mean", "other_mean", "difference"]].tolist()
+        [1.0, 0.5, 0.5]
+        """
+        check_type(
+            other,
+            Thoughts,
+            "other should be what thought_states returned",
+            "Run thought_states again, in another style.",
+        )
+        check_seed(seed)
+        own, beside = self._of_questions(), other._of_questions()
+        unpaired = own.index.symmetric_difference(beside.index)
+        if len(unpaired):
+            raise ModulesError(
+                f"Both runs should have the same questions; only one has {unpaired[0]!r}. Run both "
+                "on the same frame."
+            )
+        for what in ("n_choices", "n_modules"):
+            counts = getattr(self, what), getattr(other, what)
+            if len(set(counts)) > 1:
+                raise ModulesError(
+                    f"Both runs should have the same {what}; got {counts[0]} and {counts[1]}. Run "
+                    "both with the same questions and modules."
+                )
+        return paired_differences(own, beside.loc[own.index], seed)
+
+    def _of_questions(self) -> pd.DataFrame:
+        """The measures of each question, averaged over its chains."""
+        measures = ["correct_at_first", "is_correct", "uncertainty", "n_thoughts"]
+        chains = self.chains()
+        ends = self.states["uncertainty"].groupby(self.of_chain).last()
+        chains["uncertainty"] = np.asarray(ends)
+        named = [*measures, *names_of_columns("module", self.n_modules)]
+        of_questions = chains.filter(named).astype(float).groupby(chains["id"], sort=False)
+        return pd.DataFrame(of_questions.mean())
 
     def __repr__(self) -> str:
         """Return one line, without the table."""
