@@ -251,6 +251,9 @@ CALLS = {
     ),
     "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
     "with_labels": labelled,
+    "token_values windows": lambda c: tlm.token_values(
+        c.model, c.modules, c.prompts, aggregate_over=4, **QUIET
+    ),
     "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
     "thought_states": followed,
     "plot_thoughts": lambda c: tlm.plots.plot_thoughts(followed(c), modules=c.modules),

@@ -13,6 +13,7 @@ import tl_modules as tlm
 from benchmarks import (
     ablation,
     agreement,
+    along_text,
     checkpoints,
     claims,
     components,
@@ -30,6 +31,7 @@ from benchmarks import (
     iterd,
     label_noise,
     labels,
+    long_prompts,
     loss_on,
     methods,
     neighbours,
@@ -48,6 +50,7 @@ from benchmarks import (
     unlearning,
 )
 from benchmarks.calibration import __main__ as calibration
+from tests.architectures import hooked_model, hugging_face_model
 from tests.conftest import tiny_model, unsaid
 from tl_modules.discovery import _kernel
 
@@ -505,6 +508,47 @@ def test_the_rival_of_the_audit_leaves_a_prompt_out_of_its_own_mean():
     profiles = np.array([[0.0], [0.2], [0.1], [4.0], [1.8]])
     given = np.array([0, 0, 0, 1, 1])
     assert label_noise.nearest_mean(profiles, given).tolist() == [False, False, False, False, True]
+
+
+@unsaid
+def test_along_text(prompts, monkeypatch, capsys):
+    llama = hooked_model(hugging_face_model("Llama"), "Llama")
+    monkeypatch.setattr(along_text, "load_model", lambda name: llama)
+    monkeypatch.setattr(along_text, "load_prompts", lambda: prompts)
+    drawn = []
+    monkeypatch.setattr(along_text, "draw", lambda figure, path: drawn.append(figure))
+    words = ["--modules", "2", "--per-category", "5", "--in-text", "2", "--aggregate-over", "4"]
+    words += ["--chunk-tokens", "16", "--figure", "x.png"]
+    out = run(along_text, words, monkeypatch, capsys)
+    assert "windows of 4 tokens, 2 sections" in out
+    assert out.count("*") == 2  # a module's own category
+    # Prompts of 13, 21 words each, after BOS.
+    assert [shape.x0 for shape in drawn[0].layout.shapes] == [0, 1 + 8 + 13]
+
+
+def test_activity_by_section_by_hand():
+    places = pd.MultiIndex.from_product([[0], [0, 4, 8, 12]], names=["prompt", "position"])
+    columns = {"token": "", "special": [True, False, False, False], 0: [90.0, 1.0, 2.0, 6.0]}
+    table = along_text.by_section(pd.DataFrame(columns, index=places), {"a": 0, "b": 8})
+    assert table.loc[0].to_dict() == pytest.approx({"a": 1 / 3, "b": 4 / 3})
+
+
+def test_long_prompts(prompts, monkeypatch, capsys):
+    llama = hooked_model(hugging_face_model("Llama"), "Llama")
+    monkeypatch.setattr(long_prompts, "load_model", lambda name: llama)
+    monkeypatch.setattr(long_prompts, "load_prompts", lambda: prompts)
+
+    def here(model, length, at_once, path):  # in place of a process of its own
+        long_prompts.measure(model, length, at_once, path)
+        return np.load(path)
+
+    monkeypatch.setattr(long_prompts, "measured", here)
+    words = ["--lengths", "40", "400", "--chunk-tokens", "32", "--most-whole", "50"]
+    _, both, parted = run(long_prompts, words, monkeypatch, capsys).splitlines()
+    assert re.fullmatch(r" +40( +\d+ MB, \d+ s){2} +\d\.\de-0[678]", both)
+    assert re.fullmatch(r" +400 +- +\d+ MB, \d+ s +-", parted)
+    out = run(long_prompts, ["--one", "70", "--chunk-tokens", "32"], monkeypatch, capsys)
+    assert json.loads(out)["tokens"] == 70
 
 
 @unsaid
