@@ -517,13 +517,13 @@ def test_along_text(prompts, monkeypatch, capsys):
     monkeypatch.setattr(along_text, "load_prompts", lambda: prompts)
     drawn = []
     monkeypatch.setattr(along_text, "draw", lambda figure, path: drawn.append(figure))
-    words = ["--modules", "2", "--per-category", "5", "--in-text", "2", "--aggregate-over", "4"]
+    words = ["--modules", "2", "--per-category", "5", "--in-text", "1", "--aggregate-over", "4"]
     words += ["--chunk-tokens", "16", "--figure", "x.png"]
     out = run(along_text, words, monkeypatch, capsys)
     assert "windows of 4 tokens, 2 sections" in out
     assert out.count("*") == 2  # a module's own category
-    # Prompts of 13, 21 words each, after BOS.
-    assert [shape.x0 for shape in drawn[0].layout.shapes] == [0, 1 + 8 + 13]
+    # BOS, then a prompt of 13 words of each category.
+    assert [shape.x0 for shape in drawn[0].layout.shapes] == [0, 1 + 13]
 
 
 def test_activity_by_section_by_hand():

@@ -61,6 +61,16 @@ def test_layers_of_sliding_attention_keep_their_window(window, chunk_tokens, tex
     assert_equal(tlm.collect(model, texts, chunk_tokens=chunk_tokens, **QUIET), whole)
 
 
+@pytest.mark.skipif(LEGACY, reason="a HookedTransformer for tests is made in float32")
+@pytest.mark.parametrize("name", ["Llama", "Mixtral"])
+def test_in_16_bits_values_are_as_near_as_rounding_allows(name, texts):
+    model = hooked_model(hugging_face_model(name).bfloat16(), name)
+    whole = tlm.collect(model, texts, units="resid", **QUIET)
+    parted = tlm.collect(model, texts, units="resid", chunk_tokens=13, **QUIET)
+    assert model.original_model.dtype == torch.bfloat16
+    assert np.median(np.abs(parted.values / whole.values - 1)) < 0.01
+
+
 @pytest.mark.parametrize(
     ("aggregate", "tokens"),
     [("mean", "content"), ("rms", "last"), ("max", "all"), ("fraction_active", "content")],
@@ -132,8 +142,8 @@ def test_no_pass_is_longer_and_none_reaches_the_logits(llama, texts):
     hooks.append(("ln_final.hook_normalized", lambda x, hook: logits.append(1)))
     with llama.hooks(fwd_hooks=hooks):
         tlm.collect(llama, texts, chunk_tokens=13, batch_size=2, **QUIET)
-    tried, run = shapes[:4], shapes[4:]
-    assert tried == [(1, 48), (1, 16), (1, 16), (1, 16)]  # the first tokens, both ways
+    tried, run = shapes[:9], shapes[9:]
+    assert tried == [(1, 48), *[(1, 6)] * 8]  # the first tokens, both ways
     # With BOS 61 and 40 tokens, then 32 and 27, 14 and 8, and 2.
     of_first = [(2, 13)] * 4 + [(2, 9)]
     assert run == [*of_first, (2, 13), (2, 13), (2, 6), (2, 13), (2, 1), (1, 2)]
@@ -170,6 +180,12 @@ def test_an_edit_at_places_of_a_pass_is_refused(llama, texts):
         ),
     ):
         tlm.collect(llama, texts, chunk_tokens=13, **QUIET)
+    modules = tlm.discover(tlm.collect(llama, texts, **QUIET), 2, **QUIET)
+    with (
+        modules[0].ablated(llama, method="zero", positions="last"),  # of each pass
+        pytest.raises(tlm.ModulesError, match=r"edits tokens by their place in the pass"),
+    ):
+        tlm.collect(llama, texts, units="resid", chunk_tokens=13, **QUIET)
 
 
 def test_token_values_run_in_stretches_too(llama, texts):

@@ -104,8 +104,8 @@ class BatchRunner:
                 raise ModulesError(
                     f"One prompt of {n_tokens:,} tokens does not fit into the memory of "
                     f"{getattr(self.model.cfg, 'device', 'the device')}. Pass a smaller "
-                    f"max_tokens{self._or_fewer_at_once}, or load the model in a narrower dtype or "
-                    "over several devices."
+                    f"max_tokens{'' if self.reading.needs_gradients else ' or chunk_tokens'}, or "
+                    "load the model in a narrower dtype or over several devices."
                 )
             middle = (n_prompts + 1) // 2
             # The last one is taken next, so the first half goes last.
@@ -113,14 +113,6 @@ class BatchRunner:
                 part.part(slice(middle, None)),
                 part.part(slice(middle)),
             ]
-
-    @property
-    def _or_fewer_at_once(self) -> str:
-        """The remedy of stretches, where they are possible."""
-        if self.reading.needs_gradients:
-            return ""
-        asked = "chunk_tokens=4096" if self.chunk_tokens is None else "a smaller chunk_tokens"
-        return f" or {asked}"
 
     def _may_fit(self, part: Batch) -> bool:
         """Whether to try: a size that failed before is halved at once, unless it is one prompt."""

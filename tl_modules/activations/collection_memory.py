@@ -67,7 +67,7 @@ def check_needed_memory(needed: NeededMemory, max_memory: Size | None, sharing: 
     Raises:
         ModulesError: If the estimate is above the limit.
     """
-    remedy = "Pass a smaller batch_size, max_tokens or chunk_tokens."
+    remedy = "Pass a smaller batch_size or max_tokens."
     if needed.matrix > needed.rest:
         remedy = "Pass store=..., a folder: values then go to the disk as the prompts run."
     work = "Collecting, beside the model's own run,"

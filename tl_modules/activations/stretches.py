@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from tl_modules.activations.aggregate import LeftOut, Reduced
 from tl_modules.activations.device_reduction import widest
@@ -14,12 +14,12 @@ from tl_modules.models.past_tokens import check_keeps_past, stretches
 from tl_modules.models.runs import run_hooks_only
 from tl_modules.units import Units
 
-_TRIED, _PARTS = 48, 3
+_TRIED, _PARTS = 48, 8
 """Tokens of a prompt that run both ways before a collection, and in how many stretches."""
 
-_TOLERANCE = 0.05
-"""The largest difference between the two ways, by the activations' size. Rounding makes less than
-0.0001 of it in float32 and 0.02 in bfloat16; a wrong cache makes about as much as the whole."""
+_SHARE = 0.9
+"""The share of the tokens that must be alike. In a mixture of experts rounding may give a token
+another expert; an edit of each pass's first or last token is at an eighth of the tokens or more."""
 
 
 class Reduction:
@@ -124,24 +124,28 @@ def check_stretches(
     check_keeps_past(model, len(longest))
     tokens = longest[None, :_TRIED]
     whole, parted = (_read(model, units, tokens, n) for n in (1, _PARTS))
-    error = (whole - parted).norm() / whole.norm().clamp(min=torch.finfo(whole.dtype).tiny)
-    if not bool(error <= _TOLERANCE) and bool(whole.isfinite().all()):
+    # Half of the digits: rounding grows from layer to layer.
+    tolerance = torch.finfo(whole.dtype).eps ** 0.5
+    whole, parted = whole.float(), parted.float()
+    sizes = whole.norm(dim=-1).clamp(min=torch.finfo(torch.float32).tiny)
+    error = ((whole - parted).norm(dim=-1) / sizes).quantile(_SHARE)
+    if not bool(error <= tolerance) and bool(whole.isfinite().all()):
         raise ModulesError(
             "chunk_tokens should not change the activations but for rounding; those of "
-            f"{model_name(model)!r} at {units.hook_names[-1]!r} change by {float(error):.0%} of "
-            "their size, as where an attached hook edits tokens by their place in the pass. Leave "
+            f"{model_name(model)!r} at {units.hook_names[-1]!r} change by {float(error):.2g} of "
+            "their size, as where a hook edits tokens by their place in the pass. Leave "
             "chunk_tokens out."
         )
 
 
 def _read(
     model: HookedModel, units: Units, tokens: Int[torch.Tensor, "1 pos"], n_parts: int
-) -> torch.Tensor:
+) -> Float[torch.Tensor, "pos coordinates"]:
     """The activations at the last hook point of some units, from some number of stretches."""
     name, found = units.hook_names[-1], list[torch.Tensor]()
     n_positions = tokens.shape[1]
     for positions, past in stretches(model, (1, n_positions), -(-n_positions // n_parts)):
         part = tokens[:, positions]
-        readers = {name: lambda activation: found.append(activation.detach().float())}
+        readers = {name: lambda activation: found.append(activation.detach()[0].flatten(1))}
         run_hooks_only(model, part, torch.ones_like(part, dtype=torch.bool), readers, past)
-    return torch.cat(found, dim=1)
+    return torch.cat(found)

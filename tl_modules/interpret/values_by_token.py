@@ -105,7 +105,8 @@ def _merged(values: pd.DataFrame, aggregate_over: int) -> pd.DataFrame:
     by_window = values.groupby(window)
     counted = ~values["special"] | by_window["special"].transform("all")
     numbers = values.drop(columns=["token", "special"]).loc[counted]
-    merged = pd.DataFrame(numbers.groupby(window[counted.to_numpy()]).mean())
+    means = numbers.groupby(window[counted.to_numpy()]).mean()
+    merged = pd.DataFrame(means.astype(np.float32))
     merged.insert(0, "token", by_window["token"].agg("".join))
     merged.insert(1, "special", by_window["special"].all())
     merged.index = values.index[::aggregate_over]
