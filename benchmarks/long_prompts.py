@@ -1,12 +1,15 @@
 """The memory that long prompts take: each in one pass, and by ``chunk_tokens`` tokens at a time.
 
-    python -m benchmarks.long_prompts [--lengths 1024 2048 4096 8192] [--most-whole 4096]
+    python -m benchmarks.long_prompts [--lengths 1024 2048 4096] [--most-whole 4096]
+    python -m benchmarks.long_prompts --layers 2 --lengths 8192 32768
 
 Every run is a process of its own, which loads the model and collects one prompt's activations. It
 prints by how much the process's memory rises meanwhile (on a GPU, the GPU's memory), the time, and,
 where a prompt runs both ways, the largest difference of a unit's value by the largest value. The
 text is the shipped prompts, one after the other. Beyond the context that the model was trained for
 (8,192 tokens for the demo model) what it computes means little, but it takes the same memory.
+``--layers`` takes random weights in the model's shape with fewer layers, to be done in less time:
+only the cache and the matrix grow with the layers.
 """
 
 import argparse
@@ -15,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +40,7 @@ def main() -> None:
     parser.add_argument(
         "--lengths", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384, 32768]
     )
+    parser.add_argument("--layers", type=int, help="of random weights, in place of the model's own")
     parser.add_argument("--chunk-tokens", type=int, default=512)
     parser.add_argument("--most-whole", type=int, default=4096, help="of tokens in one pass")
     parser.add_argument("--one", type=int, help="take part in a table: run this length alone")
@@ -43,7 +49,7 @@ def main() -> None:
     if args.one is None:
         table(args)
     else:
-        measure(args.model, args.one, args.chunk_tokens, args.out)
+        measure(args.model, args.layers, args.one, args.chunk_tokens, args.out)
 
 
 def table(args: argparse.Namespace) -> None:
@@ -55,16 +61,18 @@ def table(args: argparse.Namespace) -> None:
             for at_once in (length, args.chunk_tokens):
                 is_run = length <= args.most_whole or at_once < length
                 path = Path(folder) / f"{length}-{at_once}.npz"
-                found.append(measured(args.model, length, at_once, path) if is_run else None)
+                words = ["--model", args.model, "--one", str(length), "--out", str(path)]
+                words += [] if args.layers is None else ["--layers", str(args.layers)]
+                words += ["--chunk-tokens", str(at_once)]
+                found.append(measured(words) if is_run else None)
             print(line(length, *found), flush=True)
 
 
-def measured(model: str, length: int, at_once: int, path: Path) -> dict[str, np.ndarray]:
+def measured(words: list[str]) -> dict[str, np.ndarray]:
     """What a process of its own measures."""
-    words = ["--model", model, "--one", str(length), "--chunk-tokens", str(at_once)]
-    command = [sys.executable, "-m", "benchmarks.long_prompts", *words, "--out", str(path)]
+    command = [sys.executable, "-m", "benchmarks.long_prompts", *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    with np.load(path) as found:
+    with np.load(words[words.index("--out") + 1]) as found:
         return dict(found)
 
 
@@ -83,9 +91,11 @@ def line(
     return f"{length:>7,}  {texts[0]:>19}  {texts[1]:>19}  {difference:>10}"
 
 
-def measure(name: str, length: int, at_once: int, path: Path | None) -> None:
+def measure(name: str, n_layers: int | None, length: int, at_once: int, path: Path | None) -> None:
     """Collect one prompt, and write what it took."""
     model = load_model(name)
+    if n_layers is not None:
+        model = shallow(model, n_layers)
     model.cfg.n_ctx = max(length, model.cfg.n_ctx)
     text = long_text(model, length)
     # What is loaded at the first pass is loaded now.
@@ -105,6 +115,19 @@ def measure(name: str, length: int, at_once: int, path: Path | None) -> None:
         print(json.dumps({"tokens": length, "megabytes": rise / 1e6, "seconds": seconds}))
     else:
         np.savez(path, bytes=rise, seconds=seconds, values=acts.values)
+
+
+def shallow(model: Any, n_layers: int) -> Any:
+    """A model of random weights in another's shape, with fewer layers."""
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoModelForCausalLM
+
+    config = deepcopy(model.original_model.config)
+    config.num_hidden_layers = n_layers
+    made = AutoModelForCausalLM.from_config(config)
+    name = f"random, {n_layers} layers"
+    options = {"hf_model": made, "tokenizer": model.tokenizer}
+    return TransformerBridge.boot_transformers(name, **options).eval()
 
 
 def long_text(model: tlm.HookedModel, length: int) -> str:

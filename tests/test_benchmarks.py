@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -51,7 +53,7 @@ from benchmarks import (
 )
 from benchmarks.calibration import __main__ as calibration
 from tests.architectures import hooked_model, hugging_face_model
-from tests.conftest import tiny_model, unsaid
+from tests.conftest import LEGACY, tiny_model, unsaid, word_tokenizer
 from tl_modules.discovery import _kernel
 
 
@@ -538,9 +540,16 @@ def test_long_prompts(prompts, monkeypatch, capsys):
     monkeypatch.setattr(long_prompts, "load_model", lambda name: llama)
     monkeypatch.setattr(long_prompts, "load_prompts", lambda: prompts)
 
-    def here(model, length, at_once, path):  # in place of a process of its own
-        long_prompts.measure(model, length, at_once, path)
-        return np.load(path)
+    def here(words):  # in place of a process of its own
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        long_prompts.measure(
+            given["--model"],
+            None,
+            int(given["--one"]),
+            int(given["--chunk-tokens"]),
+            Path(given["--out"]),
+        )
+        return np.load(given["--out"])
 
     monkeypatch.setattr(long_prompts, "measured", here)
     words = ["--lengths", "40", "400", "--chunk-tokens", "32", "--most-whole", "50"]
@@ -549,6 +558,10 @@ def test_long_prompts(prompts, monkeypatch, capsys):
     assert re.fullmatch(r" +400 +- +\d+ MB, \d+ s +-", parted)
     out = run(long_prompts, ["--one", "70", "--chunk-tokens", "32"], monkeypatch, capsys)
     assert json.loads(out)["tokens"] == 70
+    if not LEGACY:  # a HookedTransformer wraps no other model
+        # A tokenizer to which TransformerLens has added no BOS yet.
+        of = SimpleNamespace(original_model=llama.original_model, tokenizer=word_tokenizer())
+        assert long_prompts.shallow(of, 1).cfg.n_layers == 1
 
 
 @unsaid

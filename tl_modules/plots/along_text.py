@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _WIDEST = 3
-"""The largest power of two that has a colour of its own: 8 times a module's average, or an 8th."""
+"""The largest power of two that may have a colour: 8 times a module's average, or an 8th."""
 
 
 @checked
@@ -43,9 +43,9 @@ def plot_along_text(
 ) -> "Figure":
     """Draw how active modules are along a text, one row per module.
 
-    Red is above the module's average activity, blue below it, on a scale of doublings that ends at
-    8 times and at an 8th. Special tokens and the text's first token, outliers in every text, are
-    left out. Pointing at a place shows its value and text.
+    Red is above the module's average activity, blue below it, on a scale of doublings. The scale
+    ends at 2, 4 or 8 times the average, as far as the values need it. Special tokens and the text's
+    first token, outliers in every text, are left out. Pointing at a place shows its value and text.
 
     Args:
         values: The table that ``token_values`` returned. With ``aggregate_over=`` a column is a
@@ -73,14 +73,16 @@ def plot_along_text(
     # Special tokens are outliers in every text.
     is_special = rows["special"].to_numpy(dtype=bool)
     activity = np.where(is_special, np.nan, rows[list(names)].to_numpy(dtype=float).T)
+    doublings = _doublings(activity)
+    reach = max(1, int(np.ceil(np.nan_to_num(np.abs(doublings)).max())))
     texts = [wrapped(text) for text in rows["token"]]
     figure = plotly.Figure(
         plotly.Heatmap(
-            z=_doublings(activity),
+            z=doublings,
             x=[*starts.tolist(), int(starts[-1]) + width],  # the edges of the windows
             y=list(range(len(names))),
-            zmin=-_WIDEST,
-            zmax=_WIDEST,
+            zmin=-reach,
+            zmax=reach,
             colorscale=DIVERGING,
             customdata=[
                 [[value, text] for value, text in zip(line, texts, strict=True)]
@@ -91,8 +93,9 @@ def plot_along_text(
             ),
             colorbar={
                 "title": {"text": "times the<br>average"},
-                "tickvals": list(range(-_WIDEST, _WIDEST + 1)),
-                "ticktext": ["1/8", "1/4", "1/2", "1", "2", "4", "8"],
+                "tickvals": list(range(-reach, reach + 1)),
+                "ticktext": [*(f"1/{2**n}" for n in range(reach, 0, -1)), "1"]
+                + [str(2**n) for n in range(1, reach + 1)],
             },
         )
     )
