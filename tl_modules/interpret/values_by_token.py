@@ -47,8 +47,8 @@ def token_values(
     arXiv 2402.17762). The prompts run as they are, even if the modules were discovered in chat
     form.
 
-    Long texts follow a part of LONGER (Chai et al. 2025, arXiv 2505.04421): keys and values are
-    computed once and kept (``chunk_tokens``), and adjacent tokens are merged
+    Long texts follow a part of LONGER (Chai et al. 2025, arXiv 2505.04421; its abstract was read):
+    keys and values are computed once and kept (``chunk_tokens``), and adjacent tokens are merged
     (``aggregate_over``), here by their mean and for the reading alone.
 
     Args:

@@ -2,7 +2,8 @@
 
 A stretch's tokens attend to all tokens before them by the keys and values that the cache keeps, so
 that activations are those of one pass over the whole prompt but for rounding. Padding has to be on
-the right, as in ``Batch``.
+the right, as in ``Batch``. LONGER serves long sequences with such a cache (Chai et al. 2025, arXiv
+2505.04421; its abstract was read).
 """
 
 from collections.abc import Iterator
