@@ -124,7 +124,9 @@ def shallow(model: Any, n_layers: int) -> Any:
 
     config = deepcopy(model.original_model.config)
     config.num_hidden_layers = n_layers
-    made = AutoModelForCausalLM.from_config(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # noqa: TID251 - transformers takes no generator
+        made = AutoModelForCausalLM.from_config(config)
     name = f"random, {n_layers} layers"
     options = {"hf_model": made, "tokenizer": model.tokenizer}
     return TransformerBridge.boot_transformers(name, **options).eval()

@@ -559,9 +559,18 @@ def test_long_prompts(prompts, monkeypatch, capsys):
     out = run(long_prompts, ["--one", "70", "--chunk-tokens", "32"], monkeypatch, capsys)
     assert json.loads(out)["tokens"] == 70
     if not LEGACY:  # a HookedTransformer wraps no other model
-        # A tokenizer to which TransformerLens has added no BOS yet.
-        of = SimpleNamespace(original_model=llama.original_model, tokenizer=word_tokenizer())
-        assert long_prompts.shallow(of, 1).cfg.n_layers == 1
+        wrapped = llama.original_model
+        made, again = (
+            long_prompts.shallow(
+                # A tokenizer to which TransformerLens has added no BOS yet.
+                SimpleNamespace(original_model=wrapped, tokenizer=word_tokenizer()),
+                1,
+            ).original_model
+            for _ in range(2)
+        )
+        assert len(made.model.layers) == 1
+        # Every process makes the same weights, or the two ways could not be compared.
+        assert made.lm_head.weight.equal(again.lm_head.weight)
 
 
 @unsaid
