@@ -37,7 +37,8 @@ def test_a_colour_is_the_number_of_doublings_of_the_average(values):
 
 
 def test_the_scale_ends_where_the_values_do(values):
-    (trace,) = plot_along_text(values.assign(**{"0": 1.2})[["token", "special", "0"]]).data
+    table = values[["token", "special", 0]].replace({0: [1.0, 4.0, 0.25, 9.0]}, 1.2)
+    (trace,) = plot_along_text(table).data
     assert (trace.zmin, trace.zmax) == (-1, 1)
     assert list(trace.colorbar.ticktext) == ["1/2", "1", "2"]
 
