@@ -271,6 +271,9 @@ CALLS = {
     ),
     "with_topics": lambda c: tlm.with_topics(c.modules, c.model, **QUIET),
     "with_labels": labelled,
+    "token_values windows": lambda c: tlm.token_values(
+        c.model, c.modules, c.prompts, aggregate_over=4, **QUIET
+    ),
     "token_values": lambda c: tlm.token_values(c.model, c.modules, c.prompts, **QUIET),
     "language_consistency": lambda c: tlm.language_consistency(
         c.model, c.modules, parallel(c.prompts), cores=c.modules, n_permutations=9, **QUIET

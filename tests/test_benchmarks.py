@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ import tl_modules as tlm
 from benchmarks import (
     ablation,
     agreement,
+    along_text,
     annotators,
     checkpoints,
     claims,
@@ -32,6 +35,7 @@ from benchmarks import (
     label_noise,
     labels,
     languages,
+    long_prompts,
     loss_on,
     methods,
     neighbours,
@@ -51,8 +55,9 @@ from benchmarks import (
     unlearning,
 )
 from benchmarks.calibration import __main__ as calibration
+from tests.architectures import hooked_model, hugging_face_model
 from tests.calls import parallel
-from tests.conftest import tiny_model, unsaid
+from tests.conftest import LEGACY, tiny_model, unsaid, word_tokenizer
 from tl_modules.discovery import _kernel
 from tl_modules.interpret import language_neurons
 
@@ -621,6 +626,67 @@ def test_a_targets_own_language_is_held_against_the_others():
     (row,) = languages.own_and_others(effects).to_dict("records")
     assert (row["own"], row["others"], row["own_control"]) == (0.5, pytest.approx(0.2), 0.2)
     assert languages.own_and_others(effects.assign(own=False)).empty
+
+
+@unsaid
+def test_along_text(prompts, monkeypatch, capsys):
+    llama = hooked_model(hugging_face_model("Llama"), "Llama")
+    monkeypatch.setattr(along_text, "load_model", lambda name: llama)
+    monkeypatch.setattr(along_text, "load_prompts", lambda: prompts)
+    drawn = []
+    monkeypatch.setattr(along_text, "draw", lambda figure, path: drawn.append(figure))
+    words = ["--modules", "2", "--per-category", "5", "--in-text", "1", "--aggregate-over", "4"]
+    words += ["--chunk-tokens", "16", "--figure", "x.png"]
+    out = run(along_text, words, monkeypatch, capsys)
+    assert "windows of 4 tokens, 2 sections" in out
+    assert out.count("*") == 2  # a module's own category
+    # BOS, then a prompt of 13 words of each category.
+    assert [shape.x0 for shape in drawn[0].layout.shapes] == [0, 1 + 13]
+
+
+def test_activity_by_section_by_hand():
+    places = pd.MultiIndex.from_product([[0], [0, 4, 8, 12]], names=["prompt", "position"])
+    columns = {"token": "", "special": [True, False, False, False], 0: [90.0, 1.0, 2.0, 6.0]}
+    table = along_text.by_section(pd.DataFrame(columns, index=places), {"a": 0, "b": 8})
+    assert table.loc[0].to_dict() == pytest.approx({"a": 1 / 3, "b": 4 / 3})
+
+
+def test_long_prompts(prompts, monkeypatch, capsys):
+    llama = hooked_model(hugging_face_model("Llama"), "Llama")
+    monkeypatch.setattr(long_prompts, "load_model", lambda name: llama)
+    monkeypatch.setattr(long_prompts, "load_prompts", lambda: prompts)
+
+    def here(words):  # in place of a process of its own
+        given = dict(zip(words[::2], words[1::2], strict=True))
+        long_prompts.measure(
+            given["--model"],
+            None,
+            int(given["--one"]),
+            int(given["--chunk-tokens"]),
+            Path(given["--out"]),
+        )
+        return np.load(given["--out"])
+
+    monkeypatch.setattr(long_prompts, "measured", here)
+    words = ["--lengths", "40", "400", "--chunk-tokens", "32", "--most-whole", "50"]
+    _, both, parted = run(long_prompts, words, monkeypatch, capsys).splitlines()
+    assert re.fullmatch(r" +40( +\d+ MB, \d+ s){2} +\d\.\de-0[678]", both)
+    assert re.fullmatch(r" +400 +- +\d+ MB, \d+ s +-", parted)
+    out = run(long_prompts, ["--one", "70", "--chunk-tokens", "32"], monkeypatch, capsys)
+    assert json.loads(out)["tokens"] == 70
+    if not LEGACY:  # a HookedTransformer wraps no other model
+        wrapped = llama.original_model
+        made, again = (
+            long_prompts.shallow(
+                # A tokenizer to which TransformerLens has added no BOS yet.
+                SimpleNamespace(original_model=wrapped, tokenizer=word_tokenizer()),
+                1,
+            ).original_model
+            for _ in range(2)
+        )
+        assert len(made.model.layers) == 1
+        # Every process makes the same weights, or the two ways could not be compared.
+        assert made.lm_head.weight.equal(again.lm_head.weight)
 
 
 @unsaid

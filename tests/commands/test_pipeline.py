@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import tl_modules as tlm
+from tests.architectures import hooked_model, hugging_face_model
 from tests.conftest import tiny_model, unsaid
 from tl_modules import cli
 from tl_modules.commands import collect
@@ -55,6 +56,24 @@ def test_collect_and_discover_read_and_normalise_as_asked(
         == 1
     )
     assert "for a store, which is z-scored as it is read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["acts.safetensors", "store"])
+def test_collect_runs_long_prompts_in_stretches(out, prompt_file, tmp_path, monkeypatch):
+    llama = hooked_model(hugging_face_model("Llama"), "Llama")
+    monkeypatch.setattr(collect, "load_model", lambda name, **_placed: llama)
+    words = ["collect", "--prompts", str(prompt_file), "--chunk-tokens", "9", "--no-progress"]
+    run, lengths = llama.run_with_hooks, []
+
+    def recorded(tokens, **options):
+        lengths.append(tokens.shape[1])
+        return run(tokens, **options)
+
+    monkeypatch.setattr(llama, "run_with_hooks", recorded)
+    assert cli.main([*words, "--out", str(tmp_path / out)]) == 0
+    tried, *of_prompts = lengths  # the longest prompt's first tokens run both ways
+    assert tried > 9
+    assert max(of_prompts[8:]) == 9
 
 
 def test_collect_takes_a_system_prompt(tmp_path, monkeypatch, capsys):
@@ -155,6 +174,11 @@ def test_evaluate_writes_one_table_of_every_method(
     [
         (["collect", "--prompts", "nowhere.jsonl"], "Cannot read the prompts 'nowhere.jsonl'"),
         (["collect", "--max-tokens", "0"], "--max-tokens should be at least 1; got 0"),
+        (["collect", "--chunk-tokens", "0"], "--chunk-tokens should be at least 1; got 0"),
+        (
+            ["collect", "--chunk-tokens", "8", "--weight", "attribution"],
+            "gradients need a pass through the whole prompt",
+        ),
         (["collect", "--batch-size", "0"], "--batch-size should be at least 1; got 0"),
         (["collect", "--units", "mlp+keys"], "--units should be one of 'mlp'"),
         (["collect", "--units", "attn_heads+attn_z"], "should have different hook points"),

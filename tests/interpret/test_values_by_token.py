@@ -18,6 +18,28 @@ def test_a_value_is_the_units_mean_activation_in_units_of_their_means():
     assert table.columns.tolist() == ["token", "special", 0, 1]
 
 
+def test_a_window_is_the_mean_over_its_ordinary_tokens():
+    # Token t has the value t; 7 and each first token are special.
+    def windows(texts, n):
+        options = {"aggregate_over": n, "progress": False}
+        return tlm.token_values(Lensed(), lensed_modules(), texts, **options)
+
+    table = windows(["1 2 7 3 4 7 7 5", "4"], 3)
+    assert table.index.tolist() == [(0, 0), (0, 3), (0, 6), (1, 0)]
+    assert table.index.names == ["prompt", "position"]
+    assert table[0].tolist() == pytest.approx([2, 3.5, 5, 4])
+    assert table["special"].tolist() == [False, False, False, True]
+    assert table["token"].tolist() == ["1 2<seven>", "3 4<seven>", "<seven>5", "4"]
+    whole = tlm.token_values(Lensed(), lensed_modules(), ["1 2 7 3 4 7 7 5", "4"], progress=False)
+    assert table.dtypes.equals(whole.dtypes)
+    assert windows(["1 2 7 3 4 7 7 5", "4"], 1).equals(whole)
+    alone = windows(["1 2 7 7"], 2)  # a window of special tokens alone
+    assert alone[0].tolist() == pytest.approx([2, 7])
+    assert alone["special"].tolist() == [False, True]
+    with pytest.raises(tlm.ModulesError, match="aggregate_over should be at least 1; got 0"):
+        tlm.token_values(Lensed(), lensed_modules(), ["1 2"], aggregate_over=0)
+
+
 def test_values_agree_with_a_cache_by_hand(model, modules, prompts):
     chosen = prompts["prompt"][[15, 0, 9]].tolist()
     table = tlm.token_values(model, modules, chosen, batch_size=2, progress=False)

@@ -47,6 +47,10 @@ MADE = {
     "core_curve": lambda c: (plots.core_curve, cored(c).table),
     "faithfulness_curve": lambda c: (plots.faithfulness_curve, curved(c).table),
     "plot_activations": lambda c: (plots.plot_activations, c.modules, c.acts),
+    "plot_along_text": lambda c: (
+        plots.plot_along_text,
+        tlm.token_values(c.model, c.modules, c.prompts, aggregate_over=4, **QUIET),
+    ),
     "plot_categories": lambda c: (plots.plot_categories, tlm.probe_confusion(c.modules, *c.halves)),
     "plot_categories similarity": lambda c: (
         plots.plot_categories,

@@ -20,17 +20,25 @@ _Run = TypeVar("_Run")
 class BatchRunner:
     """Runs batches through a model, and remembers which size did not fit into memory."""
 
-    def __init__(self, model: HookedModel, units: Units, reading: Reading) -> None:
+    def __init__(
+        self,
+        model: HookedModel,
+        units: Units,
+        reading: Reading,
+        chunk_tokens: int | None = None,
+    ) -> None:
         """Prepare to run batches.
 
         Args:
             model: The model.
             units: The units to read.
             reading: How values come about.
+            chunk_tokens: How many of a prompt's tokens run at once; None for all.
         """
         self.model = model
         self.units = units
         self.reading = reading
+        self.chunk_tokens = chunk_tokens
         self.on_device = reads_on_device(model)
         """Whether values are reduced on a GPU, and waited for later."""
         self._too_many_tokens: int | None = None
@@ -50,7 +58,14 @@ class BatchRunner:
         Raises:
             ModulesError: If a single prompt does not fit into memory.
         """
-        return self._halved(batch, self._queued if self.on_device else self._exact)
+        is_long = self.at_once(batch) < batch.shape[1]
+        # Stretches take so long that nothing is gained by queueing them.
+        return self._halved(batch, self._queued if self.on_device and not is_long else self._exact)
+
+    def at_once(self, batch: Batch) -> int:
+        """How many positions of a batch run at once."""
+        n_positions = batch.shape[1]
+        return n_positions if self.chunk_tokens is None else min(n_positions, self.chunk_tokens)
 
     def again(
         self, part: Batch, totals: BatchTotals
@@ -70,7 +85,7 @@ class BatchRunner:
         return None
 
     def _exact(self, part: Batch) -> Reduced:
-        return batch_values(self.model, part, self.units, self.reading)
+        return batch_values(self.model, part, self.units, self.reading, self.chunk_tokens)
 
     def _queued(self, part: Batch) -> Queued:
         return queued(self.model, part, self.units, self.reading, sinks_first=self._sinks_first)
@@ -89,7 +104,8 @@ class BatchRunner:
                 raise ModulesError(
                     f"One prompt of {n_tokens:,} tokens does not fit into the memory of "
                     f"{getattr(self.model.cfg, 'device', 'the device')}. Pass a smaller "
-                    "max_tokens, or load the model in a narrower dtype or over several devices."
+                    f"max_tokens{'' if self.reading.needs_gradients else ' or chunk_tokens'}, or "
+                    "load the model in a narrower dtype or over several devices."
                 )
             middle = (n_prompts + 1) // 2
             # The last one is taken next, so the first half goes last.

@@ -14,15 +14,23 @@ from tl_modules.activations.aggregate import (
     without_overflow,
 )
 from tl_modules.activations.reading import Reading
+from tl_modules.activations.stretches import Reduction, left_at
 from tl_modules.activations.unit_effects import unit_effects
 from tl_modules.models.batches import Batch
 from tl_modules.models.content_tokens import SinkFinder, content_tokens, ordinary_tokens
 from tl_modules.models.hooked_model import HookedModel, checked_flat
+from tl_modules.models.past_tokens import PastTokens, stretches
 from tl_modules.models.runs import run_hooks_only
 from tl_modules.units import Units
 
 
-def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Reading) -> Reduced:
+def batch_values(
+    model: HookedModel,
+    batch: Batch,
+    units: Units,
+    reading: Reading,
+    chunk_tokens: int | None = None,
+) -> Reduced:
     """Run a batch, and reduce each prompt's tokens to one value per unit.
 
     Args:
@@ -30,13 +38,19 @@ def batch_values(model: HookedModel, batch: Batch, units: Units, reading: Readin
         batch: The prompts.
         units: The units to read.
         reading: How values come about.
+        chunk_tokens: How many of a prompt's tokens run at once; None for all, as gradients need.
 
     Returns:
         One value per prompt and unit, and the signed sums of all coordinates. They stay on the
         model's device, so that a GPU is not waited for until the whole batch has run.
     """
-    reduce = _effects if reading.needs_gradients else _activations
-    return without_overflow(lambda wide: joined(reduce(model, batch, units, reading, wide), units))
+    if reading.needs_gradients:
+        return without_overflow(
+            lambda wide: joined(_effects(model, batch, units, reading, wide), units)
+        )
+    return without_overflow(
+        lambda wide: _activations(model, batch, units, reading, chunk_tokens, wide)
+    )
 
 
 def _on_device(model: HookedModel, batch: Batch) -> Batch:
@@ -61,19 +75,34 @@ def joined(by_hook: Mapping[str, Reduced], units: Units) -> Reduced:
 
 
 def _activations(
-    model: HookedModel, batch: Batch, units: Units, reading: Reading, wide: bool
-) -> dict[str, Reduced]:
-    """Each sample's aggregated |activation|, by hook; the run ends at the last hook point."""
+    model: HookedModel,
+    batch: Batch,
+    units: Units,
+    reading: Reading,
+    chunk_tokens: int | None,
+    wide: bool,
+) -> Reduced:
+    """Each sample's aggregated |activation|; the run ends at the last hook point."""
+
+    def read(left: LeftOut, finder: SinkFinder | None) -> Reduced:
+        reduction = Reduction(reading.aggregate)
+        for positions, past in stretches(model, batch.shape, chunk_tokens):
+            part, left_here = batch.at(positions), left_at(left, positions)
+            found = _read(model, part, units, reading, wide, left_here, finder, past)
+            if past is None:
+                return found
+            reduction.add(found, part.counted.sum(1))
+        return reduction.result()
+
     content = ordinary_tokens(model, batch.tokens, batch.mask)
     finder = SinkFinder(model)
-    by_hook = _read(model, batch, units, reading, wide, left_out(batch.counted, content), finder)
+    values = read(left_out(batch.counted, content), finder)
     sinks = finder.sinks(content)
     if bool((sinks & batch.counted).any()):
         # The middle layer comes after layers that were summed already, so the batch runs again.
         # That is rare: in most models the first token is the only sink.
-        left = left_out(batch.counted, content & ~sinks)
-        by_hook = _read(model, batch, units, reading, wide, left, None)
-    return by_hook
+        values = read(left_out(batch.counted, content & ~sinks), None)
+    return values
 
 
 def _read(
@@ -84,7 +113,8 @@ def _read(
     wide: bool,
     left: LeftOut,
     finder: SinkFinder | None,
-) -> dict[str, Reduced]:
+    past: PastTokens | None,
+) -> Reduced:
     """Run a batch once, up to the last hook point, and reduce each hook point's activations."""
     by_hook: dict[str, Reduced] = {}
     counted = _on_device(model, batch).counted
@@ -92,8 +122,8 @@ def _read(
     def take(name: str, activation: torch.Tensor, span: int) -> None:
         by_hook[name] = reduced(activation, span, counted, left, reading.aggregate, wide=wide)
 
-    read_hooks(model, batch, units, take, finder)
-    return by_hook
+    read_hooks(model, batch, units, take, finder, past)
+    return joined(by_hook, units)
 
 
 def read_hooks(
@@ -102,6 +132,7 @@ def read_hooks(
     units: Units,
     take: Callable[[str, torch.Tensor, int], object],
     finder: SinkFinder | None = None,
+    past: PastTokens | None = None,
 ) -> None:
     """Run a batch up to the last hook point of some units.
 
@@ -113,6 +144,7 @@ def read_hooks(
             the number of coordinates per unit. It runs inside the hook, so that one activation is
             in memory at a time.
         finder: Reads the same run.
+        past: The tokens before these, if a long prompt runs in stretches.
     """
 
     def reader(name: str, width: int, span: int) -> Callable[[torch.Tensor], None]:
@@ -126,7 +158,7 @@ def read_hooks(
     hooks = zip(units.hook_names, units.widths, units.spans, strict=True)
     readers = {} if finder is None else dict(finder.readers)
     readers |= {name: reader(name, width, span) for name, width, span in hooks}
-    run_hooks_only(model, batch.tokens, batch.mask, readers)
+    run_hooks_only(model, batch.tokens, batch.mask, readers, past)
 
 
 def _effects(

@@ -21,6 +21,7 @@ from tl_modules.activations.readable_units import readable_units
 from tl_modules.activations.reading import Aggregate, CountedTokens, Reading, Weight
 from tl_modules.activations.resumable import UnfinishedStore
 from tl_modules.activations.store import ActivationStore
+from tl_modules.activations.stretches import check_chunk_tokens, check_stretches
 from tl_modules.activations.token_sums import TokenSums
 from tl_modules.errors import ModulesError
 from tl_modules.interventions.measuring import check_unhooked, measures
@@ -48,6 +49,7 @@ def collect(
     units: SiteName | str = ...,
     batch_size: BatchSize = ...,
     max_tokens: int | None = ...,
+    chunk_tokens: int | None = ...,
     weight: Weight = ...,
     probe_seed: int = ...,
     aggregate: Aggregate = ...,
@@ -71,6 +73,7 @@ def collect(
     units: SiteName | str = ...,
     batch_size: BatchSize = ...,
     max_tokens: int | None = ...,
+    chunk_tokens: int | None = ...,
     weight: Weight = ...,
     probe_seed: int = ...,
     aggregate: Aggregate = ...,
@@ -95,6 +98,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     units: SiteName | str = "mlp",
     batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
+    chunk_tokens: int | None = None,
     weight: Weight = "activation",
     probe_seed: int = 0,
     aggregate: Aggregate = "mean",
@@ -127,6 +131,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         batch_size: Prompts per forward pass; ``"auto"``: as many as fit into half of the free
             memory, at most 16 on a CPU and 512 on a GPU; into a store 32.
         max_tokens: Truncate prompts to this many tokens; None for the model's context.
+        chunk_tokens: Run longer prompts by this many tokens at a time with the model's key-value
+            cache, which bounds memory; equal but for rounding. None: each prompt in one pass.
         weight: ``"activation"``, or a unit's effect by gradients, which the page compares:
             ``"attribution"``, ``"top_logit"``, ``"effect"``, ``"activation_effect"``.
         probe_seed: Draws the probes of the last two.
@@ -160,24 +166,31 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         answers = tokens == "answer"
         frame = with_separator(prompt_frame(prompts), separator, answers=answers, chat=chat)
         check_batch_size(batch_size)
+        check_chunk_tokens(chunk_tokens, reading)
         site_units = readable_units(model, units, reading)
         if store is not None:
             check_unhooked(model)
         # Prompts are tokenised before the folder is made: a refused prompt leaves no folder behind.
         token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
+        check_stretches(model, site_units, token_lists, chunk_tokens)
         if store is not None and batch_size == "auto":
             # A run into a store is resumed with the same size, on any device, whatever is free.
             batch_size = STORE_BATCH
         needs = reading.needs_gradients
         longest = max(map(len, token_lists))
-        batch_size = batch_size_of(model, batch_size, longest, logits=needs, gradients=needs)
+        batch_size = batch_size_of(
+            *(model, batch_size, longest),
+            logits=needs,
+            gradients=needs,
+            chunk_tokens=chunk_tokens,
+        )
         chunks = chunks_of_batches(token_lists, counted, batch_size, len(site_units))
-        runner = BatchRunner(model, site_units, reading)
+        runner = BatchRunner(model, site_units, reading, chunk_tokens)
         needed = needed_memory(runner, chunks, into_store=store is not None)
         if store is None:
             check_needed_memory(needed, max_memory)
             return _in_memory(runner, chunks, frame, progress=progress)
-        plan = plan_collection(model, frame, chunks, site_units, reading, dtype, batch_size)
+        plan = plan_collection(runner, frame, chunks, dtype, batch_size)
         processes.from_first(lambda: check_needed_memory(needed, max_memory, processes.on_machine))
         return _into_store(runner, chunks, plan, store, processes, progress=progress)
 

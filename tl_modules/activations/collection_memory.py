@@ -7,6 +7,7 @@ import torch
 
 from tl_modules.activations.batch_runner import BatchRunner
 from tl_modules.models.batches import Batch
+from tl_modules.models.past_tokens import past_bytes
 from tl_modules.runtime.memory import Size, check_memory
 
 
@@ -45,9 +46,13 @@ def needed_memory(
         widths = [width * span for width, span in zip(units.widths, units.spans, strict=True)]
         # One hook point's activation is held at a time, but a backward pass needs all of them.
         held = sum(widths) if runner.reading.needs_gradients else max(widths)
-        n_tokens = max(batch.tokens.numel() for chunk in chunks for batch in chunk)
+        every = [batch for chunk in chunks for batch in chunk]
+        n_tokens = max(len(batch.rows) * runner.at_once(batch) for batch in every)
         # Activations, what the hooks add and gradients; the probes' sum of squares besides.
         batch_bytes += 4 * (4 if runner.reading.has_probes else 3) * n_tokens * held
+        # Stretches keep the keys and values of the tokens before.
+        long = [batch for batch in every if runner.at_once(batch) < batch.shape[1]]
+        batch_bytes += max((past_bytes(model, batch.tokens.numel()) for batch in long), default=0)
     return NeededMemory(matrix, chunk_bytes + batch_bytes)
 
 

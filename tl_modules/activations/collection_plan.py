@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from tl_modules.activations._half import StoreDtype
+from tl_modules.activations.batch_runner import BatchRunner
 from tl_modules.activations.chunk_values import chunk_lengths, chunk_rows
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import Batch
 from tl_modules.models.fingerprint import fingerprint
-from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.models.hooked_model import model_name
 from tl_modules.tables.columns import beside
 from tl_modules.tables.frames import frame_to_json
 from tl_modules.units import Units
@@ -62,20 +63,26 @@ class Plan:
 
 
 def plan_collection(
-    model: HookedModel,
+    runner: BatchRunner,
     frame: pd.DataFrame,
     chunks: Sequence[Sequence[Batch]],
-    units: Units,
-    reading: Reading,
     dtype: StoreDtype,
     batch_size: int,
 ) -> Plan:
     """Plan a store, and check its settings before its folder is made.
 
+    Args:
+        runner: What runs the batches.
+        frame: The prompts.
+        chunks: The batches.
+        dtype: The store's number format.
+        batch_size: Prompts per forward pass.
+
     Raises:
         ModulesError: If ``dtype`` is not valid, effects would not be float32, or the samples
             cannot be saved.
     """
+    model, reading = runner.model, runner.reading
     if reading.needs_gradients and dtype != "float32":
         raise ModulesError(
             f"A store of weight={reading.weight!r} should be float32, for many values are below "
@@ -88,10 +95,12 @@ def plan_collection(
     n_tokens = np.concatenate([chunk_lengths(chunk) for chunk in chunks])
     ordered = frame.iloc[rows].reset_index(drop=True)
     batches = [batch for chunk in chunks for batch in chunk]
+    # Prompts of one stretch give the same bits with and without stretches.
+    is_long = any(runner.at_once(batch) < batch.shape[1] for batch in batches)
     # The tokens tell apart tokenizers and values of max_tokens.
     tokens = [part.numpy().tobytes() for b in batches for part in (b.tokens, b.mask, b.counted)]
     return Plan(
-        units=units,
+        units=runner.units,
         samples=beside(ordered, {"row": rows, "n_tokens": n_tokens}, warn=True),
         sizes=[sum(len(batch.rows) for batch in chunk) for chunk in chunks],
         dtype=dtype,
@@ -101,6 +110,7 @@ def plan_collection(
             "the model's weights": fingerprint(model),
             "tokens": checksum(*tokens),
             "batch_size": str(batch_size),
+            "chunk_tokens": str(runner.chunk_tokens if is_long else None),
         },
     )
 

@@ -37,6 +37,9 @@ from tl_modules.saving import files
 
 _PLAN_KIND = "CollectionPlan"
 
+_BEFORE = {"chunk_tokens": "None"}
+"""Settings that the plans of earlier versions lack, with what those versions did."""
+
 
 class UnfinishedStore:
     """A store's folder while one run writes to it; use it in a ``with``.
@@ -251,7 +254,7 @@ class UnfinishedStore:
         written, plan = self._path / PLAN, self._plan.described()
         if not written.is_file():
             return True
-        earlier = files.read(written, _PLAN_KIND, lambda header, _: dict(header["plan"]))
+        earlier = files.read(written, _PLAN_KIND, lambda header, _: {**_BEFORE, **header["plan"]})
         differ = [name for name in plan if earlier.get(name) != plan[name]]
         if differ and holds_chunks:
             raise ModulesError(

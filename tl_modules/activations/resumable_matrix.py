@@ -27,6 +27,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
     units: SiteName | str = "mlp",
     batch_size: BatchSize = "auto",
     max_tokens: int | None = None,
+    chunk_tokens: int | None = None,
     max_memory: Size | None = None,
     progress: bool = True,
 ) -> ActivationMatrix:
@@ -40,6 +41,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
         units: The site.
         batch_size: Prompts per forward pass; see ``collect``.
         max_tokens: Truncate prompts to this many tokens.
+        chunk_tokens: How many of a prompt's tokens run at once; see ``collect``.
         max_memory: The memory limit; see ``collect``.
         progress: Show a progress bar.
 
@@ -62,6 +64,7 @@ def collect_resumably(  # noqa: PLR0913 - the options of one run, all by keyword
         units=units,
         batch_size=batch_size,
         max_tokens=max_tokens,
+        chunk_tokens=chunk_tokens,
         **reading.to_dict(),
         store=folder,
         dtype="float32",

@@ -13,6 +13,7 @@ from tl_modules.activations.reading import AGGREGATES, TOKENS, WEIGHTS, Reading
 from tl_modules.activations.resumable_matrix import collect_resumably
 from tl_modules.activations.store import ActivationStore
 from tl_modules.activations.store_folder import check_folder, delete_store
+from tl_modules.activations.stretches import check_chunk_tokens
 from tl_modules.commands.interruption import RESUME, on_interrupt
 from tl_modules.commands.options import (
     add_common,
@@ -97,6 +98,11 @@ def add_parser(commands: Any) -> None:
     )
     add_separator(parser)
     add_prompts(parser, max_tokens=128)
+    parser.add_argument(
+        "--chunk-tokens",
+        type=int,
+        help="run longer prompts by this many tokens at a time (each prompt in one pass)",
+    )
     add_max_memory(parser)
     add_common(parser)
     parser.set_defaults(run=run, may_share=True)
@@ -151,10 +157,16 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
         answers_of(prompts)
         say("Prompts are not cut: their answers count (--tokens answer)")
     check_prompt_options(args, reading)
+    check_chunk_tokens(args.chunk_tokens, reading)
     if output is None:
         _collect_store(args, prompts, reading, distributed)
         return
-    acts = resumed_matrix(args, prompts, reading, partial, args.units, args.max_memory)
+    acts = resumed_matrix(
+        *(args, prompts, reading, partial),
+        units=args.units,
+        max_memory=args.max_memory,
+        chunk_tokens=args.chunk_tokens,
+    )
     output.write(FILE_KIND, acts.parts(), acts.samples)
     delete_store(partial)  # only after the file is complete
     say(acts)
@@ -221,6 +233,7 @@ def resumed_matrix(
     partial: Path,
     units: SiteName | str = "mlp",
     max_memory: str | None = None,
+    chunk_tokens: int | None = None,
 ) -> ActivationMatrix:
     """Collect the activations that the options describe; the caller deletes the partial folder."""
     check_folder(partial)
@@ -232,6 +245,7 @@ def resumed_matrix(
         units=units,
         batch_size=args.batch_size,
         max_tokens=_cut(args, reading),
+        chunk_tokens=chunk_tokens,
         max_memory=max_memory,
         progress=not args.no_progress,
     )
@@ -254,6 +268,7 @@ def _collect_store(
         units=args.units,
         batch_size=args.batch_size,
         max_tokens=_cut(args, reading),
+        chunk_tokens=args.chunk_tokens,
         **reading.to_dict(),
         store=args.out,
         dtype=args.dtype or ("float32" if reading.needs_gradients else "float16"),

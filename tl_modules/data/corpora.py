@@ -37,10 +37,10 @@ def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
             an informal version, and in English and French, in the same order. ``"contrasts-ood"``
             has such versions from other genres (contracts, chat, recipes, news), with half as many
             prompts. ``"parallel"`` has 40 everyday sentences and questions in ten languages; one
-            writer translated them. ``"premises"`` has questions with four choices each, of which a premise is
-            implicit or comes after the question; the column ``explicit`` has the same question
-            with all its premises said first. ``"recall"`` and ``"reasoning"`` have prompts to
-            continue, and their short answers; an answer needs one known fact (recall) or a few
+            writer translated them. ``"premises"`` has questions with four choices each, of which a
+            premise is implicit or comes after the question; the column ``explicit`` has the same
+            question with all its premises said first. ``"recall"`` and ``"reasoning"`` have prompts
+            to continue, and their short answers; an answer needs one known fact (recall) or a few
             steps of inference (reasoning).
 
     Returns:

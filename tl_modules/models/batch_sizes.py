@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from tl_modules.errors import check_at_least
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.past_tokens import past_bytes
 from tl_modules.runtime.memory import free_memory
 
 BatchSize = int | Literal["auto"]
@@ -42,6 +43,7 @@ def batch_size_of(
     logits: bool = True,
     gradients: bool = False,
     writes: bool = False,
+    chunk_tokens: int | None = None,
 ) -> int:
     """The number of prompts of a pass.
 
@@ -52,6 +54,7 @@ def batch_size_of(
         logits: Whether the logits are computed; they need most of the memory.
         gradients: Whether a backward pass follows, which needs all layers' activations.
         writes: Whether the model continues the prompts; ``n_tokens`` is then with the new ones.
+        chunk_tokens: How many of a prompt's tokens run at once; None for all.
 
     Returns:
         A number; for ``"auto"`` at least 1, even if a single prompt may not fit.
@@ -63,7 +66,11 @@ def batch_size_of(
     if logits:
         # In the model's dtype, as float32, and once more while a loss is computed.
         n_bytes += 12 * (getattr(model.cfg, "d_vocab", None) or 1)
-    fits = free_memory(_device(model)) / 2 / (max(n_tokens, 1) * n_bytes)
+    at_once = n_tokens if chunk_tokens is None else min(n_tokens, chunk_tokens)
+    n_bytes *= max(at_once, 1)
+    if at_once < n_tokens:
+        n_bytes += past_bytes(model, n_tokens)
+    fits = free_memory(_device(model)) / 2 / n_bytes
     most = max(largest_batch(model), WRITTEN_ON_CPU) if writes else largest_batch(model)
     return max(1, min(most, int(fits)))
 
@@ -75,6 +82,7 @@ def batch_size_for(
     *,
     logits: bool = True,
     gradients: bool = False,
+    chunk_tokens: int | None = None,
 ) -> int:
     """The number of prompts of a pass, from their tokens.
 
@@ -84,6 +92,7 @@ def batch_size_for(
         token_lists: The tokens of each prompt. The longest prompt counts.
         logits: See ``batch_size_of``.
         gradients: See ``batch_size_of``.
+        chunk_tokens: See ``batch_size_of``.
 
     Returns:
         What ``batch_size_of`` returns.
@@ -93,7 +102,8 @@ def batch_size_for(
     """
     check_batch_size(batch_size)
     longest = max(map(len, token_lists), default=1)
-    return batch_size_of(model, batch_size, longest, logits=logits, gradients=gradients)
+    options = {"logits": logits, "gradients": gradients}
+    return batch_size_of(model, batch_size, longest, **options, chunk_tokens=chunk_tokens)
 
 
 def batch_size_for_texts(

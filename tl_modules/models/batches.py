@@ -45,10 +45,21 @@ class Batch:
     counted: Bool[torch.Tensor, "batch pos"]
     """True at tokens that count: all real tokens, or some of them."""
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The numbers of prompts and of positions."""
+        n_rows, n_positions = self.tokens.shape
+        return n_rows, n_positions
+
     def part(self, chosen: Int[np.ndarray, " chosen"] | slice) -> "Batch":
         """Some of the prompts, by their places in the batch."""
         parts = (each[chosen] for each in (self.tokens, self.mask, self.counted))
         return Batch(self.rows[chosen], *parts)
+
+    def at(self, positions: slice) -> "Batch":
+        """Some of the positions of all prompts."""
+        parts = (each[:, positions] for each in (self.tokens, self.mask, self.counted))
+        return Batch(self.rows, *parts)
 
 
 def batches(

@@ -49,26 +49,29 @@ class SinkFinder:
     """Reads the residual stream of a run in the middle layer, and finds the attention sinks."""
 
     def __init__(self, model: HookedModel) -> None:
-        """Prepare for one run. A model without this layer's ``hook_resid_post`` has no sinks."""
+        """Prepare for one run, which may be in stretches.
+
+        A model without this layer's ``hook_resid_post`` has no sinks.
+        """
         n_layers = getattr(model.cfg, "n_layers", None) or 0
         name = f"blocks.{n_layers // 2}.hook_resid_post"
-        self._norms: Float[torch.Tensor, "batch pos"] | None = None
+        self._norms: list[Float[torch.Tensor, "batch _pos"]] = []
         self.readers: Mapping[str, Callable[[torch.Tensor], None]] = (
             {name: self._read} if name in model.hook_dict else {}
         )
         """Readers for ``run_hooks_only``."""
 
     def _read(self, activation: torch.Tensor) -> None:
-        self._norms = activation.detach().float().norm(dim=-1)
+        self._norms.append(activation.detach().float().norm(dim=-1))
 
     def sinks(self, ordinary: Bool[torch.Tensor, "batch pos"]) -> Bool[torch.Tensor, "batch pos"]:
         """Mark the sinks among the run's ``ordinary_tokens``, after the run.
 
         The result is on the device of ``ordinary``: on the model's device nothing is waited for.
         """
-        if self._norms is None:
+        if not self._norms:
             return torch.zeros_like(ordinary)
-        norms = self._norms.to(ordinary.device)
+        norms = torch.cat(self._norms, dim=1).to(ordinary.device)
         # The lower median. On a GPU torch's own has no deterministic implementation.
         sizes = norms.masked_fill(~ordinary, torch.nan)
         last = (~sizes.isnan()).sum(1, keepdim=True) - 1

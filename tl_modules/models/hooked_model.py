@@ -73,7 +73,9 @@ def is_hooked(model: Any) -> bool:
     return all(hasattr(model, name) for name in _NEEDED)
 
 
-def check_causal(model: HookedModel, what: str) -> None:
+def check_causal(
+    model: HookedModel, what: str, remedy: str = "collect plain activations (weight='activation')"
+) -> None:
     """Raise unless a model predicts each token from the previous tokens alone.
 
     BERT and other encoders see the tokens that they predict. The decoder of an encoder-decoder
@@ -82,6 +84,7 @@ def check_causal(model: HookedModel, what: str) -> None:
     Args:
         model: The model.
         what: The function that needs a causal model, for the message.
+        remedy: What to do with other models, for the message.
 
     Raises:
         ModulesError: If the model's configuration, or TransformerLens' adapter, says that it is not
@@ -100,8 +103,7 @@ def check_causal(model: HookedModel, what: str) -> None:
     if reason is not None:
         raise ModulesError(
             f"{what} needs a causal model, which predicts each token from those before it; got "
-            f"{model_name(model)!r}, {reason}. Use a causal language model, or collect plain "
-            "activations (weight='activation')."
+            f"{model_name(model)!r}, {reason}. Use a causal language model, or {remedy}."
         )
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from tl_modules.errors import ModulesError
 from tl_modules.models.batches import uploaded
 from tl_modules.models.hooked_model import FwdHooks, HookedModel, HookFn, model_name
+from tl_modules.models.past_tokens import PastTokens
 
 
 def forward(
@@ -17,6 +18,7 @@ def forward(
     mask: Bool[torch.Tensor, "batch pos"] | None,
     fwd_hooks: FwdHooks,
     return_type: str | None = "logits",
+    past: PastTokens | None = None,
 ) -> Any:
     """Run a padded batch under hooks, without gradients.
 
@@ -26,15 +28,17 @@ def forward(
         mask: True at real tokens; None leaves padding to the model.
         fwd_hooks: Hooks for this run only.
         return_type: The argument of the model's own ``forward``.
+        past: The tokens before these, if a long prompt runs in stretches; needs a mask.
 
     Returns:
         The model's output for ``return_type``.
     """
     device = getattr(model.cfg, "device", None)
-    options = {}
+    options: dict[str, Any] = {}
     if mask is not None:
         # Also without padding: left to itself, a model may take a real token for padding.
-        options["attention_mask"] = uploaded(mask, device).long()
+        mask = uploaded(mask, device)
+        options = {"attention_mask": mask.long()} if past is None else past.options(mask)
     with torch.inference_mode():
         return model.run_with_hooks(
             uploaded(tokens, device), return_type=return_type, fwd_hooks=fwd_hooks, **options
@@ -50,6 +54,7 @@ def run_hooks_only(
     tokens: Int[torch.Tensor, "batch pos"],
     mask: Bool[torch.Tensor, "batch pos"],
     readers: Mapping[str, Callable[[torch.Tensor], None]],
+    past: PastTokens | None = None,
 ) -> None:
     """Run a batch up to the last of some hook points, and read each activation once.
 
@@ -62,6 +67,7 @@ def run_hooks_only(
         tokens: Padded token ids.
         mask: True at real tokens.
         readers: A function per hook point, which gets the hook point's activation.
+        past: The tokens before these, if a long prompt runs in stretches.
 
     Raises:
         ModulesError: If a hook point never fires in the run.
@@ -79,7 +85,7 @@ def run_hooks_only(
         return hook_fn
 
     try:
-        forward(model, tokens, mask, [(name, reading(name)) for name in readers], None)
+        forward(model, tokens, mask, [(name, reading(name)) for name in readers], None, past)
     except _Enough:
         return
     raise ModulesError(

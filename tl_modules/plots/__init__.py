@@ -3,6 +3,7 @@
 Calling a plot function needs the extra `viz`; importing this package does not.
 """
 
+from tl_modules.plots.along_text import plot_along_text
 from tl_modules.plots.blocks import plot_activations
 from tl_modules.plots.category_pairs import plot_categories
 from tl_modules.plots.components import plot_components
@@ -25,6 +26,7 @@ __all__ = [
     "core_curve",
     "faithfulness_curve",
     "plot_activations",
+    "plot_along_text",
     "plot_categories",
     "plot_components",
     "plot_concepts",

@@ -80,25 +80,10 @@ def plot_tokens(
     Raises:
         ModulesError: If the table has another index, or lacks a module.
     """
-    if list(values.index.names) != ["prompt", "position"] or "special" not in values.columns:
-        raise ModulesError(
-            "values should be the table that token_values returned; its index is "
-            f"{list(values.index.names)}. Pass the whole table."
-        )
-    numbers = [column for column in values.columns if column not in ("token", "special")]
-    names = {number: f"module {number}" for number in numbers}
-    if modules is not None:
-        names = {module.label: f"module {module_name(module)}" for module in as_list(modules)}
-    # A module set of another discovery has the same numbers; only missing ones can be noticed.
-    missing = sorted(set(names) - set(numbers))
-    if missing:
-        raise ModulesError(
-            f"values should hold the modules to show; {missing} are missing. Pass the module set "
-            "that token_values got."
-        )
+    names = names_shown(values, modules)
     parts = [
-        f"<details{' open' if number == next(iter(names)) else ''}><summary>{name}: strongest "
-        f"{_strongest(values, number):.1f} times its average</summary>"
+        f"<details{' open' if number == next(iter(names)) else ''}><summary>module {name}: "
+        f"strongest {_strongest(values, number):.1f} times its average</summary>"
         + "".join(f'<p dir="auto">{spans}</p>' for spans in token_spans(values, number))
         + "</details>"
         for number, name in names.items()
@@ -108,6 +93,35 @@ def plot_tokens(
         "mean over the module's units of |activation| / the unit's mean; colour begins at 1</p>"
         f"{''.join(parts)}</div>"
     )
+
+
+def names_shown(values: pd.DataFrame, modules: Module | Iterable[Module] | None) -> dict[int, str]:
+    """The modules to show of a table of ``token_values``: their names by their numbers.
+
+    Args:
+        values: The table.
+        modules: The modules to show; None for all of the table.
+
+    Raises:
+        ModulesError: If the table has another index, or lacks a module.
+    """
+    if list(values.index.names) != ["prompt", "position"] or "special" not in values.columns:
+        raise ModulesError(
+            "values should be the table that token_values returned; its index is "
+            f"{list(values.index.names)}. Pass the whole table."
+        )
+    numbers = [column for column in values.columns if column not in ("token", "special")]
+    if modules is None:
+        return {number: str(number) for number in numbers}
+    names = {module.label: module_name(module) for module in as_list(modules)}
+    # A module set of another discovery has the same numbers; only missing ones can be noticed.
+    missing = sorted(set(names) - set(numbers))
+    if missing:
+        raise ModulesError(
+            f"values should hold the modules to show; {missing} are missing. Pass the module set "
+            "that token_values got."
+        )
+    return names
 
 
 def token_spans(values: pd.DataFrame, module: int) -> list[str]:
