@@ -122,17 +122,21 @@ def erased(
     tests: dict[str, pd.DataFrame],
     args: argparse.Namespace,
 ) -> pd.DataFrame:
-    """What LEACE at one layer and the module's ablation leave, and what they cost."""
-    layer = int(model.cfg.n_layers) // 2 if args.layer is None else args.layer
+    """What LEACE, at one layer and at all, and the module's ablation leave, and what they cost."""
+    n_layers = int(model.cfg.n_layers)
+    layer = n_layers // 2 if args.layer is None else args.layer
     sets = [fit.loc[fit["category"] == name] for name in (CONCEPT, OTHER)]
-    at = f"blocks.{layer}.hook_resid_post"
-    leace = tlm.related.leace(model, sets[0], sets[1], at, category=CONCEPT, progress=False)
-    targets = [module, replace(leace, label=f"LEACE, layer {layer}")]
+    points = [f"blocks.{number}.hook_resid_post" for number in range(n_layers)]
+    places = {f"LEACE, layer {layer}": points[layer : layer + 1], "LEACE, all layers": points}
+    erasures = []
+    for label, at in places.items():
+        made = tlm.related.leace(model, sets[0], sets[1], at, category=CONCEPT, progress=False)
+        erasures.append(replace(made, label=label))
     # Each model's own means: training has moved them.
     means = tlm.collect(model, fit, progress=False)
     return tlm.concept_effects(
         model,
-        targets,
+        [module, *erasures],
         CONCEPT,
         fit,
         tests,
@@ -148,7 +152,8 @@ def figure_of(effects: pd.DataFrame) -> Any:
 
     names = list(dict.fromkeys(effects["prompts"]))
     made = make_subplots(1, len(names), column_titles=names, shared_yaxes=True)
-    marks = dict(zip(dict.fromkeys(effects["label"]), ("circle", "diamond"), strict=True))
+    shapes = ("circle", "diamond-open", "diamond")
+    marks = dict(zip(dict.fromkeys(effects["label"]), shapes, strict=True))
     colours = dict(zip(dict.fromkeys(effects["model"]), COLOURS, strict=False))
     for column, name in enumerate(names, 1):
         of_set = effects[effects["prompts"] == name]
@@ -161,7 +166,7 @@ def figure_of(effects: pd.DataFrame) -> Any:
                 error_y=ends | {"thickness": 1},
                 mode="markers",
                 marker={"symbol": mark, "color": colours[row["model"]], "size": 10},
-                name=f"{row['model']}; {'module' if mark == 'circle' else 'LEACE'}",
+                name=f"{row['model']}; {'module' if mark == 'circle' else row['label']}",
                 showlegend=column == 1,
                 row=1,
                 col=column,
