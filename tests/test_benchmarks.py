@@ -20,6 +20,7 @@ from benchmarks import (
     checkpoints,
     claims,
     components,
+    concentration,
     controls,
     core_tests,
     cores,
@@ -232,6 +233,23 @@ def test_erasure(monkeypatch, capsys):
     found = run(erasure, ["--controls", "2"], monkeypatch, capsys)
     assert "LEACE, all layers" in found
     assert "other genres" in found
+
+
+@unsaid
+def test_concentration(monkeypatch, capsys, tmp_path):
+    on_contrasts(concentration, monkeypatch)
+    few = concentration.paraphrases().groupby("category").head(2)
+    monkeypatch.setattr(concentration, "paraphrases", lambda: few)
+    words = ["--controls", "2", "--steps", "2", "--batch-size", "2"]
+    found = run(concentration, words, monkeypatch, capsys)
+    models = ["not trained"]
+    models += [
+        f"{data}, {which}" for data in ("plain", "concentrated") for which in ("whole", "module")
+    ]
+    for name in models[1:]:
+        assert f"{name}: at the end" in found
+    assert found.count("LEACE, layer 1") == 2 * 3 * len(models)
+    assert found.count("paraphrased") == 2 * 2 * len(models)
 
 
 @unsaid

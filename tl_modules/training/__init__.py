@@ -3,6 +3,7 @@
 The selected weights change in place; all other weights stay the same bit for bit.
 """
 
+from tl_modules.training.concentrate import concentrated
 from tl_modules.training.forgetting_controls import forgetting
 from tl_modules.training.limited import training_all_but, training_only
 from tl_modules.training.masks import parameter_masks
@@ -14,6 +15,7 @@ from tl_modules.training.unlearning import Unlearning, unlearn
 __all__ = [
     "Fusion",
     "Unlearning",
+    "concentrated",
     "forgetting",
     "fuse_pathways",
     "parameter_masks",
