@@ -124,7 +124,7 @@ FREE_TEXTS = {
     *("language", "unit", "model", "site", "pattern", "apart_from", "own_category"),
     *("repo_id", "revision", "commit_message", "endpoint", "licence", "system", "model_id"),
     "verdict_sentence",
-    "other_prompt",
+    *("other_prompt", "annotator", "present", "absent"),
 }
 """Parameters that take any text: a name, a label, a prompt's part."""
 
