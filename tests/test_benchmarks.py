@@ -236,20 +236,19 @@ def test_erasure(monkeypatch, capsys):
 
 
 @unsaid
-def test_concentration(monkeypatch, capsys, tmp_path):
+def test_concentration(monkeypatch, capsys):
     on_contrasts(concentration, monkeypatch)
     few = concentration.paraphrases().groupby("category").head(2)
     monkeypatch.setattr(concentration, "paraphrases", lambda: few)
     words = ["--controls", "2", "--steps", "2", "--batch-size", "2"]
     found = run(concentration, words, monkeypatch, capsys)
-    models = ["not trained"]
-    models += [
-        f"{data}, {which}" for data in ("plain", "concentrated") for which in ("whole", "module")
-    ]
-    for name in models[1:]:
+    data = ("plain", "concentrated")
+    trained = [f"{name}, {part}" for name in data for part in ("whole", "module")]
+    for name in trained:
         assert f"{name}: at the end" in found
-    assert found.count("LEACE, layer 1") == 2 * 3 * len(models)
-    assert found.count("paraphrased") == 2 * 2 * len(models)
+    n_tables = 2 * (1 + len(trained))
+    for rows in ("LEACE, layer 1", "LEACE, all layers", "paraphrased"):
+        assert found.count(rows) == 3 * n_tables
 
 
 @unsaid
