@@ -205,13 +205,13 @@ def in_hooks(module, monkeypatch, run):
     """What each hook of a run does."""
     read_hooks, counts = module.read_hooks, []
 
-    def counting(model, batch, units, take, finder=None):
+    def counting(model, batch, units, take, finder=None, past=None):
         def counted(*args):
             with Counted() as count:
                 take(*args)
             counts.append(count)
 
-        read_hooks(model, batch, units, counted, finder)
+        read_hooks(model, batch, units, counted, finder, past)
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "read_hooks", counting)

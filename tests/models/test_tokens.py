@@ -117,7 +117,7 @@ CALLS = {
         m,
         f.assign(answer="red", choices=[["red", "blue"]] * len(f)),
         chains=["so"] * len(f),
-        ask="{question}",
+        style="{question}",
         separator="\n",
         **QUIET,
     ),
