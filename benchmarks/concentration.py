@@ -10,24 +10,22 @@ training, on paraphrases and in other genres. The loss on informal messages show
 """
 
 import argparse
-from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 import tl_modules as tlm
 from benchmarks.neighbours import draw, halves
 from benchmarks.paraphrases import paraphrases
+from benchmarks.unlearning import fine_tune
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.models.answers import with_separator
-from tl_modules.models.batches import batches
 from tl_modules.models.loss_tokens import LossTexts
-from tl_modules.models.losses import next_token_losses
 from tl_modules.plots.style import COLOURS
 from tl_modules.tables.prompt_frames import prompt_frame
 
@@ -96,22 +94,10 @@ def fine_tuned(
         module: What may change; None for the whole model.
         args: The command line's.
     """
-    model: Any = load_model(args.model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate)
+    model = load_model(args.model)
     texts = LossTexts.of(model, with_separator(prompt_frame(examples), None), "answer", None)
-    generator, losses = np.random.default_rng(0), []
-    limit = tlm.training.training_only
-    with nullcontext() if module is None else limit(model, module, optimizer):
-        for _ in range(args.steps):
-            rows = generator.choice(len(examples), size=args.batch_size, replace=False)
-            (batch,) = batches(texts.token_lists, len(rows), chosen=rows)
-            logits = model(batch.tokens, attention_mask=batch.mask.long())
-            starts = texts.starts_of(np.asarray(batch.rows))
-            loss = next_token_losses(logits, batch.tokens, batch.mask, starts).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    limit = None if module is None else partial(tlm.training.training_only, model, module)
+    losses = fine_tune(model, texts, args, limit)
     return model, float(np.mean(losses[-5:]))
 
 

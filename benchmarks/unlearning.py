@@ -10,7 +10,6 @@ coding prompts, and the French module put back.
 """
 
 import argparse
-from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.interventions.strata import Strata
 from tl_modules.models.batches import batches
+from tl_modules.models.loss_tokens import LossTexts
 from tl_modules.models.losses import next_token_losses
 from tl_modules.models.tokens import tokenise
 from tl_modules.tables.against_controls import ratio_beside_controls
@@ -179,7 +179,8 @@ def pathways(
 ) -> pd.DataFrame:
     """What fine-tuning costs the old task, and what keeping its module saves, beside controls."""
     coding = load_prompts().query("category == 'coding'")["prompt"].tolist()
-    seen, unseen = coding[:-8], coding[-8:]
+    unseen = coding[-8:]
+    seen = LossTexts(tokenise(old, coding[:-8], MAX_TOKENS, least=2))
     before = prompt_losses(old, [*french, *unseen], MAX_TOKENS)
 
     def rises(model: Any) -> np.ndarray:
@@ -218,20 +219,23 @@ def pathways(
 
 
 def fine_tune(
-    model: Any, texts: Sequence[str], args: argparse.Namespace, limit: Any = None
-) -> None:
-    """A few steps of AdamW on the texts' next-token loss."""
+    model: Any, texts: LossTexts, args: argparse.Namespace, limit: Any = None
+) -> list[float]:
+    """A few steps of AdamW on the texts' next-token loss, which is returned for each step."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate)
-    token_lists = tokenise(model, texts, MAX_TOKENS, least=2)
-    generator = np.random.default_rng(0)
+    generator, losses = np.random.default_rng(0), []
     with nullcontext() if limit is None else limit(optimizer):
         for _ in range(args.steps):
-            rows = generator.choice(len(texts), size=args.batch_size, replace=False)
-            (batch,) = batches(token_lists, len(rows), chosen=rows)
+            rows = generator.choice(len(texts.token_lists), size=args.batch_size, replace=False)
+            (batch,) = batches(texts.token_lists, len(rows), chosen=rows)
             logits = model(batch.tokens, attention_mask=batch.mask.long())
+            starts = texts.starts_of(np.asarray(batch.rows))
+            loss = next_token_losses(logits, batch.tokens, batch.mask, starts).mean()
             optimizer.zero_grad()
-            next_token_losses(logits, batch.tokens, batch.mask).mean().backward()
+            loss.backward()
             optimizer.step()
+            losses.append(loss.item())
+    return losses
 
 
 if __name__ == "__main__":

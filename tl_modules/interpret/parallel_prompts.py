@@ -7,10 +7,9 @@ import pandas as pd
 from jaxtyping import Int
 
 from tl_modules.errors import ModulesError
-from tl_modules.tables.labels import column_hint, label_texts
+from tl_modules.tables.labels import checked_labels, column_hint
 from tl_modules.tables.prompt_frames import labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
-from tl_modules.tables.text import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,12 @@ class ParallelPrompts:
                     f"{_NEEDED[name]} {column_hint(list(frame.columns))}."
                 )
         languages = pd.Series(frame["category"].tolist(), dtype=object)
-        meanings = pd.Series(_meanings(frame), dtype=object)
+        meanings = pd.Series(
+            checked_labels(
+                frame["meaning"], "meaning", "Fill it in, or drop the meaning in all languages."
+            ),
+            dtype=object,
+        )
         language_codes, language_names = pd.factorize(languages)
         meaning_codes, meaning_names = pd.factorize(meanings)
         shape = len(language_names), len(meaning_names)
@@ -71,17 +75,3 @@ _NEEDED = {
     "category": "Name each prompt's language there.",
     "meaning": "Give prompts that say the same the same text or number there.",
 }
-
-
-def _meanings(frame: pd.DataFrame) -> list[str]:
-    """Each prompt's meaning as text."""
-    texts = label_texts(frame["meaning"])
-    for row, text in enumerate(texts):
-        if text is None:
-            raise ModulesError(
-                f"Every prompt should have a meaning; prompt {row} has none. Fill it in, or drop "
-                "the meaning in all languages."
-            )
-    found = [text for text in texts if text is not None]
-    check_whole(found, "meaning")
-    return found

@@ -46,21 +46,29 @@ def label_texts(column: Iterable[object]) -> list[str | None]:
     return [label_text(value) for value in column]
 
 
-def checked_labels(column: Iterable[object]) -> list[str]:
-    """Each prompt's category as text.
+def checked_labels(
+    column: Iterable[object],
+    what: str = "category",
+    remedy: str = "Fill it in, drop the prompt, or drop the column.",
+) -> list[str]:
+    """Each prompt's category, or another label of it, as text.
+
+    Args:
+        column: A cell per prompt.
+        what: What the column holds, in messages.
+        remedy: What to do about a prompt without one.
 
     Raises:
-        ModulesError: If a prompt has no category, or a category holds an unpaired surrogate.
+        ModulesError: If a prompt has no label, or a label holds an unpaired surrogate.
     """
     texts = label_texts(column)
     for row, label in enumerate(texts):
         if label is None:
             raise ModulesError(
-                f"Every prompt should have a category; prompt {row} has none. Fill it in, drop "
-                "the prompt, or drop the column."
+                f"Every prompt should have a {what}; prompt {row} has none. {remedy}"
             )
     labels = [label for label in texts if label is not None]
-    check_whole(labels, "category")
+    check_whole(labels, what)
     return labels
 
 
