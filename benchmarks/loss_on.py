@@ -4,16 +4,21 @@ Modules are found on some recall and reasoning prompts and questions with choice
 on others with ``loss_on`` "prompt", "answer" and "all": the same modules, prompts and controls.
 
     python -m benchmarks.loss_on
+    python -m benchmarks.loss_on --figure docs/images/loss-on.png
 """
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 import tl_modules as tlm
+from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.models.loss_tokens import LOSS_ON, LossTexts
+from tl_modules.plots.style import COLOURS, GREY
 
 CORPORA = ("recall", "reasoning", "choices")
 """The project's prompts that have answers; each is a category."""
@@ -26,6 +31,7 @@ def main() -> None:
     parser.add_argument("--modules", type=int, default=3)
     parser.add_argument("--per-category", type=int, default=5)
     parser.add_argument("--controls", type=int, default=29)
+    parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
     sets = [load_prompts(name).assign(category=name) for name in CORPORA]
@@ -43,6 +49,8 @@ def main() -> None:
     table = pd.concat(tables).set_index("loss_on").reset_index()
     print(n_tokens(model, held_out).round(1).to_string())
     print(table.round(3).to_string(index=False))
+    if args.figure is not None:
+        draw(figure_of(table), args.figure)
 
 
 def summary(effects: pd.DataFrame) -> pd.DataFrame:
@@ -50,9 +58,46 @@ def summary(effects: pd.DataFrame) -> pd.DataFrame:
     own = effects.loc[effects["own"]].set_index("module")
     shown = ["category", "loss", "effect", "control_mean", "selectivity"]
     shown += ["selectivity_ci_low", "selectivity_ci_high", "selectivity_control_mean"]
-    shown += ["selectivity_p_value"]
+    shown += ["selectivity_control_max", "selectivity_p_value"]
     verdicts = tlm.verdicts(effects).set_index("module")["verdict"]
     return own[shown].assign(verdict=verdicts).reset_index()
+
+
+def figure_of(table: pd.DataFrame) -> Any:
+    """Each module's selectivity by ``loss_on``, with its interval and its controls' largest."""
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    names = [f"{row.category} ({row.module})" for row in table.itertuples()]
+    for number, loss_on in enumerate(LOSS_ON):
+        rows = table["loss_on"] == loss_on
+        values, low, high, largest = (
+            table.loc[rows, f"selectivity{part}"]
+            for part in ("", "_ci_low", "_ci_high", "_control_max")
+        )
+        places = [place + 0.2 * (number - 1) for place in range(rows.sum())]
+        bars = {"array": high - values, "arrayminus": values - low, "thickness": 1.5}
+        figure.add_scatter(
+            x=places,
+            y=values,
+            error_y=bars,
+            mode="markers",
+            name=f"loss on {loss_on}",
+            marker_color=COLOURS[number],
+        )
+        figure.add_scatter(
+            x=places,
+            y=largest,
+            mode="markers",
+            name="largest of the controls",
+            marker={"symbol": "line-ew-open", "size": 14, "color": GREY},
+            showlegend=number == 0,
+            legendrank=2000,  # plotly's own begins at 1000
+        )
+    figure.add_hline(0, line_color=GREY, line_width=1)
+    figure.update_xaxes(tickvals=list(range(rows.sum())), ticktext=names[: rows.sum()])
+    figure.update_yaxes(title_text="selectivity (nats per token)")
+    return figure.update_layout(template="simple_white", width=700, height=380, margin_t=20)
 
 
 def n_tokens(model: tlm.HookedModel, prompts: pd.DataFrame) -> pd.DataFrame:

@@ -5,17 +5,22 @@ after all relevant information was said again (language of thoughts, arXiv 2505.
 discovered on other prompts.
 
     python -m benchmarks.styles
+    python -m benchmarks.styles --questions 8 --figure docs/images/styles.png
 """
 
 import argparse
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import tl_modules as tlm
+from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
+from tl_modules.plots.style import COLOURS, GREY
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices, percentile_interval
 from tl_modules.thoughts.styles import STYLES
 
@@ -30,6 +35,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=12, help="of each kind of premise")
     parser.add_argument("--new-tokens", type=int, default=40)
     parser.add_argument("--plain", action="store_true", help="without the chat template")
+    parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     model = load_model(args.model)
     prompts = load_prompts().groupby("category").head(args.prompts)
@@ -49,14 +55,19 @@ def main() -> None:
     said = questions.assign(prompt=questions["explicit"])
     explicit = tlm.thoughts.thought_states(model, said, style="direct", n_new_tokens=1, **options)
     print("\nThe correct choice is nearest\n")
-    print(accuracies(runs, explicit).to_string(index=False))
+    correct = accuracies(runs, explicit)
+    print(correct.to_string(index=False))
     hidden = runs["direct"].beside(explicit)
     print("\nThe question alone, asked directly: as it is minus with explicit premises\n")
     print(hidden[hidden["measure"] == "correct_at_first"].round(3).to_string(index=False))
+    pairs = {}
     for one, other in combinations(STYLES, 2):
-        print(f"\n{other} minus {one}, paired by question\n")
-        table = runs[other].beside(runs[one]).assign(measure=names_of(modules))
-        print(table.round(3).to_string(index=False), flush=True)
+        title = f"{other} minus {one}"
+        print(f"\n{title}, paired by question\n")
+        pairs[title] = runs[other].beside(runs[one]).assign(measure=names_of(modules))
+        print(pairs[title].round(3).to_string(index=False), flush=True)
+    if args.figure is not None:
+        draw(figure_of(correct, pairs), args.figure)
 
 
 def first_chain(run: tlm.thoughts.Thoughts) -> str:
@@ -88,6 +99,41 @@ def mean_of(values: pd.Series | pd.DataFrame) -> tuple[int, float, float, float]
     draws = bootstrap_indices(np.zeros(len(numbers)), N_RESAMPLES, seed=0)
     low, high = percentile_interval(numbers[draws].mean(axis=1))
     return len(numbers), float(numbers.mean()), float(low), float(high)
+
+
+def figure_of(correct: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Any:
+    """Accuracy by style, and the styles' differences of each module, with 95 % intervals."""
+    from plotly.subplots import make_subplots
+
+    titles = ["all questions", "modules over the thoughts"]
+    figure = make_subplots(1, 2, column_titles=titles, horizontal_spacing=0.2)
+    everything = correct[correct["premises"] == "all"]
+    for number, (state, rows) in enumerate(everything.groupby("after", sort=False)):
+        marks = {"name": f"after the {state}", "marker_color": COLOURS[number], "mode": "markers"}
+        bars = interval(rows["correct"], rows, "error_y")
+        places = np.arange(len(rows)) + 0.2 * (number - 0.5)
+        figure.add_scatter(x=places, y=rows["correct"], **marks, **bars, row=1, col=1)
+    figure.add_hline(everything["chance"].iloc[0], line_dash="dot", line_color=GREY, row=1, col=1)
+    for number, (title, table) in enumerate(pairs.items()):
+        rows = table[table["measure"].str.startswith("module")]
+        marks = {"name": title, "marker_color": COLOURS[number + 2], "mode": "markers"}
+        bars = interval(rows["difference"], rows, "error_x")
+        places = np.arange(len(rows)) + 0.2 * (number - 1)
+        figure.add_scatter(x=rows["difference"], y=places, **marks, **bars, row=1, col=2)
+    names = [name.removeprefix("module ") for name in rows["measure"]]
+    figure.add_vline(0, line_color=GREY, row=1, col=2)
+    figure.update_xaxes(tickvals=[0, 1, 2], ticktext=STYLES, row=1, col=1)
+    figure.update_yaxes(title_text="correct choice is nearest", range=[0, 1.02], row=1, col=1)
+    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "autorange": "reversed"}
+    figure.update_yaxes(**ticks, row=1, col=2)
+    figure.update_xaxes(title_text="difference (1 = the average activity)", row=1, col=2)
+    return figure.update_layout(template="simple_white", width=1000, height=420, margin_t=40)
+
+
+def interval(values: pd.Series, rows: pd.DataFrame, side: str) -> dict[str, Any]:
+    """The error bars from ``ci_low`` to ``ci_high``."""
+    above, below = rows["ci_high"] - values, values - rows["ci_low"]
+    return {side: {"array": above, "arrayminus": below, "thickness": 1.5}}
 
 
 def names_of(modules: tlm.ModuleSet) -> list[str]:

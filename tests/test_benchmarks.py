@@ -302,13 +302,24 @@ def test_styles(monkeypatch, capsys):
     model = tiny_model(n_ctx=256)
     monkeypatch.setattr(styles, "load_model", lambda name: model)
     monkeypatch.setattr(styles, "load_prompts", few)
+    drawn = []
+    monkeypatch.setattr(styles, "draw", lambda figure, path: drawn.append(figure))
     words = ["--modules", "2", "--new-tokens", "3", "--plain", "--max-tokens", "8"]
-    found = run(styles, words, monkeypatch, capsys)
+    found = run(styles, [*words, "--figure", "styles.png"], monkeypatch, capsys)
     assert found.count("minus") == 4
     assert found.count("last thought") == 9  # three styles, all and each of two kinds
     assert "all, explicit" in found
     assert found.count("module 1,") == 3
     assert "4 chains on 4 questions with 4 choices" in found
+    (figure,) = drawn
+    accuracy, differences = figure.data[:2], figure.data[2:]
+    assert [trace.name for trace in accuracy] == ["after the question", "after the last thought"]
+    assert all(len(trace.y) == 3 for trace in accuracy)
+    assert [trace.name for trace in differences] == [
+        *("cot minus direct", "lot minus direct", "lot minus cot")
+    ]
+    direct, lot, last = (np.array(trace.x) for trace in differences)
+    np.testing.assert_allclose(lot - direct, last, atol=1e-6)
 
 
 def test_unlearning(monkeypatch, capsys):
@@ -353,9 +364,17 @@ def test_loss_on(monkeypatch, capsys):
     model = tiny_model(known=sorted(known), d_mlp=32)
     monkeypatch.setattr(loss_on, "load_model", lambda name: model)
     words = ["--controls", "1", "--modules", "2", "--per-category", "2"]
+    drawn = []
+    monkeypatch.setattr(loss_on, "draw", lambda figure, path: drawn.append(figure))
+    words += ["--figure", "loss-on.png"]
     rows = run(loss_on, words, monkeypatch, capsys).splitlines()[-7:]
     assert rows[0].split()[:3] == ["loss_on", "module", "category"]
     assert [row.split()[0] for row in rows[1:]] == ["prompt"] * 2 + ["answer"] * 2 + ["all"] * 2
+    (figure,) = drawn
+    shown = [trace for trace in figure.data if trace.name.startswith("loss on")]
+    column = rows[0].split().index("selectivity")
+    printed = [float(row.split()[column]) for row in rows[1:]]
+    np.testing.assert_allclose(np.concatenate([trace.y for trace in shown]), printed, atol=6e-4)
 
 
 def test_components(tmp_path, monkeypatch, capsys):
