@@ -93,7 +93,7 @@ def draw(figure, path: Path) -> None:
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
         page = chromium.new_page(viewport={"width": size["width"] + 20, "height": size["height"]})
-        page.goto(page_path.as_uri())
+        page.goto(page_path.as_uri(), timeout=120_000)  # of a busy machine
         page.wait_for_selector(".plotly .main-svg")
         page.screenshot(path=path)
         chromium.close()

@@ -113,7 +113,8 @@ def figure_of(correct: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Any:
         bars = interval(rows["correct"], rows, "error_y")
         places = np.arange(len(rows)) + 0.2 * (number - 0.5)
         figure.add_scatter(x=places, y=rows["correct"], **marks, **bars, row=1, col=1)
-    figure.add_hline(everything["chance"].iloc[0], line_dash="dot", line_color=GREY, row=1, col=1)
+    line = {"line_color": GREY, "line_width": 1}  # the template draws none
+    figure.add_hline(everything["chance"].iloc[0], line_dash="dot", **line, row=1, col=1)
     for number, (title, table) in enumerate(pairs.items()):
         rows = table[table["measure"].str.startswith("module")]
         marks = {"name": title, "marker_color": COLOURS[number + 2], "mode": "markers"}
@@ -121,7 +122,7 @@ def figure_of(correct: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Any:
         places = np.arange(len(rows)) + 0.2 * (number - 1)
         figure.add_scatter(x=rows["difference"], y=places, **marks, **bars, row=1, col=2)
     names = [name.removeprefix("module ") for name in rows["measure"]]
-    figure.add_vline(0, line_color=GREY, row=1, col=2)
+    figure.add_vline(0, **line, row=1, col=2)
     figure.update_xaxes(tickvals=[0, 1, 2], ticktext=STYLES, row=1, col=1)
     figure.update_yaxes(title_text="correct choice is nearest", range=[0, 1.02], row=1, col=1)
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "autorange": "reversed"}
