@@ -164,7 +164,7 @@ def main() -> None:
     _print(repr(neurons), neurons.languages.merge(layers, on="category", how="left"))
     few = measuring[measuring["meaning"].isin(measuring["meaning"].unique()[: args.measured])]
     of_modules = effects_of(model, modules, few, args.controls, args.match, modules)
-    of_neurons = effects_of(model, neurons.targets, few, args.controls, args.match, acts)
+    of_neurons = effects_of(model, neurons.targets, few, args.controls, args.match, modules)
     _print("Modules ablated, nats per token", own_and_others(of_modules))
     _print("LAPE neurons ablated, nats per token", own_and_others(of_neurons))
     if args.figure is not None:

@@ -190,6 +190,12 @@ def test_a_grid_with_holes_is_refused(change, message, by_hand):
         tlm.language_consistency(by_hand, module_set([0, 1, 2], UNITS), frame, **QUIET)
 
 
+def test_modules_of_another_model_are_refused(by_hand):
+    modules = module_set([0, 1], tlm.Units.whole((NEURONS,), (0,), (2,), site="mlp"))
+    with pytest.raises(tlm.ModulesError, match="The modules' units should be those of the model"):
+        tlm.language_consistency(by_hand, modules, grid(["1", "2"], ["3", "4"]), **QUIET)
+
+
 def test_values_that_are_not_finite_are_refused():
     rows = [[1.0, 1, 1], [float("nan"), 1, 1], [1, 1, 1]]
     model = ByToken({NEURONS: rows, STREAM: [[1.0], [1], [1]]})
