@@ -3,18 +3,20 @@
 Half of the meanings of the parallel prompts find modules and neurons; the other half measures them.
 
     python -m benchmarks.languages --model gemma-3-270m --figure docs/images/languages.png
+    python -m benchmarks.languages --model gemma-3-270m --match magnitude
     python -m benchmarks.languages --languages english german chinese --meanings 4 --controls 3
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 import tl_modules as tlm
 from benchmarks.neighbours import draw
+from tl_modules.causal.controls import ControlKind
 from tl_modules.data import load_prompts
 from tl_modules.data.models import MODEL_DTYPES, load_model
 from tl_modules.interpret import LanguageConsistency, language_neurons
@@ -37,11 +39,20 @@ def halves(languages: list[str] | None, n_meanings: int) -> tuple[pd.DataFrame, 
 
 
 def effects_of(
-    model: Any, targets: Any, prompts: pd.DataFrame, n_controls: int, reference: Any
+    model: Any,
+    targets: Any,
+    prompts: pd.DataFrame,
+    n_controls: int,
+    match: ControlKind,
+    reference: Any,
 ) -> pd.DataFrame:
     """What ablating each target does to each language, less what its random controls do."""
     effects = tlm.module_effects(
-        model, targets, prompts, reference=reference, n_controls=n_controls, progress=False
+        *(model, targets, prompts),
+        reference=reference,
+        n_controls=n_controls,
+        controls=match,
+        progress=False,
     )
     return effects.assign(beyond=effects["effect"] - effects["control_mean"])
 
@@ -137,6 +148,7 @@ def main() -> None:
     parser.add_argument("--measured", type=int, default=3, help="meanings that effects are on")
     parser.add_argument("--modules", type=int, help="by default one per language")
     parser.add_argument("--controls", type=int, default=3)
+    parser.add_argument("--match", default="layer", choices=get_args(ControlKind))
     parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     finding, measuring = halves(args.languages, args.meanings)
@@ -151,8 +163,8 @@ def main() -> None:
     layers = neurons.units.groupby("category", sort=False)["layer"].agg(["median", "min", "max"])
     _print(repr(neurons), neurons.languages.merge(layers, on="category", how="left"))
     few = measuring[measuring["meaning"].isin(measuring["meaning"].unique()[: args.measured])]
-    of_modules = effects_of(model, modules, few, args.controls, modules)
-    of_neurons = effects_of(model, neurons.targets, few, args.controls, acts)
+    of_modules = effects_of(model, modules, few, args.controls, args.match, modules)
+    of_neurons = effects_of(model, neurons.targets, few, args.controls, args.match, modules)
     _print("Modules ablated, nats per token", own_and_others(of_modules))
     _print("LAPE neurons ablated, nats per token", own_and_others(of_neurons))
     if args.figure is not None:

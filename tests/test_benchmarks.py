@@ -626,10 +626,17 @@ def test_languages(model, prompts, monkeypatch, capsys):
         "language_neurons",
         lambda *given, **quiet: language_neurons(*given, n_neurons=6, quantile=0.5, **quiet),
     )
-    drawn = []
+    drawn, kinds = [], []
     monkeypatch.setattr(languages, "draw", lambda figure, path: drawn.append(figure))
-    words = ["--meanings", "4", "--measured", "3", "--controls", "2", "--figure", "languages.png"]
-    out = run(languages, words, monkeypatch, capsys)
+    own_and_others = languages.own_and_others
+    monkeypatch.setattr(
+        languages,
+        "own_and_others",
+        lambda effects: kinds.extend(effects["controls"]) or own_and_others(effects),
+    )
+    words = ["--meanings", "4", "--measured", "3", "--controls", "2", "--match", "magnitude"]
+    out = run(languages, [*words, "--figure", "languages.png"], monkeypatch, capsys)
+    assert set(kinds) == {"magnitude"}
     modules, neurons = out.split("Modules ablated")[1].split("LAPE neurons ablated")
     assert "animal" in modules + neurons
     (figure,) = drawn

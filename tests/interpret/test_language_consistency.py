@@ -139,6 +139,19 @@ def test_the_nulls_are_the_means_over_all_permutations():
     assert found.language_null_max == pytest.approx(max(languages))
 
 
+def test_meanings_that_are_equally_near_up_to_rounding_share_the_retrieval():
+    # The cosines of single numbers are 1 and -1, but for rounding.
+    values = np.random.default_rng(0).normal(size=(2, 20, 1))
+    found = LanguageNumbers.of(values, Shuffles.draw(2, 20, 1, 0))
+    is_above = values[..., 0] > values.mean()
+    hits = []
+    for own, other in (is_above, is_above[::-1]):
+        for meaning in range(20):
+            n_nearest = int((other == own[meaning]).sum())
+            hits.append(1 / n_nearest if other[meaning] == own[meaning] else 0)
+    assert found.retrieved[0, 1] == pytest.approx(np.mean(hits))
+
+
 @pytest.mark.parametrize(("language", "meaning", "wanted"), [(2, 1, "language"), (1, 3, "meaning")])
 def test_a_set_serves_what_explains_more_of_it(language, meaning, wanted):
     generator = np.random.default_rng(0)
@@ -175,6 +188,12 @@ def test_a_grid_with_holes_is_refused(change, message, by_hand):
     frame = change(grid(["1", "2"], ["3", "4"]))
     with pytest.raises(tlm.ModulesError, match=message):
         tlm.language_consistency(by_hand, module_set([0, 1, 2], UNITS), frame, **QUIET)
+
+
+def test_modules_of_another_model_are_refused(by_hand):
+    modules = module_set([0, 1], tlm.Units.whole((NEURONS,), (0,), (2,), site="mlp"))
+    with pytest.raises(tlm.ModulesError, match="The modules' units should be those of the model"):
+        tlm.language_consistency(by_hand, modules, grid(["1", "2"], ["3", "4"]), **QUIET)
 
 
 def test_values_that_are_not_finite_are_refused():

@@ -61,6 +61,28 @@ def test_a_neuron_that_is_often_active_everywhere_is_specific_to_all_and_comes_l
     assert [target.label for target in found.targets] == ["de", "en"]
 
 
+def test_a_language_at_the_threshold_does_not_count_and_a_target_lists_units_in_order():
+    active = torch.zeros(9, 3)
+    active[1:7, 0] = 1  # on all four German tokens, and on half of the English ones
+    active[1:3, 1] = 1  # on half of the German tokens
+    active[1:5, 2] = 1  # on the German tokens alone
+    model = ByToken({NEURONS: (2 * active - 1).tolist()})
+    # Of 0, 0, 0.5, 0.5, 1, 1 two thirds are at most 0.5.
+    found = language_neurons(model, PROMPTS, n_neurons=3, quantile=2 / 3, **QUIET)
+    assert found.threshold == 0.5
+    assert found.units["category"].tolist() == ["de", "de"]
+    assert found.units["unit"].tolist() == [2, 0]  # of the lower entropy first
+    (target,) = found.targets
+    assert target.units.flat().tolist() == [0, 2]
+
+
+def test_one_prompt_per_language_is_enough(by_hand):
+    wanted = language_neurons(by_hand, PROMPTS, n_neurons=4, quantile=0.5, **QUIET)
+    whole = pd.DataFrame({"prompt": ["0 1 2 3 4", "0 5 6 7 8"], "category": ["de", "en"]})
+    found = language_neurons(by_hand, whole, n_neurons=4, quantile=0.5, **QUIET)
+    pd.testing.assert_frame_equal(found.units, wanted.units)
+
+
 def test_batches_and_padding_change_nothing(by_hand):
     wanted = language_neurons(by_hand, PROMPTS, quantile=0.5, batch_size=1, **QUIET)
     again = language_neurons(by_hand, PROMPTS, quantile=0.5, batch_size=4, **QUIET)

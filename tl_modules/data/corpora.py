@@ -36,12 +36,12 @@ def load_prompts(name: Corpus = "abilities") -> pd.DataFrame:
             inference, with four choices each. ``"contrasts"`` has the same contents in a formal and
             an informal version, and in English and French, in the same order. ``"contrasts-ood"``
             has such versions from other genres (contracts, chat, recipes, news), with half as many
-            prompts. ``"parallel"`` has 40 everyday sentences and questions in ten languages; one
-            writer translated them. ``"premises"`` has questions with four choices each, of which a
-            premise is implicit or comes after the question; the column ``explicit`` has the same
-            question with all its premises said first. ``"recall"`` and ``"reasoning"`` have prompts
-            to continue, and their short answers; an answer needs one known fact (recall) or a few
-            steps of inference (reasoning).
+            prompts. ``"parallel"`` has 40 everyday sentences and questions in ten languages; a
+            language model translated them. ``"premises"`` has questions with four choices each, of
+            which a premise is implicit or comes after the question; the column ``explicit`` has the
+            same question with all its premises said first. ``"recall"`` and ``"reasoning"`` have
+            prompts to continue, and their short answers; an answer needs one known fact (recall) or
+            a few steps of inference (reasoning).
 
     Returns:
         Columns ``id``, ``category`` and ``prompt``; for a corpus with answers also ``answer`` and

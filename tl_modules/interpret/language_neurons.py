@@ -93,14 +93,17 @@ def language_neurons(
     the others, those of the lowest entropy are specific to the languages that activate them often.
 
     A gated neuron is active where its gate is above 0, whatever the sign of what it writes. Only
-    content tokens count. The authors read millions of tokens of each language. Of a few hundred,
-    probabilities are coarse: a neuron may be active in one language alone by chance.
+    content tokens count. The authors read millions of tokens of each language; of a few hundred,
+    probabilities are coarse. The neurons of the lowest entropy are there in any model: look at
+    ``entropy`` before calling one specific. It is 0 if one language alone activates the neuron, and
+    log n if n languages do so equally often. Of equal entropies the lower layer comes first.
 
     Args:
         model: The model.
         prompts: A frame with ``prompt`` and ``category``, the language. They need not be parallel.
         n_neurons: How many neurons of the lowest entropy to take at most: a number, or a share of
-            all. 0.01 is an early default of the authors' code, which later has 0.05.
+            all. One version of the authors' code has 0.01, which others report of the paper too;
+            another has 0.05.
         quantile: Of all probabilities, above which a neuron is often active; from 0 to below 1.
         batch_size: Prompts per forward pass; ``"auto"``: as many as memory holds (``collect``).
         max_tokens: Cut prompts after this many tokens.
@@ -146,7 +149,6 @@ def language_neurons(
     probabilities = (members @ n_active) / totals[:, None]
     entropies, threshold = lape(probabilities, quantile)
     chosen = np.argsort(entropies, kind="stable")[:n_taken]
-    chosen = chosen[np.isfinite(entropies[chosen])]
     is_often = probabilities[:, chosen] > threshold
     languages = pd.DataFrame(
         {
