@@ -22,7 +22,8 @@ from tl_modules.causal.effect_numbers import EffectNumbers
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.plots.style import COLOURS, GREY
-from tl_modules.tables.label_draws import LabelDraws
+from tl_modules.tables.prompt_labels import KnownLabels, PromptLabels
+from tl_modules.tables.uncertain_labels import UncertainLabels
 
 RATES = (0.9, 0.75, 0.6, 0.6)
 """The share of right answers of annotators whose errors fall on all other labels alike."""
@@ -117,10 +118,10 @@ def on_coverage(n_draws: int) -> pd.DataFrame:
         answers = answers_of(truth, names, generator)[1:]  # without the best one
         rises = (truth == 0) + generator.normal(size=48)
         found = tlm.annotate(texts, answers, labels=names, progress=False)
-        kinds = {
-            "true": LabelDraws.known(np.array(names, dtype=object)[truth]),
-            "uncertain": LabelDraws.drawn(found, texts, seed),
-            "consensus as certain": LabelDraws.known(found.table["category"].to_numpy(object)),
+        kinds: dict[str, PromptLabels] = {
+            "true": KnownLabels.of(np.array(names, dtype=object)[truth]),
+            "uncertain": UncertainLabels.of(found, texts, seed),
+            "consensus as certain": KnownLabels.of(found.table["category"].to_numpy(object)),
         }
         for kind, labels in kinds.items():
             if labels.names != names and set(labels.names) != set(names):
@@ -186,14 +187,8 @@ def on_model(
             *(model, targets, prompts), n_controls=n_controls, **options, **read
         )
         found = tlm.verdicts(effects)
-        shares = effects.drop_duplicates("module")
-        share = shares["selectivity_label_share"] if "n_draws" in effects else 0.0
         columns = ["module", "category", "selectivity", "ci_low", "ci_high", "control_max"]
-        tables.append(
-            found[[*columns, "p_value"]].assign(
-                labels=kind, label_share=np.broadcast_to(share, len(found))
-            )
-        )
+        tables.append(found[[*columns, "p_value"]].assign(labels=kind))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed, shown
@@ -23,6 +23,7 @@ from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import quoted
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.tables.uncertain_labels import Refits
 
 ENOUGH = 3
 """With fewer annotators, their answers do not determine their confusion."""
@@ -97,38 +98,30 @@ class Annotations:
         index = pd.Index(self.labels, name="true label")
         return pd.DataFrame(matrix, index, pd.Index(self.labels, name="answer"))
 
-    def draw_labels(
-        self, prompts: Sequence[str], n_draws: int, seed: int
-    ) -> Shaped[np.ndarray, "draws prompts"]:
-        """Draw labels for all prompts from what the answers say of them.
+    def refitted(self, prompts: Sequence[str], n_refits: int, seed: int) -> Refits:
+        """Estimate labels and confusions anew, each time with other weights of the prompts.
 
-        Each draw first draws the annotators' confusions and the labels' frequencies, by a Bayesian
-        bootstrap (Rubin 1981) of the prompts: a fit in which each prompt has a random weight. So
-        the draws differ by as much as these estimates are uncertain too.
+        The weights are those of the Bayesian bootstrap (Rubin 1981), so that the fits differ by as
+        much as what the answers say is uncertain.
 
         Args:
             prompts: The annotated prompts' texts, in their order.
-            n_draws: The number of draws.
-            seed: Seeds the draws.
+            n_refits: The number of fits.
+            seed: Seeds the weights.
 
         Returns:
-            The drawn labels, as texts.
+            The weights, and each fit's probabilities.
 
         Raises:
             ModulesError: If the prompts are others than the annotated ones.
         """
-        check_at_least("n_draws", n_draws, 1)
+        check_at_least("n_refits", n_refits, 1)
         check_seed(seed)
         self._check_prompts(prompts)
         generator = np.random.default_rng(seed)
-        drawn = []
-        for _ in range(n_draws):
-            weights = generator.dirichlet(np.ones(len(prompts))) * len(prompts)
-            found = dawid_skene(self.counts, weights, self.probabilities).probabilities
-            below = found.cumsum(axis=1) / found.sum(axis=1, keepdims=True)
-            below[:, -1] = 1.0
-            drawn.append((generator.random((len(prompts), 1)) >= below).sum(axis=1))
-        return np.array(self.labels, dtype=object)[np.array(drawn)]
+        weights = generator.dirichlet(np.ones(len(prompts)), n_refits) * len(prompts)
+        found = [dawid_skene(self.counts, each, self.probabilities) for each in weights]
+        return Refits(weights, np.stack([each.probabilities for each in found]))
 
     def _check_prompts(self, prompts: Sequence[str]) -> None:
         annotated = self.table["prompt"].tolist()
