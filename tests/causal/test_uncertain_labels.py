@@ -37,6 +37,17 @@ def test_effects_and_selectivity_are_means_over_the_draws():
     assert shares["label_share"].between(0, 1).all()
 
 
+def test_a_category_that_vanishes_in_a_draw_is_left_out_and_its_prompts_with_it():
+    with pytest.warns(UserWarning, match="left out: 'c'"):
+        found = numbers(list("abcb"), list("abbb"), rises=np.array([1.0, 2.0, 6.0, 4.0]))
+    table = found.table().set_index("category")
+    # b is prompts 2 and 4, or 2 to 4; the third prompt counts for nothing where it is c's.
+    assert table["effect"].to_dict() == {"a": 1.0, "b": (3.0 + 4.0) / 2}
+    assert table["selectivity"].tolist() == [1.0 - 3.5] * 2
+    assert table.loc["b", "ci_high"] > 4.0
+    assert np.isnan(table.loc["a", ["ci_low", "ci_high"]].astype(float)).all()  # a single prompt
+
+
 def test_the_sign_flips_weigh_prompts_by_their_share_of_the_category():
     found = numbers(list("aabb"), list("abab"), rises=np.array([1.0, 2.0, 3.0, 5.0]))
     # Prompt 1 always counts, 2 and 3 half the time: sums of 1, 1 and 1.5 with all signs.
@@ -107,10 +118,8 @@ def test_certain_labels_give_the_numbers_of_categories_to_the_bit(
     assert (found["n_draws"] == N_DRAWS).all()
     assert (found["label_share"] == 0).all()
     assert (found["selectivity_label_share"] == 0).all()
-    columns = [name for name in known if name != "sign_flip_p"]
     assert set(found) - set(known) == {"n_draws", "label_share", "selectivity_label_share"}
-    pd.testing.assert_frame_equal(found[columns], known[columns], check_exact=True)
-    np.testing.assert_allclose(found["sign_flip_p"], known["sign_flip_p"], rtol=1e-12)
+    pd.testing.assert_frame_equal(found[list(known)], known, check_exact=True)
 
 
 @pytest.mark.parametrize("n_controls", [19, pytest.param(None, marks=pytest.mark.slow)])
@@ -145,6 +154,31 @@ def test_annotations_take_the_place_of_categories_and_carry_their_uncertainty(
     drawn = annotations.draw_labels(held_out["prompt"].tolist(), N_DRAWS, 0) == "task0"
     assert found["n"][found["category"] == "task0"].iloc[0] == round(drawn.sum(axis=1).mean())
     assert tlm.selectivity(found).n_permutations == 6
+
+
+def test_a_category_that_is_no_prompts_likeliest_label_is_tested_all_the_same(
+    planted_model, planted_modules
+):
+    held_out = planted_model.prompts(3, seed=1)
+    truth = held_out["category"].tolist()
+    first = truth.index("task0")
+    # Of task0's three prompts another one is task1's in each draw, or two are.
+    draws = []
+    for number in range(3):
+        at = [first + (number + step) % 3 for step in range(2)]
+        draws.append(["task1" if row in at else own for row, own in enumerate(truth)])
+    # No warning: the own category is among the labels, and has a selectivity.
+    found = tlm.module_effects(
+        planted_model,
+        planted_modules,
+        held_out,
+        labels=Given(*draws),
+        n_controls=2,
+        method="zero",
+        progress=False,
+    )
+    assert found["selectivity"].notna().all()
+    assert found.loc[found["category"] == "task0", "n"].tolist() == [1, 1, 1]
 
 
 def test_labels_of_other_prompts_are_refused(model, modules, prompts):

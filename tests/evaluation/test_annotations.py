@@ -75,15 +75,18 @@ def test_functions_lists_and_columns_answer_alike(found, texts, annotators):
 
 
 def test_the_bar_counts_the_answers_of_functions(texts, annotators, capsys):
-    annotate(texts, annotators | {"rule": lambda text: "code"})
+    annotate(texts, annotators | {"rule": lambda text: "code" if len(text) > 8 else "verse"})
     assert "180/180" in capsys.readouterr().err
 
 
-def test_abstentions_count_neither_for_nor_against(texts, annotators):
-    silent = ["code" if at < 8 else (None, float("nan"), " ", pd.NA)[at % 4] for at in range(180)]
+def test_abstentions_count_neither_for_nor_against(texts, annotators, patterns):
+    silent = ["code" if at < 7 else (None, float("nan"), " ", pd.NA)[at % 4] for at in range(180)]
+    verse = patterns.index("222")
+    silent[verse] = "verse"
     found = annotate(texts, annotators | {"silent": silent}, progress=False)
     assert found.quality["n_answers"].tolist() == [180, 180, 180, 8]
-    assert found.table["n_answers"].tolist() == [4] * 8 + [3] * 172
+    answered = [at < 7 or at == verse for at in range(180)]
+    assert found.table["n_answers"].tolist() == [3 + more for more in answered]
     assert found.quality["accuracy"][3] > 0.9
     nothing = annotate(texts, annotators | {"nothing": [None] * 180}, progress=False)
     assert np.isnan(nothing.quality["accuracy"][3])
@@ -108,6 +111,30 @@ def test_one_annotator_is_believed_with_a_warning():
     assert found.table["category"].tolist()[:2] == ["x", "y"]
     assert found.table["probability"].tolist()[:2] == [1.0, 1.0]
     assert found.table["n_answers"].tolist() == [1, 1, 0]
+
+
+def test_annotators_that_never_answer_do_not_count_as_annotators(texts, annotators):
+    two = {name: annotators[name] for name in ("lexicon", "model")}
+    with pytest.warns(UserWarning, match="there are 2"):
+        annotate(texts, two | {"silent": [None] * 180}, progress=False)
+
+
+def test_annotators_of_a_single_label_tell_nothing_and_are_named(texts, annotators, found):
+    rule = [label if label == "code" else None for label in annotators["lexicon"]]
+    with pytest.warns(UserWarning, match="'rule' gives 'code' alone. Let it return another"):
+        again = annotate(texts, annotators | {"rule": rule}, progress=False)
+    np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-3)
+    two = {name: annotators[name] for name in ("lexicon", "model")}
+    with (
+        pytest.warns(UserWarning, match="'rule' gives 'code' alone"),
+        pytest.warns(UserWarning, match="different labels can be told .* there are 2"),
+    ):
+        annotate(texts, two | {"rule": rule}, progress=False)
+
+
+def test_a_single_label_in_all_is_no_reason_to_warn():
+    found = annotate(["a", "b"], [["x", "x"], ["x", None], ["x", "x"]], progress=False)
+    assert found.table["category"].tolist() == ["x", "x"]
 
 
 def test_unanimous_prompts_are_certain_and_drawn_alike(texts):

@@ -28,7 +28,7 @@ def test_labels_that_are_the_same_in_all_draws_are_one_draw():
     assert found.names == known.names == ["b", "a"]
     assert found.codes.tolist() == known.codes.tolist() == [[0, 1, 0]]
     assert found.groups.tolist() == [[1, 0, 1]]  # by name
-    assert found.most_drawn() == ["b", "a", "b"]
+    assert found.first_draw() == ["b", "a", "b"]
 
 
 def test_labels_that_differ_stay_as_many_draws():
@@ -43,7 +43,7 @@ def test_a_label_without_a_prompt_in_some_draw_is_left_out():
     assert found.names == ["a", "b"]
     assert found.codes[:2].tolist() == [[0, 1, -1], [0, 1, 1]]
     assert found.groups[:2].tolist() == [[0, 1, -1], [0, 1, 1]]
-    assert found.most_drawn() == ["a", "b", "b"]
+    assert found.first_draw() == ["a", "b", "a"]
 
 
 @pytest.mark.parametrize(

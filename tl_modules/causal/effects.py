@@ -96,7 +96,8 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     if labels is not None:
         frame = prompt_frame(prompts)
         drawn = LabelDraws.drawn(labels, frame["prompt"].tolist(), seed)
-        prompts = frame.assign(category=drawn.most_drawn())
+        # For what reads a column: the numbers are of all draws.
+        prompts = frame.assign(category=drawn.first_draw())
     options = Options(
         metric=metric,
         loss_on=loss_on,

@@ -93,10 +93,12 @@ class LabelDraws:
         places = np.argsort(np.argsort(np.array(self.names, dtype=object), kind="stable"))
         return np.where(self.codes >= 0, places[self.codes], -1)
 
-    def most_drawn(self) -> list[str]:
-        """Each prompt's most frequent label of ``names``; of equals, the first."""
-        counts = (self.codes[..., None] == np.arange(len(self.names))).sum(axis=0)
-        return [self.names[at] for at in counts.argmax(axis=1)]
+    def first_draw(self) -> list[str]:
+        """Each prompt's label in the first draw: so every one of ``names`` occurs.
+
+        A prompt whose label is left out has the first of ``names``.
+        """
+        return [self.names[at] for at in np.maximum(self.codes[0], 0)]
 
     def members(self, name: str) -> Bool[np.ndarray, "draws prompts"]:
         """Which prompts have a label in each draw."""
