@@ -1,5 +1,7 @@
 """Several annotators' answers become labels with probabilities; what is no answer is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,6 +171,15 @@ def test_draws_have_the_posterior_probabilities_and_repeat(drawn, found, texts, 
         assert shares[rows].mean() == pytest.approx(probability, abs=0.15)
     np.testing.assert_array_equal(drawn[:5], found.draw_labels(texts, 5, seed=0))
     assert (drawn[:5] != found.draw_labels(texts, 5, seed=1)).any()
+
+
+def test_draws_stay_near_the_fit_and_do_not_switch_its_labels(found, texts, patterns):
+    # Both labels' names can change places in this model. A draw's fit starts where the fit ended.
+    switched = replace(found, probabilities=found.probabilities[:, ::-1])
+    rows = [at for at, each in enumerate(patterns) if each == "111"]
+    for each, share in ((found, 36 / 37), (switched, 1 / 37)):
+        drawn = each.draw_labels(texts, 5, seed=0)[:, rows]
+        assert np.mean(drawn == "code") == pytest.approx(share, abs=0.1)
 
 
 def test_draws_vary_by_more_than_the_posterior_since_the_fit_is_uncertain_too(drawn, found):
