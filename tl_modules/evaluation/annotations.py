@@ -228,10 +228,11 @@ def _warn_of_little_said(
     names: list[str], counts: Int[np.ndarray, "prompts annotators labels"], labels: list[str]
 ) -> None:
     """Warn of annotators that tell no label from another, and of fewer than ``ENOUGH`` that do."""
-    given = counts.any(axis=0)
-    several = np.count_nonzero(given.any(axis=0)) > 1
-    tell = given.sum(axis=1) > int(several)
-    same = given.any(axis=1) & ~tell
+    given = counts.sum(axis=0) > 0
+    n_given = given.sum(axis=1)
+    several = np.count_nonzero(given.sum(axis=0)) > 1
+    tell = n_given > int(several)
+    same = (n_given > 0) & ~tell
     if same.any():
         said = "; ".join(
             f"{names[at]!r} gives {labels[given[at].argmax()]!r} alone"
