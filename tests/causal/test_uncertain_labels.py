@@ -135,6 +135,31 @@ def test_annotations_take_the_place_of_categories_and_carry_their_uncertainty(
     assert tlm.selectivity(found).n_permutations == 6
 
 
+def test_a_category_that_is_no_prompts_likeliest_label_is_tested_all_the_same(
+    planted_model, planted_modules
+):
+    held_out = planted_model.prompts(3, seed=1)
+    truth = held_out["category"].tolist()
+    names = sorted(set(truth))
+    labels = Certain(held_out)
+    labels.labels = names
+    # Each of task0's three prompts is more probably task1's.
+    rows = {name: np.eye(3)[at] for at, name in enumerate(names)} | {"task0": [0.4, 0.6, 0.0]}
+    labels.probabilities = np.array([rows[own] for own in truth])
+    # No warning: the own category is among the labels, and has a selectivity.
+    found = tlm.module_effects(
+        planted_model,
+        planted_modules,
+        held_out,
+        labels=labels,
+        n_controls=2,
+        method="zero",
+        progress=False,
+    )
+    assert found["selectivity"].notna().all()
+    assert found.loc[found["category"] == "task0", "n"].tolist() == [1, 1, 1]
+
+
 def test_labels_of_other_prompts_are_refused(model, modules, prompts):
     answers = [prompts["category"].tolist()] * 3
     annotations = tlm.annotate(prompts, answers, progress=False)

@@ -97,6 +97,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     if labels is not None:
         frame = prompt_frame(prompts)
         known = UncertainLabels.of(labels, frame["prompt"].tolist(), seed)
+        # For what reads a column: the numbers are of the probabilities.
         prompts = frame.assign(category=known.column())
     options = Options(
         metric=metric,

@@ -162,7 +162,8 @@ def annotate(
 
     The model takes annotators to err independently of each other, given the true label. Personas
     of one language model share mistakes: the probabilities are then nearer to 0 and 1 than they
-    should be. It also takes an abstention to say nothing of the label.
+    should be. It also takes an abstention to say nothing of the label: a rule that answers with one
+    label and abstains elsewhere tells nothing.
 
     Args:
         prompts: Strings, or a frame with a column ``prompt``.
@@ -199,12 +200,7 @@ def annotate(
         answers = {name: answers_of(name, each, texts, bar) for name, each in by_name.items()}
     names = labels_of(answers, labels)
     counts = counts_of(answers, names)
-    if len(by_name) < ENOUGH:
-        warn_user(
-            f"The confusion of {ENOUGH} or more annotators can be told from their answers; there "
-            f"are {len(by_name)}. The labels are then near a vote's, and taken as more certain "
-            "than they are. Add annotators."
-        )
+    _warn_of_little_said(list(by_name), counts, names)
     found = dawid_skene(counts)
     if not found.converged:
         warn_user(
@@ -219,6 +215,33 @@ def annotate(
         confusions=found.confusions,
         counts=counts,
     )
+
+
+def _warn_of_little_said(
+    names: list[str], counts: Int[np.ndarray, "prompts annotators labels"], labels: list[str]
+) -> None:
+    """Warn of annotators that tell no label from another, and of fewer than ``ENOUGH`` that do."""
+    given = counts.sum(axis=0) > 0
+    n_given = given.sum(axis=1)
+    several = np.count_nonzero(given.sum(axis=0)) > 1
+    tell = n_given > int(several)
+    same = (n_given > 0) & ~tell
+    if same.any():
+        said = "; ".join(
+            f"{names[at]!r} gives {labels[given[at].argmax()]!r} alone"
+            for at in np.flatnonzero(same)
+        )
+        warn_user(
+            "Every annotator should answer with two labels or more: one that gives a single label, "
+            f"and abstains elsewhere, tells no label from another. {said}. Let it return another "
+            "label where that one does not fit."
+        )
+    if np.count_nonzero(tell) < ENOUGH:
+        warn_user(
+            f"The confusion of {ENOUGH} or more annotators that answer with different labels can "
+            f"be told from their answers; there are {np.count_nonzero(tell)}. The labels are then "
+            "near a vote's, and taken as more certain than they are. Add annotators."
+        )
 
 
 def _table(
