@@ -34,7 +34,10 @@ def test_effects_and_selectivity_are_means_over_the_draws():
     within = ((1 + 4) / 8 + (4 + 9) / 8) / 2
     expected = between / (between + within)
     assert shares["selectivity_label_share"].iloc[0] == pytest.approx(expected, rel=0.05)
-    assert shares["label_share"].between(0, 1).all()
+    # Effects of 1.5 and 2, and of 4 and 3.5; the two values are 1 and 2, or 2 and 3 apart.
+    within_each = np.array([(1 + 4) / 8, (4 + 9) / 8]) / 2
+    expected = between / 4 / (between / 4 + within_each)
+    np.testing.assert_allclose(shares["label_share"], expected, rtol=0.05)
 
 
 def test_a_category_that_vanishes_in_a_draw_is_left_out_and_its_prompts_with_it():
@@ -54,6 +57,13 @@ def test_the_sign_flips_weigh_prompts_by_their_share_of_the_category():
     sums = [abs(s + t + 1.5 * u) for s in (1, -1) for t in (1, -1) for u in (1, -1)]
     expected = np.mean([each >= 3.5 for each in sums])
     assert found.table().set_index("category")["sign_flip_p"]["a"] == expected
+
+
+def test_the_sign_flips_weigh_prompts_less_in_a_larger_category():
+    found = numbers(list("abab"), list("abbb"), rises=np.array([1.0, 1.0, -2.2, 1.0]))
+    # b is prompts 2 and 4, or 2 to 4: the third has (0 + 1/3) / 2, the others (1/2 + 1/3) / 2 each.
+    # In units of the latter, the sum is 1 - 0.4 x 2.2 + 1 = 1.12, and 1 - 1 + 0.88 is less.
+    assert found.table().set_index("category")["sign_flip_p"]["b"] == 4 / 8
 
 
 def test_an_interval_is_wider_the_less_certain_the_labels_are():
@@ -81,6 +91,7 @@ class Certain:
 
     def draw_labels(self, prompts, n_draws, seed):
         """The same each time."""
+        self.seed = seed
         return np.array([self.labels] * n_draws, dtype=object)
 
 
@@ -110,11 +121,13 @@ def test_certain_labels_give_the_numbers_of_categories_to_the_bit(
     planted_model, planted_modules, n_controls
 ):
     options = {"progress": False, "n_controls": n_controls, "method": "zero", "batch_size": 400}
+    options["seed"] = 3
     held_out = planted_model.prompts(3, seed=1)
     known = tlm.module_effects(planted_model, planted_modules, held_out, **options)
     bare = held_out.drop(columns="category")
-    options["labels"] = Certain(held_out)
+    options["labels"] = certain = Certain(held_out)
     found = tlm.module_effects(planted_model, planted_modules, bare, **options)
+    assert certain.seed == 3
     assert (found["n_draws"] == N_DRAWS).all()
     assert (found["label_share"] == 0).all()
     assert (found["selectivity_label_share"] == 0).all()
