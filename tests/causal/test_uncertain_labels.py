@@ -65,6 +65,7 @@ class Certain:
 
     def refitted(self, prompts, n_refits, seed):
         """The same each time."""
+        self.seed = seed
         return Refits(np.ones((n_refits, len(prompts))), np.stack([self.probabilities] * n_refits))
 
 
@@ -94,12 +95,14 @@ def test_certain_labels_give_the_numbers_of_categories_to_the_bit(
     planted_model, planted_modules, n_controls
 ):
     options = {"progress": False, "n_controls": n_controls, "method": "zero", "batch_size": 400}
+    options["seed"] = 3
     held_out = planted_model.prompts(3, seed=1)
     known = tlm.module_effects(planted_model, planted_modules, held_out, **options)
     bare = held_out.drop(columns="category")
-    options["labels"] = Certain(held_out)
+    options["labels"] = certain = Certain(held_out)
     found = tlm.module_effects(planted_model, planted_modules, bare, **options)
     pd.testing.assert_frame_equal(found, known, check_exact=True)
+    assert certain.seed == 3
 
 
 @pytest.mark.parametrize("n_controls", [19, pytest.param(None, marks=pytest.mark.slow)])
