@@ -9,6 +9,7 @@ beside a majority vote, and effects by their labels beside effects by the true o
 
 import argparse
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from tl_modules.causal.effect_numbers import EffectNumbers
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.plots.style import COLOURS, GREY
-from tl_modules.tables.label_draws import LabelDraws
+from tl_modules.tables.prompt_labels import KnownLabels, PromptLabels
+from tl_modules.tables.uncertain_labels import UncertainLabels
 
 RATES = (0.9, 0.75, 0.6, 0.6)
 """The share of right answers of annotators whose errors fall on all other labels alike."""
@@ -34,6 +36,9 @@ ABSTAIN = 0.1
 """The share of prompts on which an annotator abstains."""
 
 N_PROMPTS = (24, 48, 96, 192)
+COVERAGES = ((48, False), (96, True))
+"""Prompts of which effects are planted, and whether the best annotator is among the annotators."""
+
 PARTS = ("planted", "coverage", "model")
 
 
@@ -106,37 +111,34 @@ def on_planted(n_draws: int) -> pd.DataFrame:
 def on_coverage(n_draws: int) -> pd.DataFrame:
     """How often the 95 % interval of a planted selectivity of 1 holds it, by three kinds of labels.
 
-    48 prompts, half of each of two labels; the losses rise by 1 on the first label and by 0 on the
-    second, plus noise of standard deviation 1.
+    Half of the prompts have each of two labels. The losses rise by 1 on the first label and by 0 on
+    the second, plus noise of standard deviation 1.
     """
     names, rows = ["a", "b"], []
-    truth = np.repeat([0, 1], 24)
-    texts = [f"prompt {row}" for row in range(48)]
-    for seed in range(n_draws):
+    for (n_prompts, all_annotators), seed in product(COVERAGES, range(n_draws)):
+        truth = np.repeat([0, 1], n_prompts // 2)
+        texts = [f"prompt {row}" for row in range(n_prompts)]
         generator = np.random.default_rng([seed, 7])
-        answers = answers_of(truth, names, generator)[1:]  # without the best one
-        rises = (truth == 0) + generator.normal(size=48)
+        answers = answers_of(truth, names, generator)[0 if all_annotators else 1 :]
+        rises = (truth == 0) + generator.normal(size=n_prompts)
         found = tlm.annotate(texts, answers, labels=names, progress=False)
-        kinds = {
-            "true": LabelDraws.known(np.array(names, dtype=object)[truth]),
-            "uncertain": LabelDraws.drawn(found, texts, seed),
-            "consensus as certain": LabelDraws.known(found.table["category"].to_numpy(object)),
+        kinds: dict[str, PromptLabels] = {
+            "true": KnownLabels.of(np.array(names, dtype=object)[truth]),
+            "uncertain": UncertainLabels.of(found, texts, seed),
+            "consensus as certain": KnownLabels.of(found.table["category"].to_numpy(object)),
         }
         for kind, labels in kinds.items():
-            if labels.names != names and set(labels.names) != set(names):
+            if set(labels.names) != set(names):
                 continue  # one label has no prompt
-            runs = np.stack([rises, np.zeros(48)])
-            table = EffectNumbers(labels, np.ones(48), runs, "a", seed, 1.0, None).table()
+            runs = np.stack([rises, np.zeros(n_prompts)])
+            table = EffectNumbers(labels, np.ones(n_prompts), runs, "a", seed, 1.0, None).table()
             low, high = table.loc[0, ["selectivity_ci_low", "selectivity_ci_high"]]
-            rows.append(
-                {
-                    "labels": kind,
-                    "selectivity": table["selectivity"][0],
-                    "width": high - low,
-                    "covers": float(low <= 1 <= high),
-                }
-            )
-    return pd.DataFrame(rows).groupby("labels", sort=False).mean().reset_index()
+            setting = {"n_prompts": n_prompts, "annotators": len(answers), "labels": kind}
+            numbers = {"draws": 1.0, "selectivity": table["selectivity"][0], "width": high - low}
+            rows.append({**setting, **numbers, "covers": float(low <= 1 <= high)})
+    columns = {"draws": "sum", "selectivity": "mean", "width": "mean", "covers": "mean"}
+    by_setting = pd.DataFrame(rows).groupby(["n_prompts", "annotators", "labels"], sort=False)
+    return by_setting.agg(columns).reset_index()
 
 
 def on_model(
@@ -186,14 +188,8 @@ def on_model(
             *(model, targets, prompts), n_controls=n_controls, **options, **read
         )
         found = tlm.verdicts(effects)
-        shares = effects.drop_duplicates("module")
-        share = shares["selectivity_label_share"] if "n_draws" in effects else 0.0
         columns = ["module", "category", "selectivity", "ci_low", "ci_high", "control_max"]
-        tables.append(
-            found[[*columns, "p_value"]].assign(
-                labels=kind, label_share=np.broadcast_to(share, len(found))
-            )
-        )
+        tables.append(found[[*columns, "p_value"]].assign(labels=kind))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -111,7 +111,7 @@ COUNTS = {
     ),
     "n_pairs",
     *("row", "n_issues", "n_suggested"),
-    *("n_answers", "n_draws"),
+    "n_answers",
     *("n_rounds", "n_modules", "step", "source", "target", "coarser", "coarser_k", "finer_k"),
     *("chain", "n_thoughts", "n_chains", "n_correct", "n_wrong", "n_questions"),
     "draw",

@@ -1,76 +1,72 @@
 """Effects by labels that are not certain: by hand, beside certain labels, and what is refused."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import tl_modules as tlm
 from benchmarks.calibration.planted import PlantedModel
-from tests.tables.test_label_draws import Given
+from tests.tables.test_uncertain_labels import Given
 from tl_modules.causal.effect_numbers import EffectNumbers
-from tl_modules.tables.label_draws import N_DRAWS, LabelDraws
+from tl_modules.tables.uncertain_labels import Refits, UncertainLabels
 
 QUIET = {"progress": False, "n_controls": 19}
 
 
-def numbers(*draws, rises):
+def numbers(given, rises):
     """Numbers of a target of category a, and of one control, which does nothing."""
-    labels = LabelDraws.drawn(Given(*draws), ["p"] * len(draws[0]), seed=0)
+    labels = UncertainLabels.of(given, ["p"] * len(rises), seed=0)
     runs = np.stack([rises, np.zeros(len(rises))])
     return EffectNumbers(labels, np.ones(len(rises)), runs, "a", 0, 1.0, None)
 
 
-def test_effects_and_selectivity_are_means_over_the_draws():
-    found = numbers(list("aabb"), list("abab"), rises=np.array([1.0, 2.0, 3.0, 5.0]))
-    table = found.table().set_index("category")
-    # Half of the draws each: a is prompts 1 and 2, or 1 and 3; b the others.
-    assert table["effect"].to_dict() == {"a": (1.5 + 2.0) / 2, "b": (4.0 + 3.5) / 2}
-    assert table["selectivity"].iloc[0] == ((1.5 - 4.0) + (2.0 - 3.5)) / 2
+def test_effects_and_selectivity_are_coefficients_of_the_regression():
+    given = Given([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    table = numbers(given, np.array([4.0, 0.0, 0.0, 0.0])).table().set_index("category")
+    # Worked out in tests/tables/test_uncertain_labels.py.
+    assert table["effect"].to_dict() == pytest.approx({"a": 2.6, "b": -0.6})
+    assert table["selectivity"].iloc[0] == pytest.approx(3.2)
+    assert table["loss"].to_dict() == pytest.approx({"a": 1.0, "b": 1.0})
     assert table["n"].tolist() == [2, 2]
-    # Selectivities of -2.5 and -1.5, ten times each: a variance of 0.25 x 20 / 19, times 1.05.
-    between = 0.25 * 20 / 19 * 1.05
-    shares = found.label_shares()
-    # A bootstrap of two values d apart has the variance d^2 / 8; there are two categories.
-    within = ((1 + 4) / 8 + (4 + 9) / 8) / 2
-    expected = between / (between + within)
-    assert shares["selectivity_label_share"].iloc[0] == pytest.approx(expected, rel=0.05)
-    assert shares["label_share"].between(0, 1).all()
+    assert table["selectivity_p_value"].iloc[0] == 0.5  # of one control
+    # One prompt has a rise: half of all signs give as large a sum.
+    assert table["sign_flip_p"].tolist() == [1.0, 1.0]
 
 
-def test_the_sign_flips_weigh_prompts_by_their_share_of_the_category():
-    found = numbers(list("aabb"), list("abab"), rises=np.array([1.0, 2.0, 3.0, 5.0]))
-    # Prompt 1 always counts, 2 and 3 half the time: sums of 1, 1 and 1.5 with all signs.
-    sums = [abs(s + t + 1.5 * u) for s in (1, -1) for t in (1, -1) for u in (1, -1)]
-    expected = np.mean([each >= 3.5 for each in sums])
-    assert found.table().set_index("category")["sign_flip_p"]["a"] == expected
+def test_the_sign_flips_weigh_prompts_by_their_coefficients():
+    given = Given([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    rises = np.array([1.0, 2.0, 3.0, 5.0])
+    found = numbers(given, rises).table().set_index("category")
+    coefficients = np.linalg.inv([[13, 3], [3, 13]]) @ given.probabilities.T * 8
+    parts = coefficients[0] * rises
+    signs = np.array(list(itertools.product([1, -1], repeat=4)))
+    expected = np.mean(np.abs(signs @ parts) >= abs(parts.sum()) - 1e-9)
+    assert found["sign_flip_p"]["a"] == expected
 
 
 def test_an_interval_is_wider_the_less_certain_the_labels_are():
     rises = np.random.default_rng(0).normal(size=40) + np.repeat([1.0, 0.0], 20)
-    truth = np.repeat(["a", "b"], 20)
-    swapped = np.where(truth == "a", "b", "a")
     widths = []
-    for n_uncertain in (0, 4, 12):
-        generator = np.random.default_rng(1)
-        is_uncertain = np.arange(40) % 20 < n_uncertain
-        draws = [
-            np.where(is_uncertain & (generator.random(40) < 0.5), swapped, truth).tolist()
-            for _ in range(N_DRAWS)
-        ]
-        found = numbers(*draws, rises=rises).table()
+    for sure in (1.0, 0.9, 0.7):
+        row = [sure, 1 - sure]
+        found = numbers(Given([row] * 20 + [row[::-1]] * 20), rises).table()
         widths.append(found["selectivity_ci_high"][0] - found["selectivity_ci_low"][0])
-    assert np.diff(widths).min() > 0
+    assert np.diff(widths).min() > 0.1
 
 
 class Certain:
     """The labels of a frame, as certain ones."""
 
     def __init__(self, prompts):
-        self.labels = prompts["category"].tolist()
+        codes, self.labels = pd.factorize(prompts["category"])
+        self.probabilities = np.eye(len(self.labels))[codes]
 
-    def draw_labels(self, prompts, n_draws, seed):
+    def refitted(self, prompts, n_refits, seed):
         """The same each time."""
-        return np.array([self.labels] * n_draws, dtype=object)
+        self.seed = seed
+        return Refits(np.ones((n_refits, len(prompts))), np.stack([self.probabilities] * n_refits))
 
 
 @pytest.fixture(scope="module")
@@ -99,18 +95,14 @@ def test_certain_labels_give_the_numbers_of_categories_to_the_bit(
     planted_model, planted_modules, n_controls
 ):
     options = {"progress": False, "n_controls": n_controls, "method": "zero", "batch_size": 400}
+    options["seed"] = 3
     held_out = planted_model.prompts(3, seed=1)
     known = tlm.module_effects(planted_model, planted_modules, held_out, **options)
     bare = held_out.drop(columns="category")
-    options["labels"] = Certain(held_out)
+    options["labels"] = certain = Certain(held_out)
     found = tlm.module_effects(planted_model, planted_modules, bare, **options)
-    assert (found["n_draws"] == N_DRAWS).all()
-    assert (found["label_share"] == 0).all()
-    assert (found["selectivity_label_share"] == 0).all()
-    columns = [name for name in known if name != "sign_flip_p"]
-    assert set(found) - set(known) == {"n_draws", "label_share", "selectivity_label_share"}
-    pd.testing.assert_frame_equal(found[columns], known[columns], check_exact=True)
-    np.testing.assert_allclose(found["sign_flip_p"], known["sign_flip_p"], rtol=1e-12)
+    pd.testing.assert_frame_equal(found, known, check_exact=True)
+    assert certain.seed == 3
 
 
 @pytest.mark.parametrize("n_controls", [19, pytest.param(None, marks=pytest.mark.slow)])
@@ -136,15 +128,39 @@ def test_annotations_take_the_place_of_categories_and_carry_their_uncertainty(
     found = tlm.module_effects(planted_model, planted_modules, held_out, **options)
     assert set(found["category"]) == set(names)
     one, other = (each.drop_duplicates("module") for each in (found, known))
-    assert (one["selectivity_label_share"] > 0).all()
     widths = [each["selectivity_ci_high"] - each["selectivity_ci_low"] for each in (one, other)]
     assert (widths[0].to_numpy() > widths[1].to_numpy()).all()
-    # True modules are selective by uncertain labels too, and harm less by labels that err.
+    # True modules are selective by uncertain labels too, and as much.
     assert (tlm.verdicts(found)["verdict"] == tlm.verdicts(known)["verdict"]).all()
-    assert (one["selectivity"].to_numpy() < other["selectivity"].to_numpy()).all()
-    drawn = annotations.draw_labels(held_out["prompt"].tolist(), N_DRAWS, 0) == "task0"
-    assert found["n"][found["category"] == "task0"].iloc[0] == round(drawn.sum(axis=1).mean())
+    np.testing.assert_allclose(one["selectivity"], other["selectivity"], rtol=0.1)
+    expected = annotations.probabilities[:, annotations.labels.index("task0")].sum()
+    assert found["n"][found["category"] == "task0"].iloc[0] == round(expected)
     assert tlm.selectivity(found).n_permutations == 6
+
+
+def test_a_category_that_is_no_prompts_likeliest_label_is_tested_all_the_same(
+    planted_model, planted_modules
+):
+    held_out = planted_model.prompts(3, seed=1)
+    truth = held_out["category"].tolist()
+    names = sorted(set(truth))
+    labels = Certain(held_out)
+    labels.labels = names
+    # Each of task0's three prompts is more probably task1's.
+    rows = {name: np.eye(3)[at] for at, name in enumerate(names)} | {"task0": [0.4, 0.6, 0.0]}
+    labels.probabilities = np.array([rows[own] for own in truth])
+    # No warning: the own category is among the labels, and has a selectivity.
+    found = tlm.module_effects(
+        planted_model,
+        planted_modules,
+        held_out,
+        labels=labels,
+        n_controls=2,
+        method="zero",
+        progress=False,
+    )
+    assert found["selectivity"].notna().all()
+    assert found.loc[found["category"] == "task0", "n"].tolist() == [1, 1, 1]
 
 
 def test_labels_of_other_prompts_are_refused(model, modules, prompts):

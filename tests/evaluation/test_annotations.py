@@ -1,5 +1,7 @@
 """Several annotators' answers become labels with probabilities; what is no answer is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import tl_modules as tlm
 from tests.evaluation.test_dawid_skene import EXPECTED, RIGHT, planted
 from tl_modules.evaluation import annotate, annotations
+from tl_modules.evaluation.dawid_skene import dawid_skene
 
 NAMES = {"1": "code", "2": "verse"}
 
@@ -34,8 +37,8 @@ def found(texts, annotators):
 
 
 @pytest.fixture(scope="module")
-def drawn(found, texts):
-    return found.draw_labels(texts, 40, seed=0)
+def refits(found, texts):
+    return found.refitted(texts, 40, seed=0)
 
 
 def test_the_result_is_the_models(found, patterns, texts):
@@ -75,15 +78,18 @@ def test_functions_lists_and_columns_answer_alike(found, texts, annotators):
 
 
 def test_the_bar_counts_the_answers_of_functions(texts, annotators, capsys):
-    annotate(texts, annotators | {"rule": lambda text: "code"})
+    annotate(texts, annotators | {"rule": lambda text: "code" if len(text) > 8 else "verse"})
     assert "180/180" in capsys.readouterr().err
 
 
-def test_abstentions_count_neither_for_nor_against(texts, annotators):
-    silent = ["code" if at < 8 else (None, float("nan"), " ", pd.NA)[at % 4] for at in range(180)]
+def test_abstentions_count_neither_for_nor_against(texts, annotators, patterns):
+    silent = ["code" if at < 7 else (None, float("nan"), " ", pd.NA)[at % 4] for at in range(180)]
+    verse = patterns.index("222")
+    silent[verse] = "verse"
     found = annotate(texts, annotators | {"silent": silent}, progress=False)
     assert found.quality["n_answers"].tolist() == [180, 180, 180, 8]
-    assert found.table["n_answers"].tolist() == [4] * 8 + [3] * 172
+    answered = [at < 7 or at == verse for at in range(180)]
+    assert found.table["n_answers"].tolist() == [3 + more for more in answered]
     assert found.quality["accuracy"][3] > 0.9
     nothing = annotate(texts, annotators | {"nothing": [None] * 180}, progress=False)
     assert np.isnan(nothing.quality["accuracy"][3])
@@ -110,21 +116,46 @@ def test_one_annotator_is_believed_with_a_warning():
     assert found.table["n_answers"].tolist() == [1, 1, 0]
 
 
-def test_unanimous_prompts_are_certain_and_drawn_alike(texts):
+def test_annotators_that_never_answer_do_not_count_as_annotators(texts, annotators):
+    two = {name: annotators[name] for name in ("lexicon", "model")}
+    with pytest.warns(UserWarning, match="there are 2"):
+        annotate(texts, two | {"silent": [None] * 180}, progress=False)
+
+
+def test_annotators_of_a_single_label_tell_nothing_and_are_named(texts, annotators, found):
+    rule = [label if label == "code" else None for label in annotators["lexicon"]]
+    with pytest.warns(UserWarning, match="'rule' gives 'code' alone. Let it return another"):
+        again = annotate(texts, annotators | {"rule": rule}, progress=False)
+    np.testing.assert_allclose(again.probabilities, found.probabilities, atol=1e-3)
+    two = {name: annotators[name] for name in ("lexicon", "model")}
+    with (
+        pytest.warns(UserWarning, match="'rule' gives 'code' alone"),
+        pytest.warns(UserWarning, match="different labels can be told .* there are 2"),
+    ):
+        annotate(texts, two | {"rule": rule}, progress=False)
+
+
+def test_a_single_label_in_all_is_no_reason_to_warn():
+    found = annotate(["a", "b"], [["x", "x"], ["x", None], ["x", "x"]], progress=False)
+    assert found.table["category"].tolist() == ["x", "x"]
+
+
+def test_unanimous_prompts_are_certain_in_every_fit(texts):
     truth = ["code" if at % 3 else "verse" for at in range(180)]
     found = annotate(texts, [truth] * 3, progress=False)
     assert found.table["category"].tolist() == truth
     assert found.table["probability"].eq(1.0).all()
-    assert (found.draw_labels(texts, 5, seed=0) == np.array(truth, dtype=object)).all()
+    is_code = np.array(truth) == "code"
+    assert (found.refitted(texts, 5, seed=0).probabilities[..., 0] == is_code).all()
 
 
-def test_a_label_that_nobody_gives_has_no_probability_and_is_never_drawn(texts, annotators):
+def test_a_label_that_nobody_gives_has_no_probability_in_any_fit(texts, annotators):
     labels = ["prose", "code", "verse"]
     found = annotate(texts, annotators, labels=labels, progress=False)
     assert found.labels == labels
     assert (found.probabilities[:, 0] == 0).all()
     assert found.confusion("ada").loc["prose"].isna().all()
-    assert not (found.draw_labels(texts, 5, seed=0) == "prose").any()
+    assert (found.refitted(texts, 5, seed=0).probabilities[..., 0] == 0).all()
 
 
 def test_numbers_are_labels_as_in_every_column(texts):
@@ -133,21 +164,29 @@ def test_numbers_are_labels_as_in_every_column(texts):
     assert found.table["category"].tolist() == ["1", "1", "0", "0"]
 
 
-def test_draws_have_the_posterior_probabilities_and_repeat(drawn, found, texts, patterns):
-    assert drawn.shape == (40, 180)
-    shares = (drawn == "code").mean(axis=0)
-    # Fits to weighted prompts differ, and so do a prompt's probabilities, about those of the fit.
+def test_refits_are_fits_to_weighted_prompts_and_repeat(refits, found, texts, patterns):
+    assert refits.weights.shape == (40, 180)
+    np.testing.assert_allclose(refits.weights.mean(axis=1), 1.0)
+    assert refits.weights.std() == pytest.approx(1.0, abs=0.1)  # exponential
     for pattern, probability in EXPECTED.items():
         rows = [at for at, each in enumerate(patterns) if each == pattern]
-        assert shares[rows].mean() == pytest.approx(probability, abs=0.15)
-    np.testing.assert_array_equal(drawn[:5], found.draw_labels(texts, 5, seed=0))
-    assert (drawn[:5] != found.draw_labels(texts, 5, seed=1)).any()
+        of_pattern = refits.probabilities[:, rows, 0]
+        assert of_pattern.mean() == pytest.approx(probability, abs=0.15)
+        assert of_pattern.std(axis=0).min() > 0.005
+    expected = dawid_skene(found.counts, refits.weights[3], found.probabilities).probabilities
+    np.testing.assert_array_equal(refits.probabilities[3], expected)
+    again, other = (found.refitted(texts, 40, seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(refits.probabilities, again.probabilities)
+    assert (refits.weights != other.weights).any()
 
 
-def test_draws_vary_by_more_than_the_posterior_since_the_fit_is_uncertain_too(drawn, found):
-    per_draw = (drawn == "code").sum(axis=1)
-    chances = found.probabilities[:, 0]
-    assert per_draw.var() > 1.5 * (chances * (1 - chances)).sum()
+def test_refits_stay_near_the_fit_and_do_not_switch_its_labels(found, texts, patterns):
+    # Both labels' names can change places in this model. A refit starts where the fit ended.
+    switched = replace(found, probabilities=found.probabilities[:, ::-1])
+    rows = [at for at, each in enumerate(patterns) if each == "111"]
+    for each, expected in ((found, 36 / 37), (switched, 1 / 37)):
+        of_code = each.refitted(texts, 5, seed=0).probabilities[:, rows, 0]
+        assert of_code.mean() == pytest.approx(expected, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +196,9 @@ def test_draws_vary_by_more_than_the_posterior_since_the_fit_is_uncertain_too(dr
         ([f"prompt {at}" for at in range(1, 181)], "prompt 0 is 'prompt 1', and 'prompt 0'"),
     ],
 )
-def test_labels_are_drawn_for_the_annotated_prompts_alone(found, others, message):
+def test_labels_are_refitted_for_the_annotated_prompts_alone(found, others, message):
     with pytest.raises(tlm.ModulesError, match=message):
-        found.draw_labels(others, 2, seed=0)
+        found.refitted(others, 2, seed=0)
 
 
 def says(answer):

@@ -129,6 +129,22 @@ def test_what_an_annotator_answers_to_a_label_that_it_never_met_is_not_known():
     np.testing.assert_allclose(found.confusions[2], [[1, 0], [np.nan, np.nan]], atol=1e-9)
 
 
+def test_an_annotator_of_one_label_tells_nothing_of_prompts_that_nobody_else_answers():
+    first, third = ["1", "1", "2", "2", ""], ["", "", "", "", "1"]
+    found = dawid_skene(counts_of(first, first, third, n_labels=2))
+    np.testing.assert_allclose(found.probabilities[4], [0.5, 0.5], atol=1e-5)
+
+
+def test_three_thousand_annotators_do_not_underflow():
+    generator = np.random.default_rng(0)
+    truth = np.arange(12) % 3
+    right = generator.random((3000, 12)) < 0.2
+    answers = np.where(right, truth, generator.integers(3, size=(3000, 12)))
+    found = dawid_skene(np.eye(3, dtype=int)[answers.T])
+    assert found.converged
+    np.testing.assert_allclose(found.probabilities, np.eye(3)[truth], atol=1e-6)
+
+
 def test_weights_count_as_copies_of_prompts():
     _, counts = planted()
     weights = np.where(np.arange(len(counts)) % 3 == 0, 2.0, 1.0)

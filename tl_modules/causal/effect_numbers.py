@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from tl_modules.causal.experiment import FIRST, Experiment, Outcome
 from tl_modules.causal.shared_by_all import is_shared_by_all
@@ -15,11 +15,10 @@ from tl_modules.tables.against_controls import (
     p_value_of,
     run_rounding,
 )
-from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
+from tl_modules.tables.bootstrap import percentile_interval
 from tl_modules.tables.control_selectivities import in_own_row
-from tl_modules.tables.label_draws import LabelDraws
-from tl_modules.tables.multiple_imputation import Pooled, pooled
 from tl_modules.tables.p_values import sign_flip_p_value
+from tl_modules.tables.prompt_labels import KnownLabels, PromptLabels
 from tl_modules.tables.sequential import StoppingRule
 
 
@@ -27,13 +26,13 @@ from tl_modules.tables.sequential import StoppingRule
 class EffectNumbers:
     """One target's ablation runs, and the numbers made of them.
 
-    Where the prompts' labels are drawn, every number is the mean over the draws of what it is in
-    each. The draws are the same for the target and its controls, so that the p-values against
-    controls are as valid as with one draw: each is the rank of one function of a run's losses.
+    A category's effect is one linear function of a run's losses, also where labels are uncertain.
+    It is the same for the target and its controls, so that the p-values against controls are as
+    valid as with certain labels: each is the rank of one number of a run.
     """
 
-    labels: LabelDraws
-    """Each prompt's category, in one draw or several."""
+    labels: PromptLabels
+    """The prompts' categories."""
 
     clean: Float[np.ndarray, " prompts"]
     """Each prompt's loss without an intervention."""
@@ -61,12 +60,12 @@ class EffectNumbers:
         seed: int,
         keep_only: bool,
         n_targets: int | None,
-        labels: LabelDraws | None = None,
+        labels: PromptLabels | None = None,
     ) -> "EffectNumbers":
         """The numbers of one outcome of an experiment; ``labels`` replace its categories."""
         sign = -1.0 if keep_only else 1.0
         if labels is None:
-            labels = LabelDraws.known(experiment.categories)
+            labels = KnownLabels.of(experiment.categories)
         given = (labels, experiment.clean, outcome.rises, outcome.trial.category)
         return cls(*given, seed, sign, n_targets)
 
@@ -77,7 +76,7 @@ class EffectNumbers:
         other one), each category's effect is a test.
         """
         names = self.labels.names
-        effects = self._by_category(self.rises)
+        effects = self.labels.means(self.rises)
         selectivity = self._selectivity(effects, names)
         tests = selectivity[None] if self._is_selective(names) else effects.T
         used = [self._rule(names).n_used(self._exceeding(runs)) for runs in tests]
@@ -138,8 +137,8 @@ class EffectNumbers:
     def table(self) -> pd.DataFrame:
         """One row per category, each with the selectivity for the target's own category."""
         names = self.labels.names
-        effects = self._by_category(self.rises)
-        resampled = self._resampled()
+        effects = self.labels.means(self.rises)
+        resampled = self.labels.resampled(self.rises[0], self.seed)
         frame = self._effects(names, effects, resampled)
         controls = self._selectivity(effects, names)[1:]
         return frame.assign(
@@ -151,92 +150,53 @@ class EffectNumbers:
     def table_of_each(self) -> pd.DataFrame:
         """One row per category, each with the selectivity for the row's category."""
         names = self.labels.names
-        effects = self._by_category(self.rises)
-        resampled = self._resampled()
+        effects = self.labels.means(self.rises)
+        resampled = self.labels.resampled(self.rises[0], self.seed)
         each = [replace(self, own=name)._selectivities(names, effects, resampled) for name in names]
         return pd.concat([self._effects(names, effects, resampled), pd.DataFrame(each)], axis=1)
-
-    def label_shares(self) -> pd.DataFrame:
-        """The share of each variance that comes of not knowing the labels: between the draws."""
-        resampled = self._resampled()
-        return pd.DataFrame(
-            {
-                "label_share": self._pooled_effects(resampled).share,
-                "selectivity_label_share": float(
-                    self._pooled_selectivity(resampled, self.labels.names).share
-                ),
-            }
-        )
-
-    def _resampled(self) -> Float[np.ndarray, "draws resamples categories"]:
-        """The target's effect on each category, on resamples of the prompts in each draw."""
-        found = []
-        for draw, groups in enumerate(self.labels.groups):
-            rows = bootstrap_indices(groups, N_RESAMPLES, self.seed)
-            # Resampling is within categories, so that columns stay.
-            resampled = self._of_draw(self.rises[0][rows], draw)
-            # A single prompt has no interval: every resample is that prompt.
-            resampled[:, self._sizes()[draw] < 2] = np.nan
-            found.append(resampled)
-        return np.stack(found)
-
-    def _pooled_effects(self, resampled: Float[np.ndarray, "draws resamples categories"]) -> Pooled:
-        return pooled(self._in_each_draw(self.rises[:1])[:, 0], resampled)
-
-    def _pooled_selectivity(
-        self, resampled: Float[np.ndarray, "draws resamples categories"], names: list[str]
-    ) -> Pooled:
-        of_target = self._in_each_draw(self.rises[:1])[:, 0]
-        return pooled(self._selectivity(of_target, names), self._selectivity(resampled, names))
 
     def _effects(
         self,
         names: list[str],
         effects: Float[np.ndarray, "runs categories"],
-        resampled: Float[np.ndarray, "draws resamples categories"],
+        resampled: Float[np.ndarray, "resamples categories"],
     ) -> pd.DataFrame:
         """The columns of each category's effect."""
-        found = self._pooled_effects(resampled)
+        low, high = percentile_interval(resampled)
         return pd.DataFrame(
             {
                 "category": names,
                 "own": [name == self.own for name in names],
                 "effect": effects[0],
-                "ci_low": found.low,
-                "ci_high": found.high,
+                "ci_low": low,
+                "ci_high": high,
                 "control_mean": control_mean(effects[1:]),
                 "control_std": control_std(effects[1:]),
                 "control_max": _max(effects[1:]),
                 "z": _z(effects),
-                "sign_flip_p": [self._sign_flip_p(name) for name in names],
+                "sign_flip_p": [
+                    sign_flip_p_value(self.labels.parts(self.rises[0], name), seed=self.seed)
+                    for name in names
+                ],
                 "p_value": self._effect_p_values(effects, names),
-                "n": np.rint(self._sizes().mean(axis=0)).astype(np.int64),
-                "loss": self._by_category(self.clean[None])[0],
+                "n": self.labels.sizes,
+                "loss": self.labels.means(self.clean[None])[0],
             }
         )
-
-    def _sign_flip_p(self, name: str) -> float:
-        """The p-value of a category's mean rise; its prompts' weights are their shares of it."""
-        members = self.labels.members(name)
-        sizes = members.sum(axis=1, keepdims=True)
-        # As large as a prompt that is a member in every draw: 1.
-        weights = (members / sizes).mean(axis=0) * sizes.mean()
-        belongs = weights > 0
-        return sign_flip_p_value((weights * self.rises[0])[belongs], seed=self.seed)
 
     def _selectivities(
         self,
         names: list[str],
         effects: Float[np.ndarray, "runs categories"],
-        resampled: Float[np.ndarray, "draws resamples categories"],
+        resampled: Float[np.ndarray, "resamples categories"],
     ) -> dict[str, float]:
         """The columns of the selectivity for the own category."""
         selectivity = self._selectivity(effects, names)
-        found = self._pooled_selectivity(resampled, names)
+        low, high = percentile_interval(self._selectivity(resampled, names))
         return {
             "selectivity": float(selectivity[0]),
-            "selectivity_ci_low": float(found.low),
-            "selectivity_ci_high": float(found.high),
+            "selectivity_ci_low": float(low),
+            "selectivity_ci_high": float(high),
             "selectivity_control_mean": float(control_mean(selectivity[1:])),
             "selectivity_control_std": float(control_std(selectivity[1:])),
             "selectivity_control_max": float(_max(selectivity[1:])),
@@ -247,35 +207,14 @@ class EffectNumbers:
     def _is_shared(
         self,
         effects: Float[np.ndarray, "runs categories"],
-        resampled: Float[np.ndarray, "draws resamples categories"],
+        resampled: Float[np.ndarray, "resamples categories"],
         names: list[str],
     ) -> bool:
         """Whether every category needs the target; keeping it alone does not show that."""
         own = names.index(self.own) if self.own in names else None
         rounding = run_rounding(self.clean)
-        given = (effects, np.concatenate(resampled), own, rounding)
+        given = (effects, resampled, own, rounding)
         return self.sign > 0 and is_shared_by_all(*given, first_only=self.n_targets is not None)
-
-    def _by_category(
-        self, values: Float[np.ndarray, "runs prompts"]
-    ) -> Float[np.ndarray, "runs categories"]:
-        """Means over each category's prompts, and over the draws."""
-        return self._in_each_draw(values).mean(axis=0)
-
-    def _in_each_draw(
-        self, values: Float[np.ndarray, "runs prompts"]
-    ) -> Float[np.ndarray, "draws runs categories"]:
-        return np.stack([self._of_draw(values, draw) for draw in range(len(self.labels.codes))])
-
-    def _of_draw(
-        self, values: Float[np.ndarray, "runs prompts"], draw: int
-    ) -> Float[np.ndarray, "runs categories"]:
-        codes = self.labels.codes[draw]
-        means = [values[:, codes == at].mean(axis=1) for at in range(len(self.labels.names))]
-        return np.stack(means, axis=1)
-
-    def _sizes(self) -> Int[np.ndarray, "draws categories"]:
-        return np.stack([self.labels.members(name).sum(axis=1) for name in self.labels.names], 1)
 
 
 def _z(runs: Float[np.ndarray, " runs *shape"]) -> Float[np.ndarray, " *shape"]:

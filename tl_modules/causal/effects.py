@@ -19,10 +19,10 @@ from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.loss_tokens import LossOn
 from tl_modules.runtime.arguments import checked
-from tl_modules.tables.label_draws import N_DRAWS, HasLabelDraws, LabelDraws
 from tl_modules.tables.p_values import benjamini_hochberg, holm
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.tables.uncertain_labels import HasLabelRefits, UncertainLabels
 from tl_modules.units import Units
 
 
@@ -33,7 +33,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     modules: Target | Iterable[Target],
     prompts: Prompts,
     *,
-    labels: HasLabelDraws | None = None,
+    labels: HasLabelRefits | None = None,
     metric: MetricName = "loss",
     loss_on: LossOn = "prompt",
     separator: str | None = None,
@@ -64,8 +64,9 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             ``reference``, ``factor``, ``keep_only``, ``controls`` and ``exclude`` apply to modules;
             ``"patch"`` applies to every target that has ``units``.
         prompts: Strings, or a frame with ``prompt`` and ``category``.
-        labels: What ``annotate`` returned for these prompts, in place of ``category``. Numbers are
-            means over 20 draws of the labels, and intervals hold the labels' uncertainty too.
+        labels: What ``annotate`` returned for these prompts, in place of ``category``. Effects are
+            coefficients of a regression on the labels' probabilities, and intervals hold the
+            uncertainty of the labels too. With certain labels, nothing differs.
         metric: ``"loss"``, ``"answer_logprob"`` or ``"answer_accuracy"``: the higher, the worse.
         loss_on: The tokens over which ``"loss"`` is averaged: those of the ``"prompt"``, of the
             ``"answer"``, or ``"all"`` of both. The last two read a column ``answer``.
@@ -92,11 +93,12 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     Raises:
         ModulesError: If an argument does not fit, or the metric is not finite.
     """
-    drawn = None
+    known = None
     if labels is not None:
         frame = prompt_frame(prompts)
-        drawn = LabelDraws.drawn(labels, frame["prompt"].tolist(), seed)
-        prompts = frame.assign(category=drawn.most_drawn())
+        known = UncertainLabels.of(labels, frame["prompt"].tolist(), seed)
+        # For what reads a column: the numbers are of the probabilities.
+        prompts = frame.assign(category=known.column())
     options = Options(
         metric=metric,
         loss_on=loss_on,
@@ -118,7 +120,7 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
     n_targets = len(targets) if n_controls is None else None
 
     def numbers(experiment: Experiment, outcome: Outcome) -> EffectNumbers:
-        return EffectNumbers.of(experiment, outcome, seed, keep_only, n_targets, drawn)
+        return EffectNumbers.of(experiment, outcome, seed, keep_only, n_targets, known)
 
     experiment = run_experiment(
         model,
@@ -145,8 +147,6 @@ def module_effects(  # noqa: PLR0913 - the options of one experiment, all by key
             **options.loss_column,
         )
         table.insert(0, "module", trial.label)
-        if drawn is not None:
-            table = table.assign(n_draws=N_DRAWS, **of_target.label_shares())
         if experiment.separators is not None:
             table["separator"] = shown_separators(experiment.separators)
         tables.append(table)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed, shown
@@ -23,6 +23,7 @@ from tl_modules.tables.html_tables import html_table
 from tl_modules.tables.labels import quoted
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
+from tl_modules.tables.uncertain_labels import Refits
 
 ENOUGH = 3
 """With fewer annotators, their answers do not determine their confusion."""
@@ -97,38 +98,30 @@ class Annotations:
         index = pd.Index(self.labels, name="true label")
         return pd.DataFrame(matrix, index, pd.Index(self.labels, name="answer"))
 
-    def draw_labels(
-        self, prompts: Sequence[str], n_draws: int, seed: int
-    ) -> Shaped[np.ndarray, "draws prompts"]:
-        """Draw labels for all prompts from what the answers say of them.
+    def refitted(self, prompts: Sequence[str], n_refits: int, seed: int) -> Refits:
+        """Estimate labels and confusions anew, each time with other weights of the prompts.
 
-        Each draw first draws the annotators' confusions and the labels' frequencies, by a Bayesian
-        bootstrap (Rubin 1981) of the prompts: a fit in which each prompt has a random weight. So
-        the draws differ by as much as these estimates are uncertain too.
+        The weights are those of the Bayesian bootstrap (Rubin 1981), so that the fits differ by as
+        much as what the answers say is uncertain.
 
         Args:
             prompts: The annotated prompts' texts, in their order.
-            n_draws: The number of draws.
-            seed: Seeds the draws.
+            n_refits: The number of fits.
+            seed: Seeds the weights.
 
         Returns:
-            The drawn labels, as texts.
+            The weights, and each fit's probabilities.
 
         Raises:
             ModulesError: If the prompts are others than the annotated ones.
         """
-        check_at_least("n_draws", n_draws, 1)
+        check_at_least("n_refits", n_refits, 1)
         check_seed(seed)
         self._check_prompts(prompts)
         generator = np.random.default_rng(seed)
-        drawn = []
-        for _ in range(n_draws):
-            weights = generator.dirichlet(np.ones(len(prompts))) * len(prompts)
-            found = dawid_skene(self.counts, weights, self.probabilities).probabilities
-            below = found.cumsum(axis=1) / found.sum(axis=1, keepdims=True)
-            below[:, -1] = 1.0
-            drawn.append((generator.random((len(prompts), 1)) >= below).sum(axis=1))
-        return np.array(self.labels, dtype=object)[np.array(drawn)]
+        weights = generator.dirichlet(np.ones(len(prompts)), n_refits) * len(prompts)
+        found = [dawid_skene(self.counts, each, self.probabilities) for each in weights]
+        return Refits(weights, np.stack([each.probabilities for each in found]))
 
     def _check_prompts(self, prompts: Sequence[str]) -> None:
         annotated = self.table["prompt"].tolist()
@@ -169,7 +162,8 @@ def annotate(
 
     The model takes annotators to err independently of each other, given the true label. Personas
     of one language model share mistakes: the probabilities are then nearer to 0 and 1 than they
-    should be. It also takes an abstention to say nothing of the label.
+    should be. It also takes an abstention to say nothing of the label: a rule that answers with one
+    label and abstains elsewhere tells nothing.
 
     Args:
         prompts: Strings, or a frame with a column ``prompt``.
@@ -206,12 +200,7 @@ def annotate(
         answers = {name: answers_of(name, each, texts, bar) for name, each in by_name.items()}
     names = labels_of(answers, labels)
     counts = counts_of(answers, names)
-    if len(by_name) < ENOUGH:
-        warn_user(
-            f"The confusion of {ENOUGH} or more annotators can be told from their answers; there "
-            f"are {len(by_name)}. The labels are then near a vote's, and taken as more certain "
-            "than they are. Add annotators."
-        )
+    _warn_of_little_said(list(by_name), counts, names)
     found = dawid_skene(counts)
     if not found.converged:
         warn_user(
@@ -226,6 +215,33 @@ def annotate(
         confusions=found.confusions,
         counts=counts,
     )
+
+
+def _warn_of_little_said(
+    names: list[str], counts: Int[np.ndarray, "prompts annotators labels"], labels: list[str]
+) -> None:
+    """Warn of annotators that tell no label from another, and of fewer than ``ENOUGH`` that do."""
+    given = counts.sum(axis=0) > 0
+    n_given = given.sum(axis=1)
+    several = np.count_nonzero(given.sum(axis=0)) > 1
+    tell = n_given > int(several)
+    same = (n_given > 0) & ~tell
+    if same.any():
+        said = "; ".join(
+            f"{names[at]!r} gives {labels[given[at].argmax()]!r} alone"
+            for at in np.flatnonzero(same)
+        )
+        warn_user(
+            "Every annotator should answer with two labels or more: one that gives a single label, "
+            f"and abstains elsewhere, tells no label from another. {said}. Let it return another "
+            "label where that one does not fit."
+        )
+    if np.count_nonzero(tell) < ENOUGH:
+        warn_user(
+            f"The confusion of {ENOUGH} or more annotators that answer with different labels can "
+            f"be told from their answers; there are {np.count_nonzero(tell)}. The labels are then "
+            "near a vote's, and taken as more certain than they are. Add annotators."
+        )
 
 
 def _table(

@@ -51,7 +51,7 @@ _NAMES: dict[Any, tuple[str, str]] = {
     "DataFrame": ("a pandas frame", "pandas frames"),
     "Detectors": ("what compare_detectors returned", "results of compare_detectors"),
     "HasCores": ("what causal_cores returned", "results of causal_cores"),
-    "HasLabelDraws": ("what annotate returned", "results of annotate"),
+    "HasLabelRefits": ("what annotate returned", "results of annotate"),
     "HasUnitMeans": ("an object with units and their means", "objects with units and their means"),
     "HookedModel": ("a TransformerBridge or HookedTransformer", "hooked models"),
     "Module": ("one module", "modules"),
