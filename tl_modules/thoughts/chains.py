@@ -80,11 +80,11 @@ def given_chains(
         )
     frame = prompt_frame(asked).assign(answer=list(texts), separator=separator)
     reading = replace(form, tokens="answer")
-    pairs = zip(*prompt_tokens(model, frame, reading, None), strict=True)
-    # The first counted token is the first one of the chain.
+    found = prompt_tokens(model, frame, reading, None)
+    # A chain's first token is the first one that counts.
     return [
         _chain(model, row, numbers[row], tokens, int(counted.int().argmax()))
-        for row, (tokens, counted) in enumerate(pairs)
+        for row, (tokens, counted) in enumerate(zip(found.token_lists, found.counted, strict=True))
     ]
 
 
@@ -92,7 +92,7 @@ def question_tokens(
     model: HookedModel, asked: list[str], form: Reading
 ) -> list[Int[torch.Tensor, " _pos"]]:
     """Return the tokens after which the model generates its chains."""
-    return prompt_tokens(model, prompt_frame(asked), form, None)[0]
+    return prompt_tokens(model, prompt_frame(asked), form, None).token_lists
 
 
 def written_chains(
