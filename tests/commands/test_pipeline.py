@@ -478,7 +478,16 @@ def test_the_commands_put_the_separator_between_prompts_and_answers(
     words[words.index("answer_logprob")] = "loss"
     assert cli.main([*words, "--separator", " "]) == 1
     assert "no answer is read" in capsys.readouterr().err
-    assert cli.main([*words, "--separator", " ", "--loss-on", "answer"]) == 0
+    on_answers = ["--separator", " ", "--loss-on", "answer", "--n-shared", "1"]
+    asked, found_by = [], commands_test.shared_units
+
+    def noted(*given, **options):
+        asked.append((options["loss_on"], set(given[1]["separator"])))
+        return found_by(*given, **options)
+
+    monkeypatch.setattr(commands_test, "shared_units", noted)
+    assert cli.main([*words, "--per-category", "2", *on_answers]) == 0
+    assert asked == [("answer", {" "})]
     for name in ("effects.csv", "summary.csv"):
         assert set(pd.read_csv(tmp_path / "out" / name)["loss_on"]) == {"answer"}
     prompts.to_csv(path, index=False)
