@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.models.answers import answers_of, join, tokenise_with_answers, warn_merged
-from tl_modules.models.content_tokens import special_token_ids
+from tl_modules.models.content_tokens import textless_ids
 from tl_modules.models.hooked_model import HookedModel, check_causal, check_model
 from tl_modules.models.loss_tokens import check_answered
 from tl_modules.models.tokens import check_context, tokenise
@@ -109,7 +109,7 @@ def _content(
 
     It does not matter whether the tokenizer or the user wrote the special tokens.
     """
-    special = special_token_ids(getattr(model, "tokenizer", None))
+    special = textless_ids(getattr(model, "tokenizer", None))
     is_text = torch.tensor([number not in special for number in tokens.tolist()])
     # A special token inside the text counts: it has text tokens on both sides.
     return (is_text.cumsum(0) > 0) & (is_text.flip(0).cumsum(0).flip(0) > 0)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.interpret.token_texts import pieces_of, special_tokens, text_of
+from tl_modules.interpret.token_texts import pieces_of, skipped_ids, text_of
 from tl_modules.models.generation import continued, text_end
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.tables.prompt_frames import prompt_frame
@@ -133,7 +133,7 @@ def _chain(
 ) -> Chain:
     written = tokens[start:].tolist()
     # A special token has no text, and is no thought of its own.
-    special = special_tokens(model)
+    special = skipped_ids(model)
     pieces = zip(written, pieces_of(model, written), strict=True)
     ends = thought_ends(["" if token in special else piece for token, piece in pieces])
     texts = [
