@@ -58,13 +58,13 @@ class Batch:
         """Some of the prompts, by their places in the batch."""
         parts = (each[chosen] for each in (self.tokens, self.mask, self.counted))
         starts = None if self.starts is None else self.starts[chosen]
-        return Batch(self.rows[chosen], *parts, starts)
+        return Batch(self.rows[chosen], *parts, starts=starts)
 
     def at(self, positions: slice) -> "Batch":
         """Some of the positions of all prompts."""
         parts = (each[:, positions] for each in (self.tokens, self.mask, self.counted))
         starts = None if self.starts is None else self.starts - positions.start
-        return Batch(self.rows, *parts, starts)
+        return Batch(self.rows, *parts, starts=starts)
 
 
 def batches(
