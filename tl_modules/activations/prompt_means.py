@@ -55,7 +55,8 @@ def prompt_means(
     """
     batch_size = batch_size_for(model, batch_size, token_lists, logits=False)
     every = [points for points, _ in wanted]
-    _check_memory(model, every, len(token_lists), batch_size * max(map(len, token_lists)))
+    n_tokens = min(batch_size, len(token_lists)) * max(map(len, token_lists))
+    _check_memory(model, every, len(token_lists), n_tokens)
     counted = content_masks(model, token_lists, batch_size)
     n_content = np.array([int(mask.sum()) for mask in counted])
     _check_content(n_content)
