@@ -120,8 +120,10 @@ def collected(
         which: prompt_tokens(model, prompts, Reading(tokens=which, chat=chat), args.max_tokens)
         for which in TOKENS
     }
-    token_lists, _ = cases["all"]
-    counted: Mapping[str, list[torch.Tensor]] = {which: case[1] for which, case in cases.items()}
+    token_lists = cases["all"].token_lists
+    counted: Mapping[str, list[torch.Tensor]] = {
+        which: case.counted for which, case in cases.items()
+    }
     counted |= {"first": [torch.arange(len(one)) == 0 for one in token_lists]}
     order = []
     names = next(iter(collectors.values())).names_filter

@@ -50,6 +50,7 @@ modules = tlm.discover(acts, 2)
         ("tlm.Reading(weight='loss')", "weight should be one of 'activation', 'attribution'"),
         ("tlm.Reading(aggregate='sum')", "aggregate should be one of 'mean', 'rms', 'max'"),
         ("tlm.Reading(tokens='first')", "tokens should be one of 'all', 'content', 'last'"),
+        ("tlm.Reading(loss_on='both')", "loss_on should be one of 'prompt', 'answer', 'all'"),
         (
             "from dataclasses import replace; replace(modules, holds='core')",
             "holds should be one of 'modules', 'cores'; got 'core'",

@@ -69,10 +69,14 @@ def test_prompts_that_the_model_tells_apart_are_told_apart():
     assert named.table["category"].tolist() == frame["truth"].tolist()
 
 
-def test_a_prompt_without_content_is_embedded_by_all_its_tokens(model, prompts, groups):
-    short = prompts["prompt"][0].split()[0]
-    (label,) = groups.answers([short], **QUIET)
-    assert label in groups.names
+def test_a_prompt_without_content_is_refused(model, prompts, groups):
+    message = "should have content tokens: ordinary ones after its first; prompt 1 has none"
+    for run in (
+        groups.answers,
+        lambda texts, **_: tlm.embedding_annotator(model, texts, 2, **QUIET),
+    ):
+        with pytest.raises(tlm.ModulesError, match=message):
+            run([prompts["prompt"][3], "<pad>", prompts["prompt"][4]], **QUIET)
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,9 @@ def test_an_answer_in_chat_form_follows_the_templates_own_tokens(template, merge
     reading = tlm.Reading(tokens="answer", chat=True)
     said = r"with 1 of 1 prompts; the first is prompt 0: 'the cat how:.' \+ 'sat'"
     with pytest.warns(UserWarning, match=said) if merges else nullcontext():
-        (tokens,), (chosen,) = prompt_tokens(model, frame, reading, None)
+        found = prompt_tokens(model, frame, reading, None)
+    (tokens,), (chosen,) = found.token_lists, found.counted
+    assert found.answer_starts.tolist() == [int((~chosen).sum())]
     before = tokenizer(f"the cat {template}", add_special_tokens=False)["input_ids"]
     assert tokens[~chosen].tolist() == before
     assert [tokenizer.decode([token]) for token in tokens[chosen].tolist()] == ["sat"]

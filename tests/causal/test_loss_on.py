@@ -96,7 +96,7 @@ def test_the_functions_have_one_default():
     functions = [tlm.module_effects, tlm.with_components, tlm.causal_cores, tlm.dissociation]
     functions += [tlm.steering_effects, tlm.concept_effects, tlm.unit_estimates]
     functions += [tlm.specialised_parts, tlm.shared_units]
-    functions += [tlm.training.unlearn, tlm.training.forgetting]
+    functions += [tlm.training.unlearn, tlm.training.forgetting, tlm.collect]
     found = {inspect.signature(each).parameters["loss_on"].default for each in functions}
     assert found == {"prompt"}
 

@@ -429,6 +429,29 @@ def test_the_order_of_the_files_does_not_matter(two_sets, prompt_file, tmp_path,
     assert "needs prompts with an 'answer'" in capsys.readouterr().err
 
 
+def test_collect_attributes_to_the_loss_of_answers(model, prompts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(collect, "load_model", lambda _, **_placed: model)
+    answered = prompts.assign(answer="cat", prompt="red " + prompts["prompt"])
+    path, out = tmp_path / "answered.csv", tmp_path / "acts.safetensors"
+    answered.to_csv(path, index=False)
+    words = ["collect", "--prompts", str(path), "--out", str(out), "--no-progress"]
+    words += ["--separator", " ", "--loss-on", "answer"]
+    assert cli.main(words) == 1
+    assert "Leave --loss-on out, or pass --weight attribution" in capsys.readouterr().err
+    words += ["--weight", "attribution"]
+    assert cli.main([*words, "--tokens", "answer"]) == 1  # no token follows the answer's last one
+    assert "--loss-on answer for the loss of answers" in capsys.readouterr().err
+    assert cli.main([*words, "--tokens", "content"]) == 0
+    assert "their answers are read (--loss-on answer)" in capsys.readouterr().out
+    options = {"weight": "attribution", "loss_on": "answer", "tokens": "content"}
+    expected = tlm.collect(model, answered, separator=" ", progress=False, **options)
+    found = tlm.ActivationMatrix.load(out)
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-4, atol=1e-7)
+    prompts.to_csv(path, index=False)
+    assert cli.main(words) == 1
+    assert "--loss-on answer needs prompts with an 'answer'" in capsys.readouterr().err
+
+
 @unsaid
 def test_the_commands_put_the_separator_between_prompts_and_answers(
     model, prompts, saved, tmp_path, monkeypatch, capsys
@@ -455,7 +478,16 @@ def test_the_commands_put_the_separator_between_prompts_and_answers(
     words[words.index("answer_logprob")] = "loss"
     assert cli.main([*words, "--separator", " "]) == 1
     assert "no answer is read" in capsys.readouterr().err
-    assert cli.main([*words, "--separator", " ", "--loss-on", "answer"]) == 0
+    on_answers = ["--separator", " ", "--loss-on", "answer", "--n-shared", "1"]
+    asked, found_by = [], commands_test.shared_units
+
+    def noted(*given, **options):
+        asked.append((options["loss_on"], set(given[1]["separator"])))
+        return found_by(*given, **options)
+
+    monkeypatch.setattr(commands_test, "shared_units", noted)
+    assert cli.main([*words, "--per-category", "2", *on_answers]) == 0
+    assert asked == [("answer", {" "})]
     for name in ("effects.csv", "summary.csv"):
         assert set(pd.read_csv(tmp_path / "out" / name)["loss_on"]) == {"answer"}
     prompts.to_csv(path, index=False)

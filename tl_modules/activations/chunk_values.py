@@ -40,6 +40,7 @@ def chunks_of_batches(
     counted: Sequence[Bool[torch.Tensor, " _pos"]],
     batch_size: int,
     n_units: int,
+    starts: Int[np.ndarray, " prompts"] | None = None,
 ) -> list[list[Batch]]:
     """Divide the prompts into chunks, and each chunk into batches of similar length.
 
@@ -50,12 +51,13 @@ def chunks_of_batches(
         counted: Which tokens of each prompt count.
         batch_size: Largest number of prompts in a batch. No batch spans two chunks.
         n_units: Number of units, which decides how many prompts a chunk holds.
+        starts: The position of each prompt's first token whose loss counts; None if all do.
     """
     size = chunk_size(n_units)
     order = np.argsort([-len(tokens) for tokens in token_lists], kind="stable")
     return [
-        list(batches(token_lists, batch_size, counted, order[start : start + size]))
-        for start in range(0, len(order), size)
+        list(batches(token_lists, batch_size, counted, order[first : first + size], starts))
+        for first in range(0, len(order), size)
     ]
 
 

@@ -29,6 +29,7 @@ from tl_modules.models.answers import with_separator
 from tl_modules.models.batch_sizes import BatchSize, batch_size_of, check_batch_size
 from tl_modules.models.batches import Batch
 from tl_modules.models.hooked_model import HookedModel, model_name
+from tl_modules.models.loss_tokens import LossOn
 from tl_modules.models.sites import SiteName
 from tl_modules.runtime.arguments import checked
 from tl_modules.runtime.memory import Size
@@ -51,6 +52,7 @@ def collect(
     max_tokens: int | None = ...,
     chunk_tokens: int | None = ...,
     weight: Weight = ...,
+    loss_on: LossOn = ...,
     probe_seed: int = ...,
     aggregate: Aggregate = ...,
     tokens: CountedTokens = ...,
@@ -75,6 +77,7 @@ def collect(
     max_tokens: int | None = ...,
     chunk_tokens: int | None = ...,
     weight: Weight = ...,
+    loss_on: LossOn = ...,
     probe_seed: int = ...,
     aggregate: Aggregate = ...,
     tokens: CountedTokens = ...,
@@ -100,6 +103,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
     max_tokens: int | None = None,
     chunk_tokens: int | None = None,
     weight: Weight = "activation",
+    loss_on: LossOn = "prompt",
     probe_seed: int = 0,
     aggregate: Aggregate = "mean",
     tokens: CountedTokens = "all",
@@ -135,6 +139,7 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             cache, which bounds memory; equal but for rounding. None: each prompt in one pass.
         weight: ``"activation"``, or a unit's effect by gradients, which the page compares:
             ``"attribution"``, ``"top_logit"``, ``"effect"``, ``"activation_effect"``.
+        loss_on: The loss of ``"attribution"``: of the ``"prompt"``, the ``"answer"`` or ``"all"``.
         probe_seed: Draws the probes of the last two.
         aggregate: Reduction over tokens: ``"mean"``, ``"rms"``, ``"max"`` or ``"fraction_active"``.
         tokens: Tokens that count: ``"all"``, ``"content"``, ``"last"`` or ``"answer"``.
@@ -161,9 +166,9 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             "distributed=True needs a store, a folder that all processes write to; one process "
             "holds a matrix. Pass store='acts'."
         )
-    reading = Reading(weight, aggregate, tokens, chat, probe_seed, system)
+    reading = Reading(weight, aggregate, tokens, chat, probe_seed, system, loss_on)
     with process_group(distributed) as processes:
-        answers = tokens == "answer"
+        answers = reading.reads_answers
         frame = with_separator(prompt_frame(prompts), separator, answers=answers, chat=chat)
         check_batch_size(batch_size)
         check_chunk_tokens(chunk_tokens, reading)
@@ -171,7 +176,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
         if store is not None:
             check_unhooked(model)
         # Prompts are tokenised before the folder is made: a refused prompt leaves no folder behind.
-        token_lists, counted = prompt_tokens(model, frame, reading, max_tokens)
+        found = prompt_tokens(model, frame, reading, max_tokens)
+        token_lists = found.token_lists
         check_stretches(model, site_units, token_lists, chunk_tokens)
         if store is not None and batch_size == "auto":
             # A run into a store is resumed with the same size, on any device, whatever is free.
@@ -184,7 +190,8 @@ def collect(  # noqa: PLR0913 - the options of one run, all by keyword
             gradients=needs,
             chunk_tokens=chunk_tokens,
         )
-        chunks = chunks_of_batches(token_lists, counted, batch_size, len(site_units))
+        starts = found.answer_starts if loss_on == "answer" else None
+        chunks = chunks_of_batches(token_lists, found.counted, batch_size, len(site_units), starts)
         runner = BatchRunner(model, site_units, reading, chunk_tokens)
         needed = needed_memory(runner, chunks, into_store=store is not None)
         if store is None:

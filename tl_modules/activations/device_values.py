@@ -96,22 +96,24 @@ def queued(
     """
     ordinary = ordinary_tokens(model, batch.tokens, batch.mask)
     all_count = bool(batch.counted.all())
-    # Two uploads a batch.
+    # Two uploads a batch, and one of the places where losses begin.
     masks = torch.stack([batch.mask, batch.counted, ordinary])
     device = getattr(model.cfg, "device", None)
     mask, counted, ordinary = uploaded(masks, device).unbind()
-    batch = replace(batch, tokens=uploaded(batch.tokens, device), mask=mask, counted=counted)
+    starts = None if batch.starts is None else uploaded(batch.starts, device)
+    tokens = uploaded(batch.tokens, device)
+    batch = replace(batch, tokens=tokens, mask=mask, counted=counted, starts=starts)
     finder = SinkFinder(model)
     known = torch.zeros_like(mask)
     if (sinks_first or reading.needs_gradients) and finder.readers:
         run_hooks_only(model, batch.tokens, mask, finder.readers)
         known, finder = finder.sinks(ordinary), None
-    tokens = CountedTokens(counted, counted & ordinary & ~known, all_count=all_count)
+    places = CountedTokens(counted, counted & ordinary & ~known, all_count=all_count)
     read = _effects if reading.needs_gradients else _activations
-    sizes, sums = read(model, batch, units, reading, tokens, finder)
-    values = tokens.averaged(_joined(sizes, units), reading.aggregate).float()
+    sizes, sums = read(model, batch, units, reading, places, finder)
+    values = places.averaged(_joined(sizes, units), reading.aggregate).float()
     late = torch.zeros_like(mask) if finder is None else finder.sinks(ordinary) & counted
-    return Queued(values, _record(values, _joined(sums, units), late, tokens.content))
+    return Queued(values, _record(values, _joined(sums, units), late, places.content))
 
 
 def _activations(

@@ -1,22 +1,20 @@
 """Groups of prompts by a model's own embedding of them, for people without categories."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
+from tl_modules.activations.prompt_means import prompt_means
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interventions.measuring import measures
-from tl_modules.models.batch_sizes import BatchSize, batch_size_for, check_batch_size
-from tl_modules.models.batches import Batch, batches
-from tl_modules.models.content_tokens import content_masks
+from tl_modules.models.batch_sizes import BatchSize, check_batch_size
+from tl_modules.models.hook_points import HookPoints
 from tl_modules.models.hooked_model import HookedModel, check_model, model_name
-from tl_modules.models.runs import run_hooks_only
+from tl_modules.models.sites import hook_points_at
 from tl_modules.models.tokens import tokenise
 from tl_modules.runtime.arguments import checked
 from tl_modules.tables.html_tables import html_table
@@ -161,8 +159,9 @@ def embedding_annotator(
         the order of their first prompts.
 
     Raises:
-        ModulesError: If an argument is not valid, the model lacks the residual stream's hook point,
-            there are fewer different embeddings than groups, or an activation is not finite.
+        ModulesError: If an argument is not valid, the model lacks the residual stream's hook
+            points, a prompt has no content token, there are fewer different embeddings than groups,
+            or an activation is not finite.
     """
     check_model(model)
     check_at_least("n_groups", n_groups, 2)
@@ -216,37 +215,16 @@ def _embedded(
     *,
     progress: bool,
 ) -> Float[np.ndarray, "prompts width"]:
-    """Each prompt's mean residual stream over its content, or over all of it if it has none."""
+    """Each prompt's mean residual stream over its content."""
     check_batch_size(batch_size)
     token_lists = tokenise(model, prompt_frame(prompts)["prompt"].tolist(), max_tokens)
-    n_rows = batch_size_for(model, batch_size, token_lists, logits=False)
-    rows: dict[int, Float[np.ndarray, " width"]] = {}
-    content = content_masks(model, token_lists, n_rows)
-    with tqdm(total=len(token_lists), desc="embed", unit="prompt", disable=not progress) as bar:
-        for batch in batches(token_lists, n_rows, content):
-            run_hooks_only(model, batch.tokens, batch.mask, {hook_name: _reader(batch, rows)})
-            bar.update(len(batch.rows))
-    found = np.stack([rows[row] for row in range(len(token_lists))])
-    if not np.isfinite(found).all():
-        raise ModulesError(
-            f"The activations at {hook_name!r} should be finite; some are not. Run the model in a "
-            "wider dtype (float32)."
-        )
-    return found
-
-
-def _reader(
-    batch: Batch, rows: dict[int, Float[np.ndarray, " width"]]
-) -> Callable[[torch.Tensor], None]:
-    def read(activation: torch.Tensor) -> None:
-        values = activation.detach().cpu().double()
-        counted = torch.where(batch.counted.any(dim=1, keepdim=True), batch.counted, batch.mask)
-        # A product with 0 would not do: padding may hold NaN.
-        totals = values.masked_fill(~counted[..., None], 0).sum(dim=1)
-        means = (totals / counted.sum(dim=1, keepdim=True)).numpy()
-        rows.update(zip(batch.rows.tolist(), means, strict=True))
-
-    return read
+    resid = hook_points_at(model, "resid")
+    at = resid.names.index(hook_name)
+    points = HookPoints((hook_name,), (resid.layers[at],), (resid.widths[at],), (1,))
+    (found,), _ = prompt_means(
+        model, [(points, "signed")], token_lists, batch_size, progress=progress
+    )
+    return found.astype(np.float64)
 
 
 def _distances(

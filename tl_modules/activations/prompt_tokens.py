@@ -1,8 +1,10 @@
 """Each prompt's tokens, and which of them count."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Int
@@ -11,33 +13,44 @@ from jinja2 import TemplateError
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_at_least
 from tl_modules.models.answers import answers_of, join, tokenise_with_answers, warn_merged
-from tl_modules.models.content_tokens import special_token_ids
+from tl_modules.models.content_tokens import textless_ids
 from tl_modules.models.hooked_model import HookedModel, check_causal, check_model
+from tl_modules.models.loss_tokens import check_answered
 from tl_modules.models.tokens import check_context, tokenise
 
 _TokenLists = list[Int[torch.Tensor, " _pos"]]
-_Counted = list[Bool[torch.Tensor, " _pos"]]
 
 # Rendered in place of a prompt and of a system prompt, to find the text around them. No template
 # holds these characters, for their meaning is left to private use.
 _STAND_IN, _SYSTEM_STAND_IN = "\ue000", "\ue001"
 
 
+@dataclass(frozen=True, eq=False)
+class PromptTokens:
+    """Tokenised prompts, or prompts with answers, and which of their tokens count."""
+
+    token_lists: _TokenLists
+    """The tokens of each prompt, and of its answer if answers are read."""
+
+    counted: list[Bool[torch.Tensor, " _pos"]]
+    """True at each prompt's tokens that count."""
+
+    answer_starts: Int[np.ndarray, " prompts"] | None = None
+    """The position of each answer's first token, or of the separator's; None without answers."""
+
+
 def prompt_tokens(
     model: HookedModel, frame: pd.DataFrame, reading: Reading, max_tokens: int | None
-) -> tuple[_TokenLists, _Counted]:
+) -> PromptTokens:
     """Tokenise prompts as a reading asks.
 
     Args:
         model: The model.
         frame: What ``prompt_frame`` returned; with a column ``answer`` to read answers.
-        reading: Whether prompts are in chat form, after which system prompt, and which tokens
-            count.
+        reading: Whether prompts are in chat form, after which system prompt, which tokens count,
+            and whether prompts are read with their answers.
         max_tokens: Truncate prompts to this many tokens. In chat form the prompt's own text is
             truncated, never the template or its system prompt.
-
-    Returns:
-        Each prompt's tokens, and a mask of the tokens that count; one tensor per prompt.
 
     Raises:
         ModulesError: If a prompt has no token that counts or, in chat form, does not fit the
@@ -50,41 +63,56 @@ def prompt_tokens(
         raise ModulesError(
             "max_tokens would cut off the answers that tokens='answer' reads. Leave max_tokens out."
         )
+    check_answered(frame, reading.loss_on, max_tokens)
     if reading.chat:
         return _in_chat(model, frame, reading, max_tokens)
-    if reading.tokens == "answer":
+    if reading.reads_answers:
         token_lists, starts = tokenise_with_answers(model, frame)
-        return token_lists, [
-            torch.arange(len(tokens)) >= int(start)
-            for tokens, start in zip(token_lists, starts, strict=True)
-        ]
-    # An attribution needs a next token whose loss it measures.
-    least = 2 if reading.weight == "attribution" else 1
-    token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least)
-    if reading.tokens == "content":
-        return token_lists, _content(model, token_lists)
-    return token_lists, [_all_or_last(len(tokens), reading) for tokens in token_lists]
+        prompt_lengths = starts.tolist()
+    else:
+        # An attribution needs a next token whose loss it measures.
+        least = 2 if reading.weight == "attribution" else 1
+        token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least)
+        starts, prompt_lengths = None, [len(tokens) for tokens in token_lists]
+    counted = []
+    for row, (tokens, length) in enumerate(zip(token_lists, prompt_lengths, strict=True)):
+        content = _content(model, tokens[:length]) if reading.tokens == "content" else None
+        counted.append(_counts(len(tokens), length, reading, content))
+        _check_any(row, counted[-1], reading.tokens)
+    return PromptTokens(token_lists, counted, starts)
 
 
-def _all_or_last(length: int, reading: Reading) -> Bool[torch.Tensor, " _pos"]:
-    positions = torch.arange(length)
-    return positions >= (length - 1 if reading.tokens == "last" else 0)
+def _counts(
+    length: int,
+    prompt_length: int,
+    reading: Reading,
+    content: Bool[torch.Tensor, " _prompt"] | None,
+) -> Bool[torch.Tensor, " _pos"]:
+    """Mark the tokens that count in a prompt, with its answer if answers are read.
+
+    Args:
+        length: The number of tokens.
+        prompt_length: The number of tokens before the answer.
+        reading: Which tokens count.
+        content: The content of the prompt's tokens, if content counts. An answer is no content.
+    """
+    if content is not None:
+        return torch.nn.functional.pad(content, (0, length - prompt_length))
+    first = {"all": 0, "last": length - 1, "answer": prompt_length}[reading.tokens]
+    return torch.arange(length) >= first
 
 
-def _content(model: HookedModel, token_lists: _TokenLists) -> _Counted:
-    """Count all tokens between the special tokens at a text's beginning and end.
+def _content(
+    model: HookedModel, tokens: Int[torch.Tensor, " _prompt"]
+) -> Bool[torch.Tensor, " _prompt"]:
+    """Mark all tokens between the special tokens at a prompt's beginning and end.
 
     It does not matter whether the tokenizer or the user wrote the special tokens.
     """
-    special = special_token_ids(getattr(model, "tokenizer", None))
-    counted = []
-    for row, tokens in enumerate(token_lists):
-        is_text = torch.tensor([number not in special for number in tokens.tolist()])
-        # A special token inside the text counts: it has text tokens on both sides.
-        after_first, before_last = is_text.cumsum(0) > 0, is_text.flip(0).cumsum(0).flip(0) > 0
-        counted.append(after_first & before_last)
-        _check_any(row, counted[-1], "content")
-    return counted
+    special = textless_ids(getattr(model, "tokenizer", None))
+    is_text = torch.tensor([number not in special for number in tokens.tolist()])
+    # A special token inside the text counts: it has text tokens on both sides.
+    return (is_text.cumsum(0) > 0) & (is_text.flip(0).cumsum(0).flip(0) > 0)
 
 
 def _check_any(row: int, counted: Bool[torch.Tensor, " _pos"], tokens: str) -> None:
@@ -98,7 +126,7 @@ def _check_any(row: int, counted: Bool[torch.Tensor, " _pos"], tokens: str) -> N
 
 def _in_chat(
     model: HookedModel, frame: pd.DataFrame, reading: Reading, max_tokens: int | None
-) -> tuple[_TokenLists, _Counted]:
+) -> PromptTokens:
     """Put each prompt into the tokenizer's chat template as the user's turn, up to the reply."""
     chat = _Chat(model, reading.system)
     prompts = frame["prompt"].tolist()
@@ -106,16 +134,16 @@ def _in_chat(
         check_at_least("max_tokens", max_tokens, 1)
         prompts = [chat.cut(prompt, max_tokens) for prompt in prompts]
     # In chat form the template, and no separator, stands between a prompt and its answer.
-    answers = answers_of(frame) if reading.tokens == "answer" else None
-    token_lists, counted, merged = [], [], []
+    answers = answers_of(frame) if reading.reads_answers else None
+    token_lists, counted, merged, starts = [], [], [], []
     for row, prompt in enumerate(prompts):
         numbers, content = chat.encode(row, prompt)
-        counts = content if reading.tokens == "content" else _all_or_last(len(numbers), reading)
+        starts.append(len(numbers))
         if answers is not None:
-            start = len(numbers)
             numbers, is_merged = chat.answered(row, prompt, numbers, answers[row])
-            counts = torch.arange(len(numbers)) >= start
             merged += [row] * is_merged
+        own = content if reading.tokens == "content" else None
+        counts = _counts(len(numbers), starts[-1], reading, own)
         what, remedy = f"In chat form prompt {row} with its answer", "Shorten it."
         if answers is None:
             what = f"In chat form prompt {row}"
@@ -127,7 +155,7 @@ def _in_chat(
     if merged and answers is not None:
         rendered = [chat.rendered(row, prompt) for row, prompt in enumerate(prompts)]
         warn_merged(rendered, answers, merged)
-    return token_lists, counted
+    return PromptTokens(token_lists, counted, None if answers is None else np.array(starts))
 
 
 class _Chat:

@@ -5,15 +5,16 @@ from typing import Any, Literal, get_args
 
 from tl_modules.errors import ModulesError, check_at_least, check_choice, check_type, shown
 from tl_modules.models.logit_probes import N_PROBES
+from tl_modules.models.loss_tokens import LOSS_ON, LossOn
 from tl_modules.saving.checked_json import checked_flag, checked_whole_number
 from tl_modules.tables.text import check_whole, shortened
 
 Weight = Literal["activation", "attribution", "top_logit", "effect", "activation_effect"]
-"""The quantity. ``activation``: a unit's activation a. ``attribution``: a x the gradient of the
-prompt's summed next-token loss with respect to a, in nats. ``top_logit``: a x the gradient of the
-prompt's largest logits, summed over tokens. ``effect``: root mean square, over 8 random probes of
-the prompt's logits, of a x the probe's gradient. ``activation_effect``: the geometric mean of |a|
-and ``effect``."""
+"""The quantity. ``activation``: a unit's activation a. ``attribution``: a x the gradient, with
+respect to a, of the summed next-token loss of the tokens that ``loss_on`` names, in nats.
+``top_logit``: a x the gradient of the prompt's largest logits, summed over tokens. ``effect``: root
+mean square, over 8 random probes of the prompt's logits, of a x the probe's gradient.
+``activation_effect``: the geometric mean of |a| and ``effect``."""
 
 Aggregate = Literal["mean", "rms", "max", "fraction_active"]
 """The aggregate over a prompt's tokens. ``mean``: mean |a| (arXiv 2603.17823). ``rms``: root of the
@@ -30,6 +31,12 @@ _QUANTITIES: dict[Weight, str] = {
     "top_logit": "|effect on the top logit|",
     "effect": "|effect on the logits|",
     "activation_effect": "sqrt(|activation| x |effect on the logits|)",
+}
+
+_LOSSES: dict[LossOn, str] = {
+    "prompt": "",
+    "answer": " to the answer's loss",
+    "all": " to the loss of prompt and answer",
 }
 
 _LONGEST_SYSTEM = 60
@@ -61,6 +68,9 @@ class Reading:
     system: str | None = None
     """The system prompt of the chat template; None for the template's own, if it has one."""
 
+    loss_on: LossOn = "prompt"
+    """The tokens whose loss ``"attribution"`` takes; ``"answer"`` and ``"all"`` read answers."""
+
     def __post_init__(self) -> None:
         """Validate the fields, each and together."""
         check_choice("weight", self.weight, WEIGHTS)
@@ -68,6 +78,13 @@ class Reading:
         check_choice("tokens", self.tokens, TOKENS)
         check_at_least("probe_seed", self.probe_seed, 0)
         _check_system(self.system, self.chat)
+        check_choice("loss_on", self.loss_on, LOSS_ON)
+        if self.loss_on != "prompt" and self.weight != "attribution":
+            raise ModulesError(
+                "loss_on chooses the tokens whose loss weight='attribution' takes; "
+                f"weight={self.weight!r} takes none; got loss_on={self.loss_on!r}. Leave loss_on "
+                "out, or pass weight='attribution'."
+            )
         if self.probe_seed and not self.has_probes:
             raise ModulesError(
                 "probe_seed draws the probes of weight='effect' and 'activation_effect'; "
@@ -81,7 +98,8 @@ class Reading:
         if self.weight == "attribution" and self.tokens in ("last", "answer"):
             raise ModulesError(
                 "weight='attribution' measures the loss of next tokens, and no token follows the "
-                f"last one; got tokens={self.tokens!r}. Use 'all' or 'content'."
+                f"last one; got tokens={self.tokens!r}. Use tokens='all' or 'content', and "
+                "loss_on='answer' for the loss of answers."
             )
 
     @classmethod
@@ -114,6 +132,11 @@ class Reading:
         """Whether the values depend on random probes of the logits."""
         return self.weight in ("effect", "activation_effect")
 
+    @property
+    def reads_answers(self) -> bool:
+        """Whether prompts run with their answers."""
+        return self.tokens == "answer" or self.loss_on != "prompt"
+
     def to_dict(self) -> dict[str, Any]:
         """The fields, JSON-ready."""
         return asdict(self)
@@ -133,7 +156,7 @@ class Reading:
 
     def _sized(self) -> str:
         probes = f" by {N_PROBES} probes of seed {self.probe_seed}" if self.has_probes else ""
-        return f"{self.aggregate} {_QUANTITIES[self.weight]}{probes}"
+        return f"{self.aggregate} {_QUANTITIES[self.weight]}{_LOSSES[self.loss_on]}{probes}"
 
 
 def _check_system(system: str | None, chat: bool) -> None:

@@ -30,7 +30,7 @@ def unit_effects(
     hooks = list(zip(units.hook_names, units.widths, units.spans, strict=True))
     values: _ByHook = {}
     if reading.weight == "attribution":
-        measures = [summed_losses(batch.tokens, batch.mask)]
+        measures = [summed_losses(batch.tokens, batch.mask, batch.starts)]
     elif reading.weight == "top_logit":
         measures = [top_logits(batch.mask)]
     else:

@@ -29,6 +29,7 @@ from tl_modules.data.models import load_model
 from tl_modules.errors import ModulesError, check_at_least, check_choice
 from tl_modules.models.answers import answers_of, with_separator
 from tl_modules.models.hooked_model import HookedModel
+from tl_modules.models.loss_tokens import LOSS_ON
 from tl_modules.models.sites import SITES, SiteName, site_names
 from tl_modules.runtime.memory import budget
 
@@ -73,6 +74,12 @@ def add_parser(commands: Any) -> None:
         help="the kind of value: 'activation' (mean |a|), 'attribution' (mean |a x gradient of "
         "the loss|), 'top_logit' (of the top logit), 'effect' (root mean square over random probes "
         "of the logits), or 'activation_effect' (geometric mean of |a| and the effect)",
+    )
+    parser.add_argument(
+        "--loss-on",
+        default="prompt",
+        help=f"tokens whose loss --weight attribution takes: {', '.join(LOSS_ON)}; the last two "
+        "read a column 'answer' (prompt)",
     )
     parser.add_argument(
         "--probe-seed",
@@ -136,7 +143,13 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
     """Collect and write; every process runs this."""
     _check_options(args)
     reading = Reading(
-        args.weight, args.aggregate, args.tokens, args.chat, args.probe_seed, args.system
+        weight=args.weight,
+        aggregate=args.aggregate,
+        tokens=args.tokens,
+        chat=args.chat,
+        probe_seed=args.probe_seed,
+        system=args.system,
+        loss_on=args.loss_on,
     )
     is_store, partial = _is_store(args), partial_folder(args.out)
     # All checks come before the model loads, which takes minutes for a large model.
@@ -145,17 +158,19 @@ def _run(args: argparse.Namespace, distributed: bool) -> None:
         check_table(args, args.samples, lambda path: _is_of_store(args.out, path))
     output = None if is_store else OutputFile(args, args.samples)
     prompts = prompts_named(args.prompts, args.prompt_column, args.category_column)
-    if args.tokens == "answer" and "answer" not in prompts:
-        raise ModulesError(
-            f"--tokens answer needs prompts with an 'answer'; {args.prompts!r} has no such column. "
-            "Add it, or leave --tokens out."
-        )
-    prompts = with_separator(
-        prompts, args.separator, answers=args.tokens == "answer", chat=args.chat
+    answers = reading.reads_answers
+    option, value = (
+        ("--tokens", "answer") if args.tokens == "answer" else ("--loss-on", args.loss_on)
     )
-    if args.tokens == "answer":
+    if answers and "answer" not in prompts:
+        raise ModulesError(
+            f"{option} {value} needs prompts with an 'answer'; {args.prompts!r} has no such "
+            f"column. Add it, or leave {option} out."
+        )
+    prompts = with_separator(prompts, args.separator, answers=answers, chat=args.chat)
+    if answers:
         answers_of(prompts)
-        say("Prompts are not cut: their answers count (--tokens answer)")
+        say(f"Prompts are not cut: their answers are read ({option} {value})")
     check_prompt_options(args, reading)
     check_chunk_tokens(args.chunk_tokens, reading)
     if output is None:
@@ -179,6 +194,7 @@ def _check_options(args: argparse.Namespace) -> None:
     check_choice("--weight", args.weight, WEIGHTS)
     check_choice("--aggregate", args.aggregate, AGGREGATES)
     check_choice("--tokens", args.tokens, TOKENS)
+    check_choice("--loss-on", args.loss_on, LOSS_ON)
     if args.dtype is not None:
         check_choice("--dtype", args.dtype, DTYPES)
         if not _is_store(args):
@@ -294,4 +310,4 @@ def _loaded(args: argparse.Namespace, prompts: pd.DataFrame) -> HookedModel:
 
 def _cut(args: argparse.Namespace, reading: Reading) -> int | None:
     """Return the number of tokens to cut prompts at; a cut could remove the answer."""
-    return None if reading.tokens == "answer" else args.max_tokens
+    return None if reading.reads_answers else args.max_tokens

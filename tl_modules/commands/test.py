@@ -125,7 +125,11 @@ def _test(
     }
     excluded: list[tuple[str, Units | None]] = [("none", None)]
     if args.n_shared:
-        shared = shared_units(model, others, reference, n_units=args.n_shared, **options)
+        # By the loss that is tested; with an answer metric, by the prompts' own.
+        answers = args.loss_on != "prompt"
+        others = with_separator(others, args.separator if answers else None, answers=answers)
+        given = {"n_units": args.n_shared, "loss_on": args.loss_on, **options}
+        shared = shared_units(model, others, reference, **given)
         output.write_table("shared.csv", shared.table)
         excluded.append((f"{args.n_shared} shared", shared.units))
     tables, rows = [], []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from tl_modules.interpret.token_texts import BROKEN, special_tokens, text_of
+from tl_modules.interpret.token_texts import BROKEN, skipped_ids, text_of
 from tl_modules.interpret.values_by_token import run_values
 from tl_modules.models.batch_sizes import BatchSize
 from tl_modules.models.hooked_model import HookedModel
@@ -51,7 +51,7 @@ def top_contexts(
         ModulesError: If the modules hold no activation means, the model has no tokenizer, a prompt
             has no tokens, or an activation is NaN or infinite.
     """
-    special = special_tokens(model)
+    special = skipped_ids(model)
     owners = [(label, place) for label, texts in enumerate(prompts) for place in range(len(texts))]
     token_lists = tokenise(model, [prompt for texts in prompts for prompt in texts], max_tokens)
     contexts: list[list[tuple[Context, int]]] = [[] for _ in modules]

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.activations.prompt_means import prompt_means
 from tl_modules.errors import ModulesError, check_at_least, check_seed
-from tl_modules.interpret.content_means import content_means
 from tl_modules.interpret.language_numbers import LanguageNumbers, Shuffles
 from tl_modules.interpret.parallel_prompts import ParallelPrompts
 from tl_modules.interventions.measuring import measures
@@ -135,7 +135,7 @@ def language_consistency(  # noqa: PLR0913 - the options of one measurement, all
         )
     layout = ParallelPrompts.of(parallel_prompts)
     residual = hook_points_at(model, "resid")
-    (sizes, stream), _ = content_means(
+    (sizes, stream), _ = prompt_means(
         model,
         [(modules.units.hook_points, "size"), (residual, "signed")],
         tokenise(model, layout.prompts, max_tokens),

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from tl_modules.activations.prompt_means import prompt_means
 from tl_modules.errors import ModulesError, count_or_share
-from tl_modules.interpret.content_means import content_means
 from tl_modules.interventions.measuring import measures
 from tl_modules.interventions.unit_target import UnitTarget
 from tl_modules.models.batch_sizes import BatchSize
@@ -139,7 +139,7 @@ def language_neurons(
         )
     tokens = tokenise(model, frame["prompt"].tolist(), max_tokens)
     points = _activation_points(model, units.hook_points)
-    (shares,), n_tokens = content_means(
+    (shares,), n_tokens = prompt_means(
         model, [(points, "fraction_active")], tokens, batch_size, progress=progress
     )
     members = np.array([[category == name for category in categories] for name in names])

@@ -32,7 +32,7 @@ def pieces_of(model: HookedModel, tokens: Sequence[int]) -> list[str]:
         NotReadable: If the model has no tokenizer.
     """
     tokenizer = tokenizer_of(model)
-    special = special_tokens(model)
+    special = skipped_ids(model)
     pieces = []
     start = read = 0
     for end, token in enumerate(tokens, 1):
@@ -48,8 +48,8 @@ def pieces_of(model: HookedModel, tokens: Sequence[int]) -> list[str]:
     return pieces
 
 
-def special_tokens(model: HookedModel) -> set[int]:
-    """Return the tokenizer's special tokens, such as BOS.
+def skipped_ids(model: HookedModel) -> set[int]:
+    """Return the ids that ``text_of`` leaves out: all of the tokenizer's special tokens, UNK too.
 
     Raises:
         NotReadable: If the model has no tokenizer.

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 from tl_modules.errors import ModulesError, check_at_least, check_seed
 from tl_modules.interpret.lens import Written
-from tl_modules.interpret.token_texts import NotReadable, pieces_of, special_tokens, tokenizer_of
+from tl_modules.interpret.token_texts import NotReadable, pieces_of, skipped_ids, tokenizer_of
 from tl_modules.interpret.unit_lens import unit_tokens
 from tl_modules.interpret.unit_readings import UnitReadings, unit_readings
 from tl_modules.interventions.hooks import UnitEdits
@@ -207,7 +207,7 @@ def _contexts(
 
 def _pieces(model: HookedModel, tokens: list[int]) -> list[str]:
     """The text of each token; a special token has none."""
-    special = special_tokens(model)
+    special = skipped_ids(model)
     pairs = zip(tokens, pieces_of(model, tokens), strict=True)
     return ["" if token in special else piece for token, piece in pairs]
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from tl_modules.activations.normalise import MIN_STD
 from tl_modules.activations.stretches import check_chunk_tokens, check_stretches
 from tl_modules.errors import ModulesError, check_at_least
-from tl_modules.interpret.token_texts import NotReadable, pieces_of, special_tokens, text_of
+from tl_modules.interpret.token_texts import NotReadable, pieces_of, skipped_ids, text_of
 from tl_modules.interventions.measuring import measures
 from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import Batch, batches
@@ -76,7 +76,7 @@ def token_values(
     check_at_least("aggregate_over", aggregate_over, 1)
     modules.units.check_model(model)
     texts = prompt_frame(prompts)["prompt"].tolist()
-    special = special_tokens(model)
+    special = skipped_ids(model)
     token_lists = tokenise(model, texts, max_tokens)
     parts: dict[int, pd.DataFrame] = {}
     options = {"progress": progress, "chunk_tokens": chunk_tokens}

@@ -45,6 +45,9 @@ class Batch:
     counted: Bool[torch.Tensor, "batch pos"]
     """True at tokens that count: all real tokens, or some of them."""
 
+    starts: Int[torch.Tensor, " batch"] | None = None
+    """The position of each prompt's first token whose loss counts; None if all of them do."""
+
     @property
     def shape(self) -> tuple[int, int]:
         """The numbers of prompts and of positions."""
@@ -54,12 +57,14 @@ class Batch:
     def part(self, chosen: Int[np.ndarray, " chosen"] | slice) -> "Batch":
         """Some of the prompts, by their places in the batch."""
         parts = (each[chosen] for each in (self.tokens, self.mask, self.counted))
-        return Batch(self.rows[chosen], *parts)
+        starts = None if self.starts is None else self.starts[chosen]
+        return Batch(self.rows[chosen], *parts, starts=starts)
 
     def at(self, positions: slice) -> "Batch":
         """Some of the positions of all prompts."""
         parts = (each[:, positions] for each in (self.tokens, self.mask, self.counted))
-        return Batch(self.rows, *parts)
+        starts = None if self.starts is None else self.starts - positions.start
+        return Batch(self.rows, *parts, starts=starts)
 
 
 def batches(
@@ -67,6 +72,7 @@ def batches(
     batch_size: int,
     counted: Sequence[Bool[torch.Tensor, " _pos"]] | None = None,
     chosen: Int[np.ndarray, " _chosen"] | None = None,
+    starts: Int[np.ndarray, " prompts"] | None = None,
 ) -> Iterator[Batch]:
     """Yield batches of prompts of similar length, longest first.
 
@@ -78,6 +84,7 @@ def batches(
         batch_size: The number of prompts per batch.
         counted: Whether each token of each prompt counts; all count by default.
         chosen: The numbers of the prompts to use; all by default.
+        starts: The position of each prompt's first token whose loss counts; see ``Batch``.
 
     Raises:
         ModulesError: If ``batch_size`` is below 1.
@@ -98,4 +105,5 @@ def batches(
             count = torch.nn.utils.rnn.pad_sequence(
                 [counted[row] for row in rows], batch_first=True
             )
-        yield Batch(rows, tokens, mask, count)
+        first = None if starts is None else torch.from_numpy(starts[rows])
+        yield Batch(rows, tokens, mask, count, first)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from tl_modules.models.batches import batches
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.runs import run_hooks_only
-from tl_modules.models.tokens import special_ids
+from tl_modules.models.tokens import named_ids
 
 SINK_FACTOR = 10
 """A token is a sink if its residual stream's norm in the middle layer is above this many times the
@@ -23,15 +23,15 @@ median of the prompt's other tokens. In SmolLM2-135M the first token's norm is 1
 median, in Gemma 3 270M 12 to 14 times; of 2,800 other tokens none exceeds 1.7 times."""
 
 
-def special_token_ids(tokenizer: Any) -> set[int]:
+def textless_ids(tokenizer: Any) -> set[int]:
     """Return the ids of the special tokens that stand for no text of the prompt.
 
     These are BOS, EOS, padding and the chat template's tokens; without UNK and MASK, which stand
     for a part of the text. A ``tokenizer`` of None has no special tokens.
     """
     special = set(getattr(tokenizer, "all_special_ids", ()))
-    special -= special_ids(tokenizer, "unk", "mask")
-    return special | special_ids(tokenizer, "bos", "cls", "eos", "sep")
+    special -= named_ids(tokenizer, "unk", "mask")
+    return special | named_ids(tokenizer, "bos", "cls", "eos", "sep")
 
 
 def ordinary_tokens(
@@ -40,7 +40,7 @@ def ordinary_tokens(
     mask: Bool[torch.Tensor, "batch pos"],
 ) -> Bool[torch.Tensor, "batch pos"]:
     """Mark the real tokens that are neither special nor the first of their prompt, on the CPU."""
-    special = torch.tensor(sorted(special_token_ids(getattr(model, "tokenizer", None))))
+    special = torch.tensor(sorted(textless_ids(getattr(model, "tokenizer", None))))
     mask, tokens = mask.cpu(), tokens.cpu()
     return mask & (mask.cumsum(1) > 1) & ~torch.isin(tokens, special.long())
 

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from tl_modules.errors import ModulesError
 from tl_modules.models.hooked_model import HookedModel, check_causal, model_name
-from tl_modules.models.tokens import special_ids
+from tl_modules.models.tokens import named_ids
 
 
 def continued(
@@ -116,7 +116,7 @@ def end_tokens(model: HookedModel) -> set[int]:
     """
     tokenizer: Any = getattr(model, "tokenizer", None)
     original: Any = getattr(model, "original_model", None)
-    ends = special_ids(tokenizer, "eos", "pad")
+    ends = named_ids(tokenizer, "eos", "pad")
     for config in (model.cfg, getattr(original, "generation_config", None)):
         named: Any = getattr(config, "eos_token_id", None)
         listed = named if isinstance(named, list | tuple) else [named]
@@ -124,7 +124,7 @@ def end_tokens(model: HookedModel) -> set[int]:
     unknown = getattr(tokenizer, "unk_token", None)
     if unknown != getattr(tokenizer, "eos_token", None):  # in GPT-2 one token is both
         # A token that the vocabulary lacks has the id of UNK.
-        ends -= special_ids(tokenizer, "unk")
+        ends -= named_ids(tokenizer, "unk")
     return ends
 
 

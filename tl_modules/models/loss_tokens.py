@@ -56,16 +56,7 @@ class LossTexts:
         """
         if loss_on == "prompt":
             return cls(tokenise(model, frame["prompt"].tolist(), max_tokens, least=2))
-        if max_tokens is not None:
-            raise ModulesError(
-                f"max_tokens goes with loss_on='prompt'; with {loss_on!r} it would cut the answers "
-                "off. Leave it out."
-            )
-        if "answer" not in frame.columns:
-            raise ModulesError(
-                f"loss_on={loss_on!r} reads a column 'answer' beside 'prompt'; the prompts have "
-                f"{', '.join(map(repr, frame.columns))}. Add it, or use loss_on='prompt'."
-            )
+        check_answered(frame, loss_on, max_tokens)
         token_lists, starts = tokenise_with_answers(model, with_separator(frame, None))
         return cls(token_lists, starts if loss_on == "answer" else None)
 
@@ -76,3 +67,28 @@ class LossTexts:
             rows: The prompts' numbers.
         """
         return None if self.starts is None else torch.from_numpy(self.starts[rows])
+
+
+def check_answered(frame: pd.DataFrame, loss_on: LossOn, max_tokens: int | None) -> None:
+    """Refuse prompts without the answers whose loss counts, and a limit that would cut answers off.
+
+    Args:
+        frame: What ``prompt_frame`` or ``with_separator`` returned.
+        loss_on: The tokens whose loss counts.
+        max_tokens: The number of tokens after which prompts are cut; None for no limit.
+
+    Raises:
+        ModulesError: If ``loss_on`` reads answers and there is no column ``answer``, or a limit.
+    """
+    if loss_on == "prompt":
+        return
+    if max_tokens is not None:
+        raise ModulesError(
+            f"max_tokens goes with loss_on='prompt'; with {loss_on!r} it would cut the answers "
+            "off. Leave it out."
+        )
+    if "answer" not in frame.columns:
+        raise ModulesError(
+            f"loss_on={loss_on!r} reads a column 'answer' beside 'prompt'; the prompts have "
+            f"{', '.join(map(repr, frame.columns))}. Add it, or use loss_on='prompt'."
+        )

@@ -76,7 +76,7 @@ def read_texts(model: HookedModel, texts: Sequence[str]) -> list[ReadText]:
     if together is None:
         return [read_text(model, text) for text in texts]
     limit = _context(model)
-    bos = special_ids(getattr(model, "tokenizer", None), "bos", "cls")
+    bos = named_ids(getattr(model, "tokenizer", None), "bos", "cls")
     found = []
     for text, ids in zip(texts, together, strict=True):
         # Texts that to_tokens may cut, and texts of two BOS, which are few, are read alone.
@@ -129,7 +129,7 @@ def _begins(tokens: list[int], given: list[int]) -> bool:
 def _adds_second_bos(model: HookedModel, text: str, tokens: Int[torch.Tensor, " _pos"]) -> bool:
     """Whether the first token was added to a text that starts with the same token."""
     tokenizer: Any = getattr(model, "tokenizer", None)
-    if len(tokens) < 2 or int(tokens[0]) not in special_ids(tokenizer, "bos", "cls"):
+    if len(tokens) < 2 or int(tokens[0]) not in named_ids(tokenizer, "bos", "cls"):
         return False
     if int(tokens[0]) != int(tokens[1]):
         return False
@@ -142,7 +142,7 @@ def _n_leading(tokens: Sequence[int], token: int) -> int:
     return next((n for n, other in enumerate(tokens) if other != token), len(tokens))
 
 
-def special_ids(tokenizer: Any, *kinds: str) -> set[int]:
+def named_ids(tokenizer: Any, *kinds: str) -> set[int]:
     """Return the ids of a tokenizer's special tokens of some kinds, such as ``"bos"``.
 
     Args:
@@ -221,7 +221,7 @@ def tokenise(
     check_tokenizer(model)
     if max_tokens is not None:
         check_at_least("max_tokens", max_tokens, 1)
-    bos = special_ids(getattr(model, "tokenizer", None), "bos")
+    bos = named_ids(getattr(model, "tokenizer", None), "bos")
     token_lists, with_bos, too_long = [], [], {}
     for row, (prompt, read) in enumerate(zip(prompts, read_texts(model, prompts), strict=True)):
         if bos.issuperset(read.tokens.tolist()):

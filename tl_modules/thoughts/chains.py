@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from tl_modules.activations.prompt_tokens import prompt_tokens
 from tl_modules.activations.reading import Reading
 from tl_modules.errors import ModulesError, check_type
-from tl_modules.interpret.token_texts import pieces_of, special_tokens, text_of
+from tl_modules.interpret.token_texts import pieces_of, skipped_ids, text_of
 from tl_modules.models.generation import continued, text_end
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.tables.prompt_frames import prompt_frame
@@ -80,11 +80,11 @@ def given_chains(
         )
     frame = prompt_frame(asked).assign(answer=list(texts), separator=separator)
     reading = replace(form, tokens="answer")
-    pairs = zip(*prompt_tokens(model, frame, reading, None), strict=True)
-    # The first counted token is the first one of the chain.
+    found = prompt_tokens(model, frame, reading, None)
+    # A chain's first token is the first one that counts.
     return [
         _chain(model, row, numbers[row], tokens, int(counted.int().argmax()))
-        for row, (tokens, counted) in enumerate(pairs)
+        for row, (tokens, counted) in enumerate(zip(found.token_lists, found.counted, strict=True))
     ]
 
 
@@ -92,7 +92,7 @@ def question_tokens(
     model: HookedModel, asked: list[str], form: Reading
 ) -> list[Int[torch.Tensor, " _pos"]]:
     """Return the tokens after which the model generates its chains."""
-    return prompt_tokens(model, prompt_frame(asked), form, None)[0]
+    return prompt_tokens(model, prompt_frame(asked), form, None).token_lists
 
 
 def written_chains(
@@ -133,7 +133,7 @@ def _chain(
 ) -> Chain:
     written = tokens[start:].tolist()
     # A special token has no text, and is no thought of its own.
-    special = special_tokens(model)
+    special = skipped_ids(model)
     pieces = zip(written, pieces_of(model, written), strict=True)
     ends = thought_ends(["" if token in special else piece for token, piece in pieces])
     texts = [

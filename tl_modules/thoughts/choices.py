@@ -14,7 +14,7 @@ from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import batches
 from tl_modules.models.hooked_model import HookedModel
 from tl_modules.models.runs import forward
-from tl_modules.models.tokens import check_tokenizer, read_text, special_ids
+from tl_modules.models.tokens import check_tokenizer, named_ids, read_text
 from tl_modules.tables.prompt_frames import prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.tables.text import check_whole
@@ -111,7 +111,7 @@ def choice_tokens(
         warn_merged([before] * len(following), following, merged)
     # The lead appears inside a text, so a BOS that the tokenizer added is dropped; a BOS that the
     # lead itself contains is kept.
-    bos = special_ids(getattr(model, "tokenizer", None), "bos")
+    bos = named_ids(getattr(model, "tokenizer", None), "bos")
     added = not alone.has_bos and int(alone.whole[0]) in bos
     remaining = iter(ends)
     lead_tokens = alone.whole[int(added) :] if lead else alone.whole[:0]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from tl_modules.errors import ModulesError
-from tl_modules.interpret.token_texts import NotReadable, pieces_of, special_tokens, text_of
+from tl_modules.interpret.token_texts import NotReadable, pieces_of, skipped_ids, text_of
 from tl_modules.interpret.values_by_token import run_values
 from tl_modules.interventions.hooks import hooked, unit_hooks
 from tl_modules.interventions.measuring import check_measurable
@@ -206,7 +206,7 @@ class Runner:
     ) -> Outcome:
         """The tables of the runs."""
         ids = read.tokens.tolist()
-        special = special_tokens(self.model)
+        special = skipped_ids(self.model)
         mask = torch.ones(1, len(ids), dtype=torch.bool)
         losses = {
             run: token_losses(values, read.tokens[None], mask)[0].double().numpy()

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from tqdm.auto import tqdm
 
 from tl_modules.activations.aggregate import left_out, reduced, without_overflow
+from tl_modules.activations.device_values import reads_on_device
 from tl_modules.errors import ModulesError
 from tl_modules.models.batch_sizes import BatchSize, batch_size_for
 from tl_modules.models.batches import Batch, batches
@@ -17,6 +18,7 @@ from tl_modules.models.content_tokens import content_masks
 from tl_modules.models.hook_points import HookPoints
 from tl_modules.models.hooked_model import HookedModel, checked_flat
 from tl_modules.models.runs import run_hooks_only
+from tl_modules.runtime.memory import check_memory
 
 Quantity = Literal["size", "signed", "fraction_active"]
 """What is averaged. ``size``: a unit's |activation|, or its length if it has several coordinates.
@@ -26,7 +28,7 @@ else 0."""
 _Read = Callable[[torch.Tensor], None]
 
 
-def content_means(
+def prompt_means(
     model: HookedModel,
     wanted: Sequence[tuple[HookPoints, Quantity]],
     token_lists: Sequence[Int[torch.Tensor, " _pos"]],
@@ -48,15 +50,17 @@ def content_means(
         each prompt's number of content tokens.
 
     Raises:
-        ModulesError: If a prompt has no content token, or an activation is not finite.
+        ModulesError: If a prompt has no content token, an activation is not finite, or the means
+            and a batch do not fit into the free memory.
     """
     batch_size = batch_size_for(model, batch_size, token_lists, logits=False)
+    every = [points for points, _ in wanted]
+    n_tokens = min(batch_size, len(token_lists)) * max(map(len, token_lists))
+    _check_memory(model, every, len(token_lists), n_tokens)
     counted = content_masks(model, token_lists, batch_size)
     n_content = np.array([int(mask.sum()) for mask in counted])
     _check_content(n_content)
-    means = [
-        np.empty((len(token_lists), sum(points.widths)), dtype=np.float32) for points, _ in wanted
-    ]
+    means = [np.empty((len(token_lists), points.n_units), dtype=np.float32) for points in every]
     with tqdm(total=len(token_lists), desc="means", unit="prompt", disable=not progress) as bar:
         for batch in batches(token_lists, batch_size, counted):
             readers: dict[str, list[_Read]] = defaultdict(list)
@@ -75,6 +79,21 @@ def content_means(
             "dtype (float32)."
         )
     return means, n_content
+
+
+def _check_memory(
+    model: HookedModel, every: Sequence[HookPoints], n_prompts: int, n_tokens: int
+) -> None:
+    """Refuse means that, with a batch on its way through the model, do not fit into memory."""
+    widths = [
+        width * span for each in every for width, span in zip(each.widths, each.spans, strict=True)
+    ]
+    needed = 4 * n_prompts * sum(each.n_units for each in every)
+    if not reads_on_device(model):
+        # One hook point's activation is held at a time, with copies in float32, as in ``collect``.
+        needed += 3 * 4 * n_tokens * max(widths)
+    work = "Averaging over each prompt's content, beside the model's own run,"
+    check_memory(work, needed, None, "Pass fewer prompts, or a smaller batch_size or max_tokens.")
 
 
 def _check_content(n_content: Int[np.ndarray, " prompts"]) -> None:
