@@ -20,8 +20,8 @@ class NeededMemory(NamedTuple):
     rest: int
     """One chunk (two on a GPU), and one batch on its way through the model."""
 
-    by_tokens: int
-    """The part of the rest that grows with the tokens that run at once, which ``chunk_tokens``
+    one_prompt: int
+    """The part of the rest that the longest prompt's activations take, which ``chunk_tokens``
     limits; 0 with gradients, which need the whole prompt."""
 
     past: int
@@ -50,7 +50,7 @@ def needed_memory(
     n_prompts = max(len(batch.rows) for chunk in chunks for batch in chunk)
     batch_bytes = 4 * 2 * n_prompts * (len(units) + units.n_coordinates)
     chunk_bytes *= 1 + runner.n_ahead  # the next chunk begins before one is whole
-    by_tokens = past = 0
+    one_prompt = past = 0
     if torch.device(getattr(model.cfg, "device", None) or "cpu").type == "cpu":
         widths = [width * span for width, span in zip(units.widths, units.spans, strict=True)]
         # One hook point's activation is held at a time, but a backward pass needs all of them.
@@ -58,13 +58,14 @@ def needed_memory(
         every = [batch for chunk in chunks for batch in chunk]
         n_tokens = max(len(batch.rows) * runner.at_once(batch) for batch in every)
         # Activations, what the hooks add and gradients; the probes' sum of squares besides.
-        of_tokens = 4 * (4 if runner.reading.has_probes else 3) * n_tokens * held
-        by_tokens = 0 if runner.reading.needs_gradients else of_tokens
+        of_token = 4 * (4 if runner.reading.has_probes else 3) * held
+        if not runner.reading.needs_gradients:
+            one_prompt = of_token * max(map(runner.at_once, every))
         # Stretches keep the keys and values of the tokens before.
         long = [batch for batch in every if runner.at_once(batch) < batch.shape[1]]
         past = max((past_bytes(model, batch.tokens.numel()) for batch in long), default=0)
-        batch_bytes += of_tokens + past
-    return NeededMemory(matrix, chunk_bytes + batch_bytes, by_tokens, past)
+        batch_bytes += of_token * n_tokens + past
+    return NeededMemory(matrix, chunk_bytes + batch_bytes, one_prompt, past)
 
 
 def check_needed_memory(needed: NeededMemory, max_memory: Size | None, sharing: int = 1) -> None:
@@ -79,7 +80,7 @@ def check_needed_memory(needed: NeededMemory, max_memory: Size | None, sharing: 
         ModulesError: If the estimate is above the limit.
     """
     remedy = "Pass a smaller batch_size or max_tokens."
-    if needed.by_tokens > needed.rest / 2:
+    if needed.one_prompt > needed.rest / 2:
         remedy = "Pass a smaller batch_size, max_tokens or chunk_tokens."
     if needed.past:
         kept = "the keys and values of earlier tokens, which chunk_tokens keeps"
