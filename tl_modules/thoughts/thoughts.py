@@ -181,10 +181,10 @@ class Thoughts:
     def _check_numbered_alike(self, other: "Thoughts") -> None:
         """Refuse to pair different questions that merely have the same place in their frames."""
         texts, others = self._texts(), other._texts()
-        if set(texts.index) != set(map(str, range(len(texts)))):
+        if set(texts) != set(map(str, range(len(texts)))):
             return  # An id names a question, which may be worded in another way in the other run.
-        differing = texts.index[texts != others.loc[texts.index]]
-        if len(differing):
+        differing = [number for number in texts if texts[number] != others[number]]
+        if differing:
             number = differing[0]
             raise ModulesError(
                 "Questions without an id should be the same in both runs, in the same order; "
@@ -192,10 +192,12 @@ class Thoughts:
                 "the other. Give both frames a column id that names the questions."
             )
 
-    def _texts(self) -> pd.Series:
+    def _texts(self) -> dict[str, str]:
         """Each question's text, by its id."""
-        questions = self.states[self.states["step"] == 0].drop_duplicates("id")
-        return questions.set_index("id")["thought"]
+        first = self.states["step"] == 0
+        return dict(
+            zip(self.states.loc[first, "id"], self.states.loc[first, "thought"], strict=True)
+        )
 
     def _of_questions(self) -> pd.DataFrame:
         """The measures of each question, averaged over its chains."""
