@@ -58,12 +58,15 @@ def main() -> None:
 
 
 def long_text(model: tlm.HookedModel, prompts: pd.DataFrame) -> tuple[str, dict[str, int]]:
-    """All prompts as one text, category after category, and where each category begins."""
+    """All prompts as one text, category after category, and where each category begins.
+
+    A category begins with the line breaks before its first prompt.
+    """
     text, sections = "", {}
     for category, some in prompts.groupby("category", sort=False)["prompt"]:
-        # The text ends at a border of words, so that its tokens are the same in the whole text.
+        # The text ends without a line break, which would be another token before a further text.
         sections[str(category)] = model.to_tokens(text, truncate=False).shape[1] if text else 0
-        text += "\n\n".join(some) + "\n\n"
+        text += ("\n\n" if text else "") + "\n\n".join(some)
     return text, sections
 
 

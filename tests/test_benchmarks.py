@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import tl_modules as tlm
 from benchmarks import (
@@ -685,6 +686,24 @@ def test_along_text(prompts, monkeypatch, capsys):
     assert out.count("*") == 2  # a module's own category
     # BOS, then a prompt of 13 words of each category.
     assert [shape.x0 for shape in drawn[0].layout.shapes] == [0, 1 + 13]
+
+
+def test_a_section_begins_at_a_token_of_the_whole_text():
+    # As GPT-2's tokenizer, which takes two line breaks as one token at a text's end alone.
+    pieces = re.compile(r"\s+(?!\S)|\s|\w+|\W")
+    ids = {}
+
+    def to_tokens(text, truncate):
+        found = pieces.findall(text)
+        return torch.tensor([[0, *(ids.setdefault(piece, len(ids) + 1) for piece in found)]])
+
+    model = SimpleNamespace(to_tokens=to_tokens)
+    prompts = pd.DataFrame({"prompt": ["a b.", "c.", "d."], "category": ["x", "x", "y"]})
+    text, sections = along_text.long_text(model, prompts)
+    whole = to_tokens(text, truncate=False)[0].tolist()
+    assert text == "a b.\n\nc.\n\nd."
+    assert sections == {"x": 0, "y": 9}
+    assert whole[9:] == [ids["\n"], ids["\n"], ids["d"], ids["."]]
 
 
 def test_activity_by_section_by_hand():

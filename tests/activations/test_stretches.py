@@ -1,5 +1,7 @@
 """Long prompts run by ``chunk_tokens`` tokens at a time, with the numbers of one pass."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +18,7 @@ from tl_modules.activations.aggregate import left_out, reduced
 from tl_modules.models import batch_sizes, content_tokens, past_tokens
 from tl_modules.models.batch_sizes import batch_size_of
 from tl_modules.models.past_tokens import check_keeps_past, past_bytes
+from tl_modules.models.runs import forward
 
 LENGTHS = (60, 39, 31, 26, 13, 7, 1)
 QUIET = {"progress": False}
@@ -191,7 +194,11 @@ def test_an_edit_at_places_of_a_pass_is_refused(llama, texts):
 def test_token_values_run_in_stretches_too(llama, texts):
     modules = tlm.discover(tlm.collect(llama, texts, units="mlp+attn_heads", **QUIET), 2, **QUIET)
     whole = tlm.token_values(llama, modules, texts, **QUIET)
-    parted = tlm.token_values(llama, modules, texts, chunk_tokens=13, batch_size=3, **QUIET)
+    lengths = []
+    hooks = [("blocks.0.hook_resid_pre", lambda x, hook: lengths.append(x.shape[1]))]
+    with llama.hooks(fwd_hooks=hooks):
+        parted = tlm.token_values(llama, modules, texts, chunk_tokens=13, batch_size=3, **QUIET)
+    assert max(lengths[9:]) == 13  # after the first tokens, which run both ways
     np.testing.assert_allclose(parted[[0, 1]], whole[[0, 1]], rtol=1e-4)
     assert parted.drop(columns=[0, 1]).equals(whole.drop(columns=[0, 1]))
 
@@ -240,11 +247,81 @@ def test_memory_is_that_of_a_stretch_and_the_cache(llama, texts, monkeypatch):
         tlm.collect(llama, texts[:1], chunk_tokens=chunk_tokens, **QUIET)
     n_tokens, held = len(llama.to_tokens(texts[0])[0]), 24
     whole, *parted = sizes
-    past = 2 * 4 * n_tokens * 2 * 8 * (2 if LEGACY else 1)  # keys, values: 2 layers, 1 head of 8
-    assert past_bytes(llama, n_tokens) in (past, past // 2, 2 * past)
-    assert parted == [
-        whole + 4 * 3 * (n - n_tokens) * held + past_bytes(llama, n_tokens) for n in (13, 2)
-    ]
+    past = 2 * 4 * n_tokens * 2 * 8  # keys and values of 2 layers, with one head of 8 for both
+    assert parted == [whole + 4 * 3 * (n - n_tokens) * held + past for n in (13, 2)]
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "Llama"])
+def test_the_estimate_of_the_cache_is_what_the_cache_takes(name):
+    model = hooked_model(hugging_face_model(name), name)
+    tokens = torch.arange(22).reshape(2, 11)
+    for at, past in past_tokens.stretches(model, (2, 11), 4):
+        part = tokens[:, at]
+        forward(model, part, torch.ones_like(part, dtype=torch.bool), [], past=past)
+    if LEGACY:
+        kept = [(each.past_keys, each.past_values) for each in past._cache.entries]
+    else:
+        kept = [(layer.keys, layer.values) for layer in past._cache.layers]
+    assert sum(part.nbytes for pair in kept for part in pair) == past_bytes(model, 22)
+
+
+def test_a_refusal_says_what_the_cache_takes(llama, texts):
+    options = {"max_memory": "1 kB", **QUIET}
+    # 61 tokens of 2 layers, with keys and values of 8 numbers.
+    said = (
+        r"max_memory allows\. Of this, 7\.81 kB is for the keys and values of earlier tokens, which"
+    )
+    with pytest.raises(tlm.ModulesError, match=said):
+        tlm.collect(llama, texts[:1], chunk_tokens=13, **options)
+    with pytest.raises(tlm.ModulesError, match=r"smaller batch_size, max_tokens or chunk_tokens\."):
+        tlm.collect(llama, texts[:1], **options)
+    with pytest.raises(
+        tlm.ModulesError, match=r"allows\. Pass a smaller batch_size or max_tokens\."
+    ):
+        tlm.collect(llama, texts[:1], weight="attribution", **options)
+
+
+def test_the_cache_of_a_batch_is_gone_before_the_next_one_begins(llama, texts, monkeypatch):
+    make, made, alive = past_tokens._past_tokens, [], []
+
+    def watched(*args):
+        alive.append(sum(past() is not None for past in made))
+        past = make(*args)
+        made.append(weakref.ref(past))
+        return past
+
+    monkeypatch.setattr(past_tokens, "_past_tokens", watched)
+    gc.disable()
+    try:
+        tlm.collect(llama, texts, chunk_tokens=13, batch_size=2, **QUIET)
+    finally:
+        gc.enable()
+    assert alive == [0] * 4  # of the trial, and of the batches of more than 13 tokens
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name in ("GPT-2", "OPT")])
+def test_a_prompt_beyond_the_learned_positions_is_refused(name, texts):
+    model = hooked_model(hugging_face_model(name), name)
+    model.cfg.n_ctx = 1000  # which the table of 64 positions does not follow
+    both = " ".join(texts[:2])
+    said = "at most 64 tokens, for this model has no more learned positions; prompt 1 has 100"
+    for chunk_tokens in (None, 13):
+        with pytest.raises(tlm.ModulesError, match=said):
+            tlm.collect(model, ["the", both], chunk_tokens=chunk_tokens, **QUIET)
+    whole = tlm.collect(model, [both], max_tokens=64, **QUIET)
+    assert_equal(tlm.collect(model, [both], max_tokens=64, chunk_tokens=13, **QUIET), whole)
+    model.tokenizer.chat_template = "{{ messages[0]['content'] }} how"
+    with pytest.raises(tlm.ModulesError, match=r"fit the model's context of 64 tokens; it has 100"):
+        tlm.collect(model, [both], chat=True, **QUIET)
+
+
+def test_a_prompt_may_pass_the_context_of_a_model_that_computes_positions(texts):
+    model = hooked_model(hugging_face_model("Llama"), "Llama")
+    model.cfg.n_ctx = 1000
+    both = [" ".join(texts[:2])]
+    whole = tlm.collect(model, both, **QUIET)
+    assert whole.samples["n_tokens"].tolist() == [100]
+    assert_equal(tlm.collect(model, both, chunk_tokens=13, **QUIET), whole)
 
 
 def test_auto_takes_more_prompts_of_one_stretch_than_of_a_whole_pass(llama, monkeypatch):

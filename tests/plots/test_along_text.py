@@ -58,6 +58,14 @@ def test_special_tokens_have_no_colour(values):
     assert list(trace.x) == [0, 1]
 
 
+def test_the_title_says_how_wide_a_window_is_where_the_table_tells(values):
+    def title(**options):
+        return plot_along_text(values, **options).layout.title.text
+
+    assert title() == "Activity of modules along a text, at windows of 4 tokens"
+    assert title(prompt=1) == "Activity of modules along a text"
+
+
 def test_sections_begin_where_they_are_said_to(values):
     layout = plot_along_text(values, sections={"<i>first": 0, "second": 6}).layout
     assert [(line.x0, line.x1) for line in layout.shapes] == [(0, 0), (6, 6)]

@@ -391,6 +391,22 @@ def test_questions_are_paired_by_their_id_and_not_by_their_place():
     )
 
 
+def test_questions_without_an_id_are_not_paired_by_their_place_alone():
+    first, second = asked(["1", "0"], "0"), asked(["1", "0"], "0").assign(prompt="1 1")
+    chains = ["1", "0"]
+    one, turned = (
+        follow(pd.concat(rows, ignore_index=True), chains)
+        for rows in ([first, second], [second, first])
+    )
+    assert len(one.beside(one)) == 4
+    said = r"number 0 is '0 1' in one and '1 1' in the other\. Give both frames a column id"
+    with pytest.raises(tlm.ModulesError, match=said):
+        one.beside(turned)
+    # An id names a question, however it is worded.
+    named, reworded = (follow(rows.assign(id="q"), ["1"]) for rows in (first, second))
+    assert named.beside(reworded)["n_questions"].eq(1).all()
+
+
 def test_a_question_counts_once_however_many_chains_it_has():
     rows = pd.concat([asked(["1", "0"], "0", id=name) for name in "aab"], ignore_index=True)
     once = rows.iloc[1:].reset_index(drop=True)
@@ -424,7 +440,8 @@ def test_an_interval_over_questions_is_as_wide_as_their_differences_vary():
     runs = []
     for spread in (1.0, 2.0):
         values = pd.DataFrame({"id": [f"q{row}" for row in range(40)], "chain": 0, "step": 0})
-        values = values.assign(is_correct=True, uncertainty=spread * generator.normal(size=40))
+        values = values.assign(thought="", is_correct=True)
+        values = values.assign(uncertainty=spread * generator.normal(size=40))
         runs.append(Thoughts(values, 2, 0))
     row = runs[0].beside(runs[1]).set_index("measure").loc["uncertainty"]
     differences = runs[0].states["uncertainty"] - runs[1].states["uncertainty"]

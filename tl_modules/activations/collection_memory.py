@@ -8,7 +8,7 @@ import torch
 from tl_modules.activations.batch_runner import BatchRunner
 from tl_modules.models.batches import Batch
 from tl_modules.models.past_tokens import past_bytes
-from tl_modules.runtime.memory import Size, check_memory
+from tl_modules.runtime.memory import Size, check_memory, size_text
 
 
 class NeededMemory(NamedTuple):
@@ -19,6 +19,14 @@ class NeededMemory(NamedTuple):
 
     rest: int
     """One chunk (two on a GPU), and one batch on its way through the model."""
+
+    one_prompt: int
+    """The part of the rest that the longest prompt's activations take, which ``chunk_tokens``
+    limits; 0 with gradients, which need the whole prompt."""
+
+    past: int
+    """The part of the rest that keeps the keys and values of earlier tokens; 0 without
+    ``chunk_tokens``, or where every prompt fits into one pass."""
 
 
 def needed_memory(
@@ -42,6 +50,7 @@ def needed_memory(
     n_prompts = max(len(batch.rows) for chunk in chunks for batch in chunk)
     batch_bytes = 4 * 2 * n_prompts * (len(units) + units.n_coordinates)
     chunk_bytes *= 1 + runner.n_ahead  # the next chunk begins before one is whole
+    one_prompt = past = 0
     if torch.device(getattr(model.cfg, "device", None) or "cpu").type == "cpu":
         widths = [width * span for width, span in zip(units.widths, units.spans, strict=True)]
         # One hook point's activation is held at a time, but a backward pass needs all of them.
@@ -49,11 +58,14 @@ def needed_memory(
         every = [batch for chunk in chunks for batch in chunk]
         n_tokens = max(len(batch.rows) * runner.at_once(batch) for batch in every)
         # Activations, what the hooks add and gradients; the probes' sum of squares besides.
-        batch_bytes += 4 * (4 if runner.reading.has_probes else 3) * n_tokens * held
+        of_token = 4 * (4 if runner.reading.has_probes else 3) * held
+        if not runner.reading.needs_gradients:
+            one_prompt = of_token * max(map(runner.at_once, every))
         # Stretches keep the keys and values of the tokens before.
         long = [batch for batch in every if runner.at_once(batch) < batch.shape[1]]
-        batch_bytes += max((past_bytes(model, batch.tokens.numel()) for batch in long), default=0)
-    return NeededMemory(matrix, chunk_bytes + batch_bytes)
+        past = max((past_bytes(model, batch.tokens.numel()) for batch in long), default=0)
+        batch_bytes += of_token * n_tokens + past
+    return NeededMemory(matrix, chunk_bytes + batch_bytes, one_prompt, past)
 
 
 def check_needed_memory(needed: NeededMemory, max_memory: Size | None, sharing: int = 1) -> None:
@@ -68,6 +80,11 @@ def check_needed_memory(needed: NeededMemory, max_memory: Size | None, sharing: 
         ModulesError: If the estimate is above the limit.
     """
     remedy = "Pass a smaller batch_size or max_tokens."
+    if needed.one_prompt > needed.rest / 2:
+        remedy = "Pass a smaller batch_size, max_tokens or chunk_tokens."
+    if needed.past:
+        kept = "the keys and values of earlier tokens, which chunk_tokens keeps"
+        remedy = f"Of this, {size_text(needed.past)} is for {kept}. {remedy}"
     if needed.matrix > needed.rest:
         remedy = "Pass store=..., a folder: values then go to the disk as the prompts run."
     work = "Collecting, beside the model's own run,"

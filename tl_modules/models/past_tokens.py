@@ -153,7 +153,10 @@ def check_keeps_past(model: HookedModel, n_tokens: int) -> None:
 
 
 def past_bytes(model: HookedModel, n_tokens: int) -> int:
-    """The memory of a prompt's keys and values, if all layers keep all tokens."""
+    """The memory of a prompt's keys and values.
+
+    It is an upper bound: for layers that all keep all tokens, in float32.
+    """
     cfg: Any = model.cfg
     n_heads = getattr(cfg, "n_key_value_heads", None) or getattr(cfg, "n_heads", None) or 1
     d_head = getattr(cfg, "d_head", None) or 1

@@ -160,6 +160,20 @@ def _context(model: HookedModel) -> int | None:
     return int(limit) if limit and limit < _NO_LIMIT else None
 
 
+def _n_positions(model: HookedModel) -> int | float:
+    """How many positions a model has learned an embedding of; infinity if it computes them.
+
+    ``cfg.n_ctx``, which users may raise, does not change the table of embeddings.
+    """
+    table = getattr(getattr(model, "pos_embed", None), "W_pos", None)
+    kind = getattr(model.cfg, "positional_embedding_type", None)
+    if table is None or kind not in ("standard", "shortformer"):
+        return float("inf")
+    config = getattr(getattr(model, "original_model", None), "config", None)
+    # OPT's table has two rows more than positions.
+    return min(len(table), getattr(config, "max_position_embeddings", None) or float("inf"))
+
+
 def check_context(
     model: HookedModel, n_tokens: int, what: str, remedy: str = "Shorten it."
 ) -> None:
@@ -174,8 +188,8 @@ def check_context(
     Raises:
         ModulesError: If the text does not fit the model's context.
     """
-    limit = _context(model)
-    if limit is not None and n_tokens > limit:
+    limit = min(_context(model) or float("inf"), _n_positions(model))
+    if n_tokens > limit:
         raise ModulesError(
             f"{what} should fit the model's context of {limit} tokens; it has {n_tokens}. {remedy}"
         )
@@ -215,8 +229,8 @@ def tokenise(
         One tensor per prompt.
 
     Raises:
-        ModulesError: If the model has no tokenizer, or a prompt has no tokens (besides BOS) or
-            fewer than ``least``.
+        ModulesError: If the model has no tokenizer, or a prompt has no tokens (besides BOS), fewer
+            than ``least``, or more than the model has positions.
     """
     check_tokenizer(model)
     if max_tokens is not None:
@@ -238,11 +252,24 @@ def tokenise(
         with_bos += [row] * read.has_bos
         if len(token_lists[-1]) < len(read.whole[:max_tokens]):
             too_long[row] = len(read.whole)
+    _check_positions(model, token_lists)
     if with_bos:
         _warn_of_bos(model, prompts, with_bos, int(token_lists[with_bos[0]][0]))
     if too_long:
         _warn_of_cuts(model, prompts, too_long)
     return token_lists
+
+
+def _check_positions(model: HookedModel, token_lists: Sequence[Int[torch.Tensor, " _pos"]]) -> None:
+    """Raise for a prompt that has passed a raised ``cfg.n_ctx``, and is too long all the same."""
+    longest = _n_positions(model)
+    for row, tokens in enumerate(token_lists):
+        if len(tokens) > longest:
+            raise ModulesError(
+                f"A prompt should have at most {longest} tokens, for this model has no more "
+                f"learned positions; prompt {row} has {len(tokens)}. Leave model.cfg.n_ctx at "
+                f"{longest}, or pass max_tokens={longest}."
+            )
 
 
 def _warn_of_bos(

@@ -101,7 +101,7 @@ def plot_along_text(
     )
     _add_sections(figure, sections or {}, int(starts[0]), int(starts[-1]) + width)
     height = height_for(len(names))
-    of = "each token" if width == 1 else f"windows of {width:,} tokens"
+    at = ", at each token" if width == 1 else f", at windows of {width:,} tokens"
     figure.update_xaxes(title_text="position in the text (tokens)", showgrid=False)
     figure.update_yaxes(
         title_text="module",
@@ -110,7 +110,8 @@ def plot_along_text(
         **ticks(list(names.values()), list(range(len(names))), len(names), height),
     )
     return figure.update_layout(
-        title_text=f"Activity of modules along a text, at {of}",
+        # The width of a single window is not in the table.
+        title_text=f"Activity of modules along a text{at if len(starts) > 1 else ''}",
         width=1000,
         height=height + MARGINS,
     )

@@ -84,11 +84,12 @@ def check_memory(
     if n_bytes > most:
         limit = "is free here" if max_memory is None else "max_memory allows"
         raise ModulesError(
-            f"{what} takes about {_size(n_bytes)} of memory; {_size(most)} {limit}. {remedy}"
+            f"{what} takes about {size_text(n_bytes)} of memory; {size_text(most)} {limit}. "
+            f"{remedy}"
         )
 
 
-def _size(n_bytes: int) -> str:
+def size_text(n_bytes: int) -> str:
     """A size as messages show it."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= scale / 10:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type
+from tl_modules.errors import ModulesError, check_at_least, check_seed, check_type, shown
 from tl_modules.tables.html_tables import html_table
 from tl_modules.thoughts.beside_correctness import beside_correctness
 from tl_modules.thoughts.paired import paired_differences
@@ -125,9 +125,10 @@ class Thoughts:
     def beside(self, other: "Thoughts", *, seed: int = 0) -> pd.DataFrame:
         """Compare with another run on the same questions, such as one in another style.
 
-        Each question is compared with itself: its value here (the mean over its chains) minus its
-        value in the other run. A module's value is its mean over a chain's thoughts; texts of two
-        styles differ in wording and length, and a difference may come from either.
+        Each question is compared with itself, found by its ``id``: its value here (the mean over
+        its chains) minus its value in the other run. A module's value is its mean over a chain's
+        thoughts; texts of two styles differ in wording and length, and a difference may come from
+        either.
 
         Args:
             other: What ``thought_states`` returned for the same questions and modules.
@@ -141,9 +142,11 @@ class Thoughts:
             NaN for one question, too narrow for fewer than about eight).
 
         Raises:
-            ModulesError: If the runs have other questions, or another number of choices or modules.
+            ModulesError: If the runs have other questions, or another number of choices or modules;
+                or if questions have no ``id``, only a number, and one number is two texts.
 
-        >>> states = pd.DataFrame({"id": ["a", "a", "b", "b"], "chain": 0, "step": [0, 1, 0, 1]})
+        >>> states = pd.DataFrame({"id": ["a", "a", "b", "b"], "step": [0, 1, 0, 1]})
+        >>> states = states.assign(chain=0, thought="")
         >>> runs = [
         ...     Thoughts(states.assign(is_correct=correct, uncertainty=1.0), 2, 0)
         ...     for correct in ([False, True, False, True], [False, True, False, False])
@@ -165,6 +168,7 @@ class Thoughts:
                 f"Both runs should have the same questions; only one has {unpaired[0]!r}. Run both "
                 "on the same frame."
             )
+        self._check_numbered_alike(other)
         for what in ("n_choices", "n_modules"):
             counts = getattr(self, what), getattr(other, what)
             if len(set(counts)) > 1:
@@ -173,6 +177,27 @@ class Thoughts:
                     "both with the same questions and modules."
                 )
         return paired_differences(own, beside.loc[own.index], seed)
+
+    def _check_numbered_alike(self, other: "Thoughts") -> None:
+        """Refuse to pair different questions that merely have the same place in their frames."""
+        texts, others = self._texts(), other._texts()
+        if set(texts) != set(map(str, range(len(texts)))):
+            return  # An id names a question, which may be worded in another way in the other run.
+        differing = [number for number in texts if texts[number] != others[number]]
+        if differing:
+            number = differing[0]
+            raise ModulesError(
+                "Questions without an id should be the same in both runs, in the same order; "
+                f"number {number} is {shown(texts[number])} in one and {shown(others[number])} in "
+                "the other. Give both frames a column id that names the questions."
+            )
+
+    def _texts(self) -> dict[str, str]:
+        """Each question's text, by its id."""
+        first = self.states["step"] == 0
+        return dict(
+            zip(self.states.loc[first, "id"], self.states.loc[first, "thought"], strict=True)
+        )
 
     def _of_questions(self) -> pd.DataFrame:
         """The measures of each question, averaged over its chains."""
