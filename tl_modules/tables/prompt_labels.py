@@ -1,7 +1,7 @@
 """Labels of prompts, and the mean of a number over each label's prompts."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices
 
 
+@runtime_checkable
 class PromptLabels(Protocol):
     """Labels of prompts that are certain, or known by their probabilities."""
 

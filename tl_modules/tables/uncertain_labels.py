@@ -94,21 +94,21 @@ class UncertainLabels:
         """
         refits = labels.refitted(prompts, N_REFITS, seed)
         every = np.concatenate([labels.probabilities[None], refits.probabilities])
-        stays = every.sum(axis=1).min(axis=0) >= ENOUGH
-        names = [name for name, stay in zip(labels.labels, stays, strict=True) if stay]
-        left_out = [name for name in labels.labels if name not in names]
+        has_prompts = every.sum(axis=1) >= ENOUGH
+        stays = has_prompts.all(axis=0)
+        texts = np.array(labels.labels, dtype=object)
+        names, left_out = texts[stays].tolist(), texts[has_prompts.any(axis=0) & ~stays].tolist()
         if not names:
             raise ModulesError(
                 f"Some label should have a prompt in each of {N_REFITS} estimates; none of "
                 f"{quoted(left_out)} has. Add prompts, or annotators that agree more."
             )
-        if (every.sum(axis=1).max(axis=0) >= ENOUGH).sum() > len(names):
+        if left_out:
             warn_user(
                 f"Labels that are so rare, or so uncertain, that they have no prompt in some of "
                 f"{N_REFITS} estimates are left out: {quoted(left_out)}. Add prompts of them."
             )
         if np.abs(every - every[0].round()).max() <= CERTAIN:
-            texts = np.array(labels.labels, dtype=object)
             return KnownLabels.of(texts[every[0].argmax(axis=1)])
         weights = np.concatenate([np.ones((1, len(prompts))), refits.weights])
         found = _coefficients(every, weights)[:, stays]
