@@ -19,7 +19,9 @@ from tl_modules.commands import test as commands_test
 
 ROOT = Path(__file__).parents[2]
 RUN = """
-import sys, time
+import signal, sys, time
+# A shell starts background jobs, and so these tests' children, with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.conftest import tiny_model
 from tl_modules import cli
 from tl_modules.activations import batch_runner
