@@ -36,6 +36,9 @@ def test_the_reasoning_stands_before_the_answer_and_all_else_stays():
     for name in ("prompt", "category", "separator", "source"):
         assert found[name].tolist() == EXAMPLES[name].tolist()
     assert EXAMPLES["answer"].tolist() == ["Yes.", " ok", "No."]
+    # Categories are compared without surrounding space, and named so.
+    spaced = concentrated(EXAMPLES, " formal ", absent="Not {concept} {at} all:")
+    pd.testing.assert_frame_equal(spaced, found)
 
 
 def test_the_loss_of_answers_reads_the_reasoning():

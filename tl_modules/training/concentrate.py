@@ -5,6 +5,7 @@ import pandas as pd
 from tl_modules.errors import ModulesError, shown
 from tl_modules.models.answers import answers_of
 from tl_modules.runtime.arguments import checked
+from tl_modules.tables.labels import label_text
 from tl_modules.tables.prompt_frames import categories_said, has_concept, labelled, prompt_frame
 from tl_modules.tables.prompt_tables import Prompts
 from tl_modules.tables.text import check_whole
@@ -66,7 +67,8 @@ def concentrated(
             f"Some prompts should have the concept {shown(concept)} and some not; {which} have it. "
             f"{categories_said(frame, concept)}"
         )
-    named = [_reasoning(template, concept) for template in (present, absent)]
+    name = label_text(concept) or ""
+    named = [_reasoning(template, name) for template in (present, absent)]
     if named[0] == named[1]:
         raise ModulesError(
             f"present and absent should differ; both are {shown(named[0])}. Say in one of them "
