@@ -22,7 +22,7 @@ from benchmarks.neighbours import draw
 from tl_modules.causal.effect_numbers import EffectNumbers
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
-from tl_modules.plots.style import COLOURS, GREY
+from tl_modules.plots.style import COLOURS, GREY, interval
 from tl_modules.tables.prompt_labels import KnownLabels, PromptLabels
 from tl_modules.tables.uncertain_labels import UncertainLabels
 
@@ -220,11 +220,7 @@ def figure_of(planted: pd.DataFrame, model: pd.DataFrame) -> Any:
         figure.add_scatter(
             x=rows["module"] + 0.16 * (number - 1.5),
             y=rows["selectivity"],
-            error_y={
-                "array": rows["ci_high"] - rows["selectivity"],
-                "arrayminus": rows["selectivity"] - rows["ci_low"],
-                "thickness": 1.5,
-            },
+            error_y=interval(rows, "selectivity", "ci_low", "ci_high"),
             mode="markers",
             name=f"{kind} labels" if kind != "groups" else "the model's groups",
             marker_color=colour,

@@ -18,7 +18,7 @@ from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
 from tl_modules.models.loss_tokens import LOSS_ON, LossTexts
-from tl_modules.plots.style import COLOURS, GREY
+from tl_modules.plots.style import COLOURS, GREY, interval
 
 CORPORA = ("recall", "reasoning", "choices")
 """The project's prompts that have answers; each is a category."""
@@ -70,24 +70,19 @@ def figure_of(table: pd.DataFrame) -> Any:
     figure = Figure()
     names = [f"{row.category} ({row.module})" for row in table.itertuples()]
     for number, loss_on in enumerate(LOSS_ON):
-        rows = table["loss_on"] == loss_on
-        values, low, high, largest = (
-            table.loc[rows, f"selectivity{part}"]
-            for part in ("", "_ci_low", "_ci_high", "_control_max")
-        )
-        places = [place + 0.2 * (number - 1) for place in range(rows.sum())]
-        bars = {"array": high - values, "arrayminus": values - low, "thickness": 1.5}
+        rows = table[table["loss_on"] == loss_on]
+        places = [place + 0.2 * (number - 1) for place in range(len(rows))]
         figure.add_scatter(
             x=places,
-            y=values,
-            error_y=bars,
+            y=rows["selectivity"],
+            error_y=interval(rows, "selectivity", "selectivity_ci_low", "selectivity_ci_high"),
             mode="markers",
             name=f"loss on {loss_on}",
             marker_color=COLOURS[number],
         )
         figure.add_scatter(
             x=places,
-            y=largest,
+            y=rows["selectivity_control_max"],
             mode="markers",
             name="largest of the controls",
             marker={"symbol": "line-ew-open", "size": 14, "color": GREY},
@@ -95,7 +90,7 @@ def figure_of(table: pd.DataFrame) -> Any:
             legendrank=2000,  # plotly's own begins at 1000
         )
     figure.add_hline(0, line_color=GREY, line_width=1)
-    figure.update_xaxes(tickvals=list(range(rows.sum())), ticktext=names[: rows.sum()])
+    figure.update_xaxes(tickvals=list(range(len(rows))), ticktext=names[: len(rows)])
     figure.update_yaxes(title_text="selectivity (nats per token)")
     return figure.update_layout(template="simple_white", width=700, height=380, margin_t=20)
 

@@ -20,7 +20,7 @@ import tl_modules as tlm
 from benchmarks.neighbours import draw
 from tl_modules.data import load_prompts
 from tl_modules.data.models import load_model
-from tl_modules.plots.style import COLOURS, GREY
+from tl_modules.plots.style import COLOURS, GREY, interval
 from tl_modules.tables.bootstrap import N_RESAMPLES, bootstrap_indices, percentile_interval
 from tl_modules.thoughts.styles import STYLES
 
@@ -110,7 +110,7 @@ def figure_of(correct: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Any:
     everything = correct[correct["premises"] == "all"]
     for number, (state, rows) in enumerate(everything.groupby("after", sort=False)):
         marks = {"name": f"after the {state}", "marker_color": COLOURS[number], "mode": "markers"}
-        bars = interval(rows["correct"], rows, "error_y")
+        bars = {"error_y": interval(rows, "correct", "ci_low", "ci_high")}
         places = np.arange(len(rows)) + 0.2 * (number - 0.5)
         figure.add_scatter(x=places, y=rows["correct"], **marks, **bars, row=1, col=1)
     line = {"line_color": GREY, "line_width": 1}  # the template draws none
@@ -118,7 +118,7 @@ def figure_of(correct: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Any:
     for number, (title, table) in enumerate(pairs.items()):
         rows = table[table["measure"].str.startswith("module")]
         marks = {"name": title, "marker_color": COLOURS[number + 2], "mode": "markers"}
-        bars = interval(rows["difference"], rows, "error_x")
+        bars = {"error_x": interval(rows, "difference", "ci_low", "ci_high")}
         places = np.arange(len(rows)) + 0.2 * (number - 1)
         figure.add_scatter(x=rows["difference"], y=places, **marks, **bars, row=1, col=2)
     names = [name.removeprefix("module ") for name in rows["measure"]]
@@ -129,12 +129,6 @@ def figure_of(correct: pd.DataFrame, pairs: dict[str, pd.DataFrame]) -> Any:
     figure.update_yaxes(**ticks, row=1, col=2)
     figure.update_xaxes(title_text="difference (1 = the average activity)", row=1, col=2)
     return figure.update_layout(template="simple_white", width=1000, height=420, margin_t=40)
-
-
-def interval(values: pd.Series, rows: pd.DataFrame, side: str) -> dict[str, Any]:
-    """The error bars from ``ci_low`` to ``ci_high``."""
-    above, below = rows["ci_high"] - values, values - rows["ci_low"]
-    return {side: {"array": above, "arrayminus": below, "thickness": 1.5}}
 
 
 def names_of(modules: tlm.ModuleSet) -> list[str]:

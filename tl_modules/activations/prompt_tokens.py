@@ -74,9 +74,9 @@ def prompt_tokens(
         least = 2 if reading.weight == "attribution" else 1
         token_lists = tokenise(model, frame["prompt"].tolist(), max_tokens, least)
         starts, prompt_lengths = None, [len(tokens) for tokens in token_lists]
-    counted = []
+    counted, textless = [], textless_ids(getattr(model, "tokenizer", None))
     for row, (tokens, length) in enumerate(zip(token_lists, prompt_lengths, strict=True)):
-        content = _content(model, tokens[:length]) if reading.tokens == "content" else None
+        content = _content(tokens[:length], textless) if reading.tokens == "content" else None
         counted.append(_counts(len(tokens), length, reading, content))
         _check_any(row, counted[-1], reading.tokens)
     return PromptTokens(token_lists, counted, starts)
@@ -103,14 +103,13 @@ def _counts(
 
 
 def _content(
-    model: HookedModel, tokens: Int[torch.Tensor, " _prompt"]
+    tokens: Int[torch.Tensor, " _prompt"], textless: set[int]
 ) -> Bool[torch.Tensor, " _prompt"]:
     """Mark all tokens between the special tokens at a prompt's beginning and end.
 
     It does not matter whether the tokenizer or the user wrote the special tokens.
     """
-    special = textless_ids(getattr(model, "tokenizer", None))
-    is_text = torch.tensor([number not in special for number in tokens.tolist()])
+    is_text = torch.tensor([number not in textless for number in tokens.tolist()])
     # A special token inside the text counts: it has text tokens on both sides.
     return (is_text.cumsum(0) > 0) & (is_text.flip(0).cumsum(0).flip(0) > 0)
 
